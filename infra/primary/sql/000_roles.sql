@@ -1,0 +1,41 @@
+-- Roles of the OLTP cluster. Passwords are set by the platform, never in a file.
+-- Every file in this folder may be applied again at any time: it creates what is missing and replaces what changed.
+
+do $$
+declare
+    wanted record;
+begin
+    for wanted in
+        select *
+        from (
+            values
+            ('loans_owner', 'nologin'),              -- owns the schema and its functions, nobody logs in as it
+            ('app_user', 'login'),                   -- the application: reads and writes the four tables
+            ('readonly_user', 'login'),              -- reports on the operational schema
+            ('etl_reader', 'login'),                 -- the warehouse: select on what it extracts
+            ('replicator', 'login replication'),     -- streaming replication, nothing else
+            ('pgbouncer_lookup', 'login')            -- PgBouncer's look-up of password verifiers
+        ) as role_list (role_name, attributes)
+    loop
+        if not exists (select from pg_roles where rolname = wanted.role_name) then
+            execute format('create role %I %s', wanted.role_name, wanted.attributes);
+        end if;
+    end loop;
+end
+$$;
+
+-- The owner answers for the state of replication in etl.source_state().
+grant pg_monitor to loans_owner;
+
+do $$
+begin
+    execute format('revoke all on database %I from public', current_database());
+    execute format('grant create, connect, temporary on database %I to loans_owner', current_database());
+    execute format('grant connect, temporary on database %I to app_user', current_database());
+    execute format(
+        'grant connect on database %I to readonly_user, etl_reader, pgbouncer_lookup', current_database()
+    );
+end
+$$;
+
+revoke create on schema public from public;

@@ -1,0 +1,224 @@
+-- The audit trail, which is also the change feed, and what the warehouse reads of it (schema etl).
+
+set role loans_owner;
+
+create schema if not exists etl;
+
+-- Before each write: updated_at is the platform's, and increases strictly with every change of a row, also when the
+-- server's clock goes backwards; created_at never changes.
+create or replace function operational.stamp_row() returns trigger
+language plpgsql
+as $$
+begin
+    if tg_op = 'INSERT' then
+        new.updated_at := clock_timestamp();
+    else
+        new.updated_at := greatest(clock_timestamp(), old.updated_at + interval '1 microsecond');
+        new.created_at := old.created_at;
+    end if;
+    return new;
+end
+$$;
+
+-- After each write: one row in the trail. Runs as the owner, so that no client needs to write to audit_log.
+create or replace function operational.write_audit() returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    old_row jsonb;
+    new_row jsonb;
+    key_column text := tg_argv[0];
+begin
+    if tg_op <> 'INSERT' then
+        old_row := to_jsonb(old);
+    end if;
+    if tg_op <> 'DELETE' then
+        new_row := to_jsonb(new);
+    end if;
+    if tg_op = 'UPDATE' and old_row -> key_column <> new_row -> key_column then
+        -- A changed key is another row to everybody who reads by key.
+        insert into operational.audit_log (table_name, operation, record_id, old_values)
+        values (tg_table_name, 'DELETE', (old_row ->> key_column)::bigint, old_row);
+        insert into operational.audit_log (table_name, operation, record_id, new_values)
+        values (tg_table_name, 'INSERT', (new_row ->> key_column)::bigint, new_row);
+    else
+        insert into operational.audit_log (table_name, operation, record_id, old_values, new_values)
+        values (tg_table_name, tg_op, (coalesce(new_row, old_row) ->> key_column)::bigint, old_row, new_row);
+    end if;
+    return null;
+end
+$$;
+
+create or replace function operational.refuse_truncate() returns trigger
+language plpgsql
+as $$
+begin
+    raise exception 'truncate of % is refused: it would leave no trace in the audit trail', tg_table_name
+        using hint = 'Use delete, which is recorded row by row.';
+end
+$$;
+
+create or replace function operational.refuse_rewriting_the_trail() returns trigger
+language plpgsql
+as $$
+begin
+    raise exception '% of operational.audit_log is refused: the trail is append-only', lower(tg_op);
+end
+$$;
+
+drop trigger if exists audit_log_append_only on operational.audit_log;
+create trigger audit_log_append_only
+before update or delete or truncate on operational.audit_log
+for each statement execute function operational.refuse_rewriting_the_trail();
+alter table operational.audit_log enable always trigger audit_log_append_only;
+
+-- Puts a table into the change feed: its triggers, and a view etl.<table>_changes with one row for each change of a row
+-- that still exists, in the row's present state. Call it again after the table got another column.
+--
+-- table_name: the table, with a primary key of one integer column and the columns created_at and updated_at.
+create or replace function etl.publish_table(table_name regclass) returns void
+language plpgsql
+as $$
+declare
+    short_name text;
+    key_columns text[];
+    column_list text;
+    wanted_view text;
+    present_view text;
+begin
+    select cls.relname into short_name from pg_class as cls where cls.oid = table_name;
+
+    select array_agg(att.attname::text) into key_columns
+    from pg_index as idx
+    join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
+    where idx.indrelid = table_name and idx.indisprimary
+        and att.atttypid in ('integer'::regtype, 'bigint'::regtype);
+    if coalesce(array_length(key_columns, 1), 0) <> 1 then
+        raise exception 'table % needs a primary key of one integer column to be in the change feed', table_name;
+    end if;
+
+    execute format('drop trigger if exists %I on %s', short_name || '_stamp_row', table_name);
+    execute format(
+        'create trigger %I before insert or update on %s for each row execute function operational.stamp_row()',
+        short_name || '_stamp_row', table_name
+    );
+    execute format('drop trigger if exists %I on %s', short_name || '_audit', table_name);
+    execute format(
+        'create trigger %I after insert or update or delete on %s for each row '
+        'execute function operational.write_audit(%L)',
+        short_name || '_audit', table_name, key_columns[1]
+    );
+    execute format('drop trigger if exists %I on %s', short_name || '_no_truncate', table_name);
+    execute format(
+        'create trigger %I before truncate on %s for each statement execute function operational.refuse_truncate()',
+        short_name || '_no_truncate', table_name
+    );
+    -- Always: also for a session with session_replication_role = replica.
+    execute format('alter table %s enable always trigger %I', table_name, short_name || '_stamp_row');
+    execute format('alter table %s enable always trigger %I', table_name, short_name || '_audit');
+    execute format('alter table %s enable always trigger %I', table_name, short_name || '_no_truncate');
+
+    select string_agg(format('changed.%I', att.attname), ', ' order by att.attnum) into column_list
+    from pg_attribute as att
+    where att.attrelid = table_name and att.attnum > 0 and not att.attisdropped;
+
+    execute format('drop view if exists etl.%I', short_name || '_changes');
+    execute format(
+        'create view etl.%I as select feed.xact_id, %s from operational.audit_log as feed '
+        'join %s as changed on changed.%I = feed.record_id where feed.table_name = %L',
+        short_name || '_changes', column_list, table_name, key_columns[1], short_name
+    );
+    execute format('grant select on etl.%I to etl_reader', short_name || '_changes');
+    execute format('grant select on %s to etl_reader', table_name);
+end
+$$;
+
+revoke all on function etl.publish_table(regclass) from public;
+
+-- What the feed says beyond changed rows: rows that went, and tables filled with the trail switched off.
+create or replace view etl.feed_events as
+select
+    feed.xact_id,
+    feed.table_name,
+    feed.operation,
+    feed.record_id,
+    feed.change_time
+from operational.audit_log as feed
+where feed.operation in ('DELETE', 'RELOAD');
+
+-- Which instant, of which cluster, the present transaction sees. Runs as the owner, who may look at replication.
+create or replace function etl.source_state(
+    out snapshot_xmin xid8,
+    out snapshot_xmax xid8,
+    out snapshot_time timestamptz,
+    out system_identifier text,
+    out timeline integer,
+    out position_lsn pg_lsn,
+    out is_standby boolean,
+    out server_port integer
+)
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    snapshot_xmin := pg_snapshot_xmin(pg_current_snapshot());
+    snapshot_xmax := pg_snapshot_xmax(pg_current_snapshot());
+    is_standby := pg_is_in_recovery();
+    server_port := inet_server_port();
+    select control.system_identifier::text into system_identifier from pg_control_system() as control;
+    if is_standby then
+        position_lsn := pg_last_wal_replay_lsn();
+        -- What has been replayed, not the clock: on a standby that is behind, the data is older than now.
+        snapshot_time := least(now(), coalesce(
+            case when pg_last_wal_receive_lsn() is distinct from position_lsn then pg_last_xact_replay_timestamp() end,
+            now()
+        ));
+        -- pg_control_checkpoint() lags behind after a promotion upstream; what is received or replayed does not.
+        select greatest(
+            (select receiver.received_tli from pg_stat_wal_receiver as receiver),
+            (select recovery.min_recovery_end_timeline from pg_control_recovery() as recovery),
+            (select checkpoint.timeline_id from pg_control_checkpoint() as checkpoint)
+        ) into timeline;
+    else
+        position_lsn := pg_current_wal_lsn();
+        snapshot_time := now();
+        timeline := ('x' || substr(pg_walfile_name(position_lsn), 1, 8))::bit(32)::integer;
+    end if;
+end
+$$;
+
+create or replace view etl.source_state as
+select
+    state.snapshot_xmin,
+    state.snapshot_xmax,
+    state.snapshot_time,
+    state.system_identifier,
+    state.timeline,
+    state.position_lsn::text as position_lsn,
+    state.is_standby,
+    state.server_port
+from etl.source_state() as state;
+
+-- The columns the source has now, so that the warehouse can compare them with what it expects before it reads.
+create or replace view etl.source_columns as
+select
+    cls.relname::text as table_name,
+    att.attname::text as column_name,
+    format_type(att.atttypid, att.atttypmod) as data_type
+from pg_class as cls
+join pg_namespace as nsp on cls.relnamespace = nsp.oid
+join pg_attribute as att on cls.oid = att.attrelid
+where nsp.nspname = 'operational' and cls.relkind in ('r', 'p') and att.attnum > 0 and not att.attisdropped;
+
+grant usage on schema operational, etl to etl_reader;
+grant select on etl.feed_events, etl.source_state, etl.source_columns to etl_reader;
+
+select etl.publish_table('operational.customers');
+select etl.publish_table('operational.loan_products');
+select etl.publish_table('operational.loans');
+select etl.publish_table('operational.payments');
+
+reset role;

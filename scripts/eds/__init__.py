@@ -1,0 +1,1 @@
+"""The platform's command line: everything that `make` can do, on either runtime."""

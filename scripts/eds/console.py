@@ -1,0 +1,59 @@
+"""What a person sees: colour and moving progress on a terminal, plain lines in logs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+@contextmanager
+def step(label: str) -> Iterator[None]:
+    """A piece of work without a measurable length: a spinner on a terminal, one line in a log."""
+    if err.is_terminal:
+        with err.status(label):
+            yield
+        err.print(f"[green]✓[/] {label}")
+    else:
+        yield
+        err.print(f"ok: {label}")
+
+
+@contextmanager
+def bar(label: str, total: float | None = None) -> Iterator[Callable[[float, str | None], None]]:
+    """A piece of work with a length. Yields `advance(amount, new_label)`.
+
+    total: the number of units, or None when it is not known beforehand.
+    """
+    if not err.is_terminal:
+        err.print(f"{label} …")
+        yield lambda amount, new_label=None: None
+        err.print(f"ok: {label}")
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    ) as progress:
+        task = progress.add_task(label, total=total)
+
+        def advance(amount: float, new_label: str | None = None) -> None:
+            progress.update(task, advance=amount, description=new_label or label)
+
+        yield advance

@@ -16,8 +16,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+# A log has no width: wide enough that a table's row stays on one line.
+LOG_WIDTH = 180
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else LOG_WIDTH)
 
 
 @contextmanager

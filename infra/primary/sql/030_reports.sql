@@ -59,6 +59,14 @@ grant usage on schema operational to app_user, readonly_user;
 grant select, insert, update, delete
 on operational.customers, operational.loan_products, operational.loans, operational.payments
 to app_user;
+-- An import brings keys along; it moves the sequences on behind them, so that the application's next keys are free.
+grant select, update
+on sequence
+operational.customers_customer_id_seq,
+operational.loan_products_product_id_seq,
+operational.loans_loan_id_seq,
+operational.payments_payment_id_seq
+to app_user;
 grant select on all tables in schema operational to readonly_user;
 grant select on operational.vw_active_loans, operational.vw_customer_payment_summary to app_user;
 

@@ -1,0 +1,50 @@
+{#
+    Stop before any harm when the source no longer has a table, column or type that the YAML expects.
+    Reads the source's catalogue in the extraction's own snapshot.
+#}
+{% macro check_source_columns(tables) %}
+    {% set names = [] %}
+    {% for table in tables %}
+        {% do names.append(sql_literal(table.name)) %}
+    {% endfor %}
+    {% set problems = run_query("
+        with present as (
+            select table_name, column_name, data_type from operational_fdw.source_columns
+        ),
+
+        expected as (
+            select
+                cls.relname::text as table_name,
+                att.attname::text as column_name,
+                format_type(att.atttypid, att.atttypmod) as data_type
+            from pg_class as cls
+            inner join pg_attribute as att on cls.oid = att.attrelid
+            where cls.relnamespace = 'operational_fdw'::regnamespace
+                and cls.relname in (" ~ names | join(', ') ~ ")
+                and att.attnum > 0 and not att.attisdropped
+        )
+
+        select
+            case
+                when not exists (select from present where present.table_name = expected.table_name)
+                    then 'table ' || expected.table_name || ' is gone'
+                when present.column_name is null
+                    then 'column ' || expected.table_name || '.' || expected.column_name || ' is gone'
+                else 'column ' || expected.table_name || '.' || expected.column_name || ' is ' || present.data_type
+                    || ', expected ' || expected.data_type
+            end as problem
+        from expected
+        left join present
+            on expected.table_name = present.table_name and expected.column_name = present.column_name
+        where present.column_name is null or present.data_type <> expected.data_type
+        group by 1
+        order by 1
+    ") %}
+    {% if problems.rows | length > 0 %}
+        {{ exceptions.raise_compiler_error(
+            "The source has changed: " ~ problems.columns[0].values() | join('; ')
+            ~ ". Nothing was extracted. Change it back, or describe the new shape in models/staging/__sources.yml"
+            ~ " (and run etl.publish_table() on the OLTP side), then run again."
+        ) }}
+    {% endif %}
+{% endmacro %}

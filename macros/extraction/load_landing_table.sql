@@ -1,0 +1,193 @@
+{#
+    Bring one landing table up to date. Returns a dictionary: inserted, updated, deleted.
+
+    table: see extraction_tables. run_id: stamped on every row that changes. watermark: changes of transactions from
+    this one on are read; none compares the whole table. allow_mass_delete: switch off the guard.
+
+    Both ways fill the same temporary table <table>_read (delta: changed rows that still exist; otherwise all rows), so
+    that one piece of SQL finds and applies the difference. Reading a change twice is harmless: a row that does not
+    differ is not written.
+#}
+{% macro load_landing_table(table, run_id, watermark, allow_mass_delete) %}
+    {% set key = table.key %}
+    {% set names = table.column_names %}
+    {% if not first_row("select to_regclass(" ~ sql_literal(table.landing) ~ ") is not null as present")['present'] %}
+        {{ return(first_load(table, run_id)) }}
+    {% endif %}
+
+    {% if watermark is none %}
+        {% set read_from %}
+            select {{ comma_list(names) }} from {{ table.foreign }}
+        {% endset %}
+        {% set gone %}
+            select landing.{{ key }} as key, statement_timestamp() as deleted_at
+            from {{ table.landing }} as landing
+            where landing._deleted_at is null
+                and not exists (select from {{ table.name }}_read as present where present.{{ key }} = landing.{{ key }})
+        {% endset %}
+    {% else %}
+        {% set read_from %}
+            select distinct on ({{ key }}) {{ comma_list(names) }}
+            from {{ table.foreign }}_changes
+            where xact_id >= '{{ watermark }}'::xid8
+        {% endset %}
+        {% set gone %}
+            select event.record_id as key, max(event.change_time) as deleted_at
+            from feed_events_read as event
+            inner join {{ table.landing }} as landing on landing.{{ key }} = event.record_id
+            where event.table_name = {{ sql_literal(table.name) }}
+                and event.operation = 'DELETE'
+                and landing._deleted_at is null
+                and not exists (select from {{ table.name }}_read as present where present.{{ key }} = event.record_id)
+            group by event.record_id
+        {% endset %}
+    {% endif %}
+
+    {% do run_query("create temporary table " ~ table.name ~ "_read on commit drop as " ~ read_from) %}
+    {% do run_query("analyze " ~ table.name ~ "_read") %}
+    {% do run_query("
+        create temporary table " ~ table.name ~ "_changed on commit drop as
+        select
+            incoming.*,
+            landing." ~ key ~ " is null or landing._deleted_at is not null as _is_new
+        from " ~ table.name ~ "_read as incoming
+        left join " ~ table.landing ~ " as landing on incoming." ~ key ~ " = landing." ~ key ~ "
+        where landing." ~ key ~ " is null
+            or landing._deleted_at is not null
+            or (" ~ comma_list(names, 'landing') ~ ") is distinct from (" ~ comma_list(names, 'incoming') ~ ")
+    ") %}
+    {% do run_query("create temporary table " ~ table.name ~ "_gone on commit drop as " ~ gone) %}
+    {% set counts = first_row("
+        select
+            (select count(*) from " ~ table.name ~ "_changed where _is_new) as inserted,
+            (select count(*) from " ~ table.name ~ "_changed where not _is_new) as updated,
+            (select count(*) from " ~ table.name ~ "_gone) as deleted
+    ") %}
+    {% set result = {'inserted': counts['inserted'] | int, 'updated': counts['updated'] | int,
+                     'deleted': counts['deleted'] | int} %}
+
+    {% if result.deleted > 0 %}
+        {% do guard_mass_delete(table, result.deleted, allow_mass_delete) %}
+        {% do run_query("
+            update " ~ table.landing ~ " as landing
+            set
+                _deleted_at = gone.deleted_at,
+                _changed_at = greatest(gone.deleted_at, landing._changed_at + interval '1 microsecond'),
+                _run_id = " ~ run_id ~ "
+            from " ~ table.name ~ "_gone as gone
+            where landing." ~ key ~ " = gone.key
+        ") %}
+    {% endif %}
+    {% if result.inserted + result.updated > 0 %}
+        {% set assignments = [] %}
+        {% for name in names if name != key %}
+            {% do assignments.append(name ~ ' = excluded.' ~ name) %}
+        {% endfor %}
+        {% do run_query("
+            insert into " ~ table.landing ~ " as landing (" ~ comma_list(names) ~ ", _run_id, _changed_at)
+            select " ~ comma_list(names) ~ ", " ~ run_id ~ ", updated_at from " ~ table.name ~ "_changed
+            on conflict (" ~ key ~ ") do update
+            set " ~ assignments | join(', ') ~ ",
+                _run_id = excluded._run_id,
+                _deleted_at = null,
+                _changed_at = greatest(excluded._changed_at, landing._changed_at + interval '1 microsecond')
+        ") %}
+    {% endif %}
+    {{ return(result) }}
+{% endmacro %}
+
+{#
+    The first load of a table: into a table without indexes, which are built afterwards.
+#}
+{% macro first_load(table, run_id) %}
+    {% set columns = [] %}
+    {% for column in table.columns %}
+        {% do columns.append(column.name ~ ' ' ~ column.data_type) %}
+    {% endfor %}
+    {% do run_query("
+        create table " ~ table.landing ~ " (
+            " ~ columns | join(', ') ~ ",
+            _run_id bigint not null,
+            _changed_at timestamptz not null,
+            _deleted_at timestamptz
+        )
+    ") %}
+    {% do run_query("
+        insert into " ~ table.landing ~ " (" ~ comma_list(table.column_names) ~ ", _run_id, _changed_at)
+        select " ~ comma_list(table.column_names) ~ ", " ~ run_id ~ ", updated_at from " ~ table.foreign
+    ) %}
+    {% do run_query("alter table " ~ table.landing ~ " add primary key (" ~ table.key ~ ")") %}
+    {% do run_query("create index on " ~ table.landing ~ " (_run_id)") %}
+    {% for index_columns in table.indexes %}
+        {% do run_query("create index on " ~ table.landing ~ " (" ~ index_columns | join(', ') ~ ")") %}
+    {% endfor %}
+    {% do run_query("analyze " ~ table.landing) %}
+    {% set counts = first_row("select count(*) as inserted from " ~ table.landing) %}
+    {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}
+{% endmacro %}
+
+{#
+    An emptied or wrong source must never empty the warehouse: stop when a table would lose more than its share.
+#}
+{% macro guard_mass_delete(table, deleted, allow_mass_delete) %}
+    {% if allow_mass_delete %}
+        {{ return('') }}
+    {% endif %}
+    {% set live = first_row("select count(*) as live from " ~ table.landing ~ " where _deleted_at is null")['live'] | int %}
+    {% set max_share = env_var('ETL_MAX_DELETE_SHARE', '0.5') | float %}
+    {% if deleted > live * max_share and (deleted >= 10 or deleted == live) %}
+        {{ exceptions.raise_compiler_error(
+            "The source has lost " ~ deleted ~ " of the " ~ live ~ " rows of table " ~ table.name
+            ~ ", more than ETL_MAX_DELETE_SHARE (" ~ max_share ~ ") allows. Nothing was extracted, the warehouse keeps "
+            ~ "its last state. When the rows are meant to go: make etl NOW=1 MASS_DELETE=1."
+        ) }}
+    {% endif %}
+{% endmacro %}
+
+{#
+    Bring the columns of an existing landing table to those of the YAML. Returns whether a column was added or changed,
+    so that the whole table must be read once to fill it.
+#}
+{% macro alter_landing_table(table) %}
+    {% if not first_row("select to_regclass(" ~ sql_literal(table.landing) ~ ") is not null as present")['present'] %}
+        {{ return(false) }}
+    {% endif %}
+    {% set changes = run_query("
+        with wanted as (
+            select att.attname::text as name, format_type(att.atttypid, att.atttypmod) as data_type
+            from pg_attribute as att
+            where att.attrelid = '" ~ table.foreign ~ "'::regclass and att.attnum > 0 and not att.attisdropped
+        ),
+
+        present as (
+            select att.attname::text as name, format_type(att.atttypid, att.atttypmod) as data_type
+            from pg_attribute as att
+            where att.attrelid = '" ~ table.landing ~ "'::regclass and att.attnum > 0 and not att.attisdropped
+                and att.attname::text not in ('_run_id', '_changed_at', '_deleted_at')
+        )
+
+        select
+            case
+                when present.name is null then format('add column %I %s', wanted.name, wanted.data_type)
+                when wanted.name is null then format('drop column %I', present.name)
+                else format('alter column %I type %s', wanted.name, wanted.data_type)
+            end as change,
+            wanted.name is not null as must_read
+        from wanted
+        full join present on wanted.name = present.name
+        where wanted.data_type is distinct from present.data_type
+    ") %}
+    {% set must_read = namespace(value=false) %}
+    {% for change in changes.rows %}
+        {# Staging views over a dropped or retyped column are in the way; dbt makes them again in this same run. #}
+        {% if not change['change'].startswith('add') %}
+            {% do run_query("drop view if exists " ~ schema_in_target('staging', target.name, target.schema)
+                ~ ".stg_" ~ table.name ~ " cascade") %}
+        {% endif %}
+        {% do run_query("alter table " ~ table.landing ~ " " ~ change['change']) %}
+        {% if change['must_read'] %}
+            {% set must_read.value = true %}
+        {% endif %}
+    {% endfor %}
+    {{ return(must_read.value) }}
+{% endmacro %}

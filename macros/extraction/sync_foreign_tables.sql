@@ -1,0 +1,43 @@
+{#
+    Make the foreign tables anew when the sources' YAML says something else than when they were made.
+    Runs inside the extraction's transaction.
+#}
+{% macro sync_foreign_tables(tables, yaml_hash) %}
+    {% set known = first_row("select definition_hash from audit.model_states where model_name = 'operational_fdw'") %}
+    {% if known is not none and known['definition_hash'] == yaml_hash
+            and first_row("select to_regclass('operational_fdw.source_columns') is not null as present")['present'] %}
+        {{ return('') }}
+    {% endif %}
+    {% set statements = [
+        "drop foreign table if exists operational_fdw.source_columns, operational_fdw.feed_events",
+        "create foreign table operational_fdw.feed_events (xact_id xid8, table_name text, operation text,
+            record_id bigint, change_time timestamptz) server oltp options (schema_name 'etl')",
+        "create foreign table operational_fdw.source_columns (table_name text, column_name text, data_type text)
+            server oltp options (schema_name 'etl')"
+    ] %}
+    {% for table in tables %}
+        {% set columns = [] %}
+        {% for column in table.columns %}
+            {% do columns.append(column.name ~ ' ' ~ column.data_type) %}
+        {% endfor %}
+        {% do statements.append("drop foreign table if exists " ~ table.foreign ~ ", " ~ table.foreign ~ "_changes") %}
+        {% do statements.append("create foreign table " ~ table.foreign ~ " (" ~ columns | join(', ') ~ ")
+            server oltp options (schema_name 'operational')") %}
+        {% do statements.append("create foreign table " ~ table.foreign ~ "_changes (xact_id xid8, "
+            ~ columns | join(', ') ~ ") server oltp options (schema_name 'etl')") %}
+    {% endfor %}
+    {% do run_query(statements | join(';\n')) %}
+{% endmacro %}
+
+{#
+    The foreign view of the source's state is needed before anything else, also by the choice of the source.
+#}
+{% macro ensure_source_state_table() %}
+    {% if not first_row("select to_regclass('operational_fdw.source_state') is not null as present")['present'] %}
+        {% do run_query("create foreign table operational_fdw.source_state (
+                snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
+                timeline integer, position_lsn text, is_standby boolean, server_port integer
+            ) server oltp options (schema_name 'etl')") %}
+    {% endif %}
+    {% do run_query('commit') %}
+{% endmacro %}

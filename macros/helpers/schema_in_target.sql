@@ -1,0 +1,13 @@
+{#
+    The name of a schema in a target.
+
+    schema_in_target('audit', 'prod', 'warehouse') -> audit
+    schema_in_target('audit', 'dev', 'dev') -> dev_audit
+#}
+{% macro schema_in_target(schema_name, target_name, target_schema) -%}
+    {%- if target_name == 'prod' or schema_name == target_schema -%}
+        {{ schema_name | trim }}
+    {%- else -%}
+        {{ target_schema | trim }}_{{ schema_name | trim }}
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,23 @@
+{#
+    A seed is loaded when its file changed, not in every run: a run without a change writes nothing.
+#}
+{% materialization seed, adapter='postgres' %}
+    {% set state = model_state(model.name) %}
+    {% set hash = model.checksum.checksum %}
+    {% if not should_full_refresh() and state is not none and state['definition_hash'] == hash
+            and load_cached_relation(this) is not none %}
+        {# dbt's seed task reads this result. #}
+        {% do store_result('agate_table', response='OK', agate_table=load_agate_table()) %}
+        {% call statement('main') %}
+            select 'unchanged' as note
+        {% endcall %}
+        {{ return({'relations': [this.incorporate(type='table')]}) }}
+    {% endif %}
+    {% set run_id = assert_run_is_ours() %}
+    {% set loaded = dbt.materialization_seed_default() %}
+    {# Counted as made anew, so that the models that read it are computed in full. #}
+    {% do run_query(save_model_state(model.name, run_id, landing_run_id(), hash) ~ ';
+        update ' ~ audit_schema() ~ '.model_states set created_run_id = ' ~ run_id
+        ~ ' where model_name = ' ~ sql_literal(model.name) ~ '; commit') %}
+    {{ return({'relations': [this.incorporate(type='table')]}) }}
+{% endmaterialization %}

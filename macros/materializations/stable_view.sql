@@ -1,0 +1,53 @@
+{#
+    A view that is created or replaced only when its definition changed. dbt's own view is dropped and made anew in each
+    run, which takes dependent views along and makes readers queue.
+#}
+{% materialization stable_view, adapter='postgres' %}
+    {% set target_relation = this.incorporate(type='view') %}
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {% set run_id = assert_run_is_ours() %}
+    {% set hash = local_md5(definition_hash() ~ sql) %}
+    {% set state = model_state(model.name) %}
+    {% set exists = first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present")['present'] %}
+
+    {% if not exists or state is none or state['definition_hash'] != hash %}
+        {# A reader with a long query must not make the others queue behind this: give up after two seconds. #}
+        {% do run_query("set local lock_timeout = '2s'") %}
+        {% if exists and not replaceable(sql) %}
+            {% do run_query("drop view " ~ this) %}
+        {% endif %}
+        {% call statement('main') %}
+            create or replace view {{ this }} as
+            {{ sql }}
+        {% endcall %}
+        {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
+        {% do persist_docs(target_relation, model) %}
+        {% do run_query(save_model_state(model.name, run_id, landing_run_id(), hash)) %}
+    {% else %}
+        {% call statement('main') %}
+            select 'unchanged' as note
+        {% endcall %}
+    {% endif %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+{#
+    Whether `create or replace view` accepts the new query: it may only add columns at the end.
+#}
+{% macro replaceable(sql) %}
+    {% set present = adapter.get_columns_in_relation(this) %}
+    {% set wanted = get_column_schema_from_query(sql) %}
+    {% set differs = namespace(value=wanted | length < present | length) %}
+    {% for column in present if not differs.value %}
+        {% if column.name != wanted[loop.index0].name %}
+            {% set differs.value = true %}
+        {% endif %}
+    {% endfor %}
+    {{ return(not differs.value) }}
+{% endmacro %}

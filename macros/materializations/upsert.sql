@@ -1,0 +1,242 @@
+{#
+    A table that is kept current by key, in place: never dropped, swapped or truncated, so that whoever reads it is never
+    disturbed, and only rows that really differ are written.
+
+    Config:
+      unique_key     list of the key's columns (also the contract's primary key)
+      log_changes    also write each changed row to changes.<model>: as it was (_sign -1) and as it became (+1).
+                     Models that follow read there which groups or keys were touched, before and after.
+      accumulate     list of measures: the increment's SQL gives amounts to add to the present row of the key
+      vanish_when    with accumulate: the condition, on the summed row, under which it is removed ('payment_count = 0')
+
+    The model's SQL asks increment(): none means that everything is to be computed, and the table is brought to that
+    result by its difference. Otherwise the SQL gives the affected keys only, plus a boolean column is_removed for keys
+    that have no row any more (not with accumulate).
+
+    Everything, the model's state included, is one transaction: a failure leaves the last complete state.
+#}
+{% materialization upsert, adapter='postgres' %}
+    {% set target_relation = this.incorporate(type='table') %}
+    {% set keys = config.require('unique_key') %}
+    {% set names = model.columns.values() | map(attribute='name') | list %}
+    {% set accumulate = config.get('accumulate', []) %}
+    {% set incoming = model.name ~ '__incoming' %}
+    {% set difference = model.name ~ '__difference' %}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {% set run_id = assert_run_is_ours() %}
+    {% set since = increment() %}
+    {% set state = model_state(model.name) %}
+    {% set exists = first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present")['present'] %}
+    {% set hash = definition_hash() %}
+    {% set redefined = not exists or state is none or state['definition_hash'] != hash %}
+
+    {% if redefined %}
+        {# Raises dbt's own message when the SQL's columns are not the contract's. #}
+        {% do get_assert_columns_equivalent(sql) %}
+    {% endif %}
+    {% if not exists %}
+        {% do create_upsert_table(target_relation, names, sql) %}
+        {% set counts = first_row("select count(*) as inserted, 0 as updated, 0 as deleted from " ~ this) %}
+    {% else %}
+        {% if redefined %}
+            {% do alter_upsert_table(names) %}
+        {% endif %}
+        {% do run_query("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
+        {% do run_query("analyze " ~ incoming) %}
+        {% do run_query("create temporary table " ~ difference ~ " on commit drop as "
+            ~ difference_sql(since, names, keys, incoming)) %}
+        {% set counts = first_row("
+            select
+                count(*) filter (where _is_new) as inserted,
+                count(*) filter (where not _is_new and not is_removed) as updated,
+                count(*) filter (where is_removed) as deleted
+            from " ~ difference) %}
+        {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
+            {% do run_query("analyze " ~ difference) %}
+            {% do apply_difference(target_relation, names, keys, difference, run_id) %}
+        {% endif %}
+    {% endif %}
+    {% if redefined %}
+        {% do create_upsert_indexes() %}
+        {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
+        {% do persist_docs(target_relation, model) %}
+    {% endif %}
+
+    {% call statement('main') %}
+        {{ record_rows(run_id, counts['inserted'], counts['updated'], counts['deleted']) }};
+        {{ save_model_state(model.name, run_id, landing_run_id(), hash) }};
+        {% if not exists %}
+        update {{ audit_schema() }}.model_states set created_run_id = {{ run_id }} where model_name = '{{ model.name }}';
+        {% endif %}
+    {% endcall %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+    {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+{#
+    on clause: the keys of two aliases are equal.
+#}
+{% macro keys_equal(keys, left, right) -%}
+    {%- for key in keys -%}
+        {{ left }}.{{ key }} = {{ right }}.{{ key }}{{ ' and ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
+
+{% macro incoming_sql(since, names, keys, accumulate) %}
+    {% if since and accumulate %}
+        with delta as (
+            {{ sql }}
+        ),
+
+        summed as (
+            select
+                {% for name in names %}
+                {% if name in accumulate %}coalesce(present.{{ name }}, 0) + delta.{{ name }} as {{ name }}{% else %}delta.{{ name }}{% endif %}{{ ',' if not loop.last }}
+                {% endfor %}
+            from delta
+            left join {{ this }} as present on {{ keys_equal(keys, 'delta', 'present') }}
+        )
+
+        select *, {{ config.require('vanish_when') }} as is_removed from summed
+    {% elif since %}
+        {{ sql }}
+    {% else %}
+        select {{ comma_list(names) }}, false as is_removed from ({{ sql }}) as computed
+    {% endif %}
+{% endmacro %}
+
+{% macro difference_sql(since, names, keys, incoming) %}
+    select
+        {{ comma_list(names, 'incoming') }},
+        coalesce(incoming.is_removed, false) as is_removed,
+        present.{{ keys[0] }} is null as _is_new
+    from {{ incoming }} as incoming
+    left join {{ this }} as present on {{ keys_equal(keys, 'incoming', 'present') }}
+    where case
+        when coalesce(incoming.is_removed, false) then present.{{ keys[0] }} is not null
+        else present.{{ keys[0] }} is null
+            or ({{ comma_list(names, 'present') }}) is distinct from ({{ comma_list(names, 'incoming') }})
+    end
+    {% if not since %}
+    union all
+    select {{ comma_list(names, 'present') }}, true, false
+    from {{ this }} as present
+    where not exists (select from {{ incoming }} as incoming where {{ keys_equal(keys, 'incoming', 'present') }})
+    {% endif %}
+{% endmacro %}
+
+{% macro apply_difference(target_relation, names, keys, difference, run_id) %}
+    {% if config.get('log_changes') %}
+        {% do prune_change_log() %}
+        {% do run_query("
+            insert into " ~ changes_of(model.name) ~ " (" ~ comma_list(names) ~ ", _run_id, _sign)
+            select " ~ comma_list(names, 'present') ~ ", " ~ run_id ~ ", -1
+            from " ~ target_relation ~ " as present
+            inner join " ~ difference ~ " as changed on " ~ keys_equal(keys, 'changed', 'present') ~ "
+            where not changed._is_new
+            union all
+            select " ~ comma_list(names, 'changed') ~ ", " ~ run_id ~ ", 1
+            from " ~ difference ~ " as changed
+            where not changed.is_removed
+        ") %}
+    {% endif %}
+    {% do write_difference(target_relation, names, keys, difference) %}
+{% endmacro %}
+
+{#
+    Write a table of differences (all columns, and is_removed) to a table by key.
+#}
+{% macro write_difference(target_relation, names, keys, difference) %}
+    {% set assignments = [] %}
+    {% for name in names if name not in keys %}
+        {% do assignments.append(name ~ ' = excluded.' ~ name) %}
+    {% endfor %}
+    {% do run_query("
+        delete from " ~ target_relation ~ " as present
+        using " ~ difference ~ " as changed
+        where changed.is_removed and " ~ keys_equal(keys, 'changed', 'present')
+    ) %}
+    {% do run_query("
+        insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
+        select " ~ comma_list(names) ~ " from " ~ difference ~ " where not is_removed
+        on conflict (" ~ keys | join(', ') ~ ") do " ~ ('update set ' ~ assignments | join(', ') if assignments else 'nothing')
+    ) %}
+{% endmacro %}
+
+{#
+    The first build: the contract's columns, then the rows, then key and indexes, which is faster than the other way.
+#}
+{% macro create_upsert_table(target_relation, names, sql) %}
+    {% set columns = adapter.render_raw_columns_constraints(raw_columns=model.columns) %}
+    {% set constraints = adapter.render_raw_model_constraints(raw_constraints=model.constraints) %}
+    {% do run_query("create table " ~ target_relation ~ " (" ~ columns | join(', ') ~ ")") %}
+    {% do run_query("insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
+        select " ~ comma_list(names) ~ " from (" ~ sql ~ ") as computed") %}
+    {% for constraint in constraints %}
+        {% do run_query("alter table " ~ target_relation ~ " add " ~ constraint) %}
+    {% endfor %}
+    {% do run_query("analyze " ~ target_relation) %}
+    {% if config.get('log_changes') %}
+        {% do run_query("
+            create schema if not exists " ~ schema_in_target('changes', target.name, target.schema) ~ ";
+            drop table if exists " ~ changes_of(model.name) ~ ";
+            create table " ~ changes_of(model.name) ~ " (like " ~ target_relation ~ ");
+            alter table " ~ changes_of(model.name) ~ "
+                add column _run_id bigint not null, add column _sign smallint not null;
+            create index on " ~ changes_of(model.name) ~ " (_run_id)
+        ") %}
+    {% endif %}
+{% endmacro %}
+
+{#
+    Bring the columns of the table (and of its change log) to those of the contract. The rows follow by difference.
+#}
+{% macro alter_upsert_table(names) %}
+    {% set logged = [this.render()] %}
+    {% if config.get('log_changes') %}
+        {% do logged.append(changes_of(model.name)) %}
+    {% endif %}
+    {% set present = {} %}
+    {% for column in run_query("select attname::text as name, format_type(atttypid, atttypmod) as data_type, attnotnull
+            from pg_attribute where attrelid = " ~ sql_literal(this.render()) ~ "::regclass and attnum > 0
+            and not attisdropped").rows %}
+        {% do present.update({column['name']: column['data_type']}) %}
+    {% endfor %}
+    {% for table in logged %}
+        {% for column in model.columns.values() %}
+            {% if column.name not in present %}
+                {% do run_query("alter table " ~ table ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
+            {% elif first_row("select format_type(" ~ sql_literal(column.data_type.split('(')[0]) ~ "::regtype, null) <> "
+                    ~ sql_literal(present[column.name].split('(')[0]) ~ " as differs")['differs'] %}
+                {% do run_query("alter table " ~ table ~ " alter column " ~ column.name ~ " type " ~ column.data_type
+                    ~ " using " ~ column.name ~ "::" ~ column.data_type) %}
+            {% endif %}
+        {% endfor %}
+        {% for name in present if name not in names %}
+            {% do run_query("alter table " ~ table ~ " drop column " ~ name) %}
+        {% endfor %}
+    {% endfor %}
+{% endmacro %}
+
+{% macro create_upsert_indexes() %}
+    {% for index in config.get('indexes', []) %}
+        {% do run_query("create " ~ ('unique ' if index.unique) ~ "index if not exists "
+            ~ (index.name or model.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx') ~ " on " ~ this
+            ~ " (" ~ index.columns | join(', ') ~ ")"
+            ~ (" include (" ~ index.include | join(', ') ~ ")" if index.include)) %}
+    {% endfor %}
+{% endmacro %}
+
+{#
+    Change-log rows that every follower has taken in: those up to the last published run, which depends on all of them.
+#}
+{% macro prune_change_log() %}
+    {% do run_query("delete from " ~ changes_of(model.name) ~ " where _run_id <= (
+        select run_id from " ~ audit_schema() ~ ".model_states where model_name = 'published_state')") %}
+{% endmacro %}

@@ -1,0 +1,44 @@
+{#
+    on-run-end: one row per node, and the run's outcome with the messages of what failed.
+    Runs also after a failure; a start that was refused has no row and changes nothing.
+
+    results: dbt's list of results.
+#}
+{% macro finish_run(results) %}
+    {% if not records_runs() %}
+        {{ return('') }}
+    {% endif %}
+    {% set run = first_row("select run_id from " ~ audit_schema() ~ ".etl_runs
+        where dbt_invocation_id = " ~ sql_literal(invocation_id) ~ " and status = 'running'") %}
+    {% if run is none %}
+        {{ return('') }}
+    {% endif %}
+    {% set run_id = run['run_id'] | int %}
+    {% set nodes = [] %}
+    {% set problems = [] %}
+    {% for result in results if result.node.resource_type != 'operation' %}
+        {% set status = result.status | string %}
+        {% do nodes.append("(" ~ run_id ~ ", " ~ sql_literal(result.node.unique_id) ~ ", " ~ sql_literal(result.node.name)
+            ~ ", " ~ sql_literal(result.node.resource_type | string) ~ ", " ~ sql_literal(status) ~ ", "
+            ~ (result.execution_time or 0) ~ ", " ~ (result.failures if result.failures is not none else 'null') ~ ", "
+            ~ sql_literal(result.message) ~ ")") %}
+        {% if status in ('error', 'fail', 'runtime error') %}
+            {% do problems.append(result.node.name ~ ': ' ~ (result.message or status)) %}
+        {% endif %}
+    {% endfor %}
+    {% if nodes %}
+        insert into {{ audit_schema() }}.model_runs
+        (run_id, node_id, node_name, resource_type, status, seconds, failures, message)
+        values
+        {{ nodes | join(',\n') }}
+        on conflict (run_id, node_id) do update
+        set status = excluded.status, seconds = excluded.seconds, failures = excluded.failures,
+            message = excluded.message;
+    {% endif %}
+    update {{ audit_schema() }}.etl_runs
+    set
+        run_finished_at = clock_timestamp(),
+        status = {{ sql_literal('failed' if problems else 'success') }},
+        error_message = {{ sql_literal(problems | join('\n')) if problems else 'null' }}
+    where run_id = {{ run_id }} and status = 'running';
+{% endmacro %}

@@ -1,0 +1,100 @@
+{#
+    How far a model has got, as a dictionary, or none when it never finished:
+    run_id (the last run it took in), landing_run_id (the last extraction it took in), created_run_id, definition_hash.
+
+    model_state('fact_loans')['landing_run_id'] -> 41
+#}
+{% macro model_state(model_name) %}
+    {{ return(first_row("select run_id, landing_run_id, created_run_id, definition_hash
+        from " ~ audit_schema() ~ ".model_states where model_name = " ~ sql_literal(model_name))) }}
+{% endmacro %}
+
+{#
+    The run of the last extraction: landing rows have at most this _run_id.
+#}
+{% macro landing_run_id() %}
+    {% set row = first_row("select run_id from audit.extraction_state") %}
+    {{ return(row['run_id'] | int if row is not none else 0) }}
+{% endmacro %}
+
+{#
+    The statement that records that a model has taken in everything up to this run. In the model's own transaction:
+    a model that fails, or is killed, leaves its state where it was, and catches up next time.
+#}
+{% macro save_model_state(model_name, run_id, landing_run, definition_hash) %}
+    insert into {{ audit_schema() }}.model_states (model_name, run_id, landing_run_id, created_run_id, definition_hash)
+    values (
+        {{ sql_literal(model_name) }}, {{ run_id }}, {{ landing_run }}, {{ run_id }}, {{ sql_literal(definition_hash) }}
+    )
+    on conflict (model_name) do update
+    set
+        run_id = excluded.run_id,
+        landing_run_id = excluded.landing_run_id,
+        definition_hash = excluded.definition_hash,
+        updated_at = clock_timestamp()
+{% endmacro %}
+
+{#
+    post-hook of the snapshots: fence, indexes, then save the state, in the snapshot's own transaction.
+#}
+{% macro mark_done() %}
+    {% if execute and records_runs() %}
+        {% for column in [config.get('unique_key'), 'dbt_scd_id'] %}
+            create index if not exists {{ model.name }}_{{ column }}_idx on {{ this }} ({{ column }});
+        {% endfor %}
+        {{ save_model_state(model.name, assert_run_is_ours(), landing_run_id(), '') }}
+    {% endif %}
+{% endmacro %}
+
+{#
+    What a model has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it), or none
+    when it has to compute everything: it is new, its definition changed, a relation it reads was made anew, or
+    --full-refresh was given. Commands that only compile see none, and so the whole definition.
+
+    Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
+    The numbers are literals in the compiled SQL because the planner misjudges a sub-query in their place.
+#}
+{% macro increment() %}
+    {% if not execute or not records_runs() or model.resource_type != 'model' or should_full_refresh() %}
+        {{ return(none) }}
+    {% endif %}
+    {% set state = model_state(model.name) %}
+    {% if state is none or state['definition_hash'] != definition_hash() %}
+        {{ return(none) }}
+    {% endif %}
+    {% if first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is null as missing")['missing'] %}
+        {{ return(none) }}
+    {% endif %}
+    {% set parents = [] %}
+    {% for node_id in model.depends_on.nodes %}
+        {% do parents.append(sql_literal(node_id.split('.')[-1])) %}
+    {% endfor %}
+    {% if parents %}
+        {% set newest = first_row("select coalesce(max(created_run_id), 0) as created from " ~ audit_schema() ~ ".model_states
+            where model_name in (" ~ parents | join(', ') ~ ")") %}
+        {% if newest['created'] | int > state['run_id'] | int %}
+            {{ return(none) }}
+        {% endif %}
+    {% endif %}
+    {{ return({'run_id': state['run_id'] | int, 'landing_run_id': state['landing_run_id'] | int}) }}
+{% endmacro %}
+
+{#
+    What a model is made of, in one short text: its SQL, columns, types, constraints, indexes and grants.
+    When it changes, the model is computed anew, in place.
+#}
+{% macro definition_hash() %}
+    {% set parts = [model.raw_code, model.columns | string, model.constraints | string, model.description,
+                    config.get('indexes') | string, config.get('grants') | string] %}
+    {{ return(local_md5(parts | join('|'))) }}
+{% endmacro %}
+
+{#
+    The change log of a model that is configured with log_changes: its columns, _run_id, and _sign (-1 as it was, +1 as
+    it became).
+
+    changes_of('fact_payments') -> changes.fact_payments
+#}
+{% macro changes_of(model_name) -%}
+    {{ schema_in_target('changes', target.name, target.schema) }}.{{ model_name }}
+{%- endmacro %}

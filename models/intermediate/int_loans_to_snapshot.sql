@@ -1,0 +1,21 @@
+{#
+    What loans_snapshot compares: loans that changed since it last finished. The balance is not history of the loan (the
+    payments are), so that a payment makes no new version.
+#}
+select
+    loan_id,
+    customer_id,
+    product_id,
+    principal_amount,
+    interest_rate,
+    tenure_months,
+    loan_status,
+    disbursed_at,
+    maturity_date,
+    loan_officer,
+    branch_code,
+    created_at,
+    is_deleted,
+    changed_at
+from {{ ref('stg_loans') }}
+where {{ changed_since('loans_snapshot') }}

@@ -1,0 +1,59 @@
+{{ config(unique_key=['branch_sk']) }}
+
+-- depends_on: {{ ref('stg_loans') }}
+{% set since = increment() %}
+
+{#
+    The branches of the seed, and every branch that a loan has ever been at (from the history, so that a branch whose
+    last loan moved away keeps its row). A branch that the seed does not know is named by its code.
+#}
+with known as (
+    select
+        branch_code::text as branch_code,
+        branch_name::text as branch_name,
+        city::text as city,
+        region::text as region,
+        country::text as country
+    from {{ ref('branches') }}
+),
+
+seen as (
+    select distinct branch_code
+    from {{ ref('loans_snapshot') }}
+    where
+        branch_code is not null
+        {% if since %}
+        and loan_id in (
+            select changed.loan_id from {{ ref('stg_loans') }} as changed
+            where changed._run_id > {{ since.landing_run_id }}
+        )
+        {% endif %}
+),
+
+final as (
+    select
+        {{ branch_sk('coalesce(known.branch_code, seen.branch_code)') }} as branch_sk,
+        coalesce(known.branch_code, seen.branch_code) as branch_code,
+        coalesce(known.branch_name, seen.branch_code) as branch_name,
+        known.city,
+        known.region,
+        known.country
+    from known
+    full join seen on known.branch_code = seen.branch_code
+)
+
+select
+    branch_sk,
+    branch_code,
+    branch_name,
+    city,
+    region,
+    country
+    {%- if since %},
+    false as is_removed
+    {%- endif %}
+from final
+{% if not since %}
+union all
+select {{ unknown_sk() }}::bigint, 'unknown', 'Unknown', null, null, null
+{% endif %}

@@ -1,0 +1,77 @@
+{{
+    config(
+        unique_key=['customer_sk'],
+        log_changes=true,
+        indexes=[{'columns': ['customer_id', 'valid_from']}]
+    )
+}}
+
+-- depends_on: {{ ref('stg_customers') }}
+{% set since = increment() %}
+
+with versions as (
+    select
+        *,
+        row_number() over (partition by customer_id order by dbt_valid_from) as version_number
+    from {{ ref('customers_snapshot') }}
+    {% if since %}
+    where
+        customer_id in (
+            select changed.customer_id from {{ ref('stg_customers') }} as changed
+            where changed._run_id > {{ since.landing_run_id }}
+        )
+    {% endif %}
+),
+
+final as (
+    select
+        -- keys
+        {{ version_sk('customer_id', 'version_number') }} as customer_sk,
+        customer_id,
+
+        -- attributes
+        full_name,
+        city,
+        country,
+        customer_segment,
+
+        -- booleans
+        is_active,
+
+        -- history; what happened before the first version seen belongs to it
+        case when version_number = 1 then timestamptz '1900-01-01 00:00+00' else dbt_valid_from end as valid_from,
+        dbt_valid_to as valid_to,
+        dbt_valid_to = timestamptz '9999-12-31 00:00+00' as is_current
+    from versions
+    where not is_deleted
+)
+
+select
+    customer_sk,
+    customer_id,
+    full_name,
+    city,
+    country,
+    customer_segment,
+    is_active,
+    valid_from,
+    valid_to,
+    is_current
+    {%- if since %},
+    false as is_removed
+    {%- endif %}
+from final
+{% if not since %}
+union all
+select
+    {{ unknown_sk() }}::bigint,
+    null::integer,
+    'unknown',
+    null,
+    null,
+    'unknown',
+    false,
+    timestamptz '1900-01-01 00:00+00',
+    timestamptz '9999-12-31 00:00+00',
+    true
+{% endif %}

@@ -1,0 +1,39 @@
+-- depends_on: {{ ref('extraction') }}
+with source as (
+    select * from {{ source('operational', 'loans') }}
+),
+
+renamed as (
+    select
+        -- keys
+        loan_id,
+        customer_id,
+        product_id,
+
+        -- attributes
+        status as loan_status,
+        loan_officer,
+        nullif(trim(branch_code), '') as branch_code,
+
+        -- measures
+        amount as principal_amount,
+        interest_rate,
+        tenure_months,
+        outstanding_balance,
+
+        -- booleans
+        status <> 'pending' as is_disbursed,
+
+        -- dates
+        disbursed_at,
+        maturity_date,
+        created_at,
+
+        -- metadata
+        _deleted_at is not null as is_deleted,
+        _changed_at as changed_at,
+        _run_id
+    from source
+)
+
+select * from renamed

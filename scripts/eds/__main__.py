@@ -1,0 +1,3 @@
+from eds.cli import main
+
+main()

@@ -1,0 +1,298 @@
+"""The command line: `make` calls it, and it can be called as `python -m eds`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eds import binaries, book_import, demo, etl, platform, simulate
+from eds.console import err, out, step
+from eds.db import connect, servers
+from eds.errors import UserError
+from eds.local import LocalRuntime
+from eds.scheduler import Scheduler
+from eds.settings import ENV_FILE, ROOT, Settings, ensure_env_file, load
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="The data platform's commands. `make` lists the same by group.",
+)
+
+
+def _runtime() -> LocalRuntime:
+    settings = load()
+    if settings.runtime == "docker":
+        raise UserError("RUNTIME is docker, which this version does not have: unset it or set RUNTIME=local.")
+    return LocalRuntime(settings)
+
+
+@app.command()
+def up() -> None:
+    """Start everything; the first time also install, create, fill and build it."""
+    if ensure_env_file():
+        err.print(f"wrote {ENV_FILE.name} with generated passwords (mode 600)")
+    platform.up(_runtime().settings)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything. The data stays."""
+    runtime = _runtime()
+    with platform.exclusive(runtime.settings):
+        stopped = runtime.stop_all()
+    out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@app.command()
+def ps() -> None:
+    """Show what runs where. Exit code 3 when something that should run does not."""
+    runtime = _runtime()
+    out.print(platform.state_table(runtime))
+    if any(state.status == "stopped" for state in runtime.states()):
+        raise typer.Exit(3)
+
+
+@app.command()
+def logs(
+    service: Annotated[str | None, typer.Argument(envvar="SERVICE", help="One service; all when left out.")] = None,
+    lines: Annotated[int, typer.Option(envvar="LINES_OF_LOG", min=1)] = 30,
+) -> None:
+    """Show the end of the services' logs. Example: make logs SERVICE=primary"""
+    runtime = _runtime()
+    known = [state.name for state in runtime.states()]
+    if service and service not in known:
+        raise UserError(f"There is no service {service!r}. Choose one of: {', '.join(known)}.")
+    for name in [service] if service else known:
+        files = runtime.log_files(name)
+        out.print(f"[bold]== {name}[/] {files[-1] if files else '(no log yet)'}")
+        for line in runtime.tail(name, lines):
+            out.print(line, markup=False)
+
+
+@app.command()
+def clean() -> None:
+    """Stop everything and remove process ids, logs and dbt's files. The data stays."""
+    runtime = _runtime()
+    with platform.exclusive(runtime.settings):
+        stopped = runtime.stop_all()
+        for folder in (ROOT / "target", ROOT / "logs", runtime.settings.state / "dbt-target",
+                       runtime.settings.state / "dbt-logs"):
+            shutil.rmtree(folder, ignore_errors=True)
+        (runtime.settings.state / "scheduler.log").unlink(missing_ok=True)
+        for log_file in (runtime.home / "log").glob("*.log"):
+            log_file.unlink()
+    out.print(f"stopped: {', '.join(stopped) or 'nothing'}; removed logs and dbt's files; the data is kept")
+
+
+@app.command()
+def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False) -> None:
+    """Destroy all databases, the WAL archive, logs and settings of this checkout."""
+    if not ENV_FILE.exists() and not os.environ.get("EDS_ENV_FILE"):
+        out.print("nothing to destroy: there is no .env")
+        return
+    runtime = _runtime()
+    out.print(
+        f"This destroys every database, the WAL archive and the logs in\n  {runtime.home}\n  {runtime.settings.state}\n"
+        f"and {ENV_FILE.name} with its passwords. It cannot be undone."
+    )
+    if not force:
+        if not sys.stdin.isatty():
+            raise UserError("Not done: there is no terminal to ask at. Scripts say FORCE=1.")
+        if typer.prompt("Type nuke to go on", default="", show_default=False) != "nuke":
+            raise UserError("Not done: the word was not typed.")
+    with platform.exclusive(runtime.settings):
+        runtime.stop_all(mode="immediate")
+    runtime.destroy()
+    (Path(os.environ["EDS_ENV_FILE"]) if os.environ.get("EDS_ENV_FILE") else ENV_FILE).unlink(missing_ok=True)
+    for folder in (ROOT / "target", ROOT / "logs"):
+        shutil.rmtree(folder, ignore_errors=True)
+    out.print("destroyed")
+
+
+@app.command(name="env")
+def env_command() -> None:
+    """Print the variables that dbt needs, for a shell: . scripts/activate evaluates them."""
+    if sys.stdout.isatty():
+        raise UserError("This would show passwords on the screen. Use it as: . scripts/activate")
+    for name, value in etl.dbt_environment(load()).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def build(
+    select: Annotated[str | None, typer.Option(envvar="SELECT", help="dbt's --select.")] = None,
+    full_refresh: Annotated[bool, typer.Option(envvar="FULL_REFRESH", help="Compute every row anew.")] = False,
+) -> None:
+    """Run dbt build. Example: make build SELECT=fact_loans+"""
+    raise typer.Exit(etl.build(load(), select=select, full_refresh=full_refresh))
+
+
+@app.command(name="etl")
+def etl_command(
+    now: Annotated[bool, typer.Option("--now", envvar="NOW", help="Run one now, with progress.")] = False,
+    mass_delete: Annotated[
+        bool, typer.Option("--mass-delete", envvar="MASS_DELETE", help="Accept that a table loses most rows.")
+    ] = False,
+    limit: Annotated[int, typer.Option(envvar="LIMIT", min=1)] = 15,
+) -> None:
+    """Show the run history, or run one now. Examples: make etl, make etl NOW=1"""
+    settings = load()
+    code = 0
+    if now:
+        code = etl.build(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
+    runs = etl.history(settings, limit)
+    out.print(etl.history_table(runs) if runs else "No run yet.")
+    raise typer.Exit(code)
+
+
+@app.command()
+def reconcile(
+    mass_delete: Annotated[
+        bool, typer.Option("--mass-delete", envvar="MASS_DELETE", help="Accept that a table loses most rows.")
+    ] = False,
+) -> None:
+    """Run one that compares every row of the source, and tests all data (also done nightly)."""
+    variables = etl.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
+    raise typer.Exit(etl.build(load(), variables=variables, scheduled=True, trigger="reconcile"))
+
+
+@app.command()
+def scheduler(
+    at_start: Annotated[bool, typer.Option(help="Also run once at once.")] = False,
+) -> None:
+    """Run dbt build on schedule, in the foreground, with JSON lines on standard output."""
+    Scheduler(load(), at_start=at_start).serve()
+
+
+@app.command()
+def health(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
+    """Tell how old the last successful run is. Exit code 1 when it is older than ETL_FRESH_MINUTES."""
+    settings = load()
+    finished, minutes = etl.last_success(settings)
+    fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
+    if as_json:
+        print(json.dumps({
+            "fresh": fresh,
+            "last_success": finished.isoformat() if finished else None,
+            "age_minutes": round(minutes, 2) if minutes is not None else None,
+            "limit_minutes": settings.etl_fresh_minutes,
+        }))
+    elif finished is None or minutes is None:
+        out.print("[red]no successful run yet[/]")
+    else:
+        colour = "green" if fresh else "red"
+        out.print(f"[{colour}]last success {minutes:.1f} minutes ago[/] (limit {settings.etl_fresh_minutes})")
+    raise typer.Exit(0 if fresh else 1)
+
+
+@app.command(name="demo")
+def demo_command() -> None:
+    """Fill an empty loan book with demo data. Example: make demo SCALE=medium SEED=7"""
+    settings = load()
+    scale = demo.Scale.parse(settings.scale)
+    with connect(servers(settings)["primary"].superuser_conninfo()) as connection:
+        out.print(str(demo.fill(connection, scale, settings.seed)))
+
+
+@app.command(name="simulate")
+def simulate_command(
+    rate: Annotated[float, typer.Option(envvar="RATE", help="Operations a second.")] = 20.0,
+    duration: Annotated[str, typer.Option(envvar="FOR", help="How long: 30s, 5m, 1h.")] = "30s",
+    seed: Annotated[int | None, typer.Option(envvar="SIMULATION_SEED")] = None,
+) -> None:
+    """Play live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
+    settings = load()
+    seconds = simulate.parse_duration(duration)
+    primary = servers(settings)["primary"]
+    pooled = _runtime().process_pid("pgbouncer") is not None
+    conninfo = primary.conninfo("app_user", settings.app_user_password.get_secret_value())
+    if pooled:
+        conninfo = _at_pgbouncer(settings, conninfo)
+    err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
+    counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
+    out.print(counts.table())
+
+
+def _at_pgbouncer(settings: Settings, conninfo: str) -> str:
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(conninfo, host=settings.pgbouncer_host, port=settings.pgbouncer_port, dbname="loans_db")
+
+
+@app.command(name="import")
+def import_command(
+    directory: Annotated[Path | None, typer.Option("--dir", envvar="DIR", help="The folder of the CSV files.")] = None,
+    sync: Annotated[bool, typer.Option("--sync", envvar="SYNC", help="Delete what the files do not contain.")] = False,
+    mass_delete: Annotated[bool, typer.Option("--mass-delete", envvar="MASS_DELETE")] = False,
+) -> None:
+    """Import a loan book from CSV files. Example: make import DIR=/data/book SYNC=1 (see docs/import.md)"""
+    if directory is None:
+        raise UserError("Which folder? Example: make import DIR=/data/book")
+    settings = load()
+    conninfo = servers(settings)["primary"].conninfo("app_user", settings.app_user_password.get_secret_value())
+    with connect(conninfo) as connection:
+        result = book_import.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
+    out.print(result.table())
+
+
+@app.command()
+def psql(
+    server: Annotated[str, typer.Argument(help="primary, replica1, replica2 or warehouse.")],
+    role: Annotated[str, typer.Option(envvar="ROLE", help="Log in as this role.")] = "postgres",
+) -> None:
+    """Open psql on a server; run the SQL of standard input when it is not a terminal."""
+    settings = load()
+    known = servers(settings)
+    if server not in known:
+        raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
+    place = known[server]
+    password = place.superuser_password
+    if role != "postgres":
+        setting = f"{role}_password"
+        if setting not in Settings.model_fields:
+            raise UserError(f"There is no password for a role {role!r} in .env.")
+        password = getattr(settings, setting).get_secret_value()
+    binary = binaries.find_postgres(settings) / "psql"
+    arguments = [str(binary), "-h", place.host, "-p", str(place.port), "-U", role, "-d", place.database]
+    if not sys.stdin.isatty():
+        arguments += ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "-v", "ON_ERROR_STOP=1"]
+    os.execve(binary, arguments, os.environ | {"PGPASSWORD": password})
+
+
+@app.command(hidden=True)
+def watchdog(parent: int) -> None:
+    """Stop this state directory's servers when the process `parent` has ended (used by the tests)."""
+    import psutil
+
+    try:
+        psutil.Process(parent).wait()
+    except psutil.NoSuchProcess:
+        pass
+    runtime = _runtime()
+    runtime.stop_all(mode="immediate")
+    runtime.destroy()
+
+
+def main() -> None:
+    """Run the command line. A person's mistake ends in a sentence on standard error, without a traceback."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        err.print("[bold red]Error:[/] ", end="")
+        err.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+    except typer.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+    except typer.Abort:
+        err.print("aborted")
+        sys.exit(130)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)

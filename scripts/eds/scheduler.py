@@ -1,0 +1,194 @@
+"""Runs `dbt build` on a cron schedule: one run at a time, for as long as the process lives.
+
+dbt is imported once. Each run is a child forked from this warm process: it starts in a fraction of the time of a new
+process, and a crash or a leak of a run is gone with the child. The process has one thread, so forking it is safe.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+import psycopg
+from cronsim import CronSim
+
+from eds import etl
+from eds.errors import UserError
+from eds.settings import ROOT, Settings
+
+CANCEL_SECONDS = 7.0
+KILL_SECONDS = 2.0
+
+
+def log(event: str, **fields: Any) -> None:
+    """One JSON object per line on standard output."""
+    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+    print(json.dumps(record, default=str), flush=True)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A moment at which a run is due. `full`: compare every row and run every test."""
+
+    at: datetime
+    full: bool
+
+
+def next_tick(schedule: str, full_schedule: str, after: datetime) -> Tick:
+    """The first moment after `after` at which either schedule fires; a full run wins when both do."""
+    ordinary = next(CronSim(schedule, after))
+    full = next(CronSim(full_schedule, after))
+    return Tick(full, True) if full <= ordinary else Tick(ordinary, False)
+
+
+def overdue(schedule: str, full_schedule: str, after: datetime, now: datetime) -> Tick | None:
+    """What was missed between `after` and `now`, as one run: full when one of the missed ones was. None: nothing."""
+    missed = None
+    tick = next_tick(schedule, full_schedule, after)
+    while tick.at <= now:
+        missed = Tick(tick.at, tick.full or bool(missed and missed.full))
+        if missed.full:
+            break
+        tick = next_tick(schedule, full_schedule, tick.at)
+    return missed
+
+
+def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
+    """In the child: run dbt and exit with its code."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    os.environ.update(environment)
+    from dbt.cli.main import dbtRunner
+
+    try:
+        result = dbtRunner().invoke(list(arguments))
+    except KeyboardInterrupt:
+        os._exit(130)
+    if result.exception is not None:
+        log("dbt", message=str(result.exception).strip())
+    sys.stdout.flush()
+    os._exit(0 if result.success else 1)
+
+
+class Scheduler:
+    """The loop. settings: the platform's. at_start: also run once at once. after_run: called after each run."""
+
+    def __init__(
+        self, settings: Settings, *, at_start: bool = False, after_run: Callable[[], None] | None = None
+    ) -> None:
+        self.settings = settings
+        self.at_start = at_start
+        self.after_run = after_run
+        self.stopping = threading.Event()
+        self.state = settings.state
+        self.state.mkdir(parents=True, exist_ok=True)
+
+    def _arguments(self, full: bool) -> list[str]:
+        arguments = [
+            "--quiet", "--log-format", "json", "--log-path", str(self.state / "dbt-logs"), *etl.SCHEDULED_BUILD,
+            "--project-dir", str(ROOT), "--target-path", str(self.state / "dbt-target"),
+        ]
+        if full:
+            arguments += ["--vars", json.dumps(etl.RECONCILE_VARS)]
+        return arguments
+
+    def stop(self, signal_number: int, _frame: FrameType | None) -> None:
+        """Signal handler: finish the present run's cancellation, then leave."""
+        log("stopping", signal=signal.Signals(signal_number).name)
+        self.stopping.set()
+
+    def run_once(self, *, full: bool, trigger: str = "schedule") -> bool:
+        """One run, tried again when the source changed under it. Returns whether it succeeded."""
+        who = etl.started_by("scheduler")
+        environment = etl.dbt_environment(self.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
+        for attempt in range(1, self.settings.etl_attempts + 1):
+            code = self._run_child(full, environment, who)
+            if code == 0 or self.stopping.is_set() or not etl.failed_transiently(self.settings, who):
+                break
+            log("retry", attempt=attempt)
+            self.stopping.wait(2.0 * attempt)
+        self._report(code, who)
+        return code == 0
+
+    def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
+        context = multiprocessing.get_context("fork")
+        child = context.Process(target=_run_dbt, args=(self._arguments(full), environment))
+        child.start()
+        while child.is_alive() and not self.stopping.is_set():
+            child.join(0.2)
+        if child.is_alive():
+            log("cancelling", pid=child.pid)
+            child.terminate()
+            # Ends the run's statements on the server, so that dbt comes back to Python and sees the signal.
+            etl.mark_cancelled(self.settings, who, "cancelled: the scheduler was told to stop")
+            child.join(CANCEL_SECONDS)
+            if child.is_alive():
+                child.kill()
+                child.join(KILL_SECONDS)
+        return child.exitcode if child.exitcode is not None else 1
+
+    def _report(self, code: int, who: str) -> None:
+        try:
+            run = next((run for run in etl.history(self.settings, 5) if run.started_by == who), None)
+        except (UserError, psycopg.Error) as error:
+            log("run", status="failed", exit_code=code, message=str(error))
+            return
+        if run is None:
+            # Refused (another run is at work), or it never came as far as its record.
+            log("run", status="not started", exit_code=code)
+        else:
+            log("run", exit_code=code, **etl.run_as_json(run))
+
+    def serve(self) -> None:
+        """Run on schedule until a signal says stop."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+        started = time.monotonic()
+        # Imported here once, so that each run's child finds it in memory.
+        import dbt.cli.main  # noqa: F401
+        from dbt.adapters.postgres import connections  # noqa: F401
+
+        logging.getLogger().setLevel(logging.WARNING)
+        settings = self.settings
+        log(
+            "started", schedule=settings.etl_schedule, reconcile_schedule=settings.etl_reconcile_schedule,
+            pid=os.getpid(), seconds=round(time.monotonic() - started, 2),
+        )
+        done_until = datetime.now(UTC)
+        if self.at_start:
+            self._tick(Tick(done_until, full=False), "start")
+        while not self.stopping.is_set():
+            now = datetime.now(UTC)
+            due = overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now)
+            if due:
+                done_until = now
+                self._tick(due, "reconcile" if due.full else "schedule")
+                continue
+            upcoming = next_tick(settings.etl_schedule, settings.etl_reconcile_schedule, done_until)
+            # In steps of a minute at most: the clock may be set, or the machine may have slept.
+            self.stopping.wait(min(max((upcoming.at - now).total_seconds(), 0.05), 60.0))
+        log("stopped")
+
+    def _tick(self, tick: Tick, trigger: str) -> None:
+        log("tick", due=tick.at.isoformat(), full=tick.full)
+        try:
+            self.run_once(full=tick.full, trigger=trigger)
+            if self.after_run:
+                self.after_run()
+        except Exception as error:  # a run must never end the scheduler
+            log("error", kind=type(error).__name__, message=str(error))

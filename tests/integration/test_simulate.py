@@ -1,0 +1,264 @@
+"""Live traffic on a real server: the books balance, everything is on record, and trouble is survived."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from eds.demo import BOOK_RULES, Scale, fill
+from eds.errors import UserError
+from eds.simulate import OPERATIONS, Counts, simulate
+from rich.console import Console
+
+FREQUENT = (
+    "application",
+    "disbursement",
+    "payment",
+    "late_payment",
+    "reversal",
+    "customer_move",
+    "status_change",
+    "transfer",
+)
+KEYS = {
+    "customers": "customer_id",
+    "loan_products": "product_id",
+    "loans": "loan_id",
+    "payments": "payment_id",
+}
+
+
+@pytest.fixture
+def owner(empty_book: Any) -> Iterator[psycopg.Connection[Any]]:
+    """The superuser's connection to an empty book."""
+    with psycopg.connect(empty_book.superuser_conninfo, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def connect(empty_book: Any) -> Callable[[], psycopg.Connection[Any]]:
+    """Makes connections as the application does through a pooler."""
+    return lambda: psycopg.connect(empty_book.app_conninfo, prepare_threshold=None)
+
+
+def rows(connection: psycopg.Connection[Any], query: str) -> list[Any]:
+    return connection.execute(query.encode()).fetchall()
+
+
+def broken_rules(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
+    found = {rule: rows(connection, query)[:3] for rule, query in BOOK_RULES.items()}
+    return {rule: broken for rule, broken in found.items() if broken}
+
+
+def in_background(connect: Callable[[], psycopg.Connection[Any]], **options: Any) -> tuple[threading.Thread, list[Any]]:
+    """Start a simulation in a thread. Returns the thread and a list that gets its result or its exception."""
+    results: list[Any] = []
+
+    def work() -> None:
+        try:
+            results.append(simulate(connect, **options))
+        except BaseException as error:  # told to the test
+            results.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread, results
+
+
+def wait_for_payments(connection: psycopg.Connection[Any], more_than: int) -> None:
+    for _ in range(600):
+        if rows(connection, "select count(*) from operational.payments")[0][0] > more_than:
+            return
+        time.sleep(0.05)
+    pytest.fail("no payment came")
+
+
+def test_traffic_keeps_the_books_and_is_on_record(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    fill(owner, Scale.parse("3000"))
+    for table, key in KEYS.items():
+        owner.execute(
+            f"create temporary table {table}_before as select {key} as id, to_jsonb({table}) as content "
+            f"from operational.{table}".encode()
+        )
+    owner.execute("create temporary table trail_before as select max(log_id) as log_id from operational.audit_log")
+
+    counts = simulate(connect, rate=50, seconds=4, seed=3, workers=2)
+
+    assert broken_rules(owner) == {}
+    assert [operation for operation in FREQUENT if counts[operation] == 0] == []
+    assert counts.failures == 0
+    assert counts.total == sum(counts.values()) > 0
+    assert tuple(counts) == OPERATIONS
+
+    owner.execute(
+        "create temporary table trail as select * from operational.audit_log "
+        "where log_id > (select log_id from trail_before)"
+    )
+    for table, key in KEYS.items():
+        # Replaying the trail over the rows from before gives the rows that are there now, and each entry starts from
+        # what the one before it left behind.
+        unexplained = rows(
+            owner,
+            f"""
+            with last_entry as (
+                select distinct on (record_id) record_id, new_values
+                from trail where table_name = '{table}' order by record_id, log_id desc
+            ),
+            replayed as (
+                select
+                    coalesce(before.id, last_entry.record_id) as id,
+                    case when last_entry.record_id is null then before.content else last_entry.new_values end as content
+                from {table}_before as before
+                full join last_entry on before.id = last_entry.record_id
+            )
+            select coalesce(replayed.id, present.{key}), replayed.content, to_jsonb(present)
+            from (select * from replayed where content is not null) as replayed
+            full join operational.{table} as present on replayed.id = present.{key}
+            where replayed.content is distinct from to_jsonb(present)
+            """,
+        )
+        assert unexplained == [], table
+        gaps = rows(
+            owner,
+            f"""
+            select trail.log_id
+            from (
+                select *, lag(new_values) over (partition by record_id order by log_id) as left_behind,
+                    row_number() over (partition by record_id order by log_id) as position
+                from trail where table_name = '{table}'
+            ) as trail
+            left join {table}_before as before on trail.record_id = before.id
+            where old_values is distinct from case when position = 1 then before.content else left_behind end
+            """,
+        )
+        assert gaps == [], table
+
+    recorded = {
+        (table, operation): count
+        for table, operation, count in rows(owner, "select table_name, operation, count(*) from trail group by 1, 2")
+    }
+    assert recorded["payments", "INSERT"] == counts["payment"] + counts["late_payment"] + counts["long_payment"]
+    assert recorded["loans", "INSERT"] == counts["application"]
+    assert recorded["customers", "UPDATE"] == counts["customer_move"]
+    assert recorded.get(("customers", "DELETE"), 0) == counts["customer_deletion"]
+    assert recorded.get(("loan_products", "UPDATE"), 0) == counts["product_change"]
+    assert recorded.get(("loans", "DELETE"), 0) == counts["pending_loan_deletion"] + counts["loan_deletion"]
+    assert recorded["loans", "UPDATE"] == sum(
+        counts[operation]
+        for operation in (
+            *("disbursement", "payment", "late_payment", "long_payment", "reversal", "status_change", "transfer"),
+        )
+    )
+    assert {row[0] for row in rows(owner, "select distinct changed_by from trail")} == {"app_user"}
+
+
+def test_empty_book_starts_with_applications(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    counts = simulate(connect, rate=100, seconds=2, seed=1)
+    assert counts["application"] > 0
+    assert counts["payment"] > 0
+    assert broken_rules(owner) == {}
+
+
+def test_high_rate_does_many_rare_operations(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    """Faster than the server: every worker is busy all the time, and the books still balance."""
+    fill(owner, Scale.parse("3000"))
+    counts = simulate(connect, rate=100_000, seconds=5, seed=2, workers=4)
+    assert counts.failures == 0
+    assert counts.rollbacks > 0
+    assert counts.rate < 100_000
+    assert broken_rules(owner) == {}
+
+
+def test_stop_ends_it_early(owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]) -> None:
+    stop = threading.Event()
+    thread, results = in_background(connect, rate=20, seconds=3600, stop=stop)
+    wait_for_payments(owner, 0)
+    stop.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert isinstance(results[0], Counts)
+    assert results[0].seconds < 3600
+    assert broken_rules(owner) == {}
+
+
+def test_terminated_connections_are_made_again(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    fill(owner, Scale.parse("500"))
+    stop = threading.Event()
+    thread, results = in_background(connect, rate=100, seconds=3600, stop=stop)
+    for _ in range(3):
+        wait_for_payments(owner, rows(owner, "select count(*) from operational.payments")[0][0])
+        owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app_user'")
+    wait_for_payments(owner, rows(owner, "select count(*) from operational.payments")[0][0] + 5)
+    stop.set()
+    thread.join(60)
+    assert isinstance(results[0], Counts), results[0]
+    assert results[0].retries > 0
+    assert broken_rules(owner) == {}
+
+
+def test_locked_rows_are_retried_and_do_not_keep_it_from_stopping(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    fill(owner, Scale.parse("500"))
+    stop = threading.Event()
+    with owner.transaction():
+        owner.execute("select from operational.loans for update")
+        thread, results = in_background(connect, rate=50, seconds=3600, stop=stop)
+        for _ in range(600):
+            waiting = rows(
+                owner,
+                "select count(*) from pg_stat_activity where usename = 'app_user' and wait_event_type = 'Lock'",
+            )
+            if waiting[0][0] > 0:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("nobody waited for the locked rows")
+        # Longer than the wait for a lock may take.
+        time.sleep(1.5)
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
+    assert isinstance(results[0], Counts), results[0]
+    assert results[0].retries > 0
+    assert broken_rules(owner) == {}
+
+
+def test_nothing_to_lend_is_told(owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]) -> None:
+    active = [row[0] for row in rows(owner, "select product_id from operational.loan_products where is_active")]
+    try:
+        owner.execute("update operational.loan_products set is_active = false")
+        with pytest.raises(UserError, match="Expected active products"):
+            simulate(connect, rate=10, seconds=1)
+    finally:
+        owner.execute("update operational.loan_products set is_active = product_id = any(%s)", (active,))
+
+
+def test_no_server_is_told() -> None:
+    def connect() -> psycopg.Connection[Any]:
+        return psycopg.connect("host=127.0.0.1 port=1 user=app_user dbname=loans_db connect_timeout=2")
+
+    with pytest.raises(UserError, match="to answer"):
+        simulate(connect, rate=10, seconds=1)
+
+
+def test_counts_print_as_a_table() -> None:
+    counts = Counts()
+    counts.add("payment")
+    counts.add(retries=2)
+    counts.seconds = 2.0
+    console = Console(width=100, record=True, file=None, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(counts.table())
+    assert "late payment" in captured.get()
+    assert "0.5 operations/s" in captured.get()

@@ -1,0 +1,538 @@
+"""The parts of the import that need no database: reading CSV, reading values, headers, messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from eds import book_import
+from eds.book_import import (
+    TABLES,
+    Counts,
+    Malformed,
+    Problem,
+    Record,
+    RowReader,
+    Summary,
+    check_header,
+    converter,
+    find_files,
+    format_problems,
+    read_records,
+    show_value,
+)
+from eds.errors import UserError
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+CUSTOMERS, PRODUCTS, LOANS, PAYMENTS = TABLES
+
+
+def read(data: bytes) -> list[Record | Malformed]:
+    return list(read_records(io.BytesIO(data)))
+
+
+def rows(data: bytes) -> list[tuple[int, list[str | None]]]:
+    found = read(data)
+    assert all(isinstance(record, Record) for record in found), found
+    return [(record.line, record.fields) for record in found if isinstance(record, Record)]
+
+
+# -- records --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a,b\n1,2\n",
+        b"a,b\r\n1,2\r\n",
+        b"a,b\n1,2",
+        b"\xef\xbb\xbfa,b\n1,2\n",
+        b"a,b\n\n1,2\n\r\n",
+        b'"a","b"\n1,"2"\n',
+    ],
+    ids=["LF", "CRLF", "no line end at the end", "byte order mark", "blank lines", "quotes"],
+)
+def test_the_same_records_however_they_are_written(data: bytes) -> None:
+    assert [fields for _, fields in rows(data)] == [["a", "b"], ["1", "2"]]
+
+
+def test_an_empty_field_is_null_and_an_empty_quoted_one_is_a_text() -> None:
+    assert rows(b'a,b,c\n,"",\n')[1] == (2, [None, "", None])
+
+
+def test_line_numbers_are_those_of_the_file() -> None:
+    data = b'a,b\n1,"two\nlines, and a ""quote"""\r\n\n2,"\r\n\r\n"\n3,x\n'
+    assert rows(data) == [
+        (1, ["a", "b"]),
+        (2, ["1", 'two\nlines, and a "quote"']),
+        (5, ["2", "\r\n\r\n"]),
+        (8, ["3", "x"]),
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=2, max_size=4),
+        max_size=6,
+    ),
+    # The module leaves a carriage return unquoted when lines end in LF alone.
+    st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\r\n", csv.QUOTE_ALL), ("\n", csv.QUOTE_ALL)]),
+)
+def test_reads_what_the_csv_module_writes(table: list[list[str]], style: tuple[str, Literal[0, 1]]) -> None:
+    line_end, quoting = style
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=line_end, quoting=quoting)
+    starts: list[int] = []
+    for fields in table:
+        starts.append(text.getvalue().count("\n") + 1)
+        writer.writerow(fields)
+    found = rows(text.getvalue().encode())
+    assert [[value or "" for value in fields] for _, fields in found] == table
+    assert [line for line, _ in found] == starts
+    if quoting == csv.QUOTE_ALL:
+        assert [fields for _, fields in found] == table
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_told(data: bytes) -> None:
+    for record in read(data):
+        assert 1 <= record.line <= data.count(b"\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "position", "expected"),
+    [
+        (b'a,b\n1,5" pipe\n2,x\n', 2, 1, "quotes around the whole field"),
+        (b'a,b\n"x"y,1\n2,x\n', 2, 0, "after the closing quote"),
+        (b"a,b\rc,d\n2,x\n", 1, 1, "LF or CRLF"),
+        (b'a,b\n1,"open\n2,x\n', 2, None, "a closing quote before the end of the file"),
+    ],
+)
+def test_what_is_no_csv_is_told(data: bytes, line: int, position: int | None, expected: str) -> None:
+    (malformed,) = [record for record in read(data) if isinstance(record, Malformed)]
+    assert (malformed.line, malformed.position) == (line, position)
+    assert expected in malformed.expected
+    if not malformed.is_last:
+        assert rows(data.split(b"\n")[-2] + b"\n") == [(1, ["2", "x"])]
+        assert read(data)[-1] == Record(3 if line == 2 else 2, ["2", "x"], True)
+
+
+def test_an_endless_quote_or_line_stops_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book_import, "MAX_RECORD_BYTES", 1000)
+    (_, problem) = read(b'a,b\n1,"' + b"x,y\n" * 1000)
+    assert isinstance(problem, Malformed)
+    assert (problem.line, problem.is_last) == (2, True)
+    assert "a closing quote within 1,000 bytes" in problem.expected
+    (problem,) = read(b"x" * 1001)
+    assert isinstance(problem, Malformed)
+    assert "the end of the line within 1,000 bytes" in problem.expected
+
+
+def test_utf16_is_recognised() -> None:
+    (problem,) = read("customer_id,full_name\n".encode("utf-16"))
+    assert isinstance(problem, Malformed)
+    assert "UTF-16" in problem.expected
+
+
+def test_invalid_bytes_and_nul_mark_a_record() -> None:
+    assert [record.is_clean for record in read(b"a,b\n1,J\xfcrg\n2,x\0y\n3,ok\n") if isinstance(record, Record)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+# -- headers --------------------------------------------------------------------------------------------------------
+
+
+def header_of(text: str) -> Record | Malformed | None:
+    return next(read_records(io.BytesIO(text.encode())), None)
+
+
+def test_columns_in_any_order_and_case() -> None:
+    columns, problems = check_header(CUSTOMERS, header_of("Email, full_name ,CUSTOMER_ID\n"))
+    assert problems == []
+    assert [column.name for column in columns] == ["email", "full_name", "customer_id"]
+
+
+@pytest.mark.parametrize(
+    ("header", "column", "value", "expected"),
+    [
+        ("customer_id,full_name,colour", "colour", "colour", "one of customer_id, full_name"),
+        ("customer_id,full_name,emial", "emial", "emial", "did you mean email?"),
+        ("customer_id,email", "full_name", None, "it is required"),
+        ("customer_id,full_name,city,city", "city", "city", "each column once"),
+        ("customer_id,full_name,updated_at", "updated_at", "updated_at", "kept by the platform"),
+        ("customer_id,full_name,", "3", None, "the name of a column"),
+        ("customer_id,full_name,a\0b", "3", "a\0b", "NUL"),
+        ("customer_id;full_name;city", "", "customer_id;full_name;city", "commas, not by semicolons"),
+        ("customer_id\tfull_name", "", "customer_id\tfull_name", "commas, not by tabs"),
+        ("1,Amina Otieno", "", "1,Amina Otieno", "a line with the names of the columns"),
+        ("", "", None, "a line with the names of the columns"),
+    ],
+)
+def test_a_wrong_header_is_told(header: str, column: str, value: str | None, expected: str) -> None:
+    _, problems = check_header(CUSTOMERS, header_of(header))
+    (problem,) = problems
+    assert (problem.file, problem.line, problem.column, problem.value) == ("customers.csv", 1, column, value)
+    assert expected in problem.expected
+
+
+def test_all_that_is_wrong_with_a_header_is_told_at_once() -> None:
+    _, problems = check_header(PAYMENTS, header_of("payment_id,loan_id,colour,amount,amount"))
+    assert [problem.column for problem in problems] == [
+        "colour",
+        "amount",
+        "principal_portion",
+        "interest_portion",
+        "payment_method",
+    ]
+
+
+def test_a_header_that_is_no_utf8_is_told() -> None:
+    _, problems = check_header(CUSTOMERS, next(read_records(io.BytesIO(b"customer_id,full_name,stra\xdfe\n"))))
+    (problem,) = problems
+    assert problem.column == "3"
+    assert show_value(problem.value) == r"'stra\xdfe'"
+    assert "UTF-8" in problem.expected
+
+
+# -- values ---------------------------------------------------------------------------------------------------------
+
+
+def convert(table: book_import.Table, column: str, text: str) -> str:
+    found = converter(table, table.column(column))
+    return text if found is None else found(text)
+
+
+def refusal(table: book_import.Table, column: str, text: str) -> str:
+    """What was expected instead of the text."""
+    with pytest.raises(book_import._ExpectedError) as refused:
+        convert(table, column, text)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["1", "-5", "+7", " 12 ", "0012", "2147483646"])
+def test_whole_numbers(text: str) -> None:
+    assert int(convert(CUSTOMERS, "customer_id", text)) == int(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "x", "1.0", "1e3", "1,000", "0x1F", "\u0663", "1_000", "--1"])
+def test_no_whole_numbers(text: str) -> None:
+    assert "a whole number" in refusal(CUSTOMERS, "customer_id", text)
+
+
+def test_whole_numbers_have_the_range_of_their_column() -> None:
+    assert "from -2147483648 to 2147483646" in refusal(CUSTOMERS, "customer_id", "2147483647")
+    assert convert(LOANS, "tenure_months", "2147483647") == "2147483647"
+    assert "from -2147483648 to 2147483647" in refusal(LOANS, "tenure_months", "2147483648")
+    assert convert(LOANS, "loan_id", "9223372036854775806") == "9223372036854775806"
+    assert "9223372036854775806" in refusal(LOANS, "loan_id", "9223372036854775807")
+    assert "a whole number" in refusal(LOANS, "loan_id", "9" * 10_000)
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "12", "12.5", "12.50", "12.5000", ".5", "5.", "+1.25", "-999999999999.99"])
+def test_money(text: str) -> None:
+    assert Decimal(convert(LOANS, "amount", text)) == Decimal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12.345", "at most 2 decimals"),
+        ("0.001", "at most 2 decimals"),
+        ("1000000000000", "from -999999999999.99 to 999999999999.99"),
+        *[
+            (text, "a number such as 1234.50")
+            for text in [
+                "",
+                ".",
+                "-",
+                "1,234.50",
+                "1.234,50",
+                "12,5",
+                "1e3",
+                "NaN",
+                "inf",
+                "-Infinity",
+                "KES 5",
+                "1 000",
+                "\u0661",
+            ]
+        ],
+    ],
+)
+def test_no_money(text: str, expected: str) -> None:
+    assert expected in refusal(LOANS, "amount", text)
+
+
+def test_rates_have_four_decimals() -> None:
+    assert convert(LOANS, "interest_rate", "12.3456") == "12.3456"
+    assert "at most 4 decimals" in refusal(LOANS, "interest_rate", "12.34567")
+    assert "from -999.9999 to 999.9999" in refusal(LOANS, "interest_rate", "1000")
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=None, min_value=-(10**13), max_value=10**13))
+def test_money_is_taken_exactly_or_not_at_all(value: Decimal) -> None:
+    text = format(value, "f")
+    fits = value == round(value, 2) and abs(value) < 10**12
+    if fits:
+        assert Decimal(convert(LOANS, "amount", text)) == value
+    else:
+        refusal(LOANS, "amount", text)
+
+
+@pytest.mark.parametrize("text", ["2024-02-29", "0001-01-01", "9999-12-31", " 1980-06-01 "])
+def test_dates(text: str) -> None:
+    assert convert(CUSTOMERS, "date_of_birth", text) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2023-02-29",
+        "2024-2-9",
+        "29/02/2024",
+        "02-29-2024",
+        "20240229",
+        "2024-W01-1",
+        "infinity",
+        "today",
+        "0000-01-01",
+        "2024-02-29T00:00:00",
+        "-2024-01-01",
+        "٢٠٢٤-01-01",
+    ],
+)
+def test_no_dates(text: str) -> None:
+    assert "YYYY-MM-DD" in refusal(CUSTOMERS, "date_of_birth", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-02-29", "2024-02-29T00:00:00+00"),
+        ("2024-02-29 13:45", "2024-02-29T13:45:00+00"),
+        ("2024-02-29T13:45:07", "2024-02-29T13:45:07+00"),
+        ("2024-02-29T13:45:07.5Z", "2024-02-29T13:45:07.5+00"),
+        ("2024-02-29T13:45:07.1234560000Z", "2024-02-29T13:45:07.123456+00"),
+        ("2024-02-29 01:45:00+03:00", "2024-02-28T22:45:00+00"),
+        ("2024-02-29 22:45:00.25-0330", "2024-03-01T02:15:00.25+00"),
+        ("2024-02-29 22:45:00 +03", "2024-02-29T19:45:00+00"),
+    ],
+)
+def test_moments(text: str, moment: str) -> None:
+    assert convert(PAYMENTS, "payment_date", text) == moment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2024-13-01",
+        "2024-02-30 10:00",
+        "2024-02-29 25:00",
+        "2024-02-29 10:60",
+        "2024-02-29 10:00:60",
+        "10:00",
+        "now",
+        "infinity",
+        "-infinity",
+        "2024-02-29 10:00 EAT",
+        "2024-02-29 10:00+16:00",
+        "2024-02-29 10:00+03:60",
+        "29.02.2024 10:00",
+        "1709200000",
+        "0001-01-01T00:00+01:00",
+        "9999-12-31T23:59-01:00",
+        "2024-02-29 10:00 PM",
+    ],
+)
+def test_no_moments(text: str) -> None:
+    assert "a moment: YYYY-MM-DD" in refusal(PAYMENTS, "payment_date", text)
+
+
+def test_moments_are_not_rounded() -> None:
+    assert "at most 6 decimals" in refusal(PAYMENTS, "payment_date", "2024-02-29T13:45:07.1234567Z")
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "t", "1", "yes", "Yes"])
+def test_true(text: str) -> None:
+    assert convert(CUSTOMERS, "is_active", text) == "t"
+
+
+@pytest.mark.parametrize("text", ["false", "False", "f", "0", "no", "NO"])
+def test_false(text: str) -> None:
+    assert convert(CUSTOMERS, "is_active", text) == "f"
+
+
+@pytest.mark.parametrize("text", ["", "2", "maybe", "on", "oui"])
+def test_neither(text: str) -> None:
+    assert "true or false" in refusal(CUSTOMERS, "is_active", text)
+
+
+def test_unique_texts_fit_into_an_index() -> None:
+    assert convert(CUSTOMERS, "email", "é" * 1300) == "é" * 1300
+    assert "2600 bytes" in refusal(CUSTOMERS, "email", "é" * 1301)
+    assert convert(CUSTOMERS, "city", "x" * 10_000) == "x" * 10_000
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------
+
+
+def read_rows(table: book_import.Table, data: bytes) -> tuple[RowReader, list[tuple[object, ...]], list[Problem]]:
+    records = read_records(io.BytesIO(data))
+    columns, problems = check_header(table, next(records, None))
+    assert problems == []
+    reader = RowReader(table, columns, records, problems.append)
+    return reader, list(reader), problems
+
+
+def test_a_wrong_value_becomes_null_and_is_told() -> None:
+    reader, found, problems = read_rows(
+        CUSTOMERS, b"customer_id,full_name,date_of_birth,is_active\n7,Amina,soon,maybe\n"
+    )
+    assert found == [(2, True, "7", "Amina", None, None)]
+    assert [(problem.column, problem.value) for problem in problems] == [
+        ("date_of_birth", "soon"),
+        ("is_active", "maybe"),
+    ]
+    assert reader.is_complete
+
+
+def test_an_empty_quoted_field_is_no_number_and_the_message_says_what_to_do() -> None:
+    _, _, (problem,) = read_rows(CUSTOMERS, b'customer_id,full_name,date_of_birth\n7,Amina,""\n')
+    assert problem.value == ""
+    assert problem.expected.endswith("for no value leave the field empty, without quotes")
+
+
+@pytest.mark.parametrize(
+    ("record", "column", "value", "expected"),
+    [
+        (b",Amina", "customer_id", None, "it may not be empty"),
+        (b"x,Amina", "customer_id", "x", "a whole number"),
+        (b"1", "", "1", "2 fields, as in the header, not 1"),
+        (b"1,Otieno, Amina", "", "1,Otieno, Amina", "not 3 (a field with a comma"),
+        (b'1,Amina "A" Otieno', "full_name", 'Amina "A" Otieno', "quotes around the whole field"),
+    ],
+)
+def test_a_record_without_a_usable_key_is_left_out(record: bytes, column: str, value: str, expected: str) -> None:
+    reader, found, (problem,) = read_rows(CUSTOMERS, b"customer_id,full_name\n" + record + b"\n2,Brian\n")
+    assert found == [(3, False, "2", "Brian")]
+    assert not reader.is_complete
+    assert problem == Problem("customers.csv", 2, column, value, problem.expected)
+    assert expected in problem.expected
+
+
+def test_invalid_characters_are_told_with_their_column() -> None:
+    _, found, problems = read_rows(CUSTOMERS, b"customer_id,full_name,city\n1,J\xfcrg,\0\n2,,\xff\n")
+    assert found == [(2, True, "1", None, None), (3, True, "2", None, None)]
+    assert [(problem.line, problem.column) for problem in problems] == [
+        (2, "full_name"),
+        (2, "city"),
+        (3, "city"),
+        (3, "full_name"),
+    ]
+
+
+# -- messages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "nothing"),
+        ("", "''"),
+        ("a\nb", r"'a\nb'"),
+        ("it's", '"it\'s"'),
+        ("Zoë 🦊 محمد", "'Zoë 🦊 محمد'"),
+        ("J\udcfcrg", r"'J\xfcrg'"),
+        ("\0", r"'\x00'"),
+        ("x" * 60, f"'{'x' * 60}'"),
+        ("x" * 61, f"'{'x' * 60}' …"),
+    ],
+)
+def test_values_in_messages(value: str | None, shown: str) -> None:
+    assert show_value(value) == shown
+
+
+def test_the_message_of_a_refused_import() -> None:
+    problems = [
+        Problem("payments.csv", 4, "amount", "-1", "a number above 0"),
+        Problem("customers.csv", 12, "segment", "privat", "one of retail, sme, corporate"),
+        Problem("customers.csv", 3, "", "1,2", "12 fields, as in the header, not 2"),
+    ]
+    assert format_problems(problems, 3) == (
+        "The import was refused: 3 problems. Nothing was changed.\n"
+        "\n"
+        "customers.csv\n"
+        "  line 3: found '1,2'\n"
+        "      expected 12 fields, as in the header, not 2\n"
+        "  line 12, column segment: found 'privat'\n"
+        "      expected one of retail, sme, corporate\n"
+        "\n"
+        "payments.csv\n"
+        "  line 4, column amount: found '-1'\n"
+        "      expected a number above 0"
+    )
+
+
+def test_no_more_than_twenty_problems_are_told() -> None:
+    problems = [Problem("loans.csv", line, "amount", "0", "a number above 0") for line in range(2, 27)]
+    message = format_problems(problems, 40)
+    assert message.startswith("The import was refused: 40 problems.")
+    assert message.endswith("\n\nand 20 more")
+    assert message.count("expected") == 20
+    assert "line 21," in message
+    assert "line 22," not in message
+    assert format_problems(problems, 40, at_least=True).endswith("and at least 20 more")
+    assert "1 problem." in format_problems(problems[:1], 1)
+
+
+def test_a_summary_can_be_printed() -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(Summary({"loans": Counts(12_345, 2, 0, 7)}, 1.25).table())
+    text = console.export_text()
+    assert all(word in text for word in ("loans", "12,345", "inserted", "unchanged", "1.2 s"))
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"There is no directory .*nowhere"):
+        find_files(tmp_path / "nowhere", sync=False)
+
+
+def test_a_file_instead_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").touch()
+    with pytest.raises(UserError, match=r"loans\.csv is not a directory"):
+        find_files(tmp_path / "loans.csv", sync=False)
+
+
+def test_a_directory_without_files(tmp_path: Path) -> None:
+    (tmp_path / "Loan.csv").touch()
+    with pytest.raises(UserError, match=r"none of the files customers\.csv.*\n.*Loan\.csv"):
+        find_files(tmp_path, sync=False)
+
+
+def test_some_files_are_enough_without_sync_only(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").touch()
+    (tmp_path / "customers.csv").touch()
+    assert list(find_files(tmp_path, sync=False)) == ["customers", "loans"]
+    with pytest.raises(UserError, match=r"SYNC=1 needs all four files.*: loan_products\.csv, payments\.csv"):
+        find_files(tmp_path, sync=True)
+
+
+def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").mkdir()
+    with pytest.raises(UserError, match=r"loans\.csv is not a file"):
+        find_files(tmp_path, sync=False)

@@ -1,5 +1,6 @@
 {{ config(unique_key=['date_sk'], indexes=[{'columns': ['full_date'], 'unique': true}]) }}
 
+-- depends_on: {{ ref('extraction') }}
 {% set since = increment() %}
 
 with days as (

@@ -29,7 +29,7 @@ final as (
         {{ version_sk('loan_id', 'version_number') }} as loan_sk,
         loan_id,
         customer_id,
-        product_id::bigint as product_sk,
+        {{ version_sk('product_id', 0) }} as product_sk,
         {{ branch_sk('branch_code') }} as branch_sk,
 
         -- attributes

@@ -1,5 +1,6 @@
 {{ config(unique_key=['method_sk']) }}
 
+-- depends_on: {{ ref('extraction') }}
 {% set since = increment() %}
 
 select

@@ -13,7 +13,7 @@ with products as (
 final as (
     select
         -- keys
-        product_id::bigint as product_sk,
+        {{ version_sk('product_id', 0) }} as product_sk,
         product_id,
 
         -- attributes

@@ -63,7 +63,7 @@ final as (
         loans.customer_id,
         coalesce(dim_customer.customer_sk, {{ unknown_sk() }}) as customer_sk,
         coalesce(dim_loan.loan_sk, {{ unknown_sk() }}) as loan_sk,
-        loans.product_id::bigint as product_sk,
+        {{ version_sk('loans.product_id', 0) }} as product_sk,
         {{ branch_sk('loans.branch_code') }} as branch_sk,
         {{ date_sk("(loans.disbursed_at at time zone 'UTC')::date") }} as disbursement_date_sk,
         {{ date_sk('loans.maturity_date') }} as maturity_date_sk,

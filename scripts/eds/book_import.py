@@ -96,13 +96,6 @@ class Table:
         """The primary key."""
         return self.columns[0]
 
-    def column(self, name: str) -> Column:
-        """The column of that name. Raises KeyError."""
-        for candidate in self.columns:
-            if candidate.name == name:
-                return candidate
-        raise KeyError(name)
-
 
 def _one_of(column: LiteralString, *values: LiteralString) -> Rule:
     quoted: LiteralString = ", ".join(f"'{value}'" for value in values)

@@ -240,6 +240,8 @@ def import_command(
     with connect(conninfo) as connection:
         result = book_import.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
     out.print(result.table())
+    if mass_delete:
+        out.print("The warehouse refuses to lose most of a table by itself: make etl NOW=1 MASS_DELETE=1 takes it over.")
 
 
 @app.command()

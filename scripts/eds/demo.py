@@ -5,6 +5,9 @@ floating-point numbers than the operations that IEEE 754 defines to the last bit
 order in which a plan visits rows, nor on the server's version or platform.
 """
 
+# What is put into a statement here are constants of this file and expressions made from them; values are parameters.
+# ruff: noqa: S608
+
 from __future__ import annotations
 
 import csv
@@ -510,7 +513,7 @@ create temporary table demo_payment (
     remark integer
 ) on commit drop;
 create temporary table demo_paid (
-    n bigint primary key, payments bigint, principal bigint, last_paid bigint
+    n bigint primary key, payments bigint, principal bigint, last_recorded bigint
 ) on commit drop;
 """
 
@@ -522,7 +525,7 @@ def _draw_customers(dice: _Dice) -> str:
     select
         n, segment_no, city_no, (%(city_country)s::integer[])[city_no],
         (%(city_start)s::integer[])[city_no] + {dice.below("n", "branch", "(%(city_count)s::integer[])[city_no]")},
-        (%(today)s - {CUSTOMER_DAYS + 1} + floor({CUSTOMER_DAYS} * rank)::bigint)
+        (%(today)s::bigint - {CUSTOMER_DAYS + 1} + floor({CUSTOMER_DAYS} * rank)::bigint)
         * 86400 + 18000 + {dice.below("n", "joined", "32400")}
     from (
         select
@@ -553,7 +556,7 @@ def _draw_loans(dice: _Dice) -> str:
             select
                 n, waits,
                 case
-                    when waits then %(today)s - 1 - floor(40 * when_applied * when_applied)::bigint
+                    when waits then %(today)s::bigint - 1 - floor(40 * when_applied * when_applied)::bigint
                     else disbursed_day - 2 - floor(13 * when_applied * when_applied)::bigint
                 end as applied_day,
                 disbursed_day
@@ -562,7 +565,7 @@ def _draw_loans(dice: _Dice) -> str:
                     n,
                     {dice.unit("n", "waits")} < 0.025 as waits,
                     {dice.unit("n", "applied")} as when_applied,
-                    %(today)s - {HISTORY_DAYS} + floor(
+                    %(today)s::bigint - {HISTORY_DAYS} + floor(
                         {HISTORY_DAYS} * (sqrt(0.36 + 1.6 * {dice.unit("n", "disbursed")}) - 0.6) / 0.8
                     )::bigint as disbursed_day
                 from generate_series(%(first)s::bigint, %(last)s::bigint) as n
@@ -593,7 +596,7 @@ def _draw_loans(dice: _Dice) -> str:
         from (
             select
                 dated.*,
-                (applied_day - %(today)s + {CUSTOMER_DAYS + 1}) / {CUSTOMER_DAYS}::float8 as elapsed,
+                (applied_day - %(today)s::bigint + {CUSTOMER_DAYS + 1}) / {CUSTOMER_DAYS}::float8 as elapsed,
                 {dice.unit("n", "customer")} as customer_draw
             from dated
             offset 0
@@ -800,7 +803,7 @@ def _draw_payments(dice: _Dice) -> str:
                     ) as priced
                     offset 0
                 ) as opened
-                where paid_day < %(today)s
+                where paid_day < %(today)s::bigint
                 offset 0
             ) as dated
             offset 0
@@ -821,7 +824,7 @@ def _draw_payments(dice: _Dice) -> str:
             remark + 1
         )
     ) as part (number, paid, principal, interest, penalty, remark)
-    where walk.step > 0 and (part.number = 0 or walk.is_split) and part.paid < %(today)s * 86400
+    where walk.step > 0 and (part.number = 0 or walk.is_split) and part.paid < %(today)s::bigint * 86400
     """
 
 
@@ -911,7 +914,7 @@ def _insert_customers(dice: _Dice) -> str:
         to_timestamp(joined),
         to_timestamp(case
             when changed
-                then joined + {dice.below("n", "changed second", "greatest(%(today)s * 86400 - joined, 1)")}
+                then joined + {dice.below("n", "changed second", "greatest(%(today)s::bigint * 86400 - joined, 1)")}
             else joined
         end)
     from (
@@ -959,8 +962,8 @@ def _insert_loans(dice: _Dice) -> str:
         case
             when disbursed is null then 'pending'
             when balance = 0 then 'repaid'
-            when written_off < %(today)s then 'written_off'
-            when defaulted < %(today)s then 'defaulted'
+            when written_off < %(today)s::bigint then 'written_off'
+            when defaulted < %(today)s::bigint then 'defaulted'
             else 'active'
         end,
         to_timestamp(disbursed),
@@ -970,9 +973,9 @@ def _insert_loans(dice: _Dice) -> str:
         (%(branch_codes)s::text[])[branch_no],
         to_timestamp(applied),
         to_timestamp(greatest(
-            applied, disbursed, last_paid,
-            case when balance > 0 and defaulted < %(today)s then defaulted * 86400 + 7200 end,
-            case when balance > 0 and written_off < %(today)s then written_off * 86400 + 7200 end
+            applied, disbursed, last_recorded,
+            case when balance > 0 and defaulted < %(today)s::bigint then defaulted * 86400 + 7200 end,
+            case when balance > 0 and written_off < %(today)s::bigint then written_off * 86400 + 7200 end
         ))
     from (
         select
@@ -983,7 +986,7 @@ def _insert_loans(dice: _Dice) -> str:
             end as written_off
         from (
             select
-                loan.*, customer.customer_id, paid.last_paid, loan.amount - coalesce(paid.principal, 0) as balance,
+                loan.*, customer.customer_id, paid.last_recorded, loan.amount - coalesce(paid.principal, 0) as balance,
                 case
                     when loan.stops then (
                         date '1970-01-01' + (loan.disbursed / 86400)::integer
@@ -999,6 +1002,12 @@ def _insert_loans(dice: _Dice) -> str:
     ) as ending
     order by loan_id
     """
+
+
+def _recorded(dice: _Dice) -> str:
+    """The second in which a row of demo_payment was recorded: what passes over a counter, some minutes later."""
+    bits = dice.bits("payment.n * 1000 + payment.part", "recorded")
+    return f"(payment.paid + case when payment.method_no in ({CASH}, {CHEQUE}) then {bits} & 1023 else 0 end)"
 
 
 def _insert_payments(dice: _Dice) -> str:
@@ -1043,14 +1052,13 @@ def _insert_payments(dice: _Dice) -> str:
         select
             ordered.*,
             to_timestamp(paid) as paid_at,
-            -- What passes over a counter is recorded some minutes later.
-            to_timestamp(paid + case when method_no in ({CASH}, {CHEQUE}) then (draw >> 32) & 1023 else 0 end)
-                as recorded_at
+            to_timestamp(recorded) as recorded_at
         from (
             select
                 row_number() over (order by payment.paid, payment.n, payment.part) as payment_id,
                 loan.loan_id, payment.principal, payment.interest, payment.penalty, payment.method_no, payment.paid,
-                payment.remark, (%(branch_codes)s::text[])[loan.branch_no] as branch_code,
+                payment.remark, {_recorded(dice)} as recorded,
+                (%(branch_codes)s::text[])[loan.branch_no] as branch_code,
                 {dice.bits("payment.n * 1000 + payment.part", "payment")} as draw
             from demo_payment as payment
             inner join demo_loan as loan on payment.n = loan.n
@@ -1158,9 +1166,11 @@ class _Filling:
     def choose(self) -> None:
         """Keep as many loans as have the wanted number of payments, and give them their identifiers."""
         self._run(
-            """
-            insert into demo_paid (n, payments, principal, last_paid)
-            select n, count(*), sum(principal), max(paid) from demo_payment group by n
+            f"""
+            insert into demo_paid (n, payments, principal, last_recorded)
+            select n, count(*), sum(principal), max({_recorded(self._dice)})
+            from demo_payment as payment
+            group by n
             """
         )
         self._cursor.execute("analyze demo_paid")

@@ -6,6 +6,7 @@ process, and a crash or a leak of a run is gone with the child. The process has 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import multiprocessing
@@ -64,6 +65,19 @@ def overdue(schedule: str, full_schedule: str, after: datetime, now: datetime) -
     return missed
 
 
+def warm_up() -> None:
+    """Import dbt into this process, so that each child finds it in memory."""
+    import dbt.cli.main
+    from dbt.adapters.postgres import connections  # noqa: F401
+
+
+def spawn_dbt(arguments: Sequence[str], environment: dict[str, str]) -> multiprocessing.process.BaseProcess:
+    """Start dbt in a child forked from this process. arguments: dbt's own. Returns the started child."""
+    child = multiprocessing.get_context("fork").Process(target=_run_dbt, args=(list(arguments), environment))
+    child.start()
+    return child
+
+
 def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
     """In the child: run dbt and exit with its code."""
 
@@ -81,8 +95,11 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
         os._exit(130)
     if result.exception is not None:
         log("dbt", message=str(result.exception).strip())
-    sys.stdout.flush()
-    os._exit(0 if result.success else 1)
+    # Locks that dbt made go with its objects, not with the process.
+    success = result.success
+    del result
+    gc.collect()
+    sys.exit(0 if success else 1)
 
 
 class Scheduler:
@@ -100,8 +117,8 @@ class Scheduler:
 
     def _arguments(self, full: bool) -> list[str]:
         arguments = [
-            "--quiet", "--log-format", "json", "--log-path", str(self.state / "dbt-logs"), *etl.SCHEDULED_BUILD,
-            "--project-dir", str(ROOT), "--target-path", str(self.state / "dbt-target"),
+            "--quiet", "--log-format", "json", "--log-path", str(self.state / "dbt-logs"), "--log-level-file", "info",
+            "--no-write-json", *etl.SCHEDULED_BUILD, "--project-dir", str(ROOT), "--target-path", str(self.state / "dbt-target"),
         ]
         if full:
             arguments += ["--vars", json.dumps(etl.RECONCILE_VARS)]
@@ -126,9 +143,7 @@ class Scheduler:
         return code == 0
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
-        context = multiprocessing.get_context("fork")
-        child = context.Process(target=_run_dbt, args=(self._arguments(full), environment))
-        child.start()
+        child = spawn_dbt(self._arguments(full), environment)
         while child.is_alive() and not self.stopping.is_set():
             child.join(0.2)
         if child.is_alive():
@@ -159,10 +174,7 @@ class Scheduler:
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
         started = time.monotonic()
-        # Imported here once, so that each run's child finds it in memory.
-        import dbt.cli.main  # noqa: F401
-        from dbt.adapters.postgres import connections  # noqa: F401
-
+        warm_up()
         logging.getLogger().setLevel(logging.WARNING)
         settings = self.settings
         log(

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import errors, sql
@@ -38,7 +38,7 @@ from eds.demo import COUNTRIES, METHOD_WEIGHTS, METHODS, SEGMENT_WEIGHTS, SEGMEN
 from eds.errors import UserError
 
 ATTEMPTS = 6
-LOCK_TIMEOUT_MS = 1000
+LOCK_TIMEOUT_MS = 500
 # A worker that was kept waiting may catch up this many seconds of its pace, not more: work never piles up.
 CATCH_UP_SECONDS = 0.5
 LONG_SECONDS = (2.0, 8.0)
@@ -190,12 +190,14 @@ class _Transaction:
         self.chance = chance
         self.shared = shared
 
-    def row(self, statement: str, *parameters: Any) -> TupleRow | None:
+    def row(self, statement: LiteralString | sql.Composed, *parameters: Any) -> TupleRow | None:
         """Execute a statement and return its first row, if it has one."""
-        self.cursor.execute(statement.encode(), parameters)
+        self.cursor.execute(statement, parameters)
         return self.cursor.fetchone() if self.cursor.description else None
 
-    def random_key(self, table: str, key: str, condition: str = "true", *, recent: bool = False) -> int:
+    def random_key(
+        self, table: LiteralString, key: LiteralString, condition: LiteralString = "true", *, recent: bool = False
+    ) -> int:
         """The key of some row of a table that fulfils an SQL condition.
 
         It starts at a random key and looks at the next few rows by the primary key, so the cost does not grow with the
@@ -221,15 +223,17 @@ class _Transaction:
                 return int(self.chance.choice(found)[0])
         raise _NothingSuitable
 
-    def lock_loan(self, condition: str, *, recent: bool = False) -> _Loan:
+    def lock_loan(self, condition: LiteralString, *, recent: bool = False) -> _Loan:
         """Lock some loan that fulfils a condition, which is checked again under the lock."""
         return self.lock_loan_of(self.random_key("loans", "loan_id", condition, recent=recent), condition)
 
-    def lock_loan_of(self, loan_id: int, condition: str = "true") -> _Loan:
+    def lock_loan_of(self, loan_id: int, condition: LiteralString = "true") -> _Loan:
         """Lock one loan. Raises _NothingSuitable when it has gone or does not fulfil the condition any more."""
         row = self.row(
-            "select loan_id, amount, interest_rate, tenure_months, status, outstanding_balance "
-            f"from operational.loans where loan_id = %s and ({condition}) for update",
+            sql.SQL(
+                "select loan_id, amount, interest_rate, tenure_months, status, outstanding_balance "
+                "from operational.loans where loan_id = %s and ({}) for update"
+            ).format(sql.SQL(condition)),
             loan_id,
         )
         if row is None:
@@ -429,9 +433,11 @@ def _customer_move(transaction: _Transaction) -> None:
         ),
         (0.6, 0.2, 0.2),
     )[0]
-    assignments = ", ".join(f"{column} = %s" for column in changes)
+    assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in changes)
     transaction.row(
-        f"update operational.customers set {assignments} where customer_id = %s", *changes.values(), customer_id
+        sql.SQL("update operational.customers set {} where customer_id = %s").format(assignments),
+        *changes.values(),
+        customer_id,
     )
     if transaction.cursor.rowcount == 0:
         raise _NothingSuitable

@@ -1,5 +1,8 @@
 """The demo loan book, on a real server: its rules, its determinism, and what it refuses."""
 
+# Names of tables and columns, from this file, are put into statements.
+# ruff: noqa: S608
+
 import datetime
 from collections.abc import Iterator
 from decimal import Decimal
@@ -7,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from eds import demo
 from eds.demo import BOOK_RULES, Scale, Summary, fill
 from eds.errors import UserError
@@ -216,10 +220,8 @@ def test_same_seed_gives_the_same_rows_and_another_seed_others(owner: psycopg.Co
     fill(owner, scale, seed=7, today=DAY)
     first = fingerprints(owner)
     empty(owner)
-    with owner.transaction():
-        # Other plans, and another time zone, must not show.
-        owner.execute("set local enable_hashjoin = off; set local enable_sort = off; set local timezone = 'Asia/Tokyo'")
-    owner.execute("set enable_hashjoin = off; set timezone = 'Asia/Tokyo'")
+    # Other plans, and another time zone, must not show.
+    owner.execute("set enable_hashjoin = off; set enable_sort = off; set timezone = 'Asia/Tokyo'")
     fill(owner, scale, seed=7, today=DAY)
     assert fingerprints(owner) == first
     empty(owner)

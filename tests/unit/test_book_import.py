@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
 from eds import book_import
 from eds.book_import import (
     TABLES,
@@ -26,9 +30,6 @@ from eds.book_import import (
     show_value,
 )
 from eds.errors import UserError
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
 CUSTOMERS, PRODUCTS, LOANS, PAYMENTS = TABLES
 
@@ -207,8 +208,8 @@ def test_a_header_that_is_no_utf8_is_told() -> None:
 # -- values ---------------------------------------------------------------------------------------------------------
 
 
-def convert(table: book_import.Table, column: str, text: str) -> str:
-    found = converter(table, table.column(column))
+def convert(table: book_import.Table, name: str, text: str) -> str:
+    found = converter(table, next(column for column in table.columns if column.name == name))
     return text if found is None else found(text)
 
 

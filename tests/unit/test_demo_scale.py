@@ -4,11 +4,12 @@ import math
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from eds.demo import MOST_PAYMENTS, Scale, read_branches
 from eds.errors import UserError
 from eds.simulate import parse_duration, simulate
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_simulation_refuses_senseless_numbers_before_it_connects(rate: float, se
     def connect() -> psycopg.Connection:
         raise AssertionError("connected")
 
-    with pytest.raises(UserError, match="Expected a .* above zero"):
+    with pytest.raises(UserError, match=r"Expected a .* above zero"):
         simulate(connect, rate=rate, seconds=seconds, workers=workers)
 
 

@@ -1,0 +1,276 @@
+"""A throw-away platform: its own directory, its own ports, real servers. Nothing of a running platform is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from eds import etl, provision
+from eds.binaries import find_pgbouncer
+from eds.db import connect, servers
+from eds.local import LocalRuntime
+from eds.scheduler import spawn_dbt, warm_up
+from eds.settings import ROOT, Settings, ensure_env_file
+
+TABLES = ("customers", "loan_products", "loans", "payments")
+VIEWS = (
+    "vw_monthly_revenue",
+    "vw_top_customers",
+    "vw_loan_status_distribution",
+    "vw_payment_by_method",
+    "vw_branch_performance",
+)
+MARTS = (
+    "dim_customer",
+    "dim_loan",
+    "dim_product",
+    "dim_date",
+    "dim_payment_method",
+    "dim_branch",
+    "fact_payments",
+    "fact_loans",
+    "agg_payments",
+    "agg_loans",
+    "agg_customers",
+)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@dataclass
+class BuildResult:
+    """What came of one `dbt` command: its exit code and its row of audit.etl_runs (None when it made none)."""
+
+    exit_code: int
+    run: dict[str, Any] | None
+
+
+class Platform:
+    """The throw-away platform as tests see it."""
+
+    def __init__(self, runtime: LocalRuntime) -> None:
+        self.runtime = runtime
+        self.settings = runtime.settings
+        self.servers = servers(self.settings)
+        self.superuser_conninfo = self.servers["primary"].superuser_conninfo()
+        self.app_conninfo = self.servers["primary"].conninfo(
+            "app_user", self.settings.app_user_password.get_secret_value()
+        )
+        self.warehouse_conninfo = self.servers["warehouse"].superuser_conninfo()
+        self.writer_conninfo = etl.writer_conninfo(self.settings)
+        self.reader_conninfo = self.servers["warehouse"].conninfo(
+            "warehouse_reader", self.settings.warehouse_reader_password.get_secret_value()
+        )
+        self.dbt_environment = etl.dbt_environment(self.settings)
+
+    # --- queries ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def app(self) -> Iterator[psycopg.Connection]:
+        """A connection of the application's role; committed at the end."""
+        with connect(self.app_conninfo) as connection:
+            yield connection
+
+    def primary(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Run a statement on the primary as the superuser."""
+        return self._query(self.superuser_conninfo, query, parameters)
+
+    def warehouse(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Run a statement on the warehouse as the superuser."""
+        return self._query(self.warehouse_conninfo, query, parameters)
+
+    def _query(self, conninfo: str, query: str, parameters: Any) -> list[tuple[Any, ...]]:
+        with connect(conninfo, autocommit=True) as connection:
+            cursor = connection.execute(query, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def view(self, name: str) -> list[dict[str, Any]]:
+        """A dashboard view's rows, read as the dashboards' role."""
+        with connect(self.reader_conninfo) as connection:
+            return connection.cursor(row_factory=dict_row).execute(f"select * from warehouse.{name}").fetchall()
+
+    # --- dbt ----------------------------------------------------------------------------------------------------------
+
+    def dbt(self, *arguments: str, environment: dict[str, str] | None = None) -> BuildResult:
+        """Run dbt to its end, in a child forked from this process."""
+        who = f"test-{os.urandom(6).hex()}"
+        child = self.start_dbt(*arguments, environment={"ETL_STARTED_BY": who} | (environment or {}))
+        child.join()
+        return BuildResult(child.exitcode if child.exitcode is not None else -1, self.run_of(who))
+
+    def start_dbt(self, *arguments: str, environment: dict[str, str] | None = None) -> Any:
+        """Start dbt in a child and return the child."""
+        target = self.settings.state / "dbt-target"
+        return spawn_dbt(
+            ["--quiet", "--log-path", str(self.settings.state / "dbt-logs"), "--log-level-file", "info",
+             "--no-write-json", *arguments, "--project-dir", str(ROOT),
+             "--profiles-dir", str(ROOT), "--target-path", str(target)],
+            self.dbt_environment | (environment or {}),
+        )
+
+    def build(self, *arguments: str) -> BuildResult:
+        """`dbt build` the scheduler's way; fails the test when it fails."""
+        result = self.dbt(*etl.SCHEDULED_BUILD, *arguments)
+        assert result.exit_code == 0, f"dbt build failed: {result.run and result.run['error_message']}"
+        return result
+
+    def run_of(self, who: str) -> dict[str, Any] | None:
+        """The newest run that `who` started."""
+        with connect(self.writer_conninfo) as connection:
+            if connection.execute("select to_regclass('audit.etl_runs')").fetchone() == (None,):
+                return None
+            return (
+                connection.cursor(row_factory=dict_row)
+                .execute("select * from audit.etl_runs where started_by = %s order by run_id desc limit 1", (who,))
+                .fetchone()
+            )
+
+    # --- waiting and resetting ------------------------------------------------------------------------------------------
+
+    def wait_for_replicas(self) -> None:
+        """Wait until both replicas have replayed everything the primary has written."""
+        target = self.primary("select pg_current_wal_lsn()::text")[0][0]
+        for name in ("replica1", "replica2"):
+            with connect(self.servers[name].superuser_conninfo(), autocommit=True) as connection:
+                for _ in range(600):
+                    row = connection.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone()
+                    if row and row[0]:
+                        break
+                    connection.execute("select pg_sleep(0.05)")
+                else:
+                    raise AssertionError(f"{name} did not catch up")
+
+    def empty_book(self) -> None:
+        """Empty the four tables (and the trail), keeping the product catalogue of a new book."""
+        with connect(self.superuser_conninfo) as connection:
+            for table in (*TABLES, "audit_log"):
+                connection.execute(f"alter table operational.{table} disable trigger user")
+            connection.execute(
+                "truncate operational.customers, operational.loan_products, operational.loans, operational.payments, "
+                "operational.audit_log restart identity"
+            )
+            for table in TABLES:
+                for kind in ("stamp_row", "audit", "no_truncate"):
+                    connection.execute(
+                        f"alter table operational.{table} enable always trigger {table}_{kind}"
+                    )
+            connection.execute(
+                "alter table operational.audit_log enable always trigger audit_log_append_only"
+            )
+            connection.execute((ROOT / "infra/primary/sql/050_products.sql").read_text(encoding="utf-8"))
+
+    def empty_warehouse(self) -> None:
+        """Put back a warehouse that has never run."""
+        database = self.settings.warehouse_db
+        with connect(self.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(f"drop database {database} with (force)")
+            connection.execute(f"create database {database} template warehouse_template")
+        # Settings of roles in a database are not copied with it.
+        with connect(self.warehouse_conninfo, autocommit=True) as connection:
+            connection.execute((ROOT / "infra/warehouse/sql/000_roles.sql").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Iterator[LocalRuntime]:
+    """A LocalRuntime with nothing started yet, in its own directory and on free ports."""
+    state = Path(tempfile.mkdtemp(prefix="platform-test-", dir="/tmp"))
+    # The servers' unprivileged account must get through.
+    state.chmod(0o755)
+    names = ("PRIMARY", "REPLICA1", "REPLICA2", "WAREHOUSE", "PGBOUNCER", "METABASE", "PGADMIN", "DOCS")
+    env_file = state / "test.env"
+    ensure_env_file(env_file)
+    values = {f"{name}_PORT": str(port) for name, port in zip(names, _free_ports(len(names)), strict=True)}
+    values |= {
+        "STATE_DIR": str(state / "state"),
+        "EDS_ENV_FILE": str(env_file),
+        "PG_DURABLE": "false",
+        "OLTP_MEMORY": "48MB",
+        "WAREHOUSE_MEMORY": "128MB",
+        "ETL_SOURCE_WAIT_SECONDS": "5",
+    }
+    # Settings of the shell that started the tests must not reach them.
+    for name in [field.upper() for field in Settings.model_fields]:
+        if name not in ("PG_BINDIR", "PG_OS_USER"):
+            os.environ.pop(name, None)
+    os.environ.update(values)
+    settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
+    runtime = LocalRuntime(settings, extra_conf=("autovacuum_naptime = 5s",))
+    watchdog = subprocess.Popen(
+        [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield runtime
+    finally:
+        runtime.stop_all(mode="immediate")
+        watchdog.kill()
+        watchdog.wait()
+        shutil.rmtree(runtime.home, ignore_errors=True)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def primary_server(runtime: LocalRuntime) -> LocalRuntime:
+    """The primary, started and provisioned."""
+    runtime.up_primary()
+    provision.provision_oltp(runtime.settings)
+    return runtime
+
+
+@pytest.fixture(scope="session")
+def oltp(primary_server: LocalRuntime) -> Platform:
+    """The primary alone."""
+    return Platform(primary_server)
+
+
+@pytest.fixture
+def empty_book(oltp: Platform) -> Platform:
+    """The primary with an empty loan book."""
+    oltp.empty_book()
+    return oltp
+
+
+@pytest.fixture(scope="session")
+def all_servers(primary_server: LocalRuntime) -> Platform:
+    """The whole cluster, the warehouse and PgBouncer, started and provisioned."""
+    for name in ("replica1", "replica2"):
+        primary_server.up_replica(name)
+    primary_server.up_warehouse()
+    provision.provision_warehouse(primary_server.settings)
+    if find_pgbouncer():
+        primary_server.up_pgbouncer()
+    platform = Platform(primary_server)
+    with connect(platform.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
+        connection.execute(f"create database warehouse_template template {platform.settings.warehouse_db}")
+    warm_up()
+    return platform
+
+
+@pytest.fixture
+def platform(all_servers: Platform) -> Platform:
+    """The whole platform with an empty loan book and a warehouse that has never run."""
+    all_servers.empty_book()
+    all_servers.empty_warehouse()
+    all_servers.wait_for_replicas()
+    return all_servers

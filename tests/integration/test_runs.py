@@ -1,0 +1,349 @@
+"""The record of the runs: one at a time, failures with their message, crashes repaired by the next run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from eds.db import connect
+from eds.etl import SCHEDULED_BUILD
+
+from .book import add_customer, add_loan, pay
+from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+
+
+@pytest.fixture
+def small_book(platform: Any) -> Any:
+    """A platform with a few loans, built once."""
+    with platform.app() as connection:
+        for number in range(6):
+            loan = add_loan(connection, add_customer(connection, f"Customer {number}"))
+            for _ in range(3):
+                pay(connection, loan)
+    platform.wait_for_replicas()
+    platform.build()
+    return platform
+
+
+def wait_for(condition: Any, seconds: float = 30.0) -> Any:
+    """Poll until the condition gives something true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("the awaited condition did not come true")
+
+
+def running(platform: Any) -> list[tuple[Any, ...]]:
+    """The running run, if any."""
+    return platform.warehouse("select run_id, started_by from audit.etl_runs where status = 'running'")
+
+
+def node_status(platform: Any, run_id: int, name: str) -> str:
+    """The status of a node in a run."""
+    return platform.warehouse(
+        "select status from audit.model_runs where run_id = %s and node_name = %s", (run_id, name)
+    )[0][0]
+
+
+def test_a_second_build_is_refused_with_who_and_since_when_and_counted(small_book):
+    platform = small_book
+    # Holds the first run inside a model, so that both are certainly at work together.
+    with connect(platform.warehouse_conninfo) as lock:
+        lock.execute("lock table warehouse.fact_loans in access exclusive mode")
+        first = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "first one"})
+        wait_for(lambda: running(platform))
+        second = platform.dbt(*SCHEDULED_BUILD)
+        assert second.exit_code != 0
+        assert second.run is None
+    first.join()
+    assert first.exitcode == 0
+    refusals = platform.warehouse(
+        "select runs.started_by, runs.status from audit.refused_starts "
+        "join audit.etl_runs as runs on runs.run_id = holder_run_id"
+    )
+    assert refusals == [("first one", "success")]
+
+
+@pytest.mark.parametrize("stage", ["extraction", "customers_snapshot", "fact_payments", "agg_loans", "published_state"])
+def test_a_run_that_was_killed_is_marked_and_repaired_by_the_next_one(small_book, stage):
+    platform = small_book
+    table = {
+        "extraction": "operational.payments",
+        "customers_snapshot": "snapshots.customers_snapshot",
+        "fact_payments": "warehouse.fact_payments",
+        "agg_loans": "warehouse.agg_loans",
+        "published_state": "publish.agg_customers",
+    }[stage]
+    with platform.app() as connection:
+        pay(connection, 1, "11.00", "1.00")
+        connection.execute("update operational.customers set segment = 'sme' where customer_id = 2")
+        connection.execute("delete from operational.payments where payment_id = 4")
+    platform.wait_for_replicas()
+    before = platform.view("vw_loan_status_distribution")
+    with connect(platform.warehouse_conninfo) as lock:
+        lock.execute(f"lock table {table} in access exclusive mode")
+        child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the killed one"})
+        wait_for(
+            lambda: platform.warehouse(
+                "select 1 from pg_locks where not granted and relation = %s::regclass", (table,)
+            )
+        )
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if not stage.startswith("published"):
+            assert platform.view("vw_loan_status_distribution") == before
+    # The server notices within a second that its client is gone.
+    result = platform.build()
+    killed = platform.warehouse("select status, error_message from audit.etl_runs where started_by = 'the killed one'")
+    assert killed[0][0] == "failed"
+    assert "killed" in killed[0][1]
+    assert result.run["status"] == "success"
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_run_that_was_taken_for_dead_writes_nothing_more(small_book):
+    platform = small_book
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    with connect(platform.warehouse_conninfo) as lock:
+        lock.execute("lock table operational.payments in access exclusive mode")
+        child = platform.start_dbt(*SCHEDULED_BUILD)
+        wait_for(lambda: running(platform))
+        # Another run that found this one dead would do this before it starts itself.
+        stolen = threading.Thread(
+            target=lambda: platform.warehouse("update audit.etl_runs set status = 'failed' where status = 'running'")
+        )
+        stolen.start()
+        time.sleep(0.5)
+    child.join()
+    stolen.join()
+    assert child.exitcode != 0
+    assert platform.warehouse("select count(*) from warehouse.fact_payments") == [(18,)]
+
+
+def test_a_failed_test_leaves_the_last_good_figures_until_the_data_is_mended(small_book):
+    platform = small_book
+    before = {name: platform.view(name) for name in ("vw_monthly_revenue", "vw_branch_performance", "vw_top_customers")}
+    with platform.app() as connection:
+        pay(connection, 1, "500.00", "50.00")
+    platform.wait_for_replicas()
+    # The marts are made wrong behind dbt's back: a test of theirs must notice.
+    platform.warehouse(
+        "create function public.spoil() returns trigger language plpgsql as "
+        "'begin new.customer_sk := 999; return new; end'"
+    )
+    platform.warehouse(
+        "create trigger spoil before insert on warehouse.fact_payments for each row execute function public.spoil()"
+    )
+    for _ in range(2):
+        # The second run finds nothing new to do, and must not publish what failed before.
+        failed = platform.dbt(*SCHEDULED_BUILD)
+        assert failed.exit_code != 0
+        assert failed.run["status"] == "failed"
+        assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
+        assert {name: platform.view(name) for name in before} == before
+    assert node_status(platform, failed.run["run_id"], "published_state") == "skipped"
+    platform.warehouse("drop trigger spoil on warehouse.fact_payments")
+    platform.build("--full-refresh")
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_build_of_a_part_does_not_publish_marts_that_disagree(small_book):
+    platform = small_book
+    before = platform.view("vw_branch_performance")
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    partial = platform.dbt("build", "--select", "extraction", "fact_payments", "published_state")
+    assert partial.exit_code != 0
+    assert "Not published" in partial.run["error_message"]
+    assert platform.view("vw_branch_performance") == before
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+def test_dbt_run_does_not_publish_because_it_does_not_test(small_book):
+    platform = small_book
+    before = platform.view("vw_branch_performance")
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    assert platform.dbt("run").exit_code == 0
+    assert platform.view("vw_branch_performance") == before
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+# --- guards -------------------------------------------------------------------------------------------------------------
+
+
+def assert_stopped_before_harm(platform: Any, *expected: str) -> None:
+    """The run failed with these words, and the warehouse and the views are as they were."""
+    before = platform.view("vw_branch_performance"), platform.warehouse("select count(*) from operational.payments")
+    platform.wait_for_replicas()
+    result = platform.dbt(*SCHEDULED_BUILD)
+    assert result.exit_code != 0
+    assert result.run["status"] == "failed"
+    for words in expected:
+        assert words in result.run["error_message"]
+    after = platform.view("vw_branch_performance"), platform.warehouse("select count(*) from operational.payments")
+    assert after == before
+
+
+def test_an_emptied_table_does_not_empty_the_warehouse_until_somebody_says_so(small_book):
+    platform = small_book
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments")
+    assert_stopped_before_harm(platform, "lost 18 of the 18 rows of table payments", "MASS_DELETE=1")
+    result = platform.dbt(*SCHEDULED_BUILD, "--vars", "{allow_mass_delete: true}")
+    assert result.exit_code == 0
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_table_truncated_behind_the_trail_is_noticed(small_book):
+    platform = small_book
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("alter table operational.payments disable trigger payments_no_truncate")
+        connection.execute("truncate operational.payments")
+        connection.execute("alter table operational.payments enable always trigger payments_no_truncate")
+    assert_stopped_before_harm(platform, "payments of the source is empty", "MASS_DELETE=1")
+
+
+@pytest.mark.parametrize(
+    ("statement", "undo", "expected"),
+    [
+        (
+            "alter table operational.payments rename to payments_old",
+            "alter table operational.payments_old rename to payments",
+            "table payments is gone",
+        ),
+        (
+            "alter table operational.customers rename column phone to telephone",
+            "alter table operational.customers rename column telephone to phone",
+            "column customers.phone is gone",
+        ),
+        (
+            "alter table operational.loans alter column tenure_months type bigint",
+            "alter table operational.loans alter column tenure_months type integer",
+            "column loans.tenure_months is bigint, expected integer",
+        ),
+    ],
+)
+def test_a_source_of_another_shape_stops_the_run_with_what_to_do(small_book, statement, undo, expected):
+    platform = small_book
+
+    def change(text: str) -> None:
+        with connect(platform.superuser_conninfo) as connection:
+            views = "drop view operational.vw_active_loans, operational.vw_customer_payment_summary"
+            connection.execute(views)
+            connection.execute("drop view etl.loans_changes, etl.payments_changes, etl.customers_changes")
+            connection.execute(text)
+            connection.execute("set role loans_owner")
+            for table in ("customers", "loans", "payments"):
+                if connection.execute("select to_regclass(%s)", (f"operational.{table}",)).fetchone() != (None,):
+                    connection.execute("select etl.publish_table(%s)", (f"operational.{table}",))
+                else:
+                    connection.execute(
+                        f"create view etl.{table}_changes as select xact_id from operational.audit_log where false"
+                    )
+            connection.execute("reset role")
+            for name in ("030_reports.sql",):
+                if "payments_old" not in text or text == undo:
+                    from eds.settings import ROOT
+
+                    connection.execute((ROOT / "infra/primary/sql" / name).read_text(encoding="utf-8"))
+                else:
+                    connection.execute("create view operational.vw_active_loans as select 1 as one")
+                    connection.execute("create view operational.vw_customer_payment_summary as select 1 as one")
+
+    change(statement)
+    try:
+        assert_stopped_before_harm(platform, expected, "__sources.yml")
+    finally:
+        change(undo)
+    platform.wait_for_replicas()
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_warehouse_run_survives_the_source_being_away(small_book):
+    platform = small_book
+    with connect(platform.writer_conninfo, autocommit=True) as connection:
+        options = connection.execute("select srvoptions from pg_foreign_server where srvname = 'oltp'").fetchone()
+        connection.execute("alter server oltp options (set port '1,1,1')")
+        try:
+            failed = platform.dbt(*SCHEDULED_BUILD)
+            assert failed.exit_code != 0
+            assert "could not connect to server" in failed.run["error_message"]
+        finally:
+            ports = dict(option.split("=", 1) for option in options[0])["port"]
+            connection.execute(f"alter server oltp options (set port '{ports}')")
+    platform.build()
+
+
+def test_readers_see_no_error_and_views_that_agree_while_runs_and_full_refreshes_go_on(small_book):
+    platform = small_book
+    stop = threading.Event()
+    problems: list[str] = []
+    reads = [0]
+
+    def read() -> None:
+        with psycopg.connect(platform.reader_conninfo) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            while not stop.is_set():
+                started = time.monotonic()
+                try:
+                    with connection.transaction():
+                        sums = [
+                            connection.execute(query).fetchone()
+                            for query in (
+                                "select sum(total_revenue), sum(payment_count) from warehouse.vw_monthly_revenue",
+                                "select sum(total_amount), sum(payment_count) from warehouse.vw_payment_by_method",
+                                "select sum(total_paid), sum(payment_count) from warehouse.vw_top_customers",
+                            )
+                        ]
+                        collected = connection.execute(
+                            "select sum(total_collected), sum(loan_count) from warehouse.vw_branch_performance"
+                        ).fetchone()
+                        counted = connection.execute(
+                            "select sum(loan_count) from warehouse.vw_loan_status_distribution"
+                        ).fetchone()
+                    if len(set(sums)) != 1 or collected[0] != sums[0][0] or collected[1] != counted[0]:
+                        problems.append(f"views disagree: {sums} {collected} {counted}")
+                except psycopg.Error as error:
+                    problems.append(f"{type(error).__name__}: {error}")
+                    return
+                if time.monotonic() - started > 5:
+                    problems.append("a reader waited for more than five seconds")
+                reads[0] += 1
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(3):
+            with platform.app() as connection:
+                pay(connection, 1 + number, "7.77", "0.33")
+                connection.execute("delete from operational.payments where payment_id = %s", (number + 1,))
+            platform.wait_for_replicas()
+            platform.build(*(["--full-refresh"] if number == 1 else []))
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert problems == []
+    assert reads[0] > 50
+    assert_views_equal_the_oltp(platform)

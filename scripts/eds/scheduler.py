@@ -87,6 +87,8 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
     os.environ.update(environment)
+    # dbt's locks are counted by a tracker process, which would write a complaint about them between our JSON lines.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     from dbt.cli.main import dbtRunner
 
     try:

@@ -67,6 +67,9 @@ final as (
 )
 
 select
+    {% if since %}
+    is_removed,
+    {% endif %}
     customer_id,
     full_name,
     customer_segment,
@@ -75,7 +78,4 @@ select
     total_paid,
     payment_count,
     last_payment_date
-    {%- if since %},
-    is_removed
-    {%- endif %}
 from final

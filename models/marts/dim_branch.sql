@@ -20,14 +20,16 @@ with known as (
 seen as (
     select distinct branch_code
     from {{ ref('loans_snapshot') }}
+    {% if since %}
     where
         branch_code is not null
-        {% if since %}
         and loan_id in (
             select changed.loan_id from {{ ref('stg_loans') }} as changed
             where changed._run_id > {{ since.landing_run_id }}
         )
-        {% endif %}
+    {% else %}
+    where branch_code is not null
+    {% endif %}
 ),
 
 final as (
@@ -42,6 +44,12 @@ final as (
     full join seen on known.branch_code = seen.branch_code
 )
 
+{% if since %}
+select
+    *,
+    false as is_removed
+from final
+{% else %}
 select
     branch_sk,
     branch_code,
@@ -49,11 +57,13 @@ select
     city,
     region,
     country
-    {%- if since %},
-    false as is_removed
-    {%- endif %}
 from final
-{% if not since %}
 union all
-select {{ unknown_sk() }}::bigint, 'unknown', 'Unknown', null, null, null
+select
+    {{ unknown_sk() }}::bigint as branch_sk,
+    'unknown' as branch_code,
+    'Unknown' as branch_name,
+    null as city,
+    null as region,
+    null as country
 {% endif %}

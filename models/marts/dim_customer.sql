@@ -46,6 +46,12 @@ final as (
     where not is_deleted
 )
 
+{% if since %}
+select
+    *,
+    false as is_removed
+from final
+{% else %}
 select
     customer_sk,
     customer_id,
@@ -57,21 +63,17 @@ select
     valid_from,
     valid_to,
     is_current
-    {%- if since %},
-    false as is_removed
-    {%- endif %}
 from final
-{% if not since %}
 union all
 select
-    {{ unknown_sk() }}::bigint,
-    null::integer,
-    'unknown',
-    null,
-    null,
-    'unknown',
-    false,
-    timestamptz '1900-01-01 00:00+00',
-    timestamptz '9999-12-31 00:00+00',
-    true
+    {{ unknown_sk() }}::bigint as customer_sk,
+    null::integer as customer_id,
+    'unknown' as full_name,
+    null as city,
+    null as country,
+    'unknown' as customer_segment,
+    false as is_active,
+    timestamptz '1900-01-01 00:00+00' as valid_from,
+    timestamptz '9999-12-31 00:00+00' as valid_to,
+    true as is_current
 {% endif %}

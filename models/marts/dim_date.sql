@@ -5,9 +5,7 @@
 
 with days as (
     select day::date as full_date
-    from generate_series(
-        timestamp '{{ calendar_start() }}', timestamp '{{ calendar_end() }}', interval '1 day'
-    ) as day
+    from generate_series(timestamp '{{ calendar_start() }}', timestamp '{{ calendar_end() }}', interval '1 day') as day
     {% if since %}
     -- The calendar is fixed: there is never anything new in it.
     where false
@@ -31,6 +29,12 @@ final as (
     from days
 )
 
+{% if since %}
+select
+    *,
+    false as is_removed
+from final
+{% else %}
 select
     date_sk,
     full_date,
@@ -44,11 +48,19 @@ select
     day_name,
     is_weekend,
     is_month_end
-    {%- if since %},
-    false as is_removed
-    {%- endif %}
 from final
-{% if not since %}
 union all
-select {{ unknown_sk() }}, null, null, null, 'unknown', null, null, null, null, 'unknown', null, null
+select
+    {{ unknown_sk() }} as date_sk,
+    null as full_date,
+    null as day,
+    null as month,
+    'unknown' as month_name,
+    null as quarter,
+    null as year,
+    null as week_of_year,
+    null as day_of_week,
+    'unknown' as day_name,
+    null as is_weekend,
+    null as is_month_end
 {% endif %}

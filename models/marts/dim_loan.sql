@@ -50,6 +50,12 @@ final as (
     where not is_deleted
 )
 
+{% if since %}
+select
+    *,
+    false as is_removed
+from final
+{% else %}
 select
     loan_sk,
     loan_id,
@@ -67,27 +73,23 @@ select
     valid_from,
     valid_to,
     is_current
-    {%- if since %},
-    false as is_removed
-    {%- endif %}
 from final
-{% if not since %}
 union all
 select
-    {{ unknown_sk() }}::bigint,
-    null::bigint,
-    null::integer,
-    {{ unknown_sk() }}::bigint,
-    {{ unknown_sk() }}::bigint,
-    'unknown',
-    null::numeric,
-    null::numeric,
-    null::integer,
-    null::timestamptz,
-    null::date,
-    null,
-    null,
-    timestamptz '1900-01-01 00:00+00',
-    timestamptz '9999-12-31 00:00+00',
-    true
+    {{ unknown_sk() }}::bigint as loan_sk,
+    null::bigint as loan_id,
+    null::integer as customer_id,
+    {{ unknown_sk() }}::bigint as product_sk,
+    {{ unknown_sk() }}::bigint as branch_sk,
+    'unknown' as loan_status,
+    null::numeric as principal_amount,
+    null::numeric as interest_rate,
+    null::integer as tenure_months,
+    null::timestamptz as disbursed_at,
+    null::date as maturity_date,
+    null as loan_officer,
+    null as branch_code,
+    timestamptz '1900-01-01 00:00+00' as valid_from,
+    timestamptz '9999-12-31 00:00+00' as valid_to,
+    true as is_current
 {% endif %}

@@ -29,6 +29,12 @@ final as (
     from products
 )
 
+{% if since %}
+select
+    *,
+    false as is_removed
+from final
+{% else %}
 select
     product_sk,
     product_id,
@@ -39,20 +45,16 @@ select
     min_tenure_months,
     max_tenure_months,
     is_active
-    {%- if since %},
-    false as is_removed
-    {%- endif %}
 from final
-{% if not since %}
 union all
 select
-    {{ unknown_sk() }}::bigint,
-    null::integer,
-    'unknown',
-    'unknown',
-    null::numeric,
-    null::numeric,
-    null::integer,
-    null::integer,
-    false
+    {{ unknown_sk() }}::bigint as product_sk,
+    null::integer as product_id,
+    'unknown' as product_name,
+    'unknown' as product_type,
+    null::numeric as min_amount,
+    null::numeric as max_amount,
+    null::integer as min_tenure_months,
+    null::integer as max_tenure_months,
+    false as is_active
 {% endif %}

@@ -24,7 +24,8 @@ affected as (
     select loans.loan_id from {{ ref('stg_loans') }} as loans
     where
         loans.customer_id in (
-            select customer_id from {{ changes_of('dim_customer') }} where _run_id > {{ since.run_id }}
+            select customer_id from {{ changes_of('dim_customer') }}
+            where _run_id > {{ since.run_id }}
         )
 ),
 {% endif %}
@@ -103,6 +104,9 @@ final as (
 )
 
 select
+    {% if since %}
+    is_deleted as is_removed,
+    {% endif %}
     loan_id,
     customer_id,
     customer_sk,
@@ -128,7 +132,4 @@ select
     is_repaid,
     is_written_off,
     last_payment_date
-    {%- if since %},
-    is_deleted as is_removed
-    {%- endif %}
 from final

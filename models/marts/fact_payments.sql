@@ -24,7 +24,8 @@ touched_loans as (
     select loans.loan_id from {{ ref('stg_loans') }} as loans
     where
         loans.customer_id in (
-            select customer_id from {{ changes_of('dim_customer') }} where _run_id > {{ since.run_id }}
+            select customer_id from {{ changes_of('dim_customer') }}
+            where _run_id > {{ since.run_id }}
         )
 ),
 
@@ -88,6 +89,9 @@ final as (
 )
 
 select
+    {% if since %}
+    is_deleted as is_removed,
+    {% endif %}
     payment_id,
     loan_id,
     customer_sk,
@@ -101,7 +105,4 @@ select
     penalty_amount,
     payment_date,
     payment_month
-    {%- if since %},
-    is_deleted as is_removed
-    {%- endif %}
 from final

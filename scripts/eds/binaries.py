@@ -34,8 +34,11 @@ def _candidates() -> list[Path]:
     if pg_config := shutil.which("pg_config"):
         answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
         places.append(Path(answer.stdout.strip()))
-    for pattern, roots in (("*/bin", "/usr/lib/postgresql"), ("postgresql@*/bin", "/opt/homebrew/opt"),
-                           ("postgresql@*/bin", "/usr/local/opt")):
+    for pattern, roots in (
+        ("*/bin", "/usr/lib/postgresql"),
+        ("postgresql@*/bin", "/opt/homebrew/opt"),
+        ("postgresql@*/bin", "/usr/local/opt"),
+    ):
         places += sorted(Path(roots).glob(pattern), key=lambda path: path.parent.name)
     if wheel := wheel_bindir():
         places.append(wheel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from eds import binaries, book_import, demo, etl, platform, simulate
-from eds.console import err, out, step
+from eds.console import err, out
 from eds.db import connect, servers
 from eds.errors import UserError
 from eds.local import LocalRuntime
@@ -21,7 +22,10 @@ from eds.scheduler import Scheduler
 from eds.settings import ENV_FILE, ROOT, Settings, ensure_env_file, load
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     help="The data platform's commands. `make` lists the same by group.",
 )
 
@@ -82,8 +86,12 @@ def clean() -> None:
     runtime = _runtime()
     with platform.exclusive(runtime.settings):
         stopped = runtime.stop_all()
-        for folder in (ROOT / "target", ROOT / "logs", runtime.settings.state / "dbt-target",
-                       runtime.settings.state / "dbt-logs"):
+        for folder in (
+            ROOT / "target",
+            ROOT / "logs",
+            runtime.settings.state / "dbt-target",
+            runtime.settings.state / "dbt-logs",
+        ):
             shutil.rmtree(folder, ignore_errors=True)
         (runtime.settings.state / "scheduler.log").unlink(missing_ok=True)
         for log_file in (runtime.home / "log").glob("*.log"):
@@ -178,12 +186,16 @@ def health(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = Fal
     finished, minutes = etl.last_success(settings)
     fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
     if as_json:
-        print(json.dumps({
-            "fresh": fresh,
-            "last_success": finished.isoformat() if finished else None,
-            "age_minutes": round(minutes, 2) if minutes is not None else None,
-            "limit_minutes": settings.etl_fresh_minutes,
-        }))
+        print(
+            json.dumps(
+                {
+                    "fresh": fresh,
+                    "last_success": finished.isoformat() if finished else None,
+                    "age_minutes": round(minutes, 2) if minutes is not None else None,
+                    "limit_minutes": settings.etl_fresh_minutes,
+                }
+            )
+        )
     elif finished is None or minutes is None:
         out.print("[red]no successful run yet[/]")
     else:
@@ -241,7 +253,9 @@ def import_command(
         result = book_import.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
     out.print(result.table())
     if mass_delete:
-        out.print("The warehouse refuses to lose most of a table by itself: make etl NOW=1 MASS_DELETE=1 takes it over.")
+        out.print(
+            "The warehouse refuses to lose most of a table by itself: make etl NOW=1 MASS_DELETE=1 takes it over."
+        )
 
 
 @app.command()
@@ -273,10 +287,8 @@ def watchdog(parent: int) -> None:
     """Stop this state directory's servers when the process `parent` has ended (used by the tests)."""
     import psutil
 
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(parent).wait()
-    except psutil.NoSuchProcess:
-        pass
     runtime = _runtime()
     runtime.stop_all(mode="immediate")
     runtime.destroy()
@@ -285,16 +297,8 @@ def watchdog(parent: int) -> None:
 def main() -> None:
     """Run the command line. A person's mistake ends in a sentence on standard error, without a traceback."""
     try:
-        app(standalone_mode=False)
+        app()
     except UserError as error:
         err.print("[bold red]Error:[/] ", end="")
         err.print(str(error), markup=False)
         sys.exit(error.exit_code)
-    except typer.Exit as exit_request:
-        sys.exit(exit_request.exit_code)
-    except typer.Abort:
-        err.print("aborted")
-        sys.exit(130)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)

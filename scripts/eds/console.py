@@ -43,7 +43,11 @@ def bar(label: str, total: float | None = None) -> Iterator[Callable[[float, str
     """
     if not err.is_terminal:
         err.print(f"{label} …")
-        yield lambda amount, new_label=None: None
+
+        def ignore(amount: float, new_label: str | None = None) -> None:
+            pass
+
+        yield ignore
         err.print(f"ok: {label}")
         return
     with Progress(

@@ -173,9 +173,11 @@ def history(settings: Settings, limit: int = 15) -> list[Run]:
         present = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
         if not present or not present[0]:
             return []
-        columns = ", ".join(Run.__dataclass_fields__)
+        columns = sql.SQL(", ").join(map(sql.Identifier, Run.__dataclass_fields__))
         with connection.cursor(row_factory=class_row(Run)) as cursor:
-            cursor.execute(f"select {columns} from audit.etl_runs order by run_id desc limit %s", (limit,))
+            cursor.execute(
+                sql.SQL("select {} from audit.etl_runs order by run_id desc limit %s").format(columns), (limit,)
+            )
             return cursor.fetchall()
 
 
@@ -185,7 +187,10 @@ def history_table(runs: Sequence[Run]) -> Table:
     for name in ("run", "started", "seconds", "status", "trigger", "extraction", "source", "+", "~", "-", "message"):
         numeric = name in ("run", "seconds", "+", "~", "-")
         table.add_column(
-            name, justify="right" if numeric else "left", no_wrap=name != "message", overflow="ellipsis",
+            name,
+            justify="right" if numeric else "left",
+            no_wrap=name != "message",
+            overflow="ellipsis",
             max_width=60 if name == "message" else None,
         )
     colours = {"success": "green", "failed": "red", "running": "yellow"}

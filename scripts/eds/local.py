@@ -172,7 +172,7 @@ class LocalRuntime:
 
     def run(self, command: Sequence[str | Path], env: dict[str, str] | None = None, what: str = "") -> str:
         """Run a program as the servers' account. Returns its output; raises UserError with it when it fails."""
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(part) for part in command],
             cwd=self.home,
             env=self._environment() | (env or {}),
@@ -199,10 +199,10 @@ class LocalRuntime:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         self._give(temporary, mode)
-        os.replace(temporary, path)
+        temporary.replace(path)
         return True
 
-    # --- configuration --------------------------------------------------------------------------------------------------
+    # --- configuration ------------------------------------------------------------------------------------------------
 
     def _write_shared_files(self) -> None:
         script = INFRA / "postgres" / "archive_wal.sh"
@@ -217,7 +217,7 @@ class LocalRuntime:
         )
 
     def _conf_value(self, text: object) -> str:
-        return "'" + str(text).replace("'", "''") + "'"
+        return "'" + str(text).replace("\\", "\\\\").replace("'", "''") + "'"
 
     def _runtime_conf(self, name: str) -> str:
         server = self.servers[name]
@@ -260,7 +260,7 @@ class LocalRuntime:
                 host=primary.host,
                 port=primary.port,
                 user="replicator",
-                passfile=self.home / "secrets" / "replicator.pgpass",
+                passfile=str(self.home / "secrets" / "replicator.pgpass"),
                 application_name=name,
                 connect_timeout=5,
             )
@@ -292,7 +292,7 @@ class LocalRuntime:
             changed.append(self._write(main, text + f"\n{include}\n", 0o600))
         return any(changed)
 
-    # --- bootstrap ------------------------------------------------------------------------------------------------------
+    # --- bootstrap ----------------------------------------------------------------------------------------------------
 
     def _bootstrap(self, name: str, fill: Callable[[Path], None]) -> None:
         """Make a data directory under a temporary name and rename it when it is complete."""
@@ -309,7 +309,7 @@ class LocalRuntime:
         self._give(temporary, 0o700)
         fill(temporary)
         self._write_conf(name, temporary)
-        os.rename(temporary, data)
+        temporary.rename(data)
 
     def _initdb(self, name: str) -> Callable[[Path], None]:
         def fill(directory: Path) -> None:
@@ -325,7 +325,7 @@ class LocalRuntime:
                     what=f"initdb of {name}",
                 )
             finally:
-                os.unlink(pwfile)
+                Path(pwfile).unlink()
         return fill
 
     def _base_backup(self, name: str) -> Callable[[Path], None]:
@@ -362,7 +362,7 @@ class LocalRuntime:
                     sql.SQL("alter role replicator password {}").format(sql.Literal(encrypted.decode()))
                 )
 
-    # --- one server -----------------------------------------------------------------------------------------------------
+    # --- one server ---------------------------------------------------------------------------------------------------
 
     def server_pid(self, name: str) -> int | None:
         """The process id of a running server of ours, else None."""
@@ -414,7 +414,7 @@ class LocalRuntime:
         files = self.log_files(name)
         return files[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-lines:] if files else []
 
-    # --- the whole ------------------------------------------------------------------------------------------------------
+    # --- the whole ----------------------------------------------------------------------------------------------------
 
     def check_ports(self) -> None:
         """Raise UserError that names every port another program listens on, with the setting that moves it."""
@@ -478,7 +478,7 @@ class LocalRuntime:
         ini = template.safe_substitute(
             primary_host=settings.primary_host,
             primary_port=settings.primary_port,
-            # This PgBouncer takes one port per database; the replicas of one machine differ by port, so the first serves.
+            # This PgBouncer takes one port per database; the replicas of one machine differ by port: the first serves.
             replica_host=settings.replica1_host,
             replica_port=settings.replica1_port,
             oltp_db=settings.oltp_db,
@@ -505,7 +505,7 @@ class LocalRuntime:
         wait_until_accepting(pooled, START_SECONDS)
         return True
 
-    # --- processes that are not PostgreSQL --------------------------------------------------------------------------------
+    # --- processes that are not PostgreSQL ----------------------------------------------------------------------------
 
     def _pidfile(self, name: str) -> Path:
         return self.home / "pgbouncer/pgbouncer.pid" if name == "pgbouncer" else self.settings.state / f"{name}.pid"
@@ -527,7 +527,7 @@ class LocalRuntime:
         if self.process_pid("scheduler") is not None:
             return False
         state = self.settings.state
-        with open(state / "scheduler.log", "ab") as log:
+        with (state / "scheduler.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "eds", "scheduler"],
                 cwd=ROOT,
@@ -595,7 +595,12 @@ def _listener(port: int) -> str:
     """', listened on by NAME (pid N)', as far as this machine tells."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr
+                and connection.laddr.port == port
+                and connection.pid
+            ):
                 return f", listened on by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass

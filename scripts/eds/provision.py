@@ -40,7 +40,7 @@ def _apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
             "create table if not exists platform.applied_file ("
             "file_name text primary key, sha256 text not null, applied_at timestamptz not null default now())"
         )
-        known = dict(connection.execute("select file_name, sha256 from platform.applied_file").fetchall())
+        known: dict[str, str] = dict(connection.execute("select file_name, sha256 from platform.applied_file").fetchall())
         for path in sorted(folder.glob("*.sql")):
             text = path.read_bytes()
             digest = hashlib.sha256(text).hexdigest()
@@ -69,9 +69,7 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
             return False
     except psycopg.OperationalError:
         verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-        connection.execute(
-            sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier))
-        )
+        connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
         return True
 
 
@@ -145,9 +143,7 @@ def _option_changes(present: list[str] | None, wanted: dict[str, str]) -> sql.Co
     """The `options (…)` list that turns the present options into the wanted ones, or None."""
     have = dict(option.split("=", 1) for option in present or [])
     parts: list[sql.Composable] = [
-        sql.SQL("{} {} {}").format(
-            sql.SQL("set" if name in have else "add"), sql.Identifier(name), sql.Literal(value)
-        )
+        sql.SQL("{} {} {}").format(sql.SQL("set" if name in have else "add"), sql.Identifier(name), sql.Literal(value))
         for name, value in wanted.items()
         if have.get(name) != value
     ]

@@ -67,7 +67,7 @@ def overdue(schedule: str, full_schedule: str, after: datetime, now: datetime) -
 
 def warm_up() -> None:
     """Import dbt into this process, so that each child finds it in memory."""
-    import dbt.cli.main
+    import dbt.cli.main  # noqa: F401
     from dbt.adapters.postgres import connections  # noqa: F401
 
 

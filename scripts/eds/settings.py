@@ -155,7 +155,7 @@ def ensure_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> bool:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(new_text)
-    os.replace(temporary, path)
+    Path(temporary).replace(path)
     return True
 
 

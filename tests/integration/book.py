@@ -38,7 +38,9 @@ def pay(
     **columns: Any,
 ) -> int:
     """Insert a payment and bring the loan's balance along, as the application does. Returns the payment's key."""
-    row = connection.execute("select %s::numeric + %s::numeric + %s::numeric", (principal, interest, penalty)).fetchone()
+    row = connection.execute(
+        "select %s::numeric + %s::numeric + %s::numeric", (principal, interest, penalty)
+    ).fetchone()
     values = {
         "loan_id": loan_id,
         "amount": row[0] if row else None,

@@ -123,9 +123,21 @@ class Platform:
         """Start dbt in a child and return the child."""
         target = self.settings.state / "dbt-target"
         return spawn_dbt(
-            ["--quiet", "--log-path", str(self.settings.state / "dbt-logs"), "--log-level-file", "info",
-             "--no-write-json", *arguments, "--project-dir", str(ROOT),
-             "--profiles-dir", str(ROOT), "--target-path", str(target)],
+            [
+                "--quiet",
+                "--log-path",
+                str(self.settings.state / "dbt-logs"),
+                "--log-level-file",
+                "info",
+                "--no-write-json",
+                *arguments,
+                "--project-dir",
+                str(ROOT),
+                "--profiles-dir",
+                str(ROOT),
+                "--target-path",
+                str(target),
+            ],
             self.dbt_environment | (environment or {}),
         )
 
@@ -146,7 +158,7 @@ class Platform:
                 .fetchone()
             )
 
-    # --- waiting and resetting ------------------------------------------------------------------------------------------
+    # --- waiting and resetting ----------------------------------------------------------------------------------------
 
     def wait_for_replicas(self) -> None:
         """Wait until both replicas have replayed everything the primary has written."""
@@ -172,12 +184,8 @@ class Platform:
             )
             for table in TABLES:
                 for kind in ("stamp_row", "audit", "no_truncate"):
-                    connection.execute(
-                        f"alter table operational.{table} enable always trigger {table}_{kind}"
-                    )
-            connection.execute(
-                "alter table operational.audit_log enable always trigger audit_log_append_only"
-            )
+                    connection.execute(f"alter table operational.{table} enable always trigger {table}_{kind}")
+            connection.execute("alter table operational.audit_log enable always trigger audit_log_append_only")
             connection.execute((ROOT / "infra/primary/sql/050_products.sql").read_text(encoding="utf-8"))
 
     def empty_warehouse(self) -> None:
@@ -218,7 +226,9 @@ def runtime() -> Iterator[LocalRuntime]:
     runtime = LocalRuntime(settings, extra_conf=("autovacuum_naptime = 5s",))
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield runtime

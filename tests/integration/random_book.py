@@ -69,17 +69,36 @@ def _apply(connection: psycopg.Connection, change: Change) -> None:
     loan = _pick(connection, "loans", "loan_id", change.row)
     payment = _pick(connection, "payments", "payment_id", change.row)
     if kind == "add_customer" or customer is None:
-        add_customer(connection, f"Customer {number} 'é' 😀", segment=SEGMENTS[number % 3], city=[None, "Nakuru"][number % 2])
+        add_customer(
+            connection, f"Customer {number} 'é' 😀", segment=SEGMENTS[number % 3], city=[None, "Nakuru"][number % 2]
+        )
     elif kind == "add_loan" or (loan is None and kind.startswith("pay")):
         status = STATUSES[number % 5]
-        add_loan(connection, customer, f"{1000 + number}.37", status=status, branch_code=BRANCHES[number % 5],
-                 disbursed_at=None if status == "pending" else "2026-01-05T09:00:00+00", product_id=1 + number % 6)
+        add_loan(
+            connection,
+            customer,
+            f"{1000 + number}.37",
+            status=status,
+            branch_code=BRANCHES[number % 5],
+            disbursed_at=None if status == "pending" else "2026-01-05T09:00:00+00",
+            product_id=1 + number % 6,
+        )
     elif kind.startswith("pay"):
-        when = {"pay": "now()", "pay_back_dated": f"now() - interval '{number} days'",
-                "pay_ahead": f"now() + interval '{number} seconds'"}[kind]
+        when = {
+            "pay": "now()",
+            "pay_back_dated": f"now() - interval '{number} days'",
+            "pay_ahead": f"now() + interval '{number} seconds'",
+        }[kind]
         moment = connection.execute(f"select {when}").fetchone()
-        pay(connection, loan, f"{number}.11", f"{number % 7}.50", f"{number % 3}.00", payment_date=moment and moment[0],
-            payment_method=METHODS[number % 5])
+        pay(
+            connection,
+            loan,
+            f"{number}.11",
+            f"{number % 7}.50",
+            f"{number % 3}.00",
+            payment_date=moment and moment[0],
+            payment_method=METHODS[number % 5],
+        )
     elif kind in ("edit_payment", "move_payment", "delete_payment"):
         if payment is None:
             return
@@ -90,8 +109,10 @@ def _apply(connection: psycopg.Connection, change: Change) -> None:
                 (METHODS[number % 5], number % 90, payment),
             )
         elif kind == "move_payment":
-            connection.execute("update operational.payments set loan_id = %s where payment_id = %s",
-                               (_pick(connection, "loans", "loan_id", number), payment))
+            connection.execute(
+                "update operational.payments set loan_id = %s where payment_id = %s",
+                (_pick(connection, "loans", "loan_id", number), payment),
+            )
         else:
             connection.execute("delete from operational.payments where payment_id = %s", (payment,))
     elif kind == "delete_loan" and loan is not None:
@@ -102,23 +123,30 @@ def _apply(connection: psycopg.Connection, change: Change) -> None:
         if kind == "reinsert_customer":
             add_customer(connection, f"Back again {number}", customer_id=customer, segment=SEGMENTS[number % 3])
     elif kind == "change_segment":
-        connection.execute("update operational.customers set segment = %s where customer_id = %s",
-                           (SEGMENTS[number % 3], customer))
+        connection.execute(
+            "update operational.customers set segment = %s where customer_id = %s", (SEGMENTS[number % 3], customer)
+        )
     elif kind == "change_city_and_back":
         connection.execute("update operational.customers set city = 'Elsewhere' where customer_id = %s", (customer,))
         if number % 2:
             connection.execute("update operational.customers set city = 'Nairobi' where customer_id = %s", (customer,))
     elif kind == "change_name":
-        connection.execute("update operational.customers set full_name = %s, phone = %s, is_active = %s "
-                           "where customer_id = %s", (f"مريم {number}", str(number), bool(number % 2), customer))
+        connection.execute(
+            "update operational.customers set full_name = %s, phone = %s, is_active = %s where customer_id = %s",
+            (f"مريم {number}", str(number), bool(number % 2), customer),
+        )
     elif loan is not None:
-        column, value = {
-            "change_status": ("status", STATUSES[number % 5]),
-            "change_branch": ("branch_code", BRANCHES[number % 5]),
-            "change_rate": ("interest_rate", number),
-            "change_borrower": ("customer_id", _pick(connection, "customers", "customer_id", number)),
-            "change_product": ("product_id", 1 + number % 6),
-        }[kind] if kind.startswith("change") else ("loan_officer", "Achieng")
+        column, value = (
+            {
+                "change_status": ("status", STATUSES[number % 5]),
+                "change_branch": ("branch_code", BRANCHES[number % 5]),
+                "change_rate": ("interest_rate", number),
+                "change_borrower": ("customer_id", _pick(connection, "customers", "customer_id", number)),
+                "change_product": ("product_id", 1 + number % 6),
+            }[kind]
+            if kind.startswith("change")
+            else ("loan_officer", "Achieng")
+        )
         connection.execute(f"update operational.loans set {column} = %s where loan_id = %s", (value, loan))
 
 

@@ -1,4 +1,4 @@
-"""The most important promise of the models: an increment gives what a full computation would give, to the last column."""
+"""The most important promise of the models: an increment gives what a full computation would give, to each column."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def contents(platform: Any) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @settings(
-    max_examples=EXAMPLES, deadline=None, print_blob=True,
+    max_examples=EXAMPLES,
+    deadline=None,
+    print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(rounds=st.lists(st.lists(changes, min_size=6, max_size=25), min_size=2, max_size=3))
@@ -63,8 +65,11 @@ def test_increments_equal_a_full_refresh(all_servers, rounds):
         note(f"{table}: only after a full refresh {missing[:3]}, only by increments {extra[:3]}")
         assert (missing, extra) == ([], []), table
     # The full refresh works in place, by difference: it must have found none.
-    assert platform.warehouse(
-        "select node_name, rows_inserted, rows_updated, rows_deleted from audit.model_runs "
-        "where run_id = %s and rows_inserted + rows_updated + rows_deleted > 0",
-        (full.run["run_id"],),
-    ) == []
+    assert (
+        platform.warehouse(
+            "select node_name, rows_inserted, rows_updated, rows_deleted from audit.model_runs "
+            "where run_id = %s and rows_inserted + rows_updated + rows_deleted > 0",
+            (full.run["run_id"],),
+        )
+        == []
+    )

@@ -92,9 +92,7 @@ def test_a_run_that_was_killed_is_marked_and_repaired_by_the_next_one(small_book
         lock.execute(f"lock table {table} in access exclusive mode")
         child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the killed one"})
         wait_for(
-            lambda: platform.warehouse(
-                "select 1 from pg_locks where not granted and relation = %s::regclass", (table,)
-            )
+            lambda: platform.warehouse("select 1 from pg_locks where not granted and relation = %s::regclass", (table,))
         )
         os.kill(child.pid, signal.SIGKILL)
         child.join()
@@ -184,7 +182,7 @@ def test_dbt_run_does_not_publish_because_it_does_not_test(small_book):
     assert_views_equal_the_oltp(platform)
 
 
-# --- guards -------------------------------------------------------------------------------------------------------------
+# --- guards -----------------------------------------------------------------------------------------------------------
 
 
 def assert_stopped_before_harm(platform: Any, *expected: str) -> None:

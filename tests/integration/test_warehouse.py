@@ -149,8 +149,9 @@ def test_a_deleted_key_that_comes_back_is_a_new_version(platform):
     assert_views_equal_the_oltp(platform)
 
 
-@pytest.mark.parametrize("moment", ["1999-12-31T23:00:00+00", "2018-01-01T00:00:00+00", "2050-12-31T23:59:59+00",
-                                    "2051-01-01T00:00:00+00"])
+@pytest.mark.parametrize(
+    "moment", ["1999-12-31T23:00:00+00", "2018-01-01T00:00:00+00", "2050-12-31T23:59:59+00", "2051-01-01T00:00:00+00"]
+)
 def test_a_payment_at_or_beyond_the_ends_of_the_calendar_is_never_lost(platform, moment):
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection), disbursed_at="1999-01-01T00:00:00+00")
@@ -164,8 +165,12 @@ def test_a_payment_at_or_beyond_the_ends_of_the_calendar_is_never_lost(platform,
 
 
 def test_no_personal_data_is_in_schema_warehouse_nor_behind_the_views(platform):
-    secret = {"email": "amina.secret@example.org", "phone": "+254700123456", "national_id": "ID-77665544",
-              "date_of_birth": "1987-06-05"}
+    secret = {
+        "email": "amina.secret@example.org",
+        "phone": "+254700123456",
+        "national_id": "ID-77665544",
+        "date_of_birth": "1987-06-05",
+    }
     with platform.app() as connection:
         pay(connection, add_loan(connection, add_customer(connection, **secret)))
     platform.wait_for_replicas()
@@ -179,8 +184,12 @@ def test_no_personal_data_is_in_schema_warehouse_nor_behind_the_views(platform):
         text = " ".join(row[0] for row in platform.warehouse(f"select t::text from {table} as t"))
         for value in secret.values():
             assert value not in text, f"{value} is in {table}"
-    columns = {row[0] for row in platform.warehouse(
-        "select column_name::text from information_schema.columns where table_schema in ('warehouse', 'publish')")}
+    columns = {
+        row[0]
+        for row in platform.warehouse(
+            "select column_name::text from information_schema.columns where table_schema in ('warehouse', 'publish')"
+        )
+    }
     assert not columns & {"email", "phone", "national_id", "date_of_birth"}
 
 
@@ -189,8 +198,13 @@ def test_the_dashboards_role_sees_the_warehouse_schema_and_nothing_else(platform
     with connect(platform.reader_conninfo, autocommit=True) as connection:
         for name in ("vw_top_customers", "fact_loans", "dim_customer"):
             connection.execute(f"select count(*) from warehouse.{name}")
-        for forbidden in ("operational.customers", "publish.agg_customers", "snapshots.customers_snapshot",
-                          "audit.etl_runs", "staging.stg_customers"):
+        for forbidden in (
+            "operational.customers",
+            "publish.agg_customers",
+            "snapshots.customers_snapshot",
+            "audit.etl_runs",
+            "staging.stg_customers",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"select count(*) from {forbidden}")
         with pytest.raises(psycopg.Error):
@@ -200,9 +214,14 @@ def test_the_dashboards_role_sees_the_warehouse_schema_and_nothing_else(platform
 def test_every_index_that_the_models_ask_for_is_there(platform):
     platform.build()
     indexes = {row[0] for row in platform.warehouse("select indexname from pg_indexes")}
-    assert {"fact_payments_loan_id_idx", "fact_loans_customer_id_idx", "dim_customer_customer_id_valid_from_idx",
-            "dim_loan_loan_id_valid_from_idx", "customers_snapshot_dbt_scd_id_idx",
-            "loans_snapshot_loan_id_idx"} <= indexes
+    assert {
+        "fact_payments_loan_id_idx",
+        "fact_loans_customer_id_idx",
+        "dim_customer_customer_id_valid_from_idx",
+        "dim_loan_loan_id_valid_from_idx",
+        "customers_snapshot_dbt_scd_id_idx",
+        "loans_snapshot_loan_id_idx",
+    } <= indexes
     with connect(platform.warehouse_conninfo) as connection:
         connection.execute("set enable_seqscan = off")
         plan = "\n".join(

@@ -92,7 +92,7 @@ begin
 
     select array_agg(att.attname::text) into key_columns
     from pg_index as idx
-    join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
+    inner join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
     where idx.indrelid = table_name and idx.indisprimary
         and att.atttypid in ('integer'::regtype, 'bigint'::regtype);
     if coalesce(array_length(key_columns, 1), 0) <> 1 then
@@ -209,8 +209,8 @@ select
     att.attname::text as column_name,
     format_type(att.atttypid, att.atttypmod) as data_type
 from pg_class as cls
-join pg_namespace as nsp on cls.relnamespace = nsp.oid
-join pg_attribute as att on cls.oid = att.attrelid
+inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
+inner join pg_attribute as att on cls.oid = att.attrelid
 where nsp.nspname = 'operational' and cls.relkind in ('r', 'p') and att.attnum > 0 and not att.attisdropped;
 
 grant usage on schema operational, etl to etl_reader;

@@ -18,7 +18,8 @@ comment on schema operational is 'Landing tables: the source''s rows as of the l
 comment on schema staging is 'Views that rename and clean the landing tables.';
 comment on schema snapshots is 'History of customers and loans, kept by dbt snapshots.';
 comment on schema changes is 'What each run changed in a fact or aggregate, for the models that follow it.';
-comment on schema publish is 'The small tables behind the dashboard views: one tested state, replaced in one transaction.';
+comment on schema publish is
+'The small tables behind the dashboard views: one tested state, replaced in one transaction.';
 comment on schema warehouse is 'Dimensions, facts, aggregates and the dashboard views.';
 comment on schema audit is 'Runs, their models, and the state of the extraction.';
 

@@ -21,4 +21,4 @@ from methods
 left join payments on methods.method_sk = payments.method_sk
 -- the unknown member shows up only when there is something in it
 where methods.method_sk <> {{ unknown_sk() }} or payments.payment_count > 0
-order by total_amount desc, methods.method_name
+order by total_amount desc, methods.method_name asc

@@ -10,4 +10,4 @@ select
     payment_count,
     last_payment_date
 from {{ published('agg_customers') }}
-order by total_paid desc, customer_id
+order by total_paid desc, customer_id asc

@@ -9,8 +9,8 @@
 {% set since = increment() %}
 
 {#
-    A loan is computed anew when its row, one of its payments (also one that left it for another loan, or was deleted) or
-    its customer's present version changed.
+    A loan is computed anew when its row, one of its payments (also one that left it for another loan, or was deleted)
+    or its customer's present version changed.
 #}
 with
 {% if since %}

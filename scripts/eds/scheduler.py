@@ -119,8 +119,19 @@ class Scheduler:
 
     def _arguments(self, full: bool) -> list[str]:
         arguments = [
-            "--quiet", "--log-format", "json", "--log-path", str(self.state / "dbt-logs"), "--log-level-file", "info",
-            "--no-write-json", *etl.SCHEDULED_BUILD, "--project-dir", str(ROOT), "--target-path", str(self.state / "dbt-target"),
+            "--quiet",
+            "--log-format",
+            "json",
+            "--log-path",
+            str(self.state / "dbt-logs"),
+            "--log-level-file",
+            "info",
+            "--no-write-json",
+            *etl.SCHEDULED_BUILD,
+            "--project-dir",
+            str(ROOT),
+            "--target-path",
+            str(self.state / "dbt-target"),
         ]
         if full:
             arguments += ["--vars", json.dumps(etl.RECONCILE_VARS)]
@@ -180,8 +191,11 @@ class Scheduler:
         logging.getLogger().setLevel(logging.WARNING)
         settings = self.settings
         log(
-            "started", schedule=settings.etl_schedule, reconcile_schedule=settings.etl_reconcile_schedule,
-            pid=os.getpid(), seconds=round(time.monotonic() - started, 2),
+            "started",
+            schedule=settings.etl_schedule,
+            reconcile_schedule=settings.etl_reconcile_schedule,
+            pid=os.getpid(),
+            seconds=round(time.monotonic() - started, 2),
         )
         done_until = datetime.now(UTC)
         if self.at_start:

@@ -1,8 +1,5 @@
 """The demo loan book, on a real server: its rules, its determinism, and what it refuses."""
 
-# Names of tables and columns, from this file, are put into statements.
-# ruff: noqa: S608
-
 import datetime
 from collections.abc import Iterator
 from decimal import Decimal

@@ -1,8 +1,5 @@
 """Live traffic on a real server: the books balance, everything is on record, and trouble is survived."""
 
-# Names of tables and columns, from this file, are put into statements.
-# ruff: noqa: S608
-
 import threading
 import time
 from collections.abc import Callable, Iterator

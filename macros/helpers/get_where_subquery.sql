@@ -1,7 +1,5 @@
 {#
-    dbt's hook for a test's `where`. Three words stand for "what this build has to look at": the rows of payments, loans
-    or customers that changed since the last published state. A state that failed its tests was not published, so its
-    rows are looked at again. `dbt test`, and a build with full_tests, look at everything.
+    dbt's hook for a test's `where`. Three words stand for "what this build has to look at":
 
       where: __changed_payments__    on a relation with payment_id
       where: __changed_loans__       on a relation with loan_id
@@ -17,11 +15,6 @@
     {% if where not in words %}
         {{ return(adapter.dispatch('get_where_subquery', 'dbt')(relation)) }}
     {% endif %}
-    {% set published = model_state('published_state') if execute and flags.WHICH == 'build' and not var('full_tests') else none %}
-    {% if published is none %}
-        {{ return(relation) }}
-    {% endif %}
-    {% set key, landing = words[where] %}
-    {{ return("(select * from " ~ relation ~ " where " ~ key ~ " in (select " ~ key ~ " from " ~ landing
-        ~ " where _run_id > " ~ published['landing_run_id'] ~ ")) dbt_subquery") }}
+    {% set condition = changed_since_published(words[where][0], words[where][1]) | trim %}
+    {{ return("(select * from " ~ relation ~ " where " ~ condition ~ ") as dbt_subquery") }}
 {% endmacro %}

@@ -1,0 +1,203 @@
+"""The extraction: which source it reads, what it asks of it, and what it does when the source is not the one it knew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eds.db import connect
+from eds.etl import SCHEDULED_BUILD
+
+from .book import add_customer, add_loan, pay
+from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+
+
+@pytest.fixture
+def small_book(platform: Any) -> Any:
+    with platform.app() as connection:
+        for number in range(4):
+            pay(connection, add_loan(connection, add_customer(connection, f"Customer {number}")))
+    platform.wait_for_replicas()
+    platform.build()
+    return platform
+
+
+def use_only(platform: Any, *names: str) -> None:
+    """Let the foreign server know these servers alone, in this order."""
+    members = [platform.servers[name] for name in names]
+    with connect(platform.writer_conninfo) as connection:
+        connection.execute(
+            f"alter server oltp options (set host '{','.join(member.host for member in members)}', "
+            f"set port '{','.join(str(member.port) for member in members)}', "
+            f"set target_session_attrs '{'any' if len(names) == 1 else 'prefer-standby'}')"
+        )
+
+
+@pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])
+def test_a_run_reads_whichever_server_it_is_given(small_book, name):
+    platform = small_book
+    use_only(platform, name)
+    with platform.app() as connection:
+        pay(connection, 1, "5.00", "0.50")
+    platform.wait_for_replicas()
+    result = platform.build()
+    assert result.run["source_host"].endswith(str(platform.servers[name].port))
+    assert_landing_equals_source(platform)
+
+
+def test_a_replica_that_is_behind_is_never_read_backwards(small_book):
+    platform = small_book
+    with connect(platform.servers["replica1"].superuser_conninfo(), autocommit=True) as replica:
+        replica.execute("select pg_wal_replay_pause()")
+        try:
+            with platform.app() as connection:
+                pay(connection, 1, "5.00", "0.50")
+                connection.execute("update operational.customers set city = 'Eldoret' where customer_id = 2")
+            use_only(platform, "primary")
+            platform.build()
+            assert_landing_equals_source(platform)
+            # Now the paused replica is preferred again, and behind what the warehouse has seen.
+            use_only(platform, "replica1", "replica2", "primary")
+            result = platform.build()
+            assert not result.run["source_host"].endswith(str(platform.servers["replica1"].port))
+            assert_landing_equals_source(platform)
+            # With nobody else to ask, the run fails and says why; nothing goes backwards.
+            use_only(platform, "replica1")
+            failed = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
+            assert failed.exit_code != 0
+            assert "is behind what the warehouse has seen" in failed.run["error_message"]
+            assert_landing_equals_source(platform)
+        finally:
+            replica.execute("select pg_wal_replay_resume()")
+    platform.wait_for_replicas()
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.parametrize(
+    ("pretend", "reason"),
+    [
+        ("update audit.extraction_state set system_identifier = '1'", "another cluster"),
+        ("update audit.extraction_state set timeline = 0", "timeline 1 after 0"),
+    ],
+)
+def test_another_source_is_compared_row_by_row_and_repaired(small_book, pretend, reason):
+    platform = small_book
+    # What differs between the landing tables and the source, without a word in the change feed.
+    platform.warehouse("update operational.customers set city = 'Nowhere' where customer_id = 1")
+    platform.warehouse("delete from operational.payments where payment_id = 2")
+    platform.warehouse(
+        "insert into operational.payments select 99, loan_id, amount, principal_portion, interest_portion, "
+        "penalty_portion, payment_method, reference_number, payment_date, recorded_by, notes, created_at, updated_at, "
+        "_run_id, _changed_at from operational.payments where payment_id = 1"
+    )
+    platform.warehouse(pretend)
+    result = platform.build()
+    assert result.run["extraction_mode"] == "reconcile"
+    assert reason in result.run["extraction_reason"]
+    assert_landing_equals_source(platform)
+    # A deleted landing row is the one thing that leaves no trace for the models; the run above re-inserted it.
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_primary_that_was_restored_to_an_earlier_state_is_compared(small_book):
+    platform = small_book
+    use_only(platform, "primary")
+    platform.warehouse("update operational.customers set city = 'Nowhere' where customer_id = 1")
+    platform.warehouse(
+        "update audit.extraction_state set watermark = '900000000'::xid8, snapshot_xmax = '900000000'::xid8"
+    )
+    result = platform.build()
+    assert result.run["extraction_mode"] == "reconcile"
+    assert_landing_equals_source(platform)
+
+
+def test_the_nightly_reconcile_repairs_what_the_feed_does_not_say_and_refuses_to_empty(small_book):
+    platform = small_book
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("alter table operational.customers disable trigger customers_audit")
+        connection.execute("update operational.customers set city = 'Untold' where customer_id = 1")
+        connection.execute("alter table operational.customers enable always trigger customers_audit")
+    platform.wait_for_replicas()
+    platform.build()
+    assert platform.warehouse("select city from operational.customers where customer_id = 1") == [("Nairobi",)]
+    platform.build("--vars", "{reconcile: true, full_tests: true}")
+    assert platform.warehouse("select city from operational.customers where customer_id = 1") == [("Untold",)]
+    assert_views_equal_the_oltp(platform)
+
+
+def test_only_changed_rows_travel(small_book):
+    """The filter on the transaction id must reach the source, or each run reads whole tables."""
+    platform = small_book
+    with connect(platform.writer_conninfo) as connection:
+        plan = "\n".join(
+            row[0]
+            for row in connection.execute(
+                "explain (verbose, costs off) select distinct on (payment_id) payment_id, amount "
+                "from operational_fdw.payments_changes where xact_id >= '700'::xid8"
+            )
+        )
+    remote = next(line for line in plan.splitlines() if "Remote SQL" in line)
+    assert "xact_id >= '700'" in remote, plan
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("set enable_seqscan = off")
+        source_plan = "\n".join(
+            row[0]
+            for row in connection.execute("explain select * from etl.payments_changes where xact_id >= '700'::xid8")
+        )
+    assert "audit_log_xact_id_idx" in source_plan, source_plan
+
+
+def test_a_demo_book_filled_after_the_first_run_arrives_though_the_trail_was_off(platform):
+    from eds import demo
+
+    platform.build()
+    with connect(platform.superuser_conninfo) as connection:
+        demo.fill(connection, demo.Scale.parse("1000"))
+    platform.wait_for_replicas()
+    result = platform.build()
+    assert result.run["extraction_mode"] == "reconcile"
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_new_column_of_the_source_arrives_by_editing_yaml_alone(small_book, tmp_path):
+    """The project with one more column in __sources.yml, against a source that has it."""
+    import shutil
+
+    from eds.scheduler import spawn_dbt
+    from eds.settings import ROOT
+
+    platform = small_book
+    project = tmp_path / "project"
+    shutil.copytree(
+        ROOT, project, ignore=shutil.ignore_patterns(".git", ".venv", ".state", "target", "logs", ".env", ".*_cache")
+    )
+    sources = project / "models/staging/__sources.yml"
+    text = sources.read_text(encoding="utf-8")
+    marker = "          - name: city\n"
+    sources.write_text(
+        text.replace(marker, "          - name: nickname\n            data_type: text\n            description: x\n" + marker, 1),
+        encoding="utf-8",
+    )
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("set role loans_owner")
+        connection.execute("alter table operational.customers add column nickname text default 'none yet'")
+        connection.execute("select etl.publish_table('operational.customers')")
+    try:
+        platform.wait_for_replicas()
+        child = spawn_dbt(
+            ["--quiet", *SCHEDULED_BUILD, "--project-dir", str(project), "--profiles-dir", str(project),
+             "--target-path", str(tmp_path / "target"), "--log-path", str(tmp_path / "logs")],
+            platform.dbt_environment,
+        )
+        child.join()
+        assert child.exitcode == 0
+        assert platform.warehouse("select distinct nickname from operational.customers") == [("none yet",)]
+    finally:
+        with connect(platform.superuser_conninfo) as connection:
+            connection.execute("set role loans_owner")
+            connection.execute("drop view etl.customers_changes")
+            connection.execute("alter table operational.customers drop column nickname")
+            connection.execute("select etl.publish_table('operational.customers')")

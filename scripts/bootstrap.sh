@@ -19,16 +19,47 @@ case $kind in
         ;;
 esac
 
-# dev contains runtime, so an environment that has dev never needs runtime.
+# The stamp says what was installed, and where: programs of an environment know its path, so it cannot be moved.
 stamp=.venv/.installed
 wanted=$(cksum "$lock" | cut -d' ' -f1,2)
 if [ -x .venv/bin/python ] && [ -f "$stamp" ]; then
+    # dev contains runtime, so an environment that has dev never needs runtime.
     for have in "$lock" requirements-dev.txt; do
         if grep -qxF "$have $(cksum "$have" | cut -d' ' -f1,2) $root" "$stamp"; then
             exit 0
         fi
     done
 fi
+
+case $root in
+    *:*)
+        echo "bootstrap: the path of this checkout has a colon in it, which Python's environments cannot have: $root" >&2
+        echo "Move the checkout to a path without one." >&2
+        exit 1
+        ;;
+esac
+if ! { mkdir -p .state && [ -w . ] && [ -w .state ]; }; then
+    echo "bootstrap: $root cannot be written by this account. Make it writable, or use a checkout of your own." >&2
+    exit 1
+fi
+
+# One at a time. A link is made or refused in one step, and says whose it is; one that was left by a killed process is
+# taken over.
+busy=.state/bootstrap.lock
+at_work() { # PROCESS: whether it lives and, where the system tells, is a bootstrap and not another that got its number
+    [ "$1" -gt 0 ] && kill -0 "$1" 2>/dev/null && { ! [ -r "/proc/$1/cmdline" ] || grep -q bootstrap "/proc/$1/cmdline"; }
+}
+until ln -s "$$" "$busy" 2>/dev/null; do
+    holder=$(readlink "$busy" || echo 0)
+    if at_work "$holder"; then
+        echo "bootstrap: another one is at work on .venv (process $holder). Wait until it is done." >&2
+        exit 1
+    fi
+    rm -f "$busy"
+done
+trap 'rm -f "$busy"; rmdir .state 2>/dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 python=${PYTHON:-}
 if [ -z "$python" ]; then
@@ -45,26 +76,33 @@ if [ -z "$python" ]; then
     echo "Install it (Debian: apt-get install python3 python3-venv), or name it: PYTHON=/path/to/python3 make up" >&2
     exit 1
 fi
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "bootstrap: PYTHON is $python, which is $("$python" --version); 3.11 or later is needed." >&2
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    version=$("$python" --version 2>/dev/null || echo "no Python that runs")
+    echo "bootstrap: PYTHON is $python, which is $version; 3.11 or later is needed." >&2
     exit 1
 fi
 
 echo "installing the locked dependencies ($kind) into .venv" >&2
-if ! [ -x .venv/bin/python ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+made_for=$(cat .venv/.made-for 2>/dev/null || sed -n '1s/^[^ ]* [0-9]* [0-9]* //p' "$stamp" 2>/dev/null || true)
+if [ "$made_for" != "$root" ] || ! .venv/bin/python -c 'import pip' 2>/dev/null; then
     rm -rf .venv
-    if ! "$python" -m venv .venv; then
+    if ! "$python" -m venv .venv >&2; then
         rm -rf .venv
         echo "bootstrap: $python cannot make an environment (Debian: apt-get install python3-venv)." >&2
         exit 1
     fi
+    printf '%s\n' "$root" >.venv/.made-for
 fi
 rm -f "$stamp"
 quiet=
 [ -t 2 ] || quiet=--quiet
 # shellcheck disable=SC2086
-.venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock" >&2
+if ! PIP_USER=0 .venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes --no-deps \
+    -r "$lock" >&2; then
+    echo "bootstrap: the dependencies could not be installed, see above. The next try goes on from here." >&2
+    exit 1
+fi
 # `python -m eds` finds the package wherever it is called from.
 purelib=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-echo "$root/scripts" >"$purelib/eds.pth"
-echo "$lock $wanted $root" >"$stamp"
+printf '%s\n' "$root/scripts" >"$purelib/eds.pth"
+printf '%s\n' "$lock $wanted $root" >"$stamp"

@@ -67,7 +67,9 @@
                      'deleted': counts['deleted'] | int} %}
 
     {% if result.deleted > 0 %}
-        {% do guard_mass_delete(table, result.deleted, allow_mass_delete) %}
+        {# Rows that the feed says were deleted, and replaced by others, are no loss; without the feed they may be. #}
+        {% set lost = result.deleted - (result.inserted if watermark is not none else 0) %}
+        {% do guard_mass_delete(table, lost, allow_mass_delete) %}
         {% do run_query("
             update " ~ table.landing ~ " as landing
             set
@@ -128,16 +130,17 @@
 
 {#
     An emptied or wrong source must never empty the warehouse: stop when a table would lose more than its share.
+    lost: rows that go without others coming for them.
 #}
-{% macro guard_mass_delete(table, deleted, allow_mass_delete) %}
+{% macro guard_mass_delete(table, lost, allow_mass_delete) %}
     {% if allow_mass_delete %}
         {{ return('') }}
     {% endif %}
     {% set live = first_row("select count(*) as live from " ~ table.landing ~ " where _deleted_at is null")['live'] | int %}
     {% set max_share = env_var('ETL_MAX_DELETE_SHARE', '0.5') | float %}
-    {% if deleted > live * max_share and (deleted >= 10 or deleted == live) %}
+    {% if lost > live * max_share and (lost >= 10 or lost == live) %}
         {{ exceptions.raise_compiler_error(
-            "The source has lost " ~ deleted ~ " of the " ~ live ~ " rows of table " ~ table.name
+            "The source has lost " ~ lost ~ " of the " ~ live ~ " rows of table " ~ table.name
             ~ ", more than ETL_MAX_DELETE_SHARE (" ~ max_share ~ ") allows. Nothing was extracted, the warehouse keeps "
             ~ "its last state. When the rows are meant to go: make etl NOW=1 MASS_DELETE=1."
         ) }}

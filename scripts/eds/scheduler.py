@@ -93,6 +93,9 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
 
     try:
         result = dbtRunner().invoke(list(arguments))
+        # The work is done: whoever asks this process to stop now gets what it wants anyway.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         os._exit(130)
     if result.exception is not None:

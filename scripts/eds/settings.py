@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
+import difflib
 import functools
+import hashlib
+import json
 import os
 import re
 import secrets
 import stat
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,12 +26,20 @@ ROOT = Path(__file__).resolve().parents[2]
 ENV_FILE = ROOT / ".env"
 ENV_EXAMPLE = ROOT / ".env.example"
 
+SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
+SERVICES_WITHOUT_HOST = ("metabase", "pgadmin", "docs")
+SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
+# How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
+SLIP_LIKENESS = 0.85
+
 
 def _blank_is_none(value: object) -> object:
     return None if value == "" else value
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
+DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
 
@@ -39,22 +52,22 @@ class Settings(BaseSettings):
     runtime: Annotated[Literal["docker", "local"] | None, BeforeValidator(_blank_is_none)] = None
 
     # Where each service listens.
-    primary_host: str = "127.0.0.1"
+    primary_host: Host = "127.0.0.1"
     primary_port: Port = 5432
-    replica1_host: str = "127.0.0.1"
+    replica1_host: Host = "127.0.0.1"
     replica1_port: Port = 5433
-    replica2_host: str = "127.0.0.1"
+    replica2_host: Host = "127.0.0.1"
     replica2_port: Port = 5434
-    warehouse_host: str = "127.0.0.1"
+    warehouse_host: Host = "127.0.0.1"
     warehouse_port: Port = 5435
-    pgbouncer_host: str = "127.0.0.1"
+    pgbouncer_host: Host = "127.0.0.1"
     pgbouncer_port: Port = 6432
     metabase_port: Port = 3000
     pgadmin_port: Port = 5050
     docs_port: Port = 8080
 
-    oltp_db: str = "loans_db"
-    warehouse_db: str = "warehouse_db"
+    oltp_db: DatabaseName = "loans_db"
+    warehouse_db: DatabaseName = "warehouse_db"
 
     # The embedded runtime.
     state_dir: OptionalPath = None
@@ -93,41 +106,56 @@ class Settings(BaseSettings):
     @field_validator("etl_schedule", "etl_reconcile_schedule")
     @classmethod
     def _is_cron(cls, value: str) -> str:
-        import datetime
-
         try:
-            CronSim(value, datetime.datetime.now(datetime.UTC))
-        except CronSimError as error:
-            raise ValueError(f"expected five cron fields such as '*/15 * * * *' ({error})") from error
+            # A schedule may be well-formed and yet never come, such as 31 February.
+            next(CronSim(value, datetime.datetime.now(datetime.UTC)))
+        except (CronSimError, StopIteration) as error:
+            raise ValueError(
+                f"expected five cron fields such as '*/15 * * * *' ({error or 'it never comes'})"
+            ) from error
         return value
 
     @field_validator("max_slot_wal_keep_size", "oltp_memory", "warehouse_memory")
     @classmethod
     def _is_size(cls, value: str) -> str:
-        if not re.fullmatch(r"\d+(kB|MB|GB)", value):
-            raise ValueError("expected a size such as 256MB or 2GB")
+        kilobytes = size_in_kb(value)
+        if kilobytes is None or not SIZE_UNITS["MB"] <= kilobytes <= 1024 * SIZE_UNITS["GB"]:
+            raise ValueError("expected a size such as 256MB or 2GB, from 1MB to 1024GB")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _fits_on_a_line(cls, value: Any) -> Any:
+        # Settings are written into configuration and password files of one line each.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if not text.isprintable():
+            raise ValueError("expected text without line breaks and control characters")
         return value
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Settings:
         seen: dict[tuple[str, int], str] = {}
-        for name in (
-            "primary",
-            "replica1",
-            "replica2",
-            "warehouse",
-            "pgbouncer",
-        ):
-            place = (getattr(self, f"{name}_host"), getattr(self, f"{name}_port"))
+        clashes = []
+        for name in (*SERVICES_WITH_HOST, *SERVICES_WITHOUT_HOST):
+            place = (getattr(self, f"{name}_host", "127.0.0.1"), getattr(self, f"{name}_port"))
             if place in seen:
-                raise ValueError(f"{name.upper()}_PORT and {seen[place].upper()}_PORT are both {place[1]}")
-            seen[place] = name
+                clashes.append(f"{seen[place].upper()}_PORT and {name.upper()}_PORT are both {place[1]}")
+            seen.setdefault(place, name)
+        if clashes:
+            raise ValueError("; ".join(clashes) + ": each service needs a port of its own")
         return self
 
     @property
     def state(self) -> Path:
         """The directory of everything this checkout keeps outside of git: data, logs, process ids."""
-        return (self.state_dir or ROOT / ".state").absolute()
+        return from_root(self.state_dir) if self.state_dir else ROOT / ".state"
+
+    def fingerprint(self) -> str:
+        """A digest of all values, secrets too: the same in two processes that have the same settings."""
+        values = self.model_dump(mode="json") | {
+            name.lower(): getattr(self, name.lower()).get_secret_value() for name in self.secret_names()
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def secret_names(cls) -> list[str]:
@@ -135,46 +163,141 @@ class Settings(BaseSettings):
         return [name.upper() for name, field in cls.model_fields.items() if field.annotation is SecretStr]
 
 
-def ensure_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> bool:
+def from_root(path: Path) -> Path:
+    """A path of the settings as an absolute one: what is relative is relative to the checkout, wherever one stands."""
+    try:
+        return Path(os.path.normpath(ROOT / path.expanduser()))
+    except RuntimeError as error:
+        raise UserError(f"{path} names the home of an account that does not exist: write the whole path.") from error
+
+
+def size_in_kb(text: str) -> int | None:
+    """A size such as 256MB in kilobytes, or None when the text is none."""
+    found = re.fullmatch(r"([0-9]{1,12})(kB|MB|GB)", text)
+    return int(found.group(1)) * SIZE_UNITS[found.group(2)] if found else None
+
+
+def env_file() -> Path:
+    """The file of this process's settings: EDS_ENV_FILE (the tests have their own), else `.env`."""
+    return Path(os.environ.get("EDS_ENV_FILE") or ENV_FILE)
+
+
+def _read(path: Path) -> str:
+    try:
+        # Line ends as they are, so that writing the file back changes nothing else.
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}). Correct it, or move it away: `make up` makes a "
+            "new one, and the data that is there stays."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Mend that, or move it away.") from error
+
+
+def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bool:
     """Make `.env` from `.env.example` with fresh secrets, or add secrets that a newer version asks for.
 
-    Existing values are never changed. Returns whether the file was written. The file's mode is 600.
+    path: the file (default: the one this process reads). Existing values are never changed.
+    Returns whether the file was written. The file's mode is 600.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else example.read_text(encoding="utf-8")
+    path = path or env_file()
+    present = path.exists()
+    text = _read(path if present else example)
     new_text = text
     for name in Settings.secret_names():
-        value = secrets.token_urlsafe(24)
-        new_text, found = re.subn(rf"(?m)^{name}=[ \t]*$", f"{name}={value}", new_text)
-        if not found and not re.search(rf"(?m)^{name}=", new_text):
-            new_text = new_text.rstrip("\n") + f"\n{name}={value}\n"
-    if path.exists() and new_text == text:
-        if stat.S_IMODE(path.stat().st_mode) != 0o600:
-            path.chmod(0o600)
-        return False
-    # Written whole or not at all; mkstemp makes it readable by its owner only, from the first byte.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(new_text)
-    Path(temporary).replace(path)
+        # As python-dotenv reads it: "export" and blanks are allowed, quotes around nothing are nothing.
+        setting = rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)"
+        empty = r"[ \t]*(?:''|\"\")?[ \t]*(\r?)$"
+        new_text, found = re.subn(setting + empty, rf"\g<1>{secrets.token_urlsafe(24)}\g<2>", new_text)
+        if not found and not re.search(setting, new_text):
+            new_text = new_text.rstrip("\n") + f"\n{name}={secrets.token_urlsafe(24)}\n"
+    try:
+        if present and new_text == text:
+            if stat.S_IMODE(path.stat().st_mode) != 0o600:
+                path.chmod(0o600)
+            return False
+        # Written whole or not at all; mkstemp makes it readable by its owner only, from the first byte.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(new_text)
+            if present and os.geteuid() == 0:
+                os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}. It holds the generated passwords: let this account write it."
+        ) from error
     return True
 
 
 @functools.cache
 def load() -> Settings:
     """The settings of this process. Raises UserError that names every wrong or missing one."""
-    env_file = Path(os.environ.get("EDS_ENV_FILE") or ENV_FILE)
-    if not env_file.exists():
-        raise UserError(f"{env_file} does not exist yet: run `make up`, which makes it with generated passwords.")
+    path = env_file()
+    if not path.exists():
+        raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
+    _read(path)
+    lines = _slips(path)
+    settings = None
     try:
-        return Settings(_env_file=env_file)  # type: ignore[call-arg]
+        settings = Settings(_env_file=path)  # type: ignore[call-arg]
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            name = ".".join(str(part) for part in problem["loc"]).upper()
-            found = "" if name in Settings.secret_names() or not name else f" (found {problem['input']!r})"
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {name + ': ' if name else ''}{message}{found}")
+        lines = [_sentence(problem) for problem in error.errors(include_url=False)] + lines
+    if lines or settings is None:
         raise UserError(
-            f"Wrong settings in {env_file.name} or the environment:\n" + "\n".join(lines) + "\n"
+            f"Wrong settings in {path.name} or the environment:\n" + "\n".join(f"  {line}" for line in lines) + "\n"
             "Correct them there; .env.example explains each one."
-        ) from error
+        )
+    return settings
+
+
+def _slips(path: Path) -> list[str]:
+    """A line for each name in the file that is nearly a setting's: it would have no effect."""
+    known = {name.upper() for name in Settings.model_fields}
+    known |= set(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", _read(ENV_EXAMPLE)))
+    lines = []
+    for name in dotenv_values(path, interpolate=False):
+        if name.upper() not in known and (close := difflib.get_close_matches(name.upper(), known, 1, SLIP_LIKENESS)):
+            lines.append(f"{name}: there is no such setting; did you mean {close[0]}?")
+    return lines
+
+
+def _sentence(problem: Any) -> str:
+    """What pydantic found wrong, for someone who edits `.env`: the name, what is expected, what is there."""
+    name = ".".join(str(part) for part in problem["loc"]).upper()
+    own_words = str(problem["msg"]).removeprefix("Value error, ")
+    if not name:
+        return own_words
+    if problem["type"] == "missing":
+        return f"{name}: missing; `make up` generates it"
+    limits = problem.get("ctx", {})
+    if problem["type"] == "value_error":
+        message = own_words
+    elif name.endswith("_PORT"):
+        message = "expected a port, a whole number from 1 to 65535"
+    elif name.endswith("_HOST"):
+        message = "expected a host name or an address such as 127.0.0.1"
+    elif name.endswith("_DB"):
+        message = "expected a database's name: small letters, digits and _, no digit first, 63 at most"
+    else:
+        message = {
+            "int_parsing": "expected a whole number",
+            "int_from_float": "expected a whole number",
+            "int_parsing_size": "expected a smaller number",
+            "float_parsing": "expected a number such as 0.5",
+            "bool_parsing": "expected true or false",
+            "greater_than": f"expected more than {limits.get('gt')}",
+            "greater_than_equal": f"expected {limits.get('ge')} or more",
+            "less_than_equal": f"expected {limits.get('le')} at most",
+            "literal_error": "expected " + str(limits.get("expected")).replace("'", ""),
+        }.get(problem["type"], own_words)
+    if name in Settings.secret_names():
+        return f"{name}: {message}"
+    origin = " in the environment" if any(name == variable.upper() for variable in os.environ) else ""
+    return f"{name}: {message} (found {problem['input']!r}{origin})"

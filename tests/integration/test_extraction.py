@@ -1,4 +1,4 @@
-"""The extraction: which source it reads, what it asks of it, and what it does when the source is not the one it knew."""
+"""The extraction: which source it reads, what it asks of it, what it does when the source is another one."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_new_column_of_the_source_arrives_by_editing_yaml_alone(small_book, tm
     text = sources.read_text(encoding="utf-8")
     marker = "          - name: city\n"
     sources.write_text(
-        text.replace(marker, "          - name: nickname\n            data_type: text\n            description: x\n" + marker, 1),
+        text.replace(marker, "          - name: nickname\n            data_type: text\n" + marker, 1),
         encoding="utf-8",
     )
     with connect(platform.superuser_conninfo) as connection:
@@ -188,8 +188,18 @@ def test_a_new_column_of_the_source_arrives_by_editing_yaml_alone(small_book, tm
     try:
         platform.wait_for_replicas()
         child = spawn_dbt(
-            ["--quiet", *SCHEDULED_BUILD, "--project-dir", str(project), "--profiles-dir", str(project),
-             "--target-path", str(tmp_path / "target"), "--log-path", str(tmp_path / "logs")],
+            [
+                "--quiet",
+                *SCHEDULED_BUILD,
+                "--project-dir",
+                str(project),
+                "--profiles-dir",
+                str(project),
+                "--target-path",
+                str(tmp_path / "target"),
+                "--log-path",
+                str(tmp_path / "logs"),
+            ],
             platform.dbt_environment,
         )
         child.join()

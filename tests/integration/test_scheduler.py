@@ -1,0 +1,107 @@
+"""The scheduler as a process: what it runs, what it writes, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from eds.db import connect
+from eds.settings import ROOT
+
+from .book import add_customer, add_loan, pay
+from .oracle import assert_views_equal_the_oltp
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """A scheduler of the throw-away platform, whose settings are in this process's environment."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "eds", "scheduler", *arguments],
+        env=os.environ | environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def events(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Its own events; every line of its output must be JSON, dbt's lines included."""
+    output, _ = process.communicate(timeout=60)
+    return [line for line in map(json.loads, output.splitlines()) if "event" in line]
+
+
+def until_the_run(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Its own events up to the end of a run."""
+    seen = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        record = json.loads(line)
+        if "event" in record:
+            seen.append(record)
+            if record["event"] == "run":
+                return seen
+    raise AssertionError(f"the scheduler ended without a run: {seen}")
+
+
+def wait_for_row(platform: Any, query: str, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if platform.warehouse("select to_regclass('audit.etl_runs') is not null")[0][0] and platform.warehouse(query):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"never came true: {query}")
+
+
+def test_it_runs_at_start_logs_json_lines_and_leaves_on_sigterm(platform):
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    platform.wait_for_replicas()
+    process = start("--at-start")
+    seen = until_the_run(process)
+    process.send_signal(signal.SIGTERM)
+    seen += events(process)
+    assert process.returncode == 0
+    assert [event["event"] for event in seen] == ["started", "tick", "run", "stopping", "stopped"]
+    assert seen[2]["status"] == "success"
+    assert seen[2]["rows_inserted"] > 0
+    assert_views_equal_the_oltp(platform)
+
+
+def test_sigterm_cancels_the_running_build_marks_it_and_leaves_within_ten_seconds(platform):
+    platform.build()
+    with connect(platform.warehouse_conninfo) as lock:
+        lock.execute("lock table warehouse.fact_loans in access exclusive mode")
+        process = start("--at-start")
+        wait_for_row(
+            platform,
+            "select 1 from pg_locks where not granted and relation = 'warehouse.fact_loans'::regclass",
+        )
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        events(process)
+        # A promise to the person who stops it, not a measurement: ten seconds.
+        assert time.monotonic() - asked < 10
+        assert platform.warehouse("select status, error_message from audit.etl_runs order by run_id desc limit 1") == [
+            ("failed", "cancelled: the scheduler was told to stop")
+        ]
+        assert platform.warehouse("select count(*) from pg_stat_activity where query like '/* invocation%'") == [(0,)]
+    platform.build()
+
+
+def test_it_survives_a_warehouse_that_is_away_and_runs_when_it_is_back(platform):
+    platform.runtime.stop_server("warehouse")
+    try:
+        process = start("--at-start", ETL_SCHEDULE="* * * * *")
+        # Its first run fails while the server is away.
+        assert until_the_run(process)[-1]["status"] in ("failed", "not started")
+    finally:
+        platform.runtime.start_server("warehouse")
+    wait_for_row(platform, "select 1 from audit.etl_runs where status = 'success'", seconds=100)
+    process.send_signal(signal.SIGTERM)
+    events(process)
+    assert process.returncode == 0

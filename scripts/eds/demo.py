@@ -357,6 +357,9 @@ class Summary:
     payments: int
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.customers:,} customers, {self.loans:,} loans, {self.payments:,} payments in {self.seconds:.1f} s"
+
 
 class _Dice:
     """SQL expressions of deterministic randomness: a function of the seed, a purpose and a row's number."""

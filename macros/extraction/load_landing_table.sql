@@ -95,6 +95,10 @@
                 _changed_at = greatest(excluded._changed_at, landing._changed_at + interval '1 microsecond')
         ") %}
     {% endif %}
+    {# Models ask for _run_id > the last one. Without fresh statistics the planner expects a single row, and loops. #}
+    {% if result.inserted + result.updated + result.deleted > 200 %}
+        {% do run_query("analyze " ~ table.landing ~ " (_run_id)") %}
+    {% endif %}
     {{ return(result) }}
 {% endmacro %}
 

@@ -145,6 +145,8 @@
             from " ~ difference ~ " as changed
             where not changed.is_removed
         ") %}
+        {# It is small, and read by the models that follow with _run_id > the last one. #}
+        {% do run_query("analyze " ~ changes_of(model.name)) %}
     {% endif %}
     {% do write_difference(target_relation, names, keys, difference) %}
 {% endmacro %}

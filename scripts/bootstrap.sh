@@ -32,9 +32,9 @@ if [ -x .venv/bin/python ] && [ -f "$stamp" ]; then
 fi
 
 case $root in
-    *:*)
-        echo "bootstrap: the path of this checkout has a colon in it, which Python's environments cannot have: $root" >&2
-        echo "Move the checkout to a path without one." >&2
+    *[:\"\$\`\\]*)
+        echo "bootstrap: the path of this checkout has one of : \" \$ \` \\ in it, which Python's environments cannot have:" >&2
+        printf '%s\nMove the checkout to a path without them.\n' "$root" >&2
         exit 1
         ;;
 esac

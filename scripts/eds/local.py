@@ -291,6 +291,10 @@ class LocalRuntime:
             return {}
         return {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
 
+    def _environment(self) -> dict[str, str]:
+        # Messages in one language, whatever the person's; nothing else of the caller's environment.
+        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "LC_ALL": "C"}
+
     def run(
         self, command: Sequence[str | Path], env: dict[str, str] | None = None, what: str = "", stdin: str = ""
     ) -> str:
@@ -298,8 +302,7 @@ class LocalRuntime:
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(part) for part in command],
             cwd=self.home,
-            # Messages in one language, whatever the person's; nothing else of the caller's environment.
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "LC_ALL": "C"} | (env or {}),
+            env=self._environment() | (env or {}),
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -587,25 +590,36 @@ class LocalRuntime:
             pidfile.unlink()
 
     def _launch(self, name: str) -> None:
-        log = self.home / "log" / f"{name}.start.log"
-        if not log.exists():
-            self._write(log, "")
-        try:
-            self.run(
-                [
-                    self.bindir / "pg_ctl",
-                    "start",
-                    f"--pgdata={self.data(name)}",
-                    f"--log={log}",
-                    "--wait",
-                    f"--timeout={START_SECONDS}",
-                    "--silent",
-                ],
-                what=f"start of {name}",
+        """Start a stopped server and wait until it is ready.
+
+        Not by pg_ctl, whose shell command does not stand every path that a checkout may have.
+        """
+        log_file = self.home / "log" / f"{name}.start.log"
+        if not log_file.exists():
+            self._write(log_file, "")
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [self.bindir / "postgres", "-D", self.data(name)],
+                cwd=self.home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # An interrupt at the keyboard is for this command, not for the servers.
+                start_new_session=True,
+                **self._identity(),
             )
-        except UserError as error:
-            tail = "\n".join(self.tail(name, 15))
-            raise UserError(f"{error}\nThe end of its log:\n{tail}") from error
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            lines = self._lines_of_pidfile(name)
+            if lines[:1] == [str(process.pid)] and lines[7:8] in (["ready"], ["standby"]):
+                return
+            code = process.poll()
+            if code is not None or time.monotonic() > deadline:
+                tail = "\n".join(self.tail(name, 15))
+                how = f"exit code {code}" if code is not None else f"not ready after {START_SECONDS} s"
+                raise UserError(f"{name} did not start ({how}). The end of its log:\n{tail}")
+            time.sleep(0.02)
 
     def _take_over_superuser_password(self, name: str) -> None:
         """Give a server the superuser's password of the settings, when it has another one.

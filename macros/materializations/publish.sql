@@ -137,12 +137,7 @@
         " ~ ("inner join " ~ touched ~ " as touched on " ~ keys_equal(keys, 'copy', 'touched') if by_key) ~ "
         where not exists (select from " ~ mart ~ " as mart where " ~ keys_equal(keys, 'mart', 'copy') ~ ")
     ") %}
-    {% set counts = first_row("
-        select
-            count(*) filter (where _is_new) as inserted,
-            count(*) filter (where not _is_new and not is_removed) as updated,
-            count(*) filter (where is_removed) as deleted
-        from " ~ difference) %}
+    {% set counts = count_difference(difference) %}
     {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
         {% do write_difference(copy, names, keys, difference) %}
     {% endif %}

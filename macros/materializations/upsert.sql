@@ -48,12 +48,7 @@
         {% do run_query("analyze " ~ incoming) %}
         {% do run_query("create temporary table " ~ difference ~ " on commit drop as "
             ~ difference_sql(since, names, keys, incoming)) %}
-        {% set counts = first_row("
-            select
-                count(*) filter (where _is_new) as inserted,
-                count(*) filter (where not _is_new and not is_removed) as updated,
-                count(*) filter (where is_removed) as deleted
-            from " ~ difference) %}
+        {% set counts = count_difference(difference) %}
         {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
             {% do run_query("analyze " ~ difference) %}
             {% do apply_difference(target_relation, names, keys, difference, run_id) %}
@@ -149,6 +144,18 @@
         {% do run_query("analyze " ~ changes_of(model.name)) %}
     {% endif %}
     {% do write_difference(target_relation, names, keys, difference) %}
+{% endmacro %}
+
+{#
+    How many rows a table of differences inserts, updates and deletes.
+#}
+{% macro count_difference(difference) %}
+    {{ return(first_row("
+        select
+            count(*) filter (where _is_new) as inserted,
+            count(*) filter (where not _is_new and not is_removed) as updated,
+            count(*) filter (where is_removed) as deleted
+        from " ~ difference)) }}
 {% endmacro %}
 
 {#

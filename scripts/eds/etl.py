@@ -118,7 +118,8 @@ def build(
 
     def attempt() -> int:
         try:
-            return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+            # A process group of its own: an interrupt at the keyboard is for us, dbt would answer with a traceback.
+            return subprocess.run(command, env=environment, cwd=ROOT, check=False, process_group=0).returncode
         except KeyboardInterrupt:
             mark_cancelled(settings, who, "cancelled at the keyboard")
             raise

@@ -250,9 +250,11 @@ class LocalRuntime:
             shutil.rmtree(copy, ignore_errors=True)
             for part in parts:
                 shutil.copytree(part, copy / part.name, symlinks=True)
-            for folder in (copy, *copy.rglob("*/")):
-                # Whatever the umask of whoever installed it.
-                folder.chmod(0o755)
+            for path in [copy, *copy.rglob("*")]:
+                # Whatever the umask of whoever installed it: the account must read all and run what can be run.
+                if not path.is_symlink():
+                    mode = path.stat().st_mode
+                    path.chmod(mode | (0o755 if path.is_dir() or mode & stat.S_IXUSR else 0o644))
             marker.write_text(origin, encoding="utf-8")
         return copy / found.relative_to(parts[0].parent)
 
@@ -396,7 +398,7 @@ class LocalRuntime:
                 "recovery_target_timeline = latest",
             ]
         if not settings.pg_durable:
-            lines += ["fsync = off", "synchronous_commit = off", "full_page_writes = off"]
+            lines += ["fsync = off", "full_page_writes = off"]
         return "\n".join([*lines, *self.extra_conf]) + "\n"
 
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:

@@ -161,14 +161,18 @@ def wait_for_run(settings: Settings) -> bool:
 def up(settings: Settings) -> None:
     """`make up`: everything from nothing to dashboards that answer. Safe to repeat."""
     demo.Scale.parse(settings.scale)
-    with exclusive(settings):
-        runtime = LocalRuntime(settings)
-        ensure_postgres(runtime)
-        start_servers(runtime)
-        fill_demo(settings)
-        first_build(settings)
-        with step("scheduler"):
-            runtime.start_scheduler()
+    runtime = LocalRuntime(settings)
+    try:
+        with exclusive(settings):
+            ensure_postgres(runtime)
+            start_servers(runtime)
+            fill_demo(settings)
+            first_build(settings)
+            with step("scheduler"):
+                runtime.start_scheduler()
+    except KeyboardInterrupt:
+        err.print("interrupted; what was started runs on: `make up` goes on from here, `make down` stops it")
+        raise
     summary(runtime)
 
 

@@ -1,0 +1,150 @@
+"""The servers as the embedded runtime starts them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+
+import psutil
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from eds import provision
+from eds.binaries import find_pgbouncer
+from eds.db import connect
+from eds.errors import UserError
+from eds.local import LocalRuntime
+from eds.settings import ROOT
+
+NAMES = ("primary", "replica1", "replica2", "warehouse")
+
+
+def superuser(platform, name, query):
+    with connect(platform.servers[name].superuser_conninfo(), autocommit=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_a_second_start_changes_nothing(all_servers):
+    runtime = all_servers.runtime
+    before = {name: runtime.server_pid(name) for name in NAMES}
+    assert None not in before.values()
+    assert runtime.up_primary() is False
+    assert provision.provision_oltp(runtime.settings) == []
+    assert [runtime.up_replica(name) for name in ("replica1", "replica2")] == [False, False]
+    assert runtime.up_warehouse() is False
+    assert provision.provision_warehouse(runtime.settings) == []
+    assert {name: runtime.server_pid(name) for name in NAMES} == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_password_is_always_asked_for_and_data_is_checksummed(all_servers, name):
+    server = all_servers.servers[name]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(server.conninfo("postgres", "wrong"))
+    methods = superuser(all_servers, name, "select distinct auth_method from pg_hba_file_rules order by 1")
+    assert methods == [("reject",), ("scram-sha-256",)]
+    assert superuser(all_servers, name, "show unix_socket_directories") == [("",)]
+    assert superuser(all_servers, name, "show data_checksums") == [("on",)]
+    assert superuser(all_servers, name, "show listen_addresses") == [("127.0.0.1",)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops its privileges")
+@pytest.mark.parametrize("name", NAMES)
+def test_no_server_runs_as_root(all_servers, name):
+    process = psutil.Process(all_servers.runtime.server_pid(name))
+    assert process.uids().real != 0
+
+
+def test_replicas_stream_by_slots_that_are_capped_and_refuse_writes(all_servers):
+    assert superuser(all_servers, "primary", "select slot_name, active from pg_replication_slots order by 1") == [
+        ("replica1", True),
+        ("replica2", True),
+    ]
+    assert superuser(all_servers, "primary", "show max_slot_wal_keep_size") == [("2GB",)]
+    for name in ("replica1", "replica2"):
+        assert superuser(all_servers, name, "select pg_is_in_recovery(), current_setting('hot_standby_feedback')") == [
+            (True, "on")
+        ]
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            superuser(all_servers, name, "create table public.nothing ()")
+
+
+def test_the_archive_receives_segments(all_servers):
+    archive = all_servers.runtime.home / "wal_archive"
+    segment = superuser(all_servers, "primary", "select pg_walfile_name(pg_current_wal_lsn())")[0][0]
+    superuser(all_servers, "primary", "select pg_logical_emit_message(true, 'test', 'something to archive')")
+    superuser(all_servers, "primary", "select pg_switch_wal()")
+    for _ in range(100):
+        if (archive / f"{segment}.gz").exists():
+            break
+        time.sleep(0.1)
+    assert (archive / f"{segment}.gz").exists()
+    assert superuser(all_servers, "primary", "select failed_count from pg_stat_archiver") == [(0,)]
+
+
+def test_the_archive_script_accepts_the_same_again_and_refuses_other_content(tmp_path):
+    archive = tmp_path / "archive with blanks"
+    archive.mkdir()
+    segment = tmp_path / "000000010000000000000001"
+    script = str(ROOT / "infra/postgres/archive_wal.sh")
+
+    def run() -> int:
+        return subprocess.run([script, str(segment), str(archive)], capture_output=True, check=False).returncode
+
+    segment.write_bytes(b"one" * 1000)
+    assert run() == 0
+    kept = (archive / f"{segment.name}.gz").read_bytes()
+    assert run() == 0
+    segment.write_bytes(b"two" * 1000)
+    assert run() != 0
+    assert (archive / f"{segment.name}.gz").read_bytes() == kept
+    assert [path.name for path in archive.iterdir()] == [f"{segment.name}.gz"]
+    segment.unlink()
+    assert run() != 0
+
+
+def test_pgbouncer_serves_the_primary_and_a_replica(all_servers):
+    if not find_pgbouncer():
+        pytest.fail("there is no pgbouncer on this machine: install it (Debian: apt-get install pgbouncer)")
+    settings = all_servers.settings
+    found = {}
+    for database in ("loans_db", "loans_db_ro"):
+        pooled = make_conninfo(all_servers.app_conninfo, port=settings.pgbouncer_port, dbname=database)
+        with psycopg.connect(pooled, prepare_threshold=None) as connection:
+            found[database] = connection.execute("select pg_is_in_recovery()").fetchone()
+    assert found == {"loans_db": (False,), "loans_db_ro": (True,)}
+
+
+def test_taken_ports_are_named_with_the_setting_that_moves_them_before_anything_starts(runtime, tmp_path):
+    with socket.socket() as one, socket.socket() as two:
+        ports = []
+        for each in (one, two):
+            each.bind(("127.0.0.1", 0))
+            each.listen()
+            ports.append(each.getsockname()[1])
+        other = runtime.settings.model_copy(
+            update={"state_dir": tmp_path / "state", "primary_port": ports[0], "warehouse_port": ports[1]}
+        )
+        with pytest.raises(UserError) as caught:
+            LocalRuntime(other).check_ports()
+    message = str(caught.value)
+    assert f"PRIMARY_PORT={ports[0]}" in message
+    assert f"WAREHOUSE_PORT={ports[1]}" in message
+
+
+def test_a_killed_server_comes_back_with_its_data(all_servers):
+    runtime = all_servers.runtime
+    with connect(all_servers.warehouse_conninfo, autocommit=True) as connection:
+        connection.execute("create table public.kept as select 7 as seven")
+    pid = runtime.server_pid("warehouse")
+    psutil.Process(pid).kill()
+    for _ in range(100):
+        if runtime.server_pid("warehouse") is None:
+            break
+        time.sleep(0.05)
+    assert runtime.up_warehouse() is True
+    assert all_servers.warehouse("select seven from public.kept") == [(7,)]
+    all_servers.warehouse("drop table public.kept")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 
 from eds import binaries, book_import, demo, etl, platform, simulate
@@ -302,7 +303,14 @@ def main() -> None:
     forget_libpq_environment()
     try:
         app()
+        return
     except UserError as error:
-        err.print("[bold red]Error:[/] ", end="")
-        err.print(str(error), markup=False)
-        sys.exit(error.exit_code)
+        message, code = str(error), error.exit_code
+    except OSError as error:
+        # A full disk, a file of another account: the system's own words and the place say it.
+        message, code = str(error), 1
+    except psycopg.Error as error:
+        message, code = f"the database says: {str(error).strip()}\n`make ps` shows what runs, `make logs` why.", 1
+    err.print("[bold red]Error:[/] ", end="")
+    err.print(message, markup=False)
+    sys.exit(code)

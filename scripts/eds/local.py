@@ -199,9 +199,10 @@ class LocalRuntime:
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._claim(home, state)
-            for name in ("bin", "log", "secrets", "wal_archive"):
-                (home / name).mkdir(exist_ok=True)
-                self._give(home / name, 0o750)
+            archives = [_archive(name) for name in ("primary", *REPLICAS)]
+            for folder in ("bin", "log", "secrets", *archives):
+                (home / folder).mkdir(exist_ok=True)
+                self._give(home / folder, 0o750)
             self._give(home, 0o750)
             # Relative when it lies in the state directory, so that a checkout can be moved.
             pointer = str(home.relative_to(state) if home.is_relative_to(state) else home) + "\n"
@@ -372,10 +373,11 @@ class LocalRuntime:
             lines.append(f"work_mem = {memory_kb // 4}kB")
         else:
             # PostgreSQL runs these through a shell, and replaces %p and %f (and %% by %) itself.
-            script, archive = (
-                shlex.quote(str(self.home / part)).replace("%", "%%") for part in ("bin/archive_wal.sh", "wal_archive")
+            script, own, archive = (
+                shlex.quote(str(self.home / part)).replace("%", "%%")
+                for part in ("bin/archive_wal.sh", _archive(name), _archive("primary"))
             )
-            archive_command = f'{script} "%p" {archive}'
+            archive_command = f'{script} "%p" {own}'
             restore_command = f'gzip -dc {archive}/%f.gz >"%p"'
             lines += [
                 f"archive_command = {_conf(archive_command)}",
@@ -703,9 +705,14 @@ class LocalRuntime:
             return False, "it is no replica any more (it was promoted)"
         try:
             started = self.start_server(name)
-            return started, self._why_not_following(name)
         except UserError as error:
-            return False, str(error)
+            return False, self._last_complaint(name) or str(error)
+        return started, self._why_not_following(name)
+
+    def _last_complaint(self, name: str) -> str:
+        """The newest complaint in a server's log, without its time, or nothing."""
+        lines = [line for line in self.tail(name, 50) if "FATAL: " in line]
+        return lines[-1].partition("FATAL: ")[2].strip() if lines else ""
 
     def _streams(self, name: str) -> bool:
         with connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
@@ -716,31 +723,36 @@ class LocalRuntime:
 
     def _why_not_following(self, name: str) -> str | None:
         """Wait until a running replica streams from the primary. Returns why it never will, or None."""
-        identity = "select system_identifier from pg_control_system()"
-        with connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
-            cluster = connection.execute(identity).fetchone()
         began = time.monotonic()
         moved, best = began, ""
         while not self._streams(name):
-            with connect(self.servers[name].superuser_conninfo("postgres")) as connection:
-                if connection.execute(identity).fetchone() != cluster:
-                    return "it is a replica of another cluster"
-                row = connection.execute(
-                    "select pg_is_in_recovery(), lpad(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::text, 20)"
-                ).fetchone()
-            if not row or not row[0]:
-                return "it is no replica any more (it was promoted)"
             now = time.monotonic()
-            if row[1] and row[1] > best:
-                moved, best = now, row[1]
-            elif now - moved > STANDSTILL_SECONDS:
-                complaints = [line for line in self.tail(name, 50) if "FATAL:" in line or "ERROR:" in line]
-                return complaints[-1] if complaints else f"it has not moved for {STANDSTILL_SECONDS:.0f} s"
-            elif now - began > CATCH_UP_SECONDS:
+            complaint = ""
+            try:
+                position = self._replayed(name)
+                if position is None:
+                    return "it is no replica any more (it was promoted)"
+                if position > best:
+                    moved, best = now, position
+            except psycopg.OperationalError as error:
+                # Its password may be that of an earlier time until it has replayed more.
+                complaint = str(error).strip()
+            if now - moved > STANDSTILL_SECONDS or self.server_pid(name) is None:
+                return complaint or self._last_complaint(name) or "it does not come nearer to the primary"
+            if now - began > CATCH_UP_SECONDS:
                 err.print(f"{name} is still catching up with the primary; `make ps` shows when it streams")
                 return None
             time.sleep(0.1)
         return None
+
+    def _replayed(self, name: str) -> str | None:
+        """How far a replica has replayed, as text that sorts; None when the server is no replica."""
+        with psycopg.connect(self.servers[name].superuser_conninfo("postgres")) as connection:
+            row = connection.execute(
+                "select lpad(coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::text, 20) "
+                "where pg_is_in_recovery()"
+            ).fetchone()
+        return row[0] if row else None
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -752,12 +764,13 @@ class LocalRuntime:
         ours = {self._running_port(name) for name in self._places()}
         found = []
         for name, (host, port) in self._places().items():
-            if port not in ours and (why := processes.why_not_listen(host, port)):
+            # Of a port that is ours, only the host is in question.
+            if why := processes.why_not_listen(host, 0 if port in ours else port):
                 found.append(f"  {name.upper()}_PORT={port} ({name}): {why}")
         if found:
             raise UserError(
                 "These addresses cannot be used:\n" + "\n".join(found) + "\n"
-                "Stop what is there, or set other ports in .env or the environment, and try again. Nothing was started."
+                "Stop what is there, or set others in .env or the environment, and try again. Nothing was started."
             )
 
     def stop_moved(self) -> list[str]:
@@ -794,7 +807,7 @@ class LocalRuntime:
         self._write_shared_files()
         if self.server_pid("primary") is None:
             # Of archive commands that were killed.
-            for leftover in (self.home / "wal_archive").glob(".incoming.*"):
+            for leftover in (self.home / _archive("primary")).glob(".incoming.*"):
                 leftover.unlink()
         self._bootstrap("primary", self._initdb("primary"))
         return self.start_server("primary")
@@ -989,6 +1002,15 @@ class LocalRuntime:
         except psycopg.Error:
             return None
         return dict(rows)
+
+
+def _archive(name: str) -> str:
+    """The folder that a server archives its WAL into.
+
+    A replica archives only when it was promoted. In the primary's archive, its new timeline would keep every replica
+    that is cloned later from starting.
+    """
+    return "wal_archive" if name == "primary" else f"wal_archive_{name}"
 
 
 def _has(path: Path, text: str) -> bool:

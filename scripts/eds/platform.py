@@ -25,13 +25,22 @@ RUN_SILENT_SECONDS = 4.0
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
     """Only one `make up`, `down`, … of a checkout at a time."""
+    lock = FileLock(state_directory(settings) / "command.lock")
     try:
-        with FileLock(state_directory(settings) / "command.lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
             "Another make up, down, clean or nuke of this checkout is at work. Wait until it is done."
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{lock.lock_file} cannot be opened: {error.strerror}. The platform was started by another account (root, "
+            "for example): go on as that account, or let it `make nuke` and begin anew."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def ensure_postgres(runtime: LocalRuntime) -> None:

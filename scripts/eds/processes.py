@@ -121,7 +121,10 @@ def describe(process: psutil.Process) -> str:
 
 
 def why_not_listen(host: str, port: int) -> str | None:
-    """Why no server can listen at this address now, as the end of a sentence; None when one can."""
+    """Why no server can listen at this address now, as the end of a sentence; None when one can.
+
+    port: 0 asks for the host alone.
+    """
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -139,7 +142,7 @@ def why_not_listen(host: str, port: int) -> str | None:
                     return f"{host} is no address of this machine"
                 return f"this account may not listen there ({error.strerror})"
     lowest = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-    if lowest.exists() and port < int(lowest.read_text(encoding="ascii")):
+    if port and lowest.exists() and port < int(lowest.read_text(encoding="ascii")):
         return "only root may listen there, and servers do not run as root"
     return None
 

@@ -6,7 +6,9 @@ import datetime
 import difflib
 import functools
 import hashlib
+import io
 import json
+import logging
 import os
 import re
 import secrets
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -242,9 +244,10 @@ def load() -> Settings:
     path = env_file()
     if not path.exists():
         raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
-    _read(path)
-    lines = _slips(path)
+    lines = _slips(_read(path))
     settings = None
+    # It warns of the same lines, in its own words.
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)
     try:
         settings = Settings(_env_file=path)  # type: ignore[call-arg]
     except ValidationError as error:
@@ -257,13 +260,16 @@ def load() -> Settings:
     return settings
 
 
-def _slips(path: Path) -> list[str]:
-    """A line for each name in the file that is nearly a setting's: it would have no effect."""
+def _slips(text: str) -> list[str]:
+    """A sentence for each line of `.env` that would have no effect: no setting at all, or nearly the name of one."""
     known = {name.upper() for name in Settings.model_fields}
     known |= set(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", _read(ENV_EXAMPLE)))
     lines = []
-    for name in dotenv_values(path, interpolate=False):
-        if name.upper() not in known and (close := difflib.get_close_matches(name.upper(), known, 1, SLIP_LIKENESS)):
+    for binding in parse_stream(io.StringIO(text)):
+        name = (binding.key or "").upper()
+        if binding.error:
+            lines.append(f"line {binding.original.line}: expected NAME=value, or # before a comment")
+        elif name and name not in known and (close := difflib.get_close_matches(name, known, 1, SLIP_LIKENESS)):
             lines.append(f"{name}: there is no such setting; did you mean {close[0]}?")
     return lines
 

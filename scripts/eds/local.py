@@ -866,10 +866,9 @@ class LocalRuntime:
 
     def _process(self, name: str) -> psutil.Process | None:
         def is_ours(process: psutil.Process) -> bool:
-            command = process.cmdline()
             if name == "pgbouncer":
-                return str(self.home / "pgbouncer" / "pgbouncer.ini") in command
-            return command[-2:] == ["eds", name] and processes.works_in(process, ROOT)
+                return process.name() == name and processes.works_in(process, self.home)
+            return process.cmdline()[-2:] == ["eds", name] and processes.works_in(process, ROOT)
 
         return processes.find(processes.first_number(self._pidfile(name)), is_ours)
 

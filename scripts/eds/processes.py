@@ -9,12 +9,15 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from eds.errors import UserError
 
 SHOWN_COMMAND = 80
+DYING_PORT_SECONDS = 1.0
 POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup", "pg_ctl")
 
 
@@ -134,10 +137,10 @@ def why_not_listen(host: str, port: int) -> str | None:
             # A port whose last connections are still winding down is free for a server.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(address)
+                _bind(probe, address)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    return f"taken by {_listener(port)}"
+                    return f"taken by {_listener(port) or 'another process'}"
                 if error.errno == errno.EADDRNOTAVAIL:
                     return f"{host} is no address of this machine"
                 return f"this account may not listen there ({error.strerror})"
@@ -147,18 +150,34 @@ def why_not_listen(host: str, port: int) -> str | None:
     return None
 
 
-def _listener(port: int) -> str:
-    """The process that listens on a port, as far as this machine tells."""
+def _bind(probe: socket.socket, address: Any) -> None:
+    """Bind a socket; a port that is taken is tried again for a moment.
+
+    A server that was killed just now still listens for some milliseconds after its process is gone. Who has the port
+    does not tell the two apart: the answer changes while it is looked up.
+    """
+    for attempt in Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno == errno.EADDRINUSE),
+        stop=stop_after_delay(DYING_PORT_SECONDS),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    ):
+        with attempt:
+            probe.bind(address)
+
+
+def _listener(port: int) -> str | None:
+    """The process that has a port, as far as this machine tells; None when none is found."""
     try:
-        for connection in psutil.net_connections("tcp"):
-            address = connection.laddr
-            if connection.status == psutil.CONN_LISTEN and address and address.port == port and connection.pid:
-                return describe(psutil.Process(connection.pid))
+        holders = [at for at in psutil.net_connections("tcp") if at.laddr and at.laddr.port == port and at.pid]
+        for holder in sorted(holders, key=lambda at: at.status != psutil.CONN_LISTEN):
+            connection = "" if holder.status == psutil.CONN_LISTEN else "a connection of "
+            return connection + describe(psutil.Process(holder.pid))
     except (psutil.Error, OSError):
         pass
     if owner := _owner_of_listener(port):
         return f"a process of user {owner}"
-    return "another process"
+    return None
 
 
 def _owner_of_listener(port: int) -> str | None:

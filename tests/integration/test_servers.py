@@ -118,7 +118,7 @@ def test_pgbouncer_serves_the_primary_and_a_replica(all_servers):
     assert found == {"loans_db": (False,), "loans_db_ro": (True,)}
 
 
-def test_taken_ports_are_named_with_the_setting_that_moves_them_before_anything_starts(runtime, tmp_path):
+def test_taken_ports_are_named_with_the_setting_that_moves_them_before_anything_starts(runtime):
     with socket.socket() as one, socket.socket() as two:
         ports = []
         for each in (one, two):
@@ -126,7 +126,7 @@ def test_taken_ports_are_named_with_the_setting_that_moves_them_before_anything_
             each.listen()
             ports.append(each.getsockname()[1])
         other = runtime.settings.model_copy(
-            update={"state_dir": tmp_path / "state", "primary_port": ports[0], "warehouse_port": ports[1]}
+            update={"state_dir": runtime.settings.state / "other", "primary_port": ports[0], "warehouse_port": ports[1]}
         )
         with pytest.raises(UserError) as caught:
             LocalRuntime(other).check_ports()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -79,8 +80,8 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
 
 
 def started_by(what: str) -> str:
-    """Who starts a run, for the record: unique per process on a machine."""
-    return f"{what} {os.getpid()}@{socket.gethostname()}"
+    """Who starts a run, for the record: unique per call, so that nobody takes another run for this one."""
+    return f"{what} {os.getpid()}@{socket.gethostname()} {secrets.token_hex(4)}"
 
 
 def writer_conninfo(settings: Settings) -> str:

@@ -11,6 +11,8 @@ import time
 from typing import Any
 
 from eds.db import connect
+from eds.etl import SCHEDULED_BUILD
+from eds.scheduler import Scheduler
 from eds.settings import ROOT
 
 from .book import add_customer, add_loan, pay
@@ -105,3 +107,17 @@ def test_it_survives_a_warehouse_that_is_away_and_runs_when_it_is_back(platform)
     process.send_signal(signal.SIGTERM)
     events(process)
     assert process.returncode == 0
+
+
+def test_a_run_that_was_refused_is_not_reported_as_the_one_before_it(platform, capsys):
+    scheduler = Scheduler(platform.settings)
+    assert scheduler.run_once(full=False) is True
+    with connect(platform.warehouse_conninfo) as lock:
+        lock.execute("lock table warehouse.fact_loans in access exclusive mode")
+        other = platform.start_dbt(*SCHEDULED_BUILD)
+        wait_for_row(platform, "select 1 from audit.etl_runs where status = 'running'")
+        capsys.readouterr()
+        assert scheduler.run_once(full=False) is False
+    other.join()
+    seen = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"event": "run"' in line]
+    assert [event["status"] for event in seen] == ["not started"]

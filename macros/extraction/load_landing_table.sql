@@ -11,7 +11,7 @@
 {% macro load_landing_table(table, run_id, watermark, allow_mass_delete) %}
     {% set key = table.key %}
     {% set names = table.column_names %}
-    {% if not first_row("select to_regclass(" ~ sql_literal(table.landing) ~ ") is not null as present")['present'] %}
+    {% if not relation_exists(table.landing) %}
         {{ return(first_load(table, run_id)) }}
     {% endif %}
 
@@ -156,7 +156,7 @@
     so that the whole table must be read once to fill it.
 #}
 {% macro alter_landing_table(table) %}
-    {% if not first_row("select to_regclass(" ~ sql_literal(table.landing) ~ ") is not null as present")['present'] %}
+    {% if not relation_exists(table.landing) %}
         {{ return(false) }}
     {% endif %}
     {% set changes = run_query("

@@ -5,7 +5,7 @@
 {% macro sync_foreign_tables(tables, yaml_hash) %}
     {% set known = first_row("select definition_hash from audit.model_states where model_name = 'operational_fdw'") %}
     {% if known is not none and known['definition_hash'] == yaml_hash
-            and first_row("select to_regclass('operational_fdw.source_columns') is not null as present")['present'] %}
+            and relation_exists('operational_fdw.source_columns') %}
         {{ return('') }}
     {% endif %}
     {% set statements = [
@@ -33,7 +33,7 @@
     The foreign view of the source's state is needed before anything else, also by the choice of the source.
 #}
 {% macro ensure_source_state_table() %}
-    {% if not first_row("select to_regclass('operational_fdw.source_state') is not null as present")['present'] %}
+    {% if not relation_exists('operational_fdw.source_state') %}
         {% do run_query("create foreign table operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
                 timeline integer, position_lsn text, is_standby boolean, server_port integer

@@ -33,7 +33,7 @@
         {% set total.deleted = total.deleted + counts.deleted %}
     {% endfor %}
 
-    {% if not first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present")['present'] %}
+    {% if not relation_exists(this.render()) %}
         {% set columns = adapter.render_raw_columns_constraints(raw_columns=model.columns) %}
         {% do run_query("create table " ~ this ~ " (" ~ columns | join(', ') ~ ")") %}
         {% do persist_docs(target_relation, model) %}
@@ -102,7 +102,7 @@
     {% set difference = mart_name ~ '__unpublished' %}
     {% set by_key = node.config.get('log_changes') and state is not none %}
 
-    {% if not first_row("select to_regclass(" ~ sql_literal(copy) ~ ") is not null as present")['present'] %}
+    {% if not relation_exists(copy) %}
         {% do run_query("create table " ~ copy ~ " (like " ~ mart ~ " including all)") %}
         {% do run_query("insert into " ~ copy ~ " select * from " ~ mart) %}
         {% do run_query("analyze " ~ copy) %}

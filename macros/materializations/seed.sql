@@ -15,9 +15,7 @@
     {% endif %}
     {% set run_id = assert_run_is_ours() %}
     {% set loaded = dbt.materialization_seed_default() %}
-    {# Counted as made anew, so that the models that read it are computed in full. #}
-    {% do run_query(save_model_state(model.name, run_id, landing_run_id(), hash) ~ ';
-        update ' ~ audit_schema() ~ '.model_states set created_run_id = ' ~ run_id
-        ~ ' where model_name = ' ~ sql_literal(model.name) ~ '; commit') %}
+    {# Made anew: the models that read it are computed in full. #}
+    {% do run_query(save_model_state(model.name, run_id, landing_run_id(), hash, made_anew=true) ~ '; commit') %}
     {{ return({'relations': [this.incorporate(type='table')]}) }}
 {% endmaterialization %}

@@ -8,7 +8,7 @@
 {% macro postgres__snapshot_staging_table(strategy, source_sql, target_relation) %}
     {% set changed = target_relation.identifier ~ '__changed' %}
     {% set compared = target_relation.identifier ~ '__compared' %}
-    {% if first_row("select to_regclass('pg_temp." ~ changed ~ "') is null as missing")['missing'] %}
+    {% if not relation_exists('pg_temp.' ~ changed) %}
         {% do run_query("create temporary table " ~ changed ~ " on commit drop as " ~ source_sql) %}
         {% do run_query("analyze " ~ changed) %}
         {% do run_query("create temporary table " ~ compared ~ " on commit drop as

@@ -10,7 +10,7 @@
     {% set run_id = assert_run_is_ours() %}
     {% set hash = local_md5(definition_hash() ~ sql) %}
     {% set state = model_state(model.name) %}
-    {% set exists = first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present")['present'] %}
+    {% set exists = relation_exists(this.render()) %}
 
     {% if not exists or state is none or state['definition_hash'] != hash %}
         {# A reader with a long query must not make the others queue behind this: give up after two seconds. #}

@@ -29,7 +29,7 @@
     {% set run_id = assert_run_is_ours() %}
     {% set since = increment() %}
     {% set state = model_state(model.name) %}
-    {% set exists = first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present")['present'] %}
+    {% set exists = relation_exists(this.render()) %}
     {% set hash = definition_hash() %}
     {% set redefined = not exists or state is none or state['definition_hash'] != hash %}
 
@@ -62,10 +62,7 @@
 
     {% call statement('main') %}
         {{ record_rows(run_id, counts['inserted'], counts['updated'], counts['deleted']) }};
-        {{ save_model_state(model.name, run_id, landing_run_id(), hash) }};
-        {% if not exists %}
-        update {{ audit_schema() }}.model_states set created_run_id = {{ run_id }} where model_name = '{{ model.name }}';
-        {% endif %}
+        {{ save_model_state(model.name, run_id, landing_run_id(), hash, made_anew=not exists) }};
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}

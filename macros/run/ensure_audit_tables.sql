@@ -9,7 +9,7 @@
 #}
 {% macro ensure_audit_tables() %}
     {% set audit = audit_schema() | trim %}
-    {% if first_row("select to_regclass('" ~ audit ~ ".extraction_state') is not null as present")['present'] %}
+    {% if relation_exists(audit ~ '.extraction_state') %}
         {{ return('') }}
     {% endif %}
     {% do run_query("

@@ -20,8 +20,10 @@
 {#
     The statement that records that a model has taken in everything up to this run. In the model's own transaction:
     a model that fails, or is killed, leaves its state where it was, and catches up next time.
+
+    made_anew: the relation was made anew in this run, so that what reads it is computed in full.
 #}
-{% macro save_model_state(model_name, run_id, landing_run, definition_hash) %}
+{% macro save_model_state(model_name, run_id, landing_run, definition_hash, made_anew=false) %}
     insert into {{ audit_schema() }}.model_states (model_name, run_id, landing_run_id, created_run_id, definition_hash)
     values (
         {{ sql_literal(model_name) }}, {{ run_id }}, {{ landing_run }}, {{ run_id }}, {{ sql_literal(definition_hash) }}
@@ -31,6 +33,9 @@
         run_id = excluded.run_id,
         landing_run_id = excluded.landing_run_id,
         definition_hash = excluded.definition_hash,
+        {% if made_anew %}
+        created_run_id = excluded.created_run_id,
+        {% endif %}
         updated_at = clock_timestamp()
 {% endmacro %}
 
@@ -62,7 +67,7 @@
     {% if state is none or state['definition_hash'] != definition_hash() %}
         {{ return(none) }}
     {% endif %}
-    {% if first_row("select to_regclass(" ~ sql_literal(this.render()) ~ ") is null as missing")['missing'] %}
+    {% if not relation_exists(this.render()) %}
         {{ return(none) }}
     {% endif %}
     {% set parents = [] %}

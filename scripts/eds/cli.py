@@ -16,7 +16,7 @@ import typer
 
 from eds import binaries, book_import, demo, etl, platform, simulate
 from eds.console import err, out
-from eds.db import connect, forget_libpq_environment, servers
+from eds.db import connect, forget_libpq_environment, pooled_conninfo, servers
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.scheduler import Scheduler
@@ -226,20 +226,12 @@ def simulate_command(
     """Play live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
     settings = load()
     seconds = simulate.parse_duration(duration)
-    primary = servers(settings)["primary"]
     pooled = _runtime().process_pid("pgbouncer") is not None
-    conninfo = primary.conninfo("app_user", settings.app_user_password.get_secret_value())
-    if pooled:
-        conninfo = _at_pgbouncer(settings, conninfo)
+    direct = servers(settings)["primary"].conninfo("app_user", settings.app_user_password.get_secret_value())
+    conninfo = pooled_conninfo(settings) if pooled else direct
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
     counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
     out.print(counts.table())
-
-
-def _at_pgbouncer(settings: Settings, conninfo: str) -> str:
-    from psycopg.conninfo import make_conninfo
-
-    return make_conninfo(conninfo, host=settings.pgbouncer_host, port=settings.pgbouncer_port, dbname="loans_db")
 
 
 @app.command(name="import")

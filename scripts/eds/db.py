@@ -45,6 +45,17 @@ class Server:
         return self.conninfo("postgres", self.superuser_password, database)
 
 
+def pooled_conninfo(settings: Settings) -> str:
+    """A connection string of the application's role through PgBouncer, to the primary."""
+    primary = servers(settings)["primary"]
+    return make_conninfo(
+        primary.conninfo("app_user", settings.app_user_password.get_secret_value()),
+        host=settings.pgbouncer_host,
+        port=settings.pgbouncer_port,
+        dbname="loans_db",
+    )
+
+
 def servers(settings: Settings) -> dict[str, Server]:
     """The four PostgreSQL servers by name: primary, replica1, replica2, warehouse."""
     result = {}

@@ -8,7 +8,8 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,14 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 from rich.table import Table
-from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
+from tenacity import (
+    Retrying,
+    retry_if_result,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from eds.db import connect, servers
 from eds.errors import UserError
@@ -127,10 +135,29 @@ def build(
             mark_cancelled(settings, who, "cancelled at the keyboard")
             raise
 
+    return with_retries(settings, who, attempt)
+
+
+def with_retries(
+    settings: Settings,
+    who: str,
+    attempt: Callable[[], int],
+    *,
+    stopping: threading.Event | None = None,
+    on_retry: Callable[[int], None] = lambda number: None,
+) -> int:
+    """Call `attempt`, a run signed `who`, again while it fails in a way that another try may mend, up to ETL_ATTEMPTS.
+
+    stopping: ends the pauses and the tries when it is set. on_retry: called with the number of the attempt that failed.
+    Returns the last exit code.
+    """
+    stopping = stopping or threading.Event()
     retrying = Retrying(
-        stop=stop_after_attempt(settings.etl_attempts),
+        stop=stop_after_attempt(settings.etl_attempts) | stop_when_event_set(stopping),
         wait=wait_exponential(multiplier=1, max=10),
-        retry=retry_if_result(lambda code: code != 0 and failed_transiently(settings, who)),
+        sleep=sleep_using_event(stopping),
+        retry=retry_if_result(lambda code: code != 0 and not stopping.is_set() and failed_transiently(settings, who)),
+        before_sleep=lambda state: on_retry(state.attempt_number),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else 1,
     )
     return retrying(attempt)
@@ -172,11 +199,16 @@ def mark_cancelled(settings: Settings, who: str, reason: str) -> None:
         return
 
 
+def has_run(connection: psycopg.Connection) -> bool:
+    """Whether the warehouse has a record of runs yet."""
+    row = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
+    return bool(row and row[0])
+
+
 def history(settings: Settings, limit: int = 15) -> list[Run]:
     """The newest runs, newest first. Empty when the warehouse has never run."""
     with connect(writer_conninfo(settings)) as connection:
-        present = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
-        if not present or not present[0]:
+        if not has_run(connection):
             return []
         columns = sql.SQL(", ").join(map(sql.Identifier, Run.__dataclass_fields__))
         with connection.cursor(row_factory=class_row(Run)) as cursor:
@@ -220,8 +252,7 @@ def history_table(runs: Sequence[Run]) -> Table:
 def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
     """When the last successful run finished, and how many minutes ago that was."""
     with connect(writer_conninfo(settings)) as connection:
-        present = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
-        if not present or not present[0]:
+        if not has_run(connection):
             return None, None
         row = connection.execute(
             "select max(run_finished_at), extract(epoch from clock_timestamp() - max(run_finished_at)) / 60 "

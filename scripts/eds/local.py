@@ -33,7 +33,7 @@ from psycopg.conninfo import make_conninfo
 
 from eds import binaries, processes
 from eds.console import err
-from eds.db import Server, WrongPasswordError, connect, servers, wait_until_accepting
+from eds.db import Server, WrongPasswordError, connect, pooled_conninfo, servers, wait_until_accepting
 from eds.errors import UserError
 from eds.settings import ROOT, Settings, size_in_kb
 
@@ -850,13 +850,7 @@ class LocalRuntime:
         for path, text in files.items():
             self._write(path, text, 0o600)
         self.run([binary, "-d", "-q", folder / "pgbouncer.ini"], what="start of pgbouncer")
-        pooled = make_conninfo(
-            self.servers["primary"].conninfo("app_user", settings.app_user_password.get_secret_value()),
-            host=settings.pgbouncer_host,
-            port=settings.pgbouncer_port,
-            dbname="loans_db",
-        )
-        wait_until_accepting(pooled, START_SECONDS)
+        wait_until_accepting(pooled_conninfo(settings), START_SECONDS)
         return True
 
     # --- processes that are not PostgreSQL ----------------------------------------------------------------------------

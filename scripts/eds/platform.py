@@ -153,8 +153,7 @@ def wait_for_run(settings: Settings) -> bool:
     )
     waited = False
     with connect(etl.writer_conninfo(settings), autocommit=True) as connection:
-        present = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
-        if not present or not present[0]:
+        if not etl.has_run(connection):
             return False
         seen = time.monotonic()
         while (row := connection.execute(query).fetchone()) and time.monotonic() - seen < RUN_SILENT_SECONDS:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
@@ -108,14 +108,11 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
 
 
 class Scheduler:
-    """The loop. settings: the platform's. at_start: also run once at once. after_run: called after each run."""
+    """The loop. settings: the platform's. at_start: also run once at once."""
 
-    def __init__(
-        self, settings: Settings, *, at_start: bool = False, after_run: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, at_start: bool = False) -> None:
         self.settings = settings
         self.at_start = at_start
-        self.after_run = after_run
         self.stopping = threading.Event()
         self.state = settings.state
         self.state.mkdir(parents=True, exist_ok=True)
@@ -149,12 +146,13 @@ class Scheduler:
         """One run, tried again when the source changed under it. Returns whether it succeeded."""
         who = etl.started_by("scheduler")
         environment = etl.dbt_environment(self.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
-        for attempt in range(1, self.settings.etl_attempts + 1):
-            code = self._run_child(full, environment, who)
-            if code == 0 or self.stopping.is_set() or not etl.failed_transiently(self.settings, who):
-                break
-            log("retry", attempt=attempt)
-            self.stopping.wait(2.0 * attempt)
+        code = etl.with_retries(
+            self.settings,
+            who,
+            lambda: self._run_child(full, environment, who),
+            stopping=self.stopping,
+            on_retry=lambda number: log("retry", attempt=number),
+        )
         self._report(code, who)
         return code == 0
 
@@ -219,7 +217,5 @@ class Scheduler:
         log("tick", due=tick.at.isoformat(), full=tick.full)
         try:
             self.run_once(full=tick.full, trigger=trigger)
-            if self.after_run:
-                self.after_run()
         except Exception as error:  # a run must never end the scheduler
             log("error", kind=type(error).__name__, message=str(error))

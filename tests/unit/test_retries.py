@@ -1,0 +1,49 @@
+"""When a run is tried again."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from tenacity import wait_none
+
+from eds import etl
+
+SETTINGS = SimpleNamespace(etl_attempts=3)
+
+
+@pytest.fixture
+def transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etl, "failed_transiently", lambda settings, who: True)
+    monkeypatch.setattr(etl, "wait_exponential", lambda **limits: wait_none())
+
+
+def codes(*values: int):
+    left = list(values)
+    return lambda: left.pop(0)
+
+
+def test_a_transient_failure_is_tried_again_until_it_succeeds(transient: None) -> None:
+    failed = []
+    assert etl.with_retries(SETTINGS, "me", codes(1, 1, 0), on_retry=failed.append) == 0
+    assert failed == [1, 2]
+
+
+def test_the_tries_are_bounded_and_the_last_code_is_returned(transient: None) -> None:
+    assert etl.with_retries(SETTINGS, "me", codes(1, 2, 3, 0)) == 3
+
+
+def test_another_failure_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etl, "failed_transiently", lambda settings, who: False)
+    assert etl.with_retries(SETTINGS, "me", codes(2, 0)) == 2
+
+
+def test_nothing_is_tried_again_once_somebody_says_stop(transient: None) -> None:
+    stopping = threading.Event()
+
+    def attempt() -> int:
+        stopping.set()
+        return 1
+
+    assert etl.with_retries(SETTINGS, "me", attempt, stopping=stopping) == 1

@@ -52,8 +52,8 @@
 
 {#
     The source's state next to what the warehouse knows, and what follows from it:
-    first (never extracted), same (the cluster we know), other (another cluster, timeline or an earlier state of a
-    primary: everything must be compared), behind (a server that lags).
+    first (never extracted), same (the cluster we know), other (another cluster, timeline or one that was put back to an
+    earlier state: everything must be compared), behind (a server that lags).
 #}
 {% macro source_verdict() %}
     {{ return(first_row("
@@ -72,15 +72,22 @@
                 when source.system_identifier <> known.system_identifier then 'other'
                 when source.timeline > known.timeline then 'other'
                 when source.timeline < known.timeline then 'behind'
-                when source.snapshot_xmin >= known.watermark and source.snapshot_xmax >= known.snapshot_xmax then 'same'
-                when source.is_standby then 'behind'
-                else 'other'
+                when source.snapshot_xmin < known.watermark or source.snapshot_xmax < known.snapshot_xmax
+                    then case when source.is_standby then 'behind' else 'other' end
+                -- Uncorrelated scalar sub-queries: postgres_fdw sends them along as parameters, and one row is looked up.
+                when exists (select from audit.extraction_trail) and (
+                    select count(*) from operational_fdw.trail
+                    where log_id = (select log_id from audit.extraction_trail)
+                        and xact_id = (select xact_id from audit.extraction_trail)
+                        and change_time = (select change_time from audit.extraction_trail)
+                ) = 0 then 'other'
+                else 'same'
             end as verdict,
             case
                 when source.system_identifier <> known.system_identifier
                     then 'another cluster (system identifier ' || source.system_identifier || ')'
                 when source.timeline > known.timeline then 'timeline ' || source.timeline || ' after ' || known.timeline
-                else 'the source is in an earlier state than the one seen'
+                else 'the source was put back to an earlier state than the one seen'
             end as reason
         from operational_fdw.source_state as source
         left join audit.extraction_state as known on true

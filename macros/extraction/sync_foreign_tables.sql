@@ -30,14 +30,22 @@
 {% endmacro %}
 
 {#
-    The foreign view of the source's state is needed before anything else, also by the choice of the source.
+    The foreign views of the source's state are needed before anything else, also by the choice of the source.
 #}
-{% macro ensure_source_state_table() %}
-    {% if not relation_exists('operational_fdw.source_state') %}
-        {% do run_query("create foreign table operational_fdw.source_state (
+{% macro ensure_source_state_tables() %}
+    {% if not relation_exists('operational_fdw.trail_end') %}
+        {% do run_query("
+            create foreign table if not exists operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
                 timeline integer, position_lsn text, is_standby boolean, server_port integer
-            ) server oltp options (schema_name 'etl')") %}
+            ) server oltp options (schema_name 'etl');
+            create foreign table if not exists operational_fdw.trail (
+                log_id bigint, xact_id xid8, change_time timestamptz
+            ) server oltp options (schema_name 'etl');
+            create foreign table if not exists operational_fdw.trail_end (
+                log_id bigint, xact_id xid8, change_time timestamptz
+            ) server oltp options (schema_name 'etl')
+        ") %}
     {% endif %}
     {% do run_query('commit') %}
 {% endmacro %}

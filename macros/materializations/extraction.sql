@@ -18,7 +18,7 @@
 
     {% set tables = extraction_tables() %}
     {% set yaml_hash = local_md5(tojson(tables)) %}
-    {% do ensure_source_state_table() %}
+    {% do ensure_source_state_tables() %}
     {% set default_server = choose_source() %}
 
     {# From here on one transaction, here and on the source. The driver opens none by itself after a commit in SQL. #}
@@ -80,6 +80,10 @@
             timeline = excluded.timeline,
             source_position = excluded.source_position,
             snapshot_time = excluded.snapshot_time;
+
+        delete from audit.extraction_trail;
+        insert into audit.extraction_trail (log_id, xact_id, change_time)
+        select log_id, xact_id, change_time from operational_fdw.trail_end;
 
         update audit.etl_runs
         set

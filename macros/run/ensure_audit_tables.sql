@@ -6,10 +6,11 @@
     refused_starts  one row per start that was refused because another run was at work
     model_states    how far each model has got: the last run it has taken in
     extraction_state (target prod only) the watermark, and which source it belongs to
+    extraction_trail (target prod only) the newest entry of the source's audit trail that was seen
 #}
 {% macro ensure_audit_tables() %}
     {% set audit = audit_schema() | trim %}
-    {% if relation_exists(audit ~ '.extraction_state') %}
+    {% if relation_exists(audit ~ '.extraction_trail') %}
         {{ return('') }}
     {% endif %}
     {% do run_query("
@@ -75,6 +76,12 @@
             timeline integer not null,
             source_position pg_lsn not null,
             snapshot_time timestamptz not null
+        );
+        create table if not exists " ~ audit ~ ".extraction_trail (
+            only_row boolean primary key default true check (only_row),
+            log_id bigint not null,
+            xact_id xid8 not null,
+            change_time timestamptz not null
         );
         commit
     ") %}

@@ -6,10 +6,12 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ from psycopg.rows import dict_row
 
 from eds import etl, provision
 from eds.binaries import find_pgbouncer
-from eds.db import connect, servers
+from eds.db import Server, connect, servers
 from eds.local import LocalRuntime
 from eds.scheduler import spawn_dbt, warm_up
 from eds.settings import ROOT, Settings, ensure_env_file
+
+from .book import add_customer, add_loan, pay
 
 TABLES = ("customers", "loan_products", "loans", "payments")
 VIEWS = (
@@ -61,6 +65,16 @@ def _free_ports(count: int) -> list[int]:
         if len(ports) == count:
             return ports
     raise AssertionError(f"no {count} free ports below 32000")
+
+
+def wait_for(condition: Any, seconds: float = 30.0) -> Any:
+    """Poll until the condition gives something true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("the awaited condition did not come true")
 
 
 @dataclass
@@ -289,3 +303,39 @@ def platform(all_servers: Platform) -> Platform:
     all_servers.empty_warehouse()
     all_servers.wait_for_replicas()
     return all_servers
+
+
+@pytest.fixture
+def small_book(platform: Platform) -> Platform:
+    """The platform with six loans of three payments each, and one run done."""
+    with platform.app() as connection:
+        for number in range(6):
+            loan = add_loan(connection, add_customer(connection, f"Customer {number}"))
+            for _ in range(3):
+                pay(connection, loan)
+    platform.wait_for_replicas()
+    platform.build()
+    return platform
+
+
+def kill_server(platform: Platform, name: str) -> None:
+    """SIGKILL one of the platform's PostgreSQL servers, and wait until it is gone."""
+    pid = platform.runtime.server_pid(name)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: platform.runtime.server_pid(name) is None)
+
+
+def point_at(platform: Platform, *members: Server) -> None:
+    """Let the warehouse's foreign server know these servers alone, in this order."""
+    with connect(platform.writer_conninfo) as connection:
+        connection.execute(
+            f"alter server oltp options (set host '{','.join(member.host for member in members)}', "
+            f"set port '{','.join(str(member.port) for member in members)}', "
+            f"set target_session_attrs '{'any' if len(members) == 1 else 'prefer-standby'}')"
+        )
+
+
+def use_only(platform: Platform, *names: str) -> None:
+    """The same, by the names of the platform's servers."""
+    point_at(platform, *(platform.servers[name] for name in names))

@@ -58,12 +58,13 @@ def _pick(connection: psycopg.Connection, table: str, key: str, number: int) -> 
 
 
 def apply(conninfo: str, change: Change) -> None:
-    """Make one change. A change that finds no row to work on does nothing."""
+    """Make one change, in a transaction of its own."""
     with connect(conninfo) as connection:
-        _apply(connection, change)
+        change_book(connection, change)
 
 
-def _apply(connection: psycopg.Connection, change: Change) -> None:
+def change_book(connection: psycopg.Connection, change: Change) -> None:
+    """Make one change in the connection's transaction. A change that finds no row to work on does nothing."""
     kind, number = change.kind, change.value
     customer = _pick(connection, "customers", "customer_id", change.row)
     loan = _pick(connection, "loans", "loan_id", change.row)

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from eds.db import connect
 from eds.etl import SCHEDULED_BUILD
 
-from .book import add_customer, add_loan, pay
+from .book import pay
+from .conftest import use_only
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-
-
-@pytest.fixture
-def small_book(platform: Any) -> Any:
-    with platform.app() as connection:
-        for number in range(4):
-            pay(connection, add_loan(connection, add_customer(connection, f"Customer {number}")))
-    platform.wait_for_replicas()
-    platform.build()
-    return platform
-
-
-def use_only(platform: Any, *names: str) -> None:
-    """Let the foreign server know these servers alone, in this order."""
-    members = [platform.servers[name] for name in names]
-    with connect(platform.writer_conninfo) as connection:
-        connection.execute(
-            f"alter server oltp options (set host '{','.join(member.host for member in members)}', "
-            f"set port '{','.join(str(member.port) for member in members)}', "
-            f"set target_session_attrs '{'any' if len(names) == 1 else 'prefer-standby'}')"
-        )
 
 
 @pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])

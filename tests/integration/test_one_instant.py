@@ -9,8 +9,8 @@ import pytest
 from eds import demo, simulate
 from eds.db import connect
 
+from .conftest import use_only
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .test_extraction import use_only
 
 BALANCES = """
     select loans.loan_id from {schema}.loans as loans

@@ -8,37 +8,15 @@ import threading
 import time
 from typing import Any
 
-import psycopg
 import pytest
 
 from eds.db import connect
 from eds.etl import SCHEDULED_BUILD
 
-from .book import add_customer, add_loan, pay
+from .book import pay
+from .conftest import wait_for
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-
-
-@pytest.fixture
-def small_book(platform: Any) -> Any:
-    """A platform with a few loans, built once."""
-    with platform.app() as connection:
-        for number in range(6):
-            loan = add_loan(connection, add_customer(connection, f"Customer {number}"))
-            for _ in range(3):
-                pay(connection, loan)
-    platform.wait_for_replicas()
-    platform.build()
-    return platform
-
-
-def wait_for(condition: Any, seconds: float = 30.0) -> Any:
-    """Poll until the condition gives something true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("the awaited condition did not come true")
+from .readers import Readers, oltp_state
 
 
 def running(platform: Any) -> list[tuple[Any, ...]]:
@@ -294,54 +272,29 @@ def test_a_warehouse_run_survives_the_source_being_away(small_book):
 
 def test_readers_see_no_error_and_views_that_agree_while_runs_and_full_refreshes_go_on(small_book):
     platform = small_book
-    stop = threading.Event()
-    problems: list[str] = []
-    reads = [0]
-
-    def read() -> None:
-        with psycopg.connect(platform.reader_conninfo) as connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            while not stop.is_set():
-                started = time.monotonic()
-                try:
-                    with connection.transaction():
-                        sums = [
-                            connection.execute(query).fetchone()
-                            for query in (
-                                "select sum(total_revenue), sum(payment_count) from warehouse.vw_monthly_revenue",
-                                "select sum(total_amount), sum(payment_count) from warehouse.vw_payment_by_method",
-                                "select sum(total_paid), sum(payment_count) from warehouse.vw_top_customers",
-                            )
-                        ]
-                        collected = connection.execute(
-                            "select sum(total_collected), sum(loan_count) from warehouse.vw_branch_performance"
-                        ).fetchone()
-                        counted = connection.execute(
-                            "select sum(loan_count) from warehouse.vw_loan_status_distribution"
-                        ).fetchone()
-                    if len(set(sums)) != 1 or collected[0] != sums[0][0] or collected[1] != counted[0]:
-                        problems.append(f"views disagree: {sums} {collected} {counted}")
-                except psycopg.Error as error:
-                    problems.append(f"{type(error).__name__}: {error}")
-                    return
-                if time.monotonic() - started > 5:
-                    problems.append("a reader waited for more than five seconds")
-                reads[0] += 1
-
-    readers = [threading.Thread(target=read) for _ in range(4)]
-    for reader in readers:
-        reader.start()
-    try:
+    published = [oltp_state(platform.superuser_conninfo)]
+    with Readers(platform.reader_conninfo) as readers:
         for number in range(3):
             with platform.app() as connection:
                 pay(connection, 1 + number, "7.77", "0.33")
                 connection.execute("delete from operational.payments where payment_id = %s", (number + 1,))
             platform.wait_for_replicas()
+            published.append(oltp_state(platform.superuser_conninfo))
             platform.build(*(["--full-refresh"] if number == 1 else []))
-    finally:
-        stop.set()
-        for reader in readers:
-            reader.join()
-    assert problems == []
-    assert reads[0] > 50
+    readers.assert_good(*published)
     assert_views_equal_the_oltp(platform)
+
+
+def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
+    platform = small_book
+    with connect(platform.warehouse_conninfo) as lock:
+        # Neither can end before the other has started.
+        lock.execute("lock table warehouse.fact_loans in access exclusive mode")
+        children = [platform.start_dbt(*SCHEDULED_BUILD) for _ in range(2)]
+        wait_for(lambda: any(child.exitcode is not None for child in children))
+        refused = [child.exitcode for child in children if child.exitcode is not None]
+        assert len(refused) == 1 and refused[0] != 0
+    for child in children:
+        child.join()
+    assert sorted(child.exitcode == 0 for child in children) == [False, True]
+    assert platform.warehouse("select count(*) from audit.refused_starts") == [(1,)]

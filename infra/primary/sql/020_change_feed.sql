@@ -148,6 +148,25 @@ select
 from operational.audit_log as feed
 where feed.operation in ('DELETE', 'RELOAD');
 
+-- Where the trail ends now, and whether an entry that was its end once is still in it: a source that was put back to an
+-- earlier state (a restored copy of the disks, say) has the same identity and may have later transactions already, but not
+-- the same trail.
+create or replace view etl.trail as
+select
+    feed.log_id,
+    feed.xact_id,
+    feed.change_time
+from operational.audit_log as feed;
+
+create or replace view etl.trail_end as
+select
+    feed.log_id,
+    feed.xact_id,
+    feed.change_time
+from operational.audit_log as feed
+order by feed.log_id desc
+limit 1;
+
 -- Which instant, of which cluster, the present transaction sees. Runs as the owner, who may look at replication.
 create or replace function etl.source_state(
     out snapshot_xmin xid8,
@@ -214,7 +233,7 @@ inner join pg_attribute as att on cls.oid = att.attrelid
 where nsp.nspname = 'operational' and cls.relkind in ('r', 'p') and att.attnum > 0 and not att.attisdropped;
 
 grant usage on schema operational, etl to etl_reader;
-grant select on etl.feed_events, etl.source_state, etl.source_columns to etl_reader;
+grant select on etl.feed_events, etl.trail, etl.trail_end, etl.source_state, etl.source_columns to etl_reader;
 
 select etl.publish_table('operational.customers');
 select etl.publish_table('operational.loan_products');

@@ -1,0 +1,107 @@
+"""Killed at random moments: the next run repairs everything, and whoever reads meanwhile notices nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from eds.etl import SCHEDULED_BUILD
+
+from .book import add_customer, add_loan, pay
+from .conftest import Platform, kill_server
+from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from .readers import Readers, State, oltp_state
+
+KILLS = int(os.environ.get("CRASH_KILLS", "5"))
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random numbers; CRASH_SEED plays the same again. pytest shows the seed when the test fails."""
+    seed = int(os.environ.get("CRASH_SEED") or random.randrange(10**6))
+    print(f"CRASH_SEED={seed}")
+    return random.Random(seed)
+
+
+def change_everything(platform: Platform, chance: random.Random) -> State:
+    """Rows that make every kind of model work. Returns what the views should add up to afterwards."""
+    with platform.app() as connection:
+        for _ in range(20):
+            loan = add_loan(connection, add_customer(connection), branch_code=chance.choice(["NRB01", "MSA01", None]))
+            pay(connection, loan, f"{chance.randint(1, 900)}.{chance.randint(10, 99)}", "1.00")
+        connection.execute(
+            "update operational.customers set segment = %s where customer_id %% 3 = %s",
+            (chance.choice(["retail", "sme", "corporate"]), chance.randint(0, 2)),
+        )
+        connection.execute(
+            "delete from operational.payments where payment_id = "
+            "(select payment_id from operational.payments order by payment_id offset %s limit 1)",
+            (chance.randint(0, 10),),
+        )
+    platform.wait_for_replicas()
+    return oltp_state(platform.superuser_conninfo)
+
+
+def seconds_of_a_build(platform: Platform) -> float:
+    started = time.monotonic()
+    platform.build()
+    return time.monotonic() - started
+
+
+def test_runs_killed_at_random_moments_are_repaired_while_dashboards_are_read(small_book, chance):
+    platform = small_book
+    published = [oltp_state(platform.superuser_conninfo)]
+    with Readers(platform.reader_conninfo) as readers:
+        published.append(change_everything(platform, chance))
+        seconds = seconds_of_a_build(platform)
+        for _ in range(KILLS):
+            published.append(change_everything(platform, chance))
+            extra = ["--full-refresh"] if chance.random() < 0.25 else []
+            child = platform.start_dbt(*SCHEDULED_BUILD, *extra)
+            delay = chance.uniform(0.1, seconds)
+            time.sleep(delay)
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            print(f"killed after {delay:.2f} of about {seconds:.2f} s {extra}")
+            if chance.random() < 0.5:
+                platform.build()
+                assert_views_equal_the_oltp(platform)
+        platform.build()
+    readers.assert_good(*published)
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+    # What the increments made of it all is what a full computation makes of it.
+    full = platform.build("--full-refresh", "--vars", "{full_tests: true}")
+    assert (
+        platform.warehouse(
+            "select node_name, rows_inserted, rows_updated, rows_deleted from audit.model_runs "
+            "where run_id = %s and rows_inserted + rows_updated + rows_deleted > 0",
+            (full.run["run_id"],),
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("name", ["warehouse", "replica1"])
+def test_a_database_server_killed_at_a_random_moment_of_a_run(small_book, chance, name):
+    platform = small_book
+    published = [oltp_state(platform.superuser_conninfo)]
+    seconds = 4.0
+    for _ in range(2):
+        published.append(change_everything(platform, chance))
+        child = platform.start_dbt(*SCHEDULED_BUILD)
+        delay = chance.uniform(0.1, seconds)
+        time.sleep(delay)
+        kill_server(platform, name)
+        print(f"{name} killed after {delay:.2f} s")
+        child.join()
+        platform.runtime.start_server(name)
+        with Readers(platform.reader_conninfo) as readers:
+            seconds = seconds_of_a_build(platform)
+        readers.assert_good(*published)
+        assert_landing_equals_source(platform)
+        assert_views_equal_the_oltp(platform)

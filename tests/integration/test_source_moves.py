@@ -1,0 +1,261 @@
+"""The source is another server than before: after a failover, a restore, a crash in the middle of a run.
+
+Each scenario ends, by the next run alone, in landing tables that equal the source.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eds.db import Server, connect
+from eds.etl import SCHEDULED_BUILD
+from eds.local import LocalRuntime
+
+from .book import add_customer, add_loan, pay
+from .conftest import Platform, _free_ports, kill_server, point_at, use_only, wait_for
+from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+
+
+def some_changes(platform: Platform, server: Server) -> None:
+    """A payment, an update, a deletion and a new customer, by the application, on a server that accepts writes."""
+    password = platform.settings.app_user_password.get_secret_value()
+    with connect(server.conninfo("app_user", password)) as connection:
+        newest = connection.execute("select max(payment_id), max(loan_id) from operational.payments").fetchone()
+        assert newest is not None
+        pay(connection, newest[1], "5.00", "0.50")
+        connection.execute("delete from operational.payments where payment_id = %s", (newest[0],))
+        connection.execute("update operational.customers set city = city || ' East' where customer_id = 2")
+        pay(connection, add_loan(connection, add_customer(connection, "Newcomer")))
+
+
+def burn_transactions(server: Server, count: int = 600) -> None:
+    """Use up transaction ids, so that those of an earlier time lie below the ones to come."""
+    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+        connection.execute(
+            f"do $$ begin for n in 1..{count} loop perform pg_current_xact_id(); commit; end loop; end $$"
+        )
+
+
+def assert_warehouse_equals(platform: Platform, server: Server) -> None:
+    assert_landing_equals_source(platform, server.superuser_conninfo())
+    assert_views_equal_the_oltp(platform, server.superuser_conninfo())
+
+
+# --- servers that die -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["replica1", "primary"])
+def test_a_source_that_is_killed_in_the_middle_of_a_run(small_book, name):
+    platform = small_book
+    some_changes(platform, platform.servers["primary"])
+    platform.wait_for_replicas()
+    use_only(platform, *[name, *(other for other in ("replica1", "replica2", "primary") if other != name)])
+    with connect(platform.writer_conninfo) as connection:
+        connection.execute("alter server oltp options (set target_session_attrs 'any')")
+    try:
+        with connect(platform.warehouse_conninfo) as lock:
+            # Customers come first: the run has read them, and has the other tables before it.
+            lock.execute("lock table operational.customers in access exclusive mode")
+            child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the one in the middle"})
+            wait_for(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
+            kill_server(platform, name)
+        child.join()
+        assert child.exitcode != 0
+        run = platform.run_of("the one in the middle")
+        assert run is not None and run["status"] == "failed"
+        result = platform.build()
+        assert not result.run["source_host"].endswith(str(platform.servers[name].port))
+    finally:
+        platform.runtime.start_server(name)
+    platform.wait_for_replicas()
+    assert_warehouse_equals(platform, platform.servers["primary"])
+
+
+def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
+    platform = small_book
+    runtime, replica = platform.runtime, platform.servers["replica1"]
+    runtime.stop_server("replica1")
+    try:
+        # What the replica never receives, and the warehouse sees.
+        some_changes(platform, platform.servers["primary"])
+        use_only(platform, "primary")
+        platform.build()
+        assert_warehouse_equals(platform, platform.servers["primary"])
+        runtime.stop_server("primary")
+        runtime.start_server("replica1")
+        with connect(replica.superuser_conninfo(), autocommit=True) as connection:
+            assert connection.execute("select pg_promote()").fetchone() == (True,)
+        some_changes(platform, replica)
+        # The lost changes and the new ones have the same transaction ids: those lie below the watermark in part.
+        use_only(platform, "replica1")
+        result = platform.build()
+        assert result.run["extraction_mode"] == "reconcile"
+        assert result.run["extraction_reason"] == "timeline 2 after 1"
+        assert_warehouse_equals(platform, replica)
+        some_changes(platform, replica)
+        assert platform.build().run["extraction_mode"] == "changes"
+        assert_warehouse_equals(platform, replica)
+    finally:
+        runtime.stop_server("replica1")
+        runtime.start_server("primary")
+        runtime.up_replica("replica1")
+        for kept in runtime.home.glob("replica1.aside-*"):
+            shutil.rmtree(kept)
+
+
+# --- servers that were restored ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_cluster(all_servers: Platform) -> Iterator[LocalRuntime]:
+    """An empty second cluster, in a directory of its own."""
+    place = Path(tempfile.mkdtemp(prefix="platform-test-other-", dir="/tmp"))
+    place.chmod(0o755)
+    settings = all_servers.settings.model_copy(update={"state_dir": place / "state", "primary_port": _free_ports(1)[0]})
+    runtime = LocalRuntime(settings)
+    try:
+        runtime.up_primary()
+        yield runtime
+    finally:
+        runtime.stop_all(mode="immediate")
+        runtime.destroy()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def restore_dump(platform: Platform, other: LocalRuntime) -> Server:
+    """Dump the platform's primary whole, roles too, and restore it into another cluster, which is returned."""
+    source, target = platform.servers["primary"], other.servers["primary"]
+    dump = subprocess.run(
+        [other.bindir / "pg_dumpall", "-h", source.host, "-p", str(source.port), "-U", "postgres", "--no-sync"],
+        env={"PGPASSWORD": source.superuser_password},
+        check=True,
+        capture_output=True,
+    )
+    # The role postgres is there already, the one statement that fails.
+    subprocess.run(
+        [other.bindir / "psql", "-h", target.host, "-p", str(target.port), "-U", "postgres", "-d", "postgres", "-q"],
+        env={"PGPASSWORD": target.superuser_password},
+        input=dump.stdout,
+        check=True,
+        capture_output=True,
+    )
+    return target
+
+
+def test_a_dump_that_was_restored_into_another_cluster(small_book, other_cluster):
+    platform = small_book
+    some_changes(platform, platform.servers["primary"])
+    restored = restore_dump(platform, other_cluster)
+    # What the dump does not have, and the warehouse has seen.
+    some_changes(platform, platform.servers["primary"])
+    platform.wait_for_replicas()
+    platform.build()
+    some_changes(platform, restored)
+    point_at(platform, restored)
+    result = platform.build()
+    assert result.run["extraction_mode"] == "reconcile"
+    assert "another cluster" in result.run["extraction_reason"]
+    assert_warehouse_equals(platform, restored)
+    some_changes(platform, restored)
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_warehouse_equals(platform, restored)
+
+
+def put_back_copy_of_the_disks(runtime: LocalRuntime, copy: Path) -> None:
+    """As when a volume is put back to a snapshot of it: same cluster, same timeline."""
+    runtime.start_server("primary")
+
+
+def recover_to_the_point_of_the_copy(runtime: LocalRuntime, copy: Path) -> None:
+    """As after point-in-time recovery: same cluster, a new timeline."""
+    data = runtime.data("primary")
+    (data / "postgresql.auto.conf").write_text("restore_command = 'false'\nrecovery_target_action = 'promote'\n")
+    runtime._write(data / "recovery.signal", "", 0o600)
+    runtime.start_server("primary")
+    wait_for(lambda: not _in_recovery(runtime.servers["primary"]))
+
+
+def _in_recovery(server: Server) -> bool:
+    with connect(server.superuser_conninfo()) as connection:
+        return bool(connection.execute("select pg_is_in_recovery()").fetchone() == (True,))
+
+
+@pytest.mark.parametrize(
+    ("restore", "reason"),
+    [
+        (put_back_copy_of_the_disks, "put back to an earlier state"),
+        (recover_to_the_point_of_the_copy, "timeline 2 after 1"),
+    ],
+)
+@pytest.mark.parametrize("later_transactions", [0, 600], ids=["few transactions since", "many transactions since"])
+def test_a_source_that_was_restored_to_an_earlier_point_in_time(
+    small_book, other_cluster, tmp_path, restore: Callable[..., None], reason: str, later_transactions: int
+):
+    platform, runtime = small_book, other_cluster
+    source = restore_dump(platform, runtime)
+    point_at(platform, source)
+    platform.build()
+
+    runtime.stop_server("primary")
+    data, copy = runtime.data("primary"), runtime.home / "copy"
+    runtime.run(["cp", "-a", data, copy])
+    runtime.start_server("primary")
+    some_changes(platform, source)
+    platform.build()
+    assert_warehouse_equals(platform, source)
+
+    runtime.stop_server("primary", mode="immediate")
+    shutil.rmtree(data)
+    copy.rename(data)
+    restore(runtime, copy)
+    some_changes(platform, source)
+    if later_transactions:
+        # The watermark alone would find nothing wrong any more.
+        burn_transactions(source, later_transactions)
+    result = platform.build()
+    assert result.run["extraction_mode"] == "reconcile"
+    assert reason in result.run["extraction_reason"]
+    assert_warehouse_equals(platform, source)
+    some_changes(platform, source)
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_warehouse_equals(platform, source)
+
+
+def test_a_database_that_was_replaced_by_an_older_dump_in_the_same_cluster(small_book):
+    """Same identity, same timeline, later transaction ids: only the trail tells."""
+    platform = small_book
+    use_only(platform, "primary")
+    some_changes(platform, platform.servers["primary"])
+    database = platform.settings.oltp_db
+    server = platform.servers["primary"]
+    pg: dict[str, Any] = {"env": {"PGPASSWORD": server.superuser_password}, "check": True, "capture_output": True}
+    place = ["-h", server.host, "-p", str(server.port), "-U", "postgres"]
+    bindir = platform.runtime.bindir
+    dump = subprocess.run([bindir / "pg_dump", *place, "-d", database], **pg).stdout
+    some_changes(platform, server)
+    platform.build()
+    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+        connection.execute(f"create database {database}_restored template template0")
+        subprocess.run([bindir / "psql", *place, "-q", "-d", f"{database}_restored"], input=dump, **pg)
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()",
+            (database,),
+        )
+        connection.execute(f"alter database {database} rename to {database}_replaced")
+        connection.execute(f"alter database {database}_restored rename to {database}")
+        try:
+            some_changes(platform, server)
+            result = platform.build()
+            assert result.run["extraction_mode"] == "reconcile"
+            assert "put back to an earlier state" in result.run["extraction_reason"]
+            assert_warehouse_equals(platform, server)
+        finally:
+            connection.execute(f"drop database {database} with (force)")
+            connection.execute(f"alter database {database}_replaced rename to {database}")

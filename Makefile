@@ -62,9 +62,11 @@ psql-warehouse: venv ## psql on the warehouse (ROLE=warehouse_reader)
 	@$(EDS) psql warehouse
 
 ##@ Development
-.PHONY: test lint format lock
+.PHONY: test soak lint format lock
 test: venv-dev ## Run the whole test suite on its own throw-away cluster (ARGS="-k import")
 	@.venv/bin/python -m pytest $(ARGS)
+soak: venv-dev ## Random changes, crashes and moving sources for as long as you like (FOR=30m RANDOM_SEED=…)
+	@.venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0
 lint: venv-dev ## Check Python, SQL, shell and the dbt project
 	@.venv/bin/pre-commit run --all-files
 format: venv-dev ## Format Python and SQL

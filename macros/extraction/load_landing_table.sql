@@ -20,7 +20,17 @@
             select {{ comma_list(names) }} from {{ table.foreign }}
         {% endset %}
         {% set gone %}
-            select landing.{{ key }} as key, statement_timestamp() as deleted_at
+            select
+                landing.{{ key }} as key,
+                coalesce(
+                    (
+                        select max(event.change_time) from feed_events_read as event
+                        where event.table_name = {{ sql_literal(table.name) }}
+                            and event.operation = 'DELETE'
+                            and event.record_id = landing.{{ key }}
+                    ),
+                    statement_timestamp()
+                ) as deleted_at
             from {{ table.landing }} as landing
             where landing._deleted_at is null
                 and not exists (select from {{ table.name }}_read as present where present.{{ key }} = landing.{{ key }})

@@ -37,14 +37,13 @@
     {% elif source['verdict'] == 'same' and var('reconcile') %}
         {% set plan.reason = 'asked for' %}
     {% endif %}
-    {% if source['verdict'] == 'same' %}
-        {% do run_query("create temporary table feed_events_read on commit drop as
-            select table_name, operation, record_id, change_time from operational_fdw.feed_events
-            where xact_id >= '" ~ source['watermark'] ~ "'::xid8") %}
-        {% do run_query("analyze feed_events_read") %}
-        {% if first_row("select count(*) as reloads from feed_events_read where operation = 'RELOAD'")['reloads'] | int > 0 %}
-            {% set plan.reason = 'a table was filled with the trail switched off' %}
-        {% endif %}
+    {# Of another source's feed nothing is known that could be told from what was seen before. #}
+    {% do run_query("create temporary table feed_events_read on commit drop as
+        select table_name, operation, record_id, change_time from operational_fdw.feed_events
+        " ~ ("where xact_id >= '" ~ source['watermark'] ~ "'::xid8" if source['verdict'] == 'same' else 'with no data')) %}
+    {% do run_query("analyze feed_events_read") %}
+    {% if first_row("select count(*) as reloads from feed_events_read where operation = 'RELOAD'")['reloads'] | int > 0 %}
+        {% set plan.reason = 'a table was filled with the trail switched off' %}
     {% endif %}
 
     {% set total = namespace(inserted=0, updated=0, deleted=0) %}

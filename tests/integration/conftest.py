@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import random
 import shutil
@@ -11,8 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from eds import etl, provision
 from eds.binaries import find_pgbouncer
@@ -67,14 +68,14 @@ def _free_ports(count: int) -> list[int]:
     raise AssertionError(f"no {count} free ports below 32000")
 
 
-def wait_for(condition: Any, seconds: float = 30.0) -> Any:
-    """Poll until the condition gives something true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("the awaited condition did not come true")
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0, pause: float = 0.02) -> Any:
+    """Ask again until the condition gives something true, which is returned."""
+    try:
+        return Retrying(
+            stop=stop_after_delay(seconds), wait=wait_fixed(pause), retry=retry_if_result(lambda found: not found)
+        )(condition)
+    except RetryError as error:
+        raise AssertionError("the awaited condition did not come true") from error
 
 
 @dataclass
@@ -102,6 +103,15 @@ class Platform:
             "warehouse_reader", self.settings.warehouse_reader_password.get_secret_value()
         )
         self.dbt_environment = etl.dbt_environment(self.settings)
+        self.project = ROOT
+        self.target_path = self.settings.state / "dbt-target"
+        self.build_options: tuple[str, ...] = ()
+
+    def of_project(self, project: Path, *build_options: str) -> Platform:
+        """The same platform, whose runs are those of another copy of the dbt project, with options for each build."""
+        other = copy.copy(self)
+        other.project, other.target_path, other.build_options = project, project / "target", build_options
+        return other
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +150,6 @@ class Platform:
 
     def start_dbt(self, *arguments: str, environment: dict[str, str] | None = None) -> Any:
         """Start dbt in a child and return the child."""
-        target = self.settings.state / "dbt-target"
         return spawn_dbt(
             [
                 "--quiet",
@@ -150,12 +159,13 @@ class Platform:
                 "info",
                 "--no-write-json",
                 *arguments,
+                *(self.build_options if arguments[0] == "build" else ()),
                 "--project-dir",
-                str(ROOT),
+                str(self.project),
                 "--profiles-dir",
-                str(ROOT),
+                str(self.project),
                 "--target-path",
-                str(target),
+                str(self.target_path),
             ],
             self.dbt_environment | (environment or {}),
         )
@@ -184,13 +194,13 @@ class Platform:
         target = self.primary("select pg_current_wal_lsn()::text")[0][0]
         for name in ("replica1", "replica2"):
             with connect(self.servers[name].superuser_conninfo(), autocommit=True) as connection:
-                for _ in range(600):
-                    row = connection.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone()
-                    if row and row[0]:
-                        break
-                    connection.execute("select pg_sleep(0.05)")
-                else:
-                    raise AssertionError(f"{name} did not catch up")
+
+                def caught_up(replica: psycopg.Connection = connection) -> bool:
+                    return replica.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone() == (
+                        True,
+                    )
+
+                wait_for(caught_up)
 
     def empty_book(self) -> None:
         """Empty the four tables (and the trail), keeping the product catalogue of a new book."""
@@ -216,6 +226,18 @@ class Platform:
         # Settings of roles in a database are not copied with it.
         with connect(self.warehouse_conninfo, autocommit=True) as connection:
             connection.execute((ROOT / "infra/warehouse/sql/000_roles.sql").read_text(encoding="utf-8"))
+
+
+def project_copy(target: Path) -> Path:
+    """A copy of the dbt project without its singular tests, to change something in it."""
+    target.mkdir()
+    for name in ("macros", "models", "seeds", "snapshots"):
+        shutil.copytree(ROOT / name, target / name)
+    # Its generic tests are defined here.
+    shutil.copytree(ROOT / "tests/sql/generic", target / "tests/sql/generic")
+    for name in ("dbt_project.yml", "profiles.yml"):
+        shutil.copy(ROOT / name, target / name)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -308,6 +330,11 @@ def platform(all_servers: Platform) -> Platform:
 @pytest.fixture
 def small_book(platform: Platform) -> Platform:
     """The platform with six loans of three payments each, and one run done."""
+    return fill_small_book(platform)
+
+
+def fill_small_book(platform: Platform) -> Platform:
+    """Six loans of three payments each, and one run."""
     with platform.app() as connection:
         for number in range(6):
             loan = add_loan(connection, add_customer(connection, f"Customer {number}"))
@@ -339,3 +366,11 @@ def point_at(platform: Platform, *members: Server) -> None:
 def use_only(platform: Platform, *names: str) -> None:
     """The same, by the names of the platform's servers."""
     point_at(platform, *(platform.servers[name] for name in names))
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random numbers; RANDOM_SEED plays the same again. pytest shows the seed when the test fails."""
+    seed = int(os.environ.get("RANDOM_SEED") or random.randrange(10**6))
+    print(f"RANDOM_SEED={seed}")
+    return random.Random(seed)

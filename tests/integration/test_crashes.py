@@ -19,14 +19,6 @@ from .readers import Readers, State, oltp_state
 KILLS = int(os.environ.get("CRASH_KILLS", "5"))
 
 
-@pytest.fixture
-def chance() -> random.Random:
-    """Random numbers; CRASH_SEED plays the same again. pytest shows the seed when the test fails."""
-    seed = int(os.environ.get("CRASH_SEED") or random.randrange(10**6))
-    print(f"CRASH_SEED={seed}")
-    return random.Random(seed)
-
-
 def change_everything(platform: Platform, chance: random.Random) -> State:
     """Rows that make every kind of model work. Returns what the views should add up to afterwards."""
     with platform.app() as connection:

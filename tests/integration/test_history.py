@@ -5,95 +5,23 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
-
 from .book import add_customer, add_loan, pay
-from .conftest import Platform
-from .history_oracle import History
-from .random_book import Change, change_book, changes
+from .random_book import Change, changes
+from .story import CLOCKS, Story
 
 EXAMPLES = int(os.environ.get("HISTORY_EXAMPLES", "3"))
-# What the clock of the server shows at a change, against the time of the change before it.
-CLOCKS = {"same_time": "interval '0'", "backwards_clock": "interval '-1 hour'", "ahead": "interval '1 hour'"}
-
 clock_changes = st.builds(Change, st.sampled_from(sorted(CLOCKS)), st.integers(0, 999), st.integers(0, 999))
 late_changes = st.builds(
     Change, st.sampled_from(("late_segment", "late_status")), st.integers(0, 999), st.integers(0, 999)
 )
 
 
-def change_by_the_clock(platform: Platform, change: Change) -> None:
-    """Change a customer and a loan with a time that the trigger would not give."""
-    with connect(platform.superuser_conninfo) as connection:
-        for table, key, value in (
-            ("customers", "customer_id", f"city = 'City {change.value % 3}'"),
-            ("loans", "loan_id", f"loan_officer = 'Officer {change.value % 3}'"),
-        ):
-            connection.execute(f"alter table operational.{table} disable trigger {table}_stamp_row")
-            connection.execute(
-                f"update operational.{table} set {value}, updated_at = updated_at + {CLOCKS[change.kind]} "
-                f"where {key} = (select {key} from operational.{table} order by {key} "
-                f"offset %s %% greatest((select count(*) from operational.{table}), 1) limit 1)",
-                (change.row,),
-            )
-            connection.execute(f"alter table operational.{table} enable always trigger {table}_stamp_row")
-
-
-class Story:
-    """Changes between runs, and the transactions that commit only after the next run."""
-
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-        self.history = History(platform.superuser_conninfo)
-        self.late: list[psycopg.Connection] = []
-
-    def tell(self, change: Change) -> None:
-        if change.kind in CLOCKS:
-            try:
-                change_by_the_clock(self.platform, change)
-            except psycopg.errors.LockNotAvailable:
-                return
-        elif change.kind.startswith("late"):
-            connection = connect(self.platform.app_conninfo)
-            self.late.append(connection)
-            # Its time is that of the statement; others go on, a run passes, then it commits.
-            self.attempt(connection, Change(f"change_{change.kind[5:]}", change.row, change.value))
-        else:
-            with connect(self.platform.app_conninfo) as connection:
-                self.attempt(connection, change)
-
-    def attempt(self, connection: psycopg.Connection, change: Change) -> None:
-        connection.execute("set local lock_timeout = '100ms'")
-        try:
-            with connection.transaction():
-                change_book(connection, change)
-        except psycopg.errors.LockNotAvailable:
-            pass  # the row is a late transaction's
-
-    def run(self) -> None:
-        """Run, and compare. Transactions that were late commit afterwards."""
-        self.platform.wait_for_replicas()
-        result = self.platform.dbt(*SCHEDULED_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
-        assert result.exit_code == 0, result.run
-        self.history.observe()
-        self.history.compare(self.platform)
-        self.end_late()
-
-    def end_late(self) -> None:
-        for connection in self.late:
-            connection.commit()
-            connection.close()
-        self.late.clear()
-
-
 @pytest.fixture
-def story(platform: Platform) -> Any:
+def story(platform: Any) -> Any:
     return Story(platform)
 
 
@@ -114,9 +42,6 @@ def test_random_histories_equal_those_of_the_oracle(all_servers, rounds):
     platform = all_servers
     platform.empty_book()
     platform.empty_warehouse()
-    # The DDL of the clock must not wait for late transactions.
-    with connect(platform.superuser_conninfo) as connection:
-        connection.execute("alter role postgres set lock_timeout = '300ms'")
     story = Story(platform)
     try:
         with platform.app() as connection:
@@ -131,8 +56,6 @@ def test_random_histories_equal_those_of_the_oracle(all_servers, rounds):
         story.run()
     finally:
         story.end_late()
-        with connect(platform.superuser_conninfo) as connection:
-            connection.execute("alter role postgres reset lock_timeout")
 
 
 def test_two_changes_at_the_same_time_and_one_before_it_are_three_versions(story):
@@ -177,3 +100,13 @@ def test_a_key_that_is_deleted_and_inserted_again_between_two_runs_has_no_gap(st
     assert platform.warehouse(
         "select customer_segment, is_current from warehouse.dim_customer where customer_id = 1 order by valid_from"
     ) == [("retail", False), ("sme", True)]
+
+
+def test_the_nightly_comparison_of_all_rows_dates_a_deletion_by_the_trail(story):
+    platform = story.platform
+    with platform.app() as connection:
+        customers = [add_customer(connection, f"Customer {number}") for number in range(3)]
+    story.run()
+    with platform.app() as connection:
+        connection.execute("delete from operational.customers where customer_id = %s", (customers[1],))
+    story.run("--vars", "{reconcile: true}")

@@ -1,13 +1,13 @@
 """Each mechanism switched off once: the promise it carries must then be seen to break.
 
-A test of a promise is worth something only when it can fail. Every case builds a copy of the project in which one
-mechanism is spoiled, plays the scenario that the mechanism is there for, and expects the loss.
+A test of a promise is worth something only when it can fail. Every case spoils one mechanism, in a copy of the dbt
+project or on the source, plays a test of the promise that the mechanism is there for, and expects it to fail.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,83 +15,75 @@ from typing import Any
 import pytest
 
 from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
-from eds.scheduler import spawn_dbt
 from eds.settings import ROOT
 
+from . import test_extraction, test_history, test_one_instant, test_runs, test_warehouse
 from .book import add_customer, add_loan, pay
+from .conftest import Platform, fill_small_book, project_copy
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-
-Build = Callable[[], None]
-
-
-def late_commit(platform: Any, build: Build) -> None:
-    """A transaction that is open during a run and commits after it, while others go on."""
-    with platform.app() as connection:
-        customer = add_customer(connection)
-        loan = add_loan(connection, customer)
-    build()
-    with connect(platform.app_conninfo) as late:
-        add_customer(late, "Late")
-        with platform.app() as connection:
-            pay(connection, loan)
-        build()
-    build()
-    assert_landing_equals_source(platform)
+from .story import Story
 
 
-def deletion(platform: Any, build: Build) -> None:
+def run(platform: Platform) -> None:
+    platform.wait_for_replicas()
+    platform.build()
+
+
+# --- scenarios that are no test by themselves -------------------------------------------------------------------------
+
+
+def deletion(platform: Platform) -> None:
     """A payment is deleted between two runs."""
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection))
         first = pay(connection, loan)
         pay(connection, loan)
         pay(connection, loan)
-    build()
+    run(platform)
     with platform.app() as connection:
         connection.execute("delete from operational.payments where payment_id = %s", (first,))
-    build()
+    run(platform)
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
 
 
-def moved_payment(platform: Any, build: Build) -> None:
+def moved_payment(platform: Platform) -> None:
     """A payment moves from one loan to another: the loan it left must be computed anew too."""
     with platform.app() as connection:
         customer = add_customer(connection)
         one, other = add_loan(connection, customer), add_loan(connection, customer, branch_code="MSA01")
         payment = pay(connection, one)
-    build()
+    run(platform)
     with platform.app() as connection:
         connection.execute("update operational.payments set loan_id = %s where payment_id = %s", (other, payment))
-    build()
+    run(platform)
     assert_views_equal_the_oltp(platform)
 
 
-def later_payment(platform: Any, build: Build) -> None:
+def later_payment(platform: Platform) -> None:
     """An ordinary new payment after the first build."""
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection))
         pay(connection, loan)
-    build()
+    run(platform)
     with platform.app() as connection:
         pay(connection, loan, "20.00", "2.00")
-    build()
+    run(platform)
     assert_views_equal_the_oltp(platform)
 
 
-def late_version(platform: Any, build: Build) -> None:
+def late_version(platform: Platform) -> None:
     """A customer's version that begins before a payment, and arrives after it."""
     with platform.app() as connection:
         customer = add_customer(connection, segment="retail")
         loan = add_loan(connection, customer)
-    build()
+    run(platform)
     with connect(platform.app_conninfo) as late:
         late.execute("update operational.customers set segment = 'sme' where customer_id = %s", (customer,))
         with platform.app() as connection:
             pay(connection, loan)
-        build()
-    build()
+        run(platform)
+    run(platform)
     segments = platform.warehouse(
         "select customers.customer_segment from warehouse.fact_payments as payments "
         "join warehouse.dim_customer as customers on customers.customer_sk = payments.customer_sk"
@@ -99,107 +91,245 @@ def late_version(platform: Any, build: Build) -> None:
     assert segments == [("sme",)]
 
 
+SCENARIOS = (deletion, moved_payment, later_payment, late_version)
+
+
+def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Callable[[Platform], None]:
+    """A test that takes the fixture small_book, as a scenario."""
+    return lambda platform: test(fill_small_book(platform), *arguments)
+
+
+# --- the mechanisms ---------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Control:
-    """A mechanism, how it is spoiled (a text in a file of the project, replaced), and the scenario it carries."""
+    """A mechanism, how it is spoiled, the scenario it carries, and words of the failure that is expected.
+
+    edits: (file of the project, text in it, what stands there instead); source: SQL that spoils the OLTP side.
+    """
 
     mechanism: str
-    file: str
-    text: str
-    spoiled: str
-    scenario: Callable[[Any, Build], None]
+    scenario: Callable[[Platform], None]
+    failure: str
+    edits: tuple[tuple[str, str, str], ...] = ()
+    source: str = ""
 
+
+EXTRACTION = "macros/materializations/extraction.sql"
+LANDING = "macros/extraction/load_landing_table.sql"
+CHOICE = "macros/extraction/choose_source.sql"
+UPSERT = "macros/materializations/upsert.sql"
+PUBLISH = "macros/materializations/publish.sql"
+
+another_source = test_extraction.test_another_source_is_compared_row_by_row_and_repaired
 
 CONTROLS = [
     Control(
         "the watermark is the snapshot's xmin, not the newest transaction seen",
-        "macros/materializations/extraction.sql",
-        "{{ run_id }}, '{{ source['snapshot_xmin'] }}', '{{ source['snapshot_xmax'] }}',",
-        "{{ run_id }}, '{{ source['snapshot_xmax'] }}', '{{ source['snapshot_xmax'] }}',",
-        late_commit,
+        test_warehouse.test_a_transaction_left_open_across_two_runs_loses_nothing,
+        "loans differs",
+        (
+            (
+                EXTRACTION,
+                "{{ run_id }}, '{{ source['snapshot_xmin'] }}', '{{ source['snapshot_xmax'] }}',",
+                "{{ run_id }}, '{{ source['snapshot_xmax'] }}', '{{ source['snapshot_xmax'] }}',",
+            ),
+        ),
     ),
     Control(
-        "deletions come from the feed",
-        "macros/extraction/load_landing_table.sql",
-        "and event.operation = 'DELETE'",
-        "and event.operation = 'NOTHING'",
+        "all tables are read in one transaction of the source",
+        on_a_small_book(test_one_instant.test_what_changes_while_a_run_reads_is_seen_whole_or_not_at_all, "primary"),
+        r"assert \[\(",
+        (
+            (
+                EXTRACTION,
+                "{% for table in tables %}\n        {% set must_read_all",
+                "{% for table in tables %}\n"
+                "        {% do run_query('commit') %}{% do run_query('begin') %}\n        {% set must_read_all",
+            ),
+            (EXTRACTION, "feed_events_read on commit drop as", "feed_events_read as"),
+        ),
+    ),
+    Control(
+        "deletions are taken from the feed",
         deletion,
+        "payments differs",
+        ((LANDING, "and event.operation = 'DELETE'", "and event.operation = 'NOTHING'"),),
+    ),
+    Control(
+        "deletions are written to the feed",
+        deletion,
+        "payments differs",
+        source="create or replace trigger payments_audit after insert or update on operational.payments "
+        "for each row execute function operational.write_audit('payment_id')",
+    ),
+    Control(
+        "another cluster is recognised by its identifier",
+        on_a_small_book(
+            test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[0]
+        ),
+        "'changes' == 'reconcile'",
+        ((CHOICE, "when source.system_identifier <> known.system_identifier then 'other'", "when false then 'other'"),),
+    ),
+    Control(
+        "another timeline is recognised",
+        on_a_small_book(
+            test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[1]
+        ),
+        "'changes' == 'reconcile'",
+        ((CHOICE, "when source.timeline > known.timeline then 'other'", "when false then 'other'"),),
+    ),
+    Control(
+        "a source that was put back to an earlier state is recognised by its trail",
+        on_a_small_book(
+            test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[2]
+        ),
+        "'changes' == 'reconcile'",
+        ((CHOICE, "when exists (select from audit.extraction_trail) and", "when false and"),),
+    ),
+    Control(
+        "a replica that is behind is passed over",
+        on_a_small_book(test_extraction.test_a_replica_that_is_behind_is_never_read_backwards),
+        "endswith",
+        ((CHOICE, "then case when source.is_standby then 'behind' else 'other' end", "then 'same'"),),
+    ),
+    Control(
+        "a table that lost most of its rows stops the run",
+        on_a_small_book(test_runs.test_an_emptied_table_does_not_empty_the_warehouse_until_somebody_says_so),
+        "exit_code",
+        ((LANDING, "{% if lost > live * max_share and", "{% if false and"),),
+    ),
+    Control(
+        "a table that is empty without a word in the feed stops the run",
+        on_a_small_book(test_runs.test_a_table_truncated_behind_the_trail_is_noticed),
+        "exit_code",
+        ((EXTRACTION, "{% do guard_truncated_tables(tables) %}", ""),),
+    ),
+    Control(
+        "a source of another shape stops the run",
+        on_a_small_book(test_runs.test_a_source_of_another_shape_stops_the_run_with_what_to_do, *test_runs.SHAPES[2]),
+        "exit_code",
+        ((EXTRACTION, "{% do check_source_columns(tables) %}", ""),),
+    ),
+    Control(
+        "times of versions increase strictly, whatever the clock says",
+        lambda platform: test_history.test_two_changes_at_the_same_time_and_one_before_it_are_three_versions(
+            Story(platform)
+        ),
+        "customers differs",
+        (
+            (
+                LANDING,
+                "_changed_at = greatest(excluded._changed_at, landing._changed_at + interval '1 microsecond')",
+                "_changed_at = excluded._changed_at",
+            ),
+        ),
     ),
     Control(
         "a fact's change log has the row as it was",
-        "macros/materializations/upsert.sql",
-        "where not changed._is_new",
-        "where false",
         moved_payment,
+        "differs",
+        ((UPSERT, "where not changed._is_new", "where false"),),
     ),
     Control(
         "a model's state is saved with what it has taken in, not ahead of it",
-        "macros/run/model_state.sql",
-        "'landing_run_id': state['landing_run_id'] | int}",
-        "'landing_run_id': landing_run_id()}",
         later_payment,
+        "differs",
+        (
+            (
+                "macros/run/model_state.sql",
+                "'landing_run_id': state['landing_run_id'] | int}",
+                "'landing_run_id': landing_run_id()}",
+            ),
+        ),
     ),
     Control(
         "payments of a customer with another version are looked at again",
-        "models/marts/fact_payments.sql",
-        "select customer_id from {{ changes_of('dim_customer') }}\n",
-        "select customer_id from {{ changes_of('dim_customer') }} tablesample system (0)\n",
         late_version,
+        "retail",
+        (
+            (
+                "models/marts/fact_payments.sql",
+                "select customer_id from {{ changes_of('dim_customer') }}\n",
+                "select customer_id from {{ changes_of('dim_customer') }} tablesample system (0)\n",
+            ),
+        ),
+    ),
+    Control(
+        "all published tables change in one transaction",
+        on_a_small_book(test_runs.test_the_published_tables_change_together_or_not_at_all),
+        "views disagree",
+        (
+            (
+                PUBLISH,
+                "{% set counts = publish_copy(copy, state) %}",
+                "{% set counts = publish_copy(copy, state) %}{% do run_query('commit') %}{% do run_query('begin') %}",
+            ),
+        ),
+    ),
+    Control(
+        "marts that have not all taken in the same state are not published",
+        on_a_small_book(test_runs.test_a_build_of_a_part_does_not_publish_marts_that_disagree),
+        "exit_code",
+        ((PUBLISH, "{% do assert_marts_are_complete() %}", ""),),
+    ),
+    Control(
+        "a run that was taken for dead is fenced off",
+        on_a_small_book(test_runs.test_a_run_that_was_taken_for_dead_writes_nothing_more),
+        "assert 0 != 0",
+        (("macros/run/current_run.sql", "~ \" and status = 'running' for share\"", '~ ""'),),
+    ),
+    Control(
+        "a run that is at work is seen to be alive",
+        on_a_small_book(test_runs.test_of_two_builds_started_together_one_runs_and_one_is_refused),
+        "the awaited condition did not come true",
+        (("macros/run/begin_run.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
     ),
 ]
 
 
-def project_copy(target: Path, control: Control | None) -> Path:
-    """A copy of the dbt project, with one mechanism spoiled."""
-    target.mkdir()
-    for name in ("macros", "models", "seeds", "snapshots"):
-        shutil.copytree(ROOT / name, target / name)
-    (target / "tests").mkdir()
-    for name in ("dbt_project.yml", "profiles.yml"):
-        shutil.copy(ROOT / name, target / name)
-    if control:
-        file = target / control.file
-        text = file.read_text(encoding="utf-8")
-        assert text.count(control.text) == 1, f"{control.file} no longer holds the text that this control spoils"
-        file.write_text(text.replace(control.text, control.spoiled), encoding="utf-8")
-    return target
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, which dbt parses whole only once."""
+    return project_copy(tmp_path_factory.mktemp("spoiled") / "project")
 
 
-def builder(platform: Any, project: Path) -> Build:
-    def build() -> None:
-        platform.wait_for_replicas()
-        # Without the project's own tests: they might stop the spoiled build before the loss can be seen.
-        child = spawn_dbt(
-            [
-                "--quiet",
-                "--no-write-json",
-                *SCHEDULED_BUILD,
-                "--exclude-resource-type",
-                "test",
-                "--project-dir",
-                str(project),
-                "--profiles-dir",
-                str(project),
-                "--target-path",
-                str(project / "target"),
-                "--log-path",
-                str(project / "logs"),
-            ],
-            platform.dbt_environment,
-        )
-        child.join()
-        assert child.exitcode == 0
-
-    return build
+@contextmanager
+def edited(project: Path, edits: tuple[tuple[str, str, str], ...]) -> Iterator[None]:
+    """The project with some texts replaced, for a while."""
+    originals = {name: (project / name).read_text(encoding="utf-8") for name, _, _ in edits}
+    try:
+        for name, text, spoiled in edits:
+            present = (project / name).read_text(encoding="utf-8")
+            assert present.count(text) == 1, f"{name} no longer holds the text that this control spoils: {text}"
+            (project / name).write_text(present.replace(text, spoiled), encoding="utf-8")
+        yield
+    finally:
+        for name, original in originals.items():
+            (project / name).write_text(original, encoding="utf-8")
 
 
-@pytest.mark.parametrize("scenario", sorted({control.scenario for control in CONTROLS}, key=lambda each: each.__name__))
-def test_with_every_mechanism_in_place_the_scenario_holds(platform, scenario, tmp_path):
-    scenario(platform, builder(platform, project_copy(tmp_path / "project", None)))
+@contextmanager
+def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
+    """The OLTP side with something spoiled, for a while."""
+    platform.primary(statement)
+    try:
+        yield
+    finally:
+        with connect(platform.superuser_conninfo) as connection:
+            connection.execute((ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_with_every_mechanism_in_place_the_scenario_holds(platform, scenario):
+    scenario(platform)
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.mechanism)
-def test_without_the_mechanism_the_scenario_breaks(platform, control, tmp_path):
-    build = builder(platform, project_copy(tmp_path / "project", control))
-    with pytest.raises(AssertionError, match=r"differs|only in|customers:|payments:|loans:|retail"):
-        control.scenario(platform, build)
+def test_without_the_mechanism_the_promise_breaks(platform, project, control):
+    # Without the tests in dbt: they might stop the spoiled build before the loss can be seen.
+    spoiled = platform.of_project(project, "--exclude-resource-type", "test")
+    source = spoiled_source(platform, control.source) if control.source else nullcontext()
+    with edited(project, control.edits), source, pytest.raises(AssertionError, match=control.failure):
+        control.scenario(spoiled)

@@ -8,8 +8,10 @@ import pytest
 
 from eds import demo, simulate
 from eds.db import connect
+from eds.etl import SCHEDULED_BUILD
 
-from .conftest import use_only
+from .book import pay
+from .conftest import use_only, wait_for
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 
 BALANCES = """
@@ -65,5 +67,45 @@ def test_balances_and_payments_agree_after_every_run_while_traffic_goes_on(platf
     assert counts[0].total > 100
     platform.wait_for_replicas()
     platform.build()
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.parametrize("source", ["replica1", "replica2", "primary"])
+def test_what_changes_while_a_run_reads_is_seen_whole_or_not_at_all(small_book, source):
+    """A run is held between two tables; what moves between them meanwhile must not be seen in one of them only."""
+    platform = small_book
+    use_only(platform, source)
+    with platform.app() as connection:
+        connection.execute("update operational.loans set loan_officer = 'Achieng' where loan_id = 3")
+    platform.wait_for_replicas()
+    with connect(platform.warehouse_conninfo) as lock:
+        # The run has read the loans, and reads the payments after it has written them.
+        lock.execute("lock table operational.loans in exclusive mode")
+        child = platform.start_dbt(*SCHEDULED_BUILD)
+        wait_for(
+            lambda: platform.warehouse(
+                "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"
+            )
+        )
+        with platform.app() as connection:
+            # a payment with its balance, a transfer from one loan to another, a reversal with its compensation
+            pay(connection, 1, "40.00", "4.00")
+            connection.execute("update operational.payments set loan_id = 2 where payment_id = 1")
+            connection.execute(
+                "update operational.loans set outstanding_balance = outstanding_balance + "
+                "case loan_id when 1 then 100 else -100 end where loan_id in (1, 2)"
+            )
+            connection.execute("delete from operational.payments where payment_id = 7")
+            connection.execute(
+                "update operational.loans set outstanding_balance = outstanding_balance + 100 where loan_id = 3"
+            )
+        platform.wait_for_replicas()
+    child.join()
+    assert child.exitcode == 0
+    assert platform.warehouse(LANDING) == []
+    assert platform.warehouse("select count(*) from operational.payments where payment_id = 19") == [(0,)]
+    platform.build()
+    assert platform.warehouse(LANDING) == []
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)

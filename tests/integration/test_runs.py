@@ -13,7 +13,7 @@ import pytest
 from eds.db import connect
 from eds.etl import SCHEDULED_BUILD
 
-from .book import pay
+from .book import add_customer, add_loan, pay
 from .conftest import wait_for
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from .readers import Readers, oltp_state
@@ -195,26 +195,27 @@ def test_a_table_truncated_behind_the_trail_is_noticed(small_book):
     assert_stopped_before_harm(platform, "payments of the source is empty", "MASS_DELETE=1")
 
 
-@pytest.mark.parametrize(
-    ("statement", "undo", "expected"),
-    [
-        (
-            "alter table operational.payments rename to payments_old",
-            "alter table operational.payments_old rename to payments",
-            "table payments is gone",
-        ),
-        (
-            "alter table operational.customers rename column phone to telephone",
-            "alter table operational.customers rename column telephone to phone",
-            "column customers.phone is gone",
-        ),
-        (
-            "alter table operational.loans alter column tenure_months type bigint",
-            "alter table operational.loans alter column tenure_months type integer",
-            "column loans.tenure_months is bigint, expected integer",
-        ),
-    ],
-)
+# A change of the source's shape, how to take it back, and what the run says.
+SHAPES = [
+    (
+        "alter table operational.payments rename to payments_old",
+        "alter table operational.payments_old rename to payments",
+        "table payments is gone",
+    ),
+    (
+        "alter table operational.customers rename column phone to telephone",
+        "alter table operational.customers rename column telephone to phone",
+        "column customers.phone is gone",
+    ),
+    (
+        "alter table operational.loans alter column tenure_months type bigint",
+        "alter table operational.loans alter column tenure_months type integer",
+        "column loans.tenure_months is bigint, expected integer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "undo", "expected"), SHAPES)
 def test_a_source_of_another_shape_stops_the_run_with_what_to_do(small_book, statement, undo, expected):
     platform = small_book
 
@@ -285,16 +286,41 @@ def test_readers_see_no_error_and_views_that_agree_while_runs_and_full_refreshes
     assert_views_equal_the_oltp(platform)
 
 
+def test_the_published_tables_change_together_or_not_at_all(small_book):
+    platform = small_book
+    published = [oltp_state(platform.superuser_conninfo)]
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    platform.wait_for_replicas()
+    published.append(oltp_state(platform.superuser_conninfo))
+    with Readers(platform.reader_conninfo) as readers, connect(platform.warehouse_conninfo) as lock:
+        # Writers wait here, in the middle of publishing; readers do not.
+        lock.execute("lock table publish.agg_loans in exclusive mode")
+        child = platform.start_dbt(*SCHEDULED_BUILD)
+        wait_for(
+            lambda: platform.warehouse(
+                "select 1 from pg_locks where not granted and relation = 'publish.agg_loans'::regclass"
+            )
+        )
+        time.sleep(0.5)
+    child.join()
+    assert child.exitcode == 0
+    readers.assert_good(*published)
+
+
 def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
     platform = small_book
-    with connect(platform.warehouse_conninfo) as lock:
-        # Neither can end before the other has started.
-        lock.execute("lock table warehouse.fact_loans in access exclusive mode")
-        children = [platform.start_dbt(*SCHEDULED_BUILD) for _ in range(2)]
-        wait_for(lambda: any(child.exitcode is not None for child in children))
-        refused = [child.exitcode for child in children if child.exitcode is not None]
-        assert len(refused) == 1 and refused[0] != 0
-    for child in children:
-        child.join()
+    children = []
+    try:
+        with connect(platform.warehouse_conninfo) as lock:
+            # Neither can end before the other has started.
+            lock.execute("lock table warehouse.fact_loans in access exclusive mode")
+            children += [platform.start_dbt(*SCHEDULED_BUILD) for _ in range(2)]
+            wait_for(lambda: any(child.exitcode is not None for child in children), seconds=20)
+            refused = [child.exitcode for child in children if child.exitcode is not None]
+            assert len(refused) == 1 and refused[0] != 0
+    finally:
+        for child in children:
+            child.join()
     assert sorted(child.exitcode == 0 for child in children) == [False, True]
     assert platform.warehouse("select count(*) from audit.refused_starts") == [(1,)]

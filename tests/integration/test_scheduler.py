@@ -16,6 +16,7 @@ from eds.scheduler import Scheduler
 from eds.settings import ROOT
 
 from .book import add_customer, add_loan, pay
+from .conftest import wait_for
 from .oracle import assert_views_equal_the_oltp
 
 
@@ -51,12 +52,8 @@ def until_the_run(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 
 
 def wait_for_row(platform: Any, query: str, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if platform.warehouse("select to_regclass('audit.etl_runs') is not null")[0][0] and platform.warehouse(query):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"never came true: {query}")
+    known = "select true where to_regclass('audit.etl_runs') is not null"
+    wait_for(lambda: platform.warehouse(known) and platform.warehouse(query), seconds, pause=0.1)
 
 
 def test_it_runs_at_start_logs_json_lines_and_leaves_on_sigterm(platform):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 
 import psutil
 import psycopg
@@ -18,6 +17,8 @@ from eds.db import connect
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.settings import ROOT
+
+from .conftest import kill_server, wait_for
 
 NAMES = ("primary", "replica1", "replica2", "warehouse")
 
@@ -77,11 +78,7 @@ def test_the_archive_receives_segments(all_servers):
     segment = superuser(all_servers, "primary", "select pg_walfile_name(pg_current_wal_lsn())")[0][0]
     superuser(all_servers, "primary", "select pg_logical_emit_message(true, 'test', 'something to archive')")
     superuser(all_servers, "primary", "select pg_switch_wal()")
-    for _ in range(100):
-        if (archive / f"{segment}.gz").exists():
-            break
-        time.sleep(0.1)
-    assert (archive / f"{segment}.gz").exists()
+    wait_for((archive / f"{segment}.gz").exists)
     assert superuser(all_servers, "primary", "select failed_count from pg_stat_archiver") == [(0,)]
 
 
@@ -139,12 +136,7 @@ def test_a_killed_server_comes_back_with_its_data(all_servers):
     runtime = all_servers.runtime
     with connect(all_servers.warehouse_conninfo, autocommit=True) as connection:
         connection.execute("create table public.kept as select 7 as seven")
-    pid = runtime.server_pid("warehouse")
-    psutil.Process(pid).kill()
-    for _ in range(100):
-        if runtime.server_pid("warehouse") is None:
-            break
-        time.sleep(0.05)
+    kill_server(all_servers, "warehouse")
     assert runtime.up_warehouse() is True
     assert all_servers.warehouse("select seven from public.kept") == [(7,)]
     all_servers.warehouse("drop table public.kept")

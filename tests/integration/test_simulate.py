@@ -13,6 +13,8 @@ from eds.demo import BOOK_RULES, Scale, fill
 from eds.errors import UserError
 from eds.simulate import OPERATIONS, Counts, simulate
 
+from .conftest import wait_for
+
 FREQUENT = (
     "application",
     "disbursement",
@@ -69,11 +71,7 @@ def in_background(connect: Callable[[], psycopg.Connection[Any]], **options: Any
 
 
 def wait_for_payments(connection: psycopg.Connection[Any], more_than: int) -> None:
-    for _ in range(600):
-        if rows(connection, "select count(*) from operational.payments")[0][0] > more_than:
-            return
-        time.sleep(0.05)
-    pytest.fail("no payment came")
+    wait_for(lambda: rows(connection, "select count(*) from operational.payments")[0][0] > more_than)
 
 
 def test_traffic_keeps_the_books_and_is_on_record(
@@ -215,16 +213,12 @@ def test_locked_rows_are_retried_and_do_not_keep_it_from_stopping(
     with psycopg.connect(empty_book.superuser_conninfo) as holder:
         holder.execute("select from operational.loans for update")
         thread, results = in_background(connect, rate=50, seconds=3600, stop=stop)
-        for _ in range(600):
-            waiting = rows(
+        wait_for(
+            lambda: rows(
                 owner,
-                "select count(*) from pg_stat_activity where usename = 'app_user' and wait_event_type = 'Lock'",
+                "select true from pg_stat_activity where usename = 'app_user' and wait_event_type = 'Lock'",
             )
-            if waiting[0][0] > 0:
-                break
-            time.sleep(0.05)
-        else:
-            pytest.fail("nobody waited for the locked rows")
+        )
         # Longer than the wait for a lock may take.
         time.sleep(1.5)
         stop.set()

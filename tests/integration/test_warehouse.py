@@ -164,6 +164,57 @@ def test_a_payment_at_or_beyond_the_ends_of_the_calendar_is_never_lost(platform,
     assert_views_equal_the_oltp(platform)
 
 
+def test_every_kind_of_text_and_number_that_the_source_can_hold_arrives(platform):
+    names = (
+        'O\'Neil "Quote" \\ back; drop table loans --',
+        "Zoë 😀 👩‍👩‍👧 Ünïcode",
+        "مريم عبد الله",  # right to left
+        "é" * 100,  # the longest
+        "{{ this }} {% raw %}",
+        "tab\tand\nnewline",
+    )
+    largest = "999999999999.99"
+    with platform.app() as connection:
+        for name in names:
+            pay(
+                connection,
+                add_loan(
+                    connection, add_customer(connection, name, city=name[:20]), loan_officer=name, branch_code=name[:10]
+                ),
+                notes=name,
+                reference_number=name,
+            )
+        # the limits of amounts, rates and dates
+        customer = add_customer(connection, "Limits", segment="corporate")
+        limit = add_loan(connection, customer, largest, interest_rate="999.9999", maturity_date="9999-12-31")
+        pay(connection, limit, largest, "0.00")
+        pay(connection, add_loan(connection, customer, "0.01", interest_rate="0", tenure_months=1), "0.01", "0.00")
+        # nothing at all wherever that may be
+        for table, key in (("customers", "customer_id"), ("loans", "loan_id"), ("payments", "payment_id")):
+            nullable = [
+                row[0]
+                for row in connection.execute(
+                    "select column_name from information_schema.columns "
+                    "where table_schema = 'operational' and table_name = %s and is_nullable = 'YES'",
+                    (table,),
+                )
+            ]
+            assert nullable
+            emptied = ", ".join(f"{name} = null" for name in nullable)
+            connection.execute(f"update operational.{table} set {emptied} where {key} = 2")
+    platform.wait_for_replicas()
+    platform.build("--vars", "{full_tests: true}")
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+    found = platform.warehouse(
+        "select full_name from warehouse.dim_customer where customer_id <= 6 order by customer_id"
+    )
+    assert found == [(name,) for name in names]
+    assert platform.warehouse("select principal_amount from warehouse.fact_loans where loan_id = 7") == [
+        (Decimal(largest),)
+    ]
+
+
 def test_no_personal_data_is_in_schema_warehouse_nor_behind_the_views(platform):
     secret = {
         "email": "amina.secret@example.org",

@@ -1,0 +1,222 @@
+"""A new column and a new table of the source go through to a mart by editing YAML and SQL alone, as the README says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eds.db import connect
+from eds.settings import ROOT
+
+from .book import add_customer, add_loan, pay
+from .conftest import Platform, project_copy
+from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+
+REPORTS = ROOT / "infra/primary/sql/030_reports.sql"
+
+
+def edit(file: Path, before: str, added: str) -> None:
+    """Put text in front of the first place where `before` stands."""
+    text = file.read_text(encoding="utf-8")
+    assert before in text, f"{file.name} has no {before!r}"
+    file.write_text(text.replace(before, added + before, 1), encoding="utf-8")
+
+
+def as_owner(platform: Platform, *statements: str) -> None:
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("set role loans_owner")
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return project_copy(tmp_path / "project")
+
+
+@pytest.fixture
+def collateral_value(small_book: Platform) -> Iterator[Platform]:
+    """The source with one more nullable column in loans, which has values in old rows already."""
+    platform = small_book
+    as_owner(
+        platform,
+        "alter table operational.loans add column collateral_value numeric(14, 2)",
+        "select etl.publish_table('operational.loans')",
+    )
+    with connect(platform.superuser_conninfo) as connection:
+        # Filled without a word in the feed, as a migration may do it: the whole table must be read once.
+        connection.execute("alter table operational.loans disable trigger user")
+        connection.execute("update operational.loans set collateral_value = 100.50 * loan_id where loan_id < 4")
+        for trigger in ("loans_stamp_row", "loans_audit", "loans_no_truncate"):
+            connection.execute(f"alter table operational.loans enable always trigger {trigger}")
+    platform.wait_for_replicas()
+    yield platform
+    as_owner(
+        platform,
+        "drop view operational.vw_active_loans, operational.vw_customer_payment_summary, etl.loans_changes",
+        "alter table operational.loans drop column collateral_value",
+        "select etl.publish_table('operational.loans')",
+    )
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute(REPORTS.read_text(encoding="utf-8"))
+
+
+def test_a_new_column_goes_from_the_source_to_a_mart_with_old_rows_filled(collateral_value, project):
+    platform = collateral_value
+    # The project as it was does not mind the new column.
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+    edit(
+        project / "models/staging/__sources.yml",
+        "          - name: outstanding_balance\n",
+        "          - name: collateral_value\n            data_type: numeric(14, 2)\n",
+    )
+    edit(project / "models/staging/stg_loans.sql", "        outstanding_balance,\n", "        collateral_value,\n")
+    mart = project / "models/marts/fact_loans.sql"
+    edit(mart, "        loans.outstanding_balance,\n", "        loans.collateral_value,\n")
+    edit(mart, "    outstanding_balance,\n    total_paid", "    collateral_value,\n")
+    edit(
+        project / "models/marts/fact_loans.yml",
+        "      - name: outstanding_balance\n",
+        "      - name: collateral_value\n        data_type: numeric(14, 2)\n        description: Value pledged.\n",
+    )
+    changed = platform.of_project(project)
+    changed.build()
+    expected = platform.primary("select loan_id, collateral_value from operational.loans order by 1")
+    assert expected[0] == (1, Decimal("100.50"))
+    assert expected[-1][1] is None
+    assert platform.warehouse("select loan_id, collateral_value from warehouse.fact_loans order by 1") == expected
+    assert_landing_equals_source(platform)
+
+    # From now on it travels like every other column.
+    with platform.app() as connection:
+        connection.execute("update operational.loans set collateral_value = 7 where loan_id = 6")
+    platform.wait_for_replicas()
+    assert changed.build().run["extraction_mode"] == "changes"
+    assert platform.warehouse("select collateral_value from warehouse.fact_loans where loan_id = 6") == [(Decimal(7),)]
+    assert_views_equal_the_oltp(platform)
+
+
+# A source table of which the project knows nothing, and what one writes to have it in a mart.
+GUARANTORS_TABLE = """
+    create table operational.guarantors (
+        guarantor_id bigint generated always as identity primary key,
+        loan_id bigint not null references operational.loans,
+        relationship text,
+        pledged numeric(14, 2) not null,
+        created_at timestamptz not null default now(),
+        updated_at timestamptz not null default now()
+    )
+"""
+GUARANTORS_SOURCE = """\
+      - name: guarantors
+        description: Who answers for a loan.
+        config:
+          meta:
+            key: guarantor_id
+        columns:
+          - {name: guarantor_id, data_type: bigint}
+          - {name: loan_id, data_type: bigint}
+          - {name: relationship, data_type: text}
+          - {name: pledged, data_type: "numeric(14, 2)"}
+          - {name: created_at, data_type: timestamptz}
+          - {name: updated_at, data_type: timestamptz}
+"""
+STG_GUARANTORS = """\
+-- depends_on: {{ ref('extraction') }}
+select
+    guarantor_id,
+    loan_id,
+    relationship,
+    pledged as pledged_amount,
+    _deleted_at is not null as is_deleted,
+    _run_id
+from {{ source('operational', 'guarantors') }}
+"""
+FACT_GUARANTEES = """\
+{{ config(unique_key=['guarantor_id']) }}
+
+{% set since = increment() %}
+select
+    {% if since %}
+    is_deleted as is_removed,
+    {% endif %}
+    guarantor_id,
+    loan_id,
+    relationship,
+    pledged_amount
+from {{ ref('stg_guarantors') }}
+{% if since %}
+where _run_id > {{ since.landing_run_id }}
+{% else %}
+where not is_deleted
+{% endif %}
+"""
+FACT_GUARANTEES_YML = """\
+version: 2
+models:
+  - name: fact_guarantees
+    description: One row per guarantee that stands.
+    constraints:
+      - {type: primary_key, columns: [guarantor_id], warn_unsupported: false}
+    columns:
+      - {name: guarantor_id, data_type: bigint, description: Key.}
+      - {name: loan_id, data_type: bigint, description: The loan.}
+      - {name: relationship, data_type: text, description: To the borrower.}
+      - {name: pledged_amount, data_type: "numeric(14, 2)", description: The most it costs the guarantor.}
+"""
+
+
+@pytest.fixture
+def guarantors(small_book: Platform) -> Iterator[Platform]:
+    """The source with one more table in the change feed."""
+    platform = small_book
+    as_owner(platform, GUARANTORS_TABLE, "select etl.publish_table('operational.guarantors')")
+    platform.primary("grant select, insert, update, delete on operational.guarantors to app_user")
+    yield platform
+    as_owner(platform, "drop table operational.guarantors cascade")
+
+
+def test_a_new_source_table_goes_to_a_mart_of_its_own(guarantors, project):
+    platform = guarantors
+
+    def pledge(*statements: tuple[str, tuple[Any, ...]]) -> None:
+        with platform.app() as connection:
+            for statement, values in statements:
+                connection.execute(statement, values)
+        platform.wait_for_replicas()
+
+    insert = "insert into operational.guarantors (loan_id, relationship, pledged) values (%s, %s, %s)"
+    pledge((insert, (1, "sister", "500.00")), (insert, (2, None, "70.00")), (insert, (2, "employer", "80.00")))
+    edit(project / "models/staging/__sources.yml", "      - name: loans\n", GUARANTORS_SOURCE)
+    (project / "models/staging/stg_guarantors.sql").write_text(STG_GUARANTORS)
+    (project / "models/marts/fact_guarantees.sql").write_text(FACT_GUARANTEES)
+    (project / "models/marts/fact_guarantees.yml").write_text(FACT_GUARANTEES_YML)
+    changed = platform.of_project(project)
+    expected = "select guarantor_id, loan_id, relationship, pledged from operational.guarantors order by 1"
+    found = "select * from warehouse.fact_guarantees order by 1"
+
+    # The first run that knows the table reads it whole, the others by what changes alone.
+    assert changed.build().run["extraction_mode"] == "changes"
+    assert platform.warehouse(found) == platform.primary(expected)
+    pledge(
+        ("delete from operational.guarantors where guarantor_id = %s", (1,)),
+        (
+            "update operational.guarantors set pledged = pledged + 1, relationship = %s where guarantor_id = %s",
+            ("x", 2),
+        ),
+        (insert, (3, "neighbour", "9.99")),
+    )
+    result = changed.build()
+    assert (result.run["rows_inserted"], result.run["rows_updated"], result.run["rows_deleted"]) == (1, 1, 1)
+    assert platform.warehouse(found) == platform.primary(expected)
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    platform.wait_for_replicas()
+    changed.build()
+    assert_views_equal_the_oltp(platform)

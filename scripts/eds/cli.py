@@ -16,7 +16,7 @@ import typer
 
 from eds import binaries, book_import, demo, etl, platform, simulate
 from eds.console import err, out
-from eds.db import connect, forget_libpq_environment, pooled_conninfo, servers
+from eds.db import connect, forget_libpq_environment, pooled_conninfo, primary_name, primary_server, servers
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.scheduler import Scheduler
@@ -213,7 +213,7 @@ def demo_command() -> None:
     """Fill an empty loan book with demo data. Example: make demo SCALE=medium SEED=7"""
     settings = load()
     scale = demo.Scale.parse(settings.scale)
-    with connect(servers(settings)["primary"].superuser_conninfo()) as connection:
+    with connect(primary_server(settings).superuser_conninfo()) as connection:
         out.print(str(demo.fill(connection, scale, settings.seed)))
 
 
@@ -227,7 +227,7 @@ def simulate_command(
     settings = load()
     seconds = simulate.parse_duration(duration)
     pooled = _runtime().process_pid("pgbouncer") is not None
-    direct = servers(settings)["primary"].conninfo("app_user", settings.app_user_password.get_secret_value())
+    direct = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
     conninfo = pooled_conninfo(settings) if pooled else direct
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
     counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
@@ -244,7 +244,7 @@ def import_command(
     if directory is None:
         raise UserError("Which folder? Example: make import DIR=/data/book")
     settings = load()
-    conninfo = servers(settings)["primary"].conninfo("app_user", settings.app_user_password.get_secret_value())
+    conninfo = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
     with connect(conninfo) as connection:
         result = book_import.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
     out.print(result.table())
@@ -264,7 +264,8 @@ def psql(
     known = servers(settings)
     if server not in known:
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
-    place = known[server]
+    # `primary` is whoever takes the writes; the replicas go by their own names.
+    place = known[primary_name(settings) if server == "primary" else server]
     password = place.superuser_password
     if role != "postgres":
         setting = f"{role}_password"

@@ -33,7 +33,18 @@ from psycopg.conninfo import make_conninfo
 
 from eds import binaries, processes
 from eds.console import err
-from eds.db import Server, WrongPasswordError, connect, pooled_conninfo, servers, wait_until_accepting
+from eds.db import (
+    MEMBERS,
+    Server,
+    WrongPasswordError,
+    connect,
+    pooled_conninfo,
+    primary_name,
+    replica_names,
+    servers,
+    sync_directory,
+    wait_until_accepting,
+)
 from eds.errors import UserError
 from eds.settings import ROOT, Settings, size_in_kb
 
@@ -48,7 +59,6 @@ PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
 
 INFRA = ROOT / "infra"
-REPLICAS = ("replica1", "replica2")
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
 # Stands in a state directory that the platform made itself.
@@ -62,6 +72,8 @@ OWN_STATE = (
     "dbt-target",
     "dbt-logs",
     "bootstrap.lock",
+    "current-primary",
+    "backups",
     "command.lock",
 )
 # The variable that tells a running scheduler's settings and code.
@@ -199,7 +211,7 @@ class LocalRuntime:
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._claim(home, state)
-            archives = [_archive(name) for name in ("primary", *REPLICAS)]
+            archives = [_archive(name) for name in MEMBERS]
             for folder in ("bin", "log", "secrets", *archives):
                 (home / folder).mkdir(exist_ok=True)
                 self._give(home / folder, 0o750)
@@ -262,6 +274,16 @@ class LocalRuntime:
     @cached_property
     def servers(self) -> dict[str, Server]:
         return servers(self.settings)
+
+    @property
+    def primary(self) -> str:
+        """The member that takes the writes. Not cached: a failover changes it."""
+        return primary_name(self.settings)
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The members that follow the primary."""
+        return replica_names(self.settings)
 
     def data(self, name: str) -> Path:
         """The data directory of a server."""
@@ -336,16 +358,16 @@ class LocalRuntime:
     def _write_shared_files(self) -> None:
         script = INFRA / "postgres" / "archive_wal.sh"
         self._write(self.home / "bin" / "archive_wal.sh", script.read_text(encoding="utf-8"), 0o750)
-        primary = self.servers["primary"]
 
         def escaped(text: str) -> str:
             return text.replace("\\", "\\\\").replace(":", "\\:")
 
-        # libpq's password file.
+        # libpq's password file, for whichever member is the primary.
         password = escaped(self.settings.replicator_password.get_secret_value())
+        places = [self.servers[name] for name in MEMBERS]
         self._write(
             self.home / "secrets" / "replicator.pgpass",
-            f"{escaped(primary.host)}:{primary.port}:*:replicator:{password}\n",
+            "".join(f"{escaped(place.host)}:{place.port}:*:replicator:{password}\n" for place in places),
             0o600,
         )
 
@@ -375,7 +397,7 @@ class LocalRuntime:
             # PostgreSQL runs these through a shell, and replaces %p and %f (and %% by %) itself.
             script, own, archive = (
                 shlex.quote(str(self.home / part)).replace("%", "%%")
-                for part in ("bin/archive_wal.sh", _archive(name), _archive("primary"))
+                for part in ("bin/archive_wal.sh", _archive(name), _archive(self.primary))
             )
             archive_command = f'{script} "%p" {own}'
             restore_command = f'gzip -dc {archive}/%f.gz >"%p"'
@@ -384,8 +406,11 @@ class LocalRuntime:
                 f"restore_command = {_conf(restore_command)}",
                 f"max_slot_wal_keep_size = {_conf(settings.max_slot_wal_keep_size)}",
             ]
-        if name in REPLICAS:
-            primary = self.servers["primary"]
+            if settings.synchronous == "on":
+                # The same on each member, so that whichever becomes the primary goes on with it.
+                lines.append(f"synchronous_standby_names = 'ANY 1 ({', '.join(MEMBERS)})'")
+        if name in self.replicas:
+            primary = self.servers[self.primary]
             conninfo = make_conninfo(
                 host=primary.host,
                 port=primary.port,
@@ -397,7 +422,6 @@ class LocalRuntime:
             lines += [
                 f"primary_conninfo = {_conf(conninfo)}",
                 f"primary_slot_name = {_conf(name)}",
-                "recovery_target_timeline = latest",
             ]
         if not settings.pg_durable:
             lines += ["fsync = off", "full_page_writes = off"]
@@ -462,7 +486,7 @@ class LocalRuntime:
                 shutil.rmtree(older)
             data.rename(self._aside(name))
         temporary.rename(data)
-        _sync_directory(self.home)
+        sync_directory(self.home)
 
     def _aside(self, name: str) -> Path:
         return self.home / f"{name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -498,7 +522,7 @@ class LocalRuntime:
 
     def _base_backup(self, name: str) -> Callable[[Path], None]:
         def fill(directory: Path) -> None:
-            primary = self.servers["primary"]
+            primary = self.servers[self.primary]
             self.run(
                 [
                     self.bindir / "pg_basebackup",
@@ -521,7 +545,7 @@ class LocalRuntime:
 
     def _ensure_slot(self, name: str, *, clear: bool = False) -> None:
         """See that the primary keeps WAL for a replica. clear: also end whoever uses the slot now."""
-        with connect(self.servers["primary"].superuser_conninfo("postgres"), autocommit=True) as connection:
+        with connect(self.servers[self.primary].superuser_conninfo("postgres"), autocommit=True) as connection:
             if clear:
                 # The walsender of a pg_basebackup that was killed, for example.
                 connection.execute(
@@ -632,7 +656,7 @@ class LocalRuntime:
         whoever owns the data directory for no password. A replica gets it from the primary, with the WAL.
         """
         server = self.servers[name]
-        if name in REPLICAS:
+        if name in self.replicas:
             deadline = time.monotonic() + PASSWORD_ARRIVES_SECONDS
             while True:
                 try:
@@ -715,7 +739,7 @@ class LocalRuntime:
         return lines[-1].partition("FATAL: ")[2].strip() if lines else ""
 
     def _streams(self, name: str) -> bool:
-        with connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+        with connect(self.servers[self.primary].superuser_conninfo("postgres")) as connection:
             row = connection.execute(
                 "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'", (name,)
             ).fetchone()
@@ -753,6 +777,22 @@ class LocalRuntime:
                 "where pg_is_in_recovery()"
             ).fetchone()
         return row[0] if row else None
+
+    def promote(self, name: str) -> None:
+        """Make a running replica the primary. It must be noted as such (`db.set_primary_name`) before."""
+        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
+            row = connection.execute(
+                "select case when pg_is_in_recovery() then pg_promote(true, %s) else true end", (START_SECONDS,)
+            ).fetchone()
+        if row is None or not row[0]:
+            raise UserError(f"{name} was not promoted within {START_SECONDS} s; see `make logs SERVICE={name}`.")
+        self.repoint(name)
+
+    def repoint(self, name: str) -> None:
+        """Give a running member the configuration of its present part, without a restart: whom it follows, if any."""
+        self._write_conf(name, self.data(name))
+        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
+            connection.execute("select pg_reload_conf()")
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -805,12 +845,23 @@ class LocalRuntime:
     def up_primary(self) -> bool:
         """Bootstrap and start the primary. Returns whether it was (re)started."""
         self._write_shared_files()
-        if self.server_pid("primary") is None:
+        name = self.primary
+        if self.server_pid(name) is None:
             # Of archive commands that were killed.
-            for leftover in (self.home / _archive("primary")).glob(".incoming.*"):
+            for leftover in (self.home / _archive(name)).glob(".incoming.*"):
                 leftover.unlink()
-        self._bootstrap("primary", self._initdb("primary"))
-        return self.start_server("primary")
+        if name == "primary":
+            self._bootstrap(name, self._initdb(name))
+        elif not (self.data(name) / "PG_VERSION").exists():
+            raise UserError(
+                f"{name} is the primary since the last failover, but it has no data in {self.data(name)}. "
+                "Put its data back, or restore a backup."
+            )
+        started = self.start_server(name)
+        if (self.data(name) / "standby.signal").exists():
+            # A failover that was interrupted after its decision.
+            self.promote(name)
+        return started
 
     def up_warehouse(self) -> bool:
         """Bootstrap and start the warehouse server. Returns whether it was (re)started."""
@@ -830,11 +881,11 @@ class LocalRuntime:
         template = string.Template((INFRA / "pgbouncer" / "pgbouncer.ini.template").read_text(encoding="utf-8"))
         # substitute() would stumble over the $1 of auth_query; safe_substitute leaves it as it is.
         ini = template.safe_substitute(
-            primary_host=settings.primary_host,
-            primary_port=settings.primary_port,
+            primary_host=self.servers[self.primary].host,
+            primary_port=self.servers[self.primary].port,
             # This PgBouncer takes one port per database; the replicas of one machine differ by port: the first serves.
-            replica_host=settings.replica1_host,
-            replica_port=settings.replica1_port,
+            replica_host=self.servers[self.replicas[0]].host,
+            replica_port=self.servers[self.replicas[0]].port,
             oltp_db=settings.oltp_db,
             listen_addr=settings.pgbouncer_host,
             listen_port=settings.pgbouncer_port,
@@ -938,7 +989,7 @@ class LocalRuntime:
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. Returns the names of what ran."""
-        order = ("scheduler", "pgbouncer", "warehouse", *REPLICAS, "primary")
+        order = ("scheduler", "pgbouncer", "warehouse", *self.replicas, self.primary)
         return [name for name in order if self._stop(name, mode)]
 
     def destroy(self) -> None:
@@ -960,7 +1011,7 @@ class LocalRuntime:
 
     def states(self) -> list[ServiceState]:
         """What runs, in the order in which data flows."""
-        streaming = self._streaming() if self.server_pid("primary") else None
+        streaming = self._streaming() if self.server_pid(self.primary) else None
         result = []
         for name, server in self.servers.items():
             pid = self.server_pid(name)
@@ -968,8 +1019,12 @@ class LocalRuntime:
             detail = ""
             if port != server.port:
                 detail = f"{server.port} in the settings: `make up` moves it"
-            elif pid and name in REPLICAS and streaming is not None:
+            elif pid and name in self.replicas and streaming is not None:
                 detail = streaming.get(name, "does not follow the primary: `make up` mends it")
+            if name == self.primary and name != "primary":
+                detail = "the primary since the last failover"
+            elif name == "primary" and name != self.primary:
+                detail = f"a replica since the last failover; {detail}".rstrip("; ")
             result.append(ServiceState(name, "running" if pid else "stopped", pid, port, detail))
         if binaries.find_pgbouncer() is None:
             result.append(
@@ -986,7 +1041,7 @@ class LocalRuntime:
     def _streaming(self) -> dict[str, str] | None:
         """How each replica follows the primary, or None when the primary does not say."""
         try:
-            with psycopg.connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+            with psycopg.connect(self.servers[self.primary].superuser_conninfo("postgres")) as connection:
                 rows = connection.execute(
                     "select application_name, state || ', ' || "
                     "pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) || ' behind' "
@@ -1017,12 +1072,3 @@ def _has(path: Path, text: str) -> bool:
 def _conf(value: object) -> str:
     """A value in the syntax of postgresql.conf, which knows both '' and backslash escapes."""
     return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

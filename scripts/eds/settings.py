@@ -89,6 +89,11 @@ class Settings(BaseSettings):
     etl_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     etl_fresh_minutes: Annotated[int, Field(ge=1)] = 40
 
+    # Durability beyond one machine, and backups.
+    synchronous: Literal["on", "off"] = "off"
+    backup_dir: OptionalPath = None
+    backup_keep: Annotated[int, Field(ge=1)] = 7
+
     max_slot_wal_keep_size: str = "2GB"
     oltp_memory: str = "128MB"
     warehouse_memory: str = "256MB"
@@ -151,6 +156,11 @@ class Settings(BaseSettings):
     def state(self) -> Path:
         """The directory of everything this checkout keeps outside of git: data, logs, process ids."""
         return from_root(self.state_dir) if self.state_dir else ROOT / ".state"
+
+    @property
+    def backups(self) -> Path:
+        """The directory of the backups."""
+        return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
 
     def fingerprint(self) -> str:
         """A digest of all values, secrets too: the same in two processes that have the same settings."""

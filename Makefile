@@ -25,7 +25,7 @@ ps: venv ## Show what runs where
 	@$(EDS) ps
 logs: venv ## Show the end of the logs (SERVICE=primary)
 	@$(EDS) logs
-health: venv ## Tell how old the last successful run is (JSON=1)
+health: venv ## Tell in a second whether all is well, by exit code too (JSON=1)
 	@$(EDS) health
 clean: venv ## Stop everything, remove logs and build files, keep the data
 	@$(EDS) clean
@@ -40,6 +40,15 @@ etl: venv ## Show the run history; NOW=1 runs one now
 	@$(EDS) etl
 reconcile: venv ## Run one that compares every row with the source and tests all data
 	@$(EDS) reconcile
+
+##@ Operations
+.PHONY: verify replication wal
+verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
+	@$(EDS) verify
+replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
+	@$(EDS) replication
+wal: venv ## Show the WAL archive: segments, gaps, what waits or fails
+	@$(EDS) wal
 
 ##@ Loan book
 .PHONY: demo simulate import

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -14,7 +13,7 @@ from typing import Annotated
 import psycopg
 import typer
 
-from eds import binaries, book_import, demo, etl, platform, simulate
+from eds import binaries, book_import, demo, etl, ops, platform, simulate
 from eds.console import err, out
 from eds.db import connect, forget_libpq_environment, pooled_conninfo, primary_name, primary_server, servers
 from eds.errors import UserError
@@ -29,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="The data platform's commands. `make` lists the same by group.",
 )
+app.add_typer(ops.app)
 
 
 def _runtime() -> LocalRuntime:
@@ -181,31 +181,6 @@ def scheduler(
 ) -> None:
     """Run dbt build on schedule, in the foreground, with JSON lines on standard output."""
     Scheduler(load(), at_start=at_start).serve()
-
-
-@app.command()
-def health(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
-    """Tell how old the last successful run is. Exit code 1 when it is older than ETL_FRESH_MINUTES."""
-    settings = load()
-    finished, minutes = etl.last_success(settings)
-    fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "fresh": fresh,
-                    "last_success": finished.isoformat() if finished else None,
-                    "age_minutes": round(minutes, 2) if minutes is not None else None,
-                    "limit_minutes": settings.etl_fresh_minutes,
-                }
-            )
-        )
-    elif finished is None or minutes is None:
-        out.print("[red]no successful run yet[/]")
-    else:
-        colour = "green" if fresh else "red"
-        out.print(f"[{colour}]last success {minutes:.1f} minutes ago[/] (limit {settings.etl_fresh_minutes})")
-    raise typer.Exit(0 if fresh else 1)
 
 
 @app.command(name="demo")

@@ -48,14 +48,14 @@ class Server:
         return self.conninfo("postgres", self.superuser_password, database)
 
 
-def pooled_conninfo(settings: Settings) -> str:
-    """A connection string of the application's role through PgBouncer, to the primary."""
+def pooled_conninfo(settings: Settings, database: str = "loans_db") -> str:
+    """A connection string of app_user through PgBouncer: loans_db leads to the primary, loans_db_ro to a replica."""
     primary = primary_server(settings)
     return make_conninfo(
         primary.conninfo("app_user", settings.app_user_password.get_secret_value()),
         host=settings.pgbouncer_host,
         port=settings.pgbouncer_port,
-        dbname="loans_db",
+        dbname=database,
     )
 
 

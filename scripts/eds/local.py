@@ -289,6 +289,10 @@ class LocalRuntime:
         """The data directory of a server."""
         return self.home / name
 
+    def archives(self) -> dict[str, Path]:
+        """The WAL archive of each member of the cluster."""
+        return {name: self.home / _archive(name) for name in MEMBERS}
+
     def log_files(self, name: str) -> list[Path]:
         """The log files of a service, oldest first."""
         if name == "scheduler":

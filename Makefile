@@ -42,11 +42,17 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@$(EDS) reconcile
 
 ##@ Operations
-.PHONY: verify replication wal
+.PHONY: verify replication backup backups restore wal
 verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
 	@$(EDS) verify
 replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
 	@$(EDS) replication
+backup: venv ## Back up both databases (KIND=operational|warehouse|physical FORMAT=custom KEEP=7)
+	@$(EDS) backup
+backups: venv ## List the backups; VERIFY=1 reads each one back again
+	@$(EDS) backups
+restore: venv ## Put a dump in place of its database, after checking it and asking (FILE=… FORCE=1)
+	@$(EDS) restore
 wal: venv ## Show the WAL archive: segments, gaps, what waits or fails
 	@$(EDS) wal
 

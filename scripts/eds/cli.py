@@ -14,7 +14,7 @@ import psycopg
 import typer
 
 from eds import binaries, book_import, demo, etl, ops, platform, simulate
-from eds.console import err, out
+from eds.console import confirm, err, out
 from eds.db import connect, forget_libpq_environment, pooled_conninfo, primary_name, primary_server, servers
 from eds.errors import UserError
 from eds.local import LocalRuntime
@@ -110,15 +110,13 @@ def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do
         # The data may still be there, and its servers may run.
         ensure_env_file()
     runtime = _runtime()
-    out.print(
-        f"This destroys every database, the WAL archive and the logs in\n  {runtime.home}\n  {runtime.settings.state}\n"
-        f"and {env_file().name} with its passwords. It cannot be undone."
+    backups = "" if runtime.settings.backup_dir else ", the backups"
+    confirm(
+        f"This destroys every database, the WAL archive{backups} and the logs in\n  {runtime.home}\n"
+        f"  {runtime.settings.state}\nand {env_file().name} with its passwords. It cannot be undone.",
+        "nuke",
+        force,
     )
-    if not force:
-        if not sys.stdin.isatty():
-            raise UserError("Not done: there is no terminal to ask at. Scripts say FORCE=1.")
-        if typer.prompt("Type nuke to go on", default="", show_default=False) != "nuke":
-            raise UserError("Not done: the word was not typed.")
     with platform.exclusive(runtime.settings):
         runtime.stop_all(mode="immediate")
         runtime.destroy()

@@ -35,7 +35,7 @@ def _ensure_database(server: Server) -> None:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(server.database)))
 
 
-def _apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
+def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     """Apply the SQL files that are new or changed since they were last applied here, in one transaction.
 
     Returns their names. A failure leaves the database as it was.
@@ -92,7 +92,7 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
 def _provision(server: Server, folder: Path, roles: tuple[str, ...], settings: Settings) -> list[str]:
     _ensure_database(server)
     with connect(server.superuser_conninfo(), autocommit=True) as connection:
-        done = _apply_files(connection, folder)
+        done = apply_files(connection, folder)
         for role in roles:
             password = getattr(settings, f"{role}_password").get_secret_value()
             if _ensure_password(connection, server, role, password):

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import typer
 
-from eds.ops import replication, verify, wal
+from eds.ops import backup, replication, restore, verify, wal
 
 app = typer.Typer()
-for module in (verify, replication, wal):
+for module in (verify, replication, backup, restore, wal):
     app.add_typer(module.app)

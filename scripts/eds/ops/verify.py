@@ -28,7 +28,7 @@ from eds.db import (
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.ops import books, privileges, replication
-from eds.ops.cluster import ask, ask_dicts, current_position, in_recovery, one, wait_for, wait_for_replay
+from eds.ops.cluster import answers, ask, ask_dicts, current_position, in_recovery, one, wait_for, wait_for_replay
 from eds.ops.programs import at, run_program
 from eds.provision import OLTP_ROLES, WAREHOUSE_ROLES
 from eds.settings import Settings, load
@@ -301,6 +301,8 @@ def _replication(run: Verification) -> None:
 
     def arrives() -> str:
         server = primary_server(settings)
+        for name in names:
+            _must(answers(known[name]), f"{name} does not answer")
         with _probe(settings) as (text, position):
             for name in names:
                 wait_for_replay(known[name], position, ARRIVES_SECONDS)

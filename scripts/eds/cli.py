@@ -15,7 +15,15 @@ import typer
 
 from eds import binaries, book_import, demo, etl, ops, platform, simulate
 from eds.console import confirm, err, out
-from eds.db import connect, forget_libpq_environment, pooled_conninfo, primary_name, primary_server, servers
+from eds.db import (
+    connect,
+    forget_libpq_environment,
+    pooled_conninfo,
+    primary_name,
+    primary_server,
+    recovered_server,
+    servers,
+)
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.scheduler import Scheduler
@@ -229,12 +237,12 @@ def import_command(
 
 @app.command()
 def psql(
-    server: Annotated[str, typer.Argument(help="primary, replica1, replica2 or warehouse.")],
+    server: Annotated[str, typer.Argument(help="primary, replica1, replica2, warehouse or recovered.")],
     role: Annotated[str, typer.Option(envvar="ROLE", help="Log in as this role.")] = "postgres",
 ) -> None:
     """Open psql on a server; run the SQL of standard input when it is not a terminal."""
     settings = load()
-    known = servers(settings)
+    known = servers(settings) | {"recovered": recovered_server(settings)}
     if server not in known:
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
     # `primary` is whoever takes the writes; the replicas go by their own names.

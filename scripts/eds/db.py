@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
@@ -74,6 +75,13 @@ def servers(settings: Settings) -> dict[str, Server]:
             superuser_password=password.get_secret_value(),
         )
     return result
+
+
+def recovered_server(settings: Settings) -> Server:
+    """The cluster that a point-in-time recovery leaves beside the primary."""
+    return dataclasses.replace(
+        primary_server(settings), name="recovered", port=settings.pitr_port, port_setting="PITR_PORT"
+    )
 
 
 def _primary_note(settings: Settings) -> Path:

@@ -59,6 +59,9 @@ PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
 
 INFRA = ROOT / "infra"
+# The cluster of a recovery beside the primary: its directory, and the file that makes it one.
+SIDE = "recovered"
+SIDE_CONF = "99-recovery.conf"
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
 # Stands in a state directory that the platform made itself.
@@ -360,8 +363,9 @@ class LocalRuntime:
     # --- configuration ------------------------------------------------------------------------------------------------
 
     def _write_shared_files(self) -> None:
-        script = INFRA / "postgres" / "archive_wal.sh"
-        self._write(self.home / "bin" / "archive_wal.sh", script.read_text(encoding="utf-8"), 0o750)
+        for name in ("archive_wal.sh", "restore_wal.sh"):
+            script = INFRA / "postgres" / name
+            self._write(self.home / "bin" / name, script.read_text(encoding="utf-8"), 0o750)
 
         def escaped(text: str) -> str:
             return text.replace("\\", "\\\\").replace(":", "\\:")
@@ -398,16 +402,11 @@ class LocalRuntime:
         if name == "warehouse":
             lines.append(f"work_mem = {memory_kb // 4}kB")
         else:
-            # PostgreSQL runs these through a shell, and replaces %p and %f (and %% by %) itself.
-            script, own, archive = (
-                shlex.quote(str(self.home / part)).replace("%", "%%")
-                for part in ("bin/archive_wal.sh", _archive(name), _archive(self.primary))
-            )
+            script, own = (_for_command(self.home / part) for part in ("bin/archive_wal.sh", _archive(name)))
             archive_command = f'{script} "%p" {own}'
-            restore_command = f'gzip -dc {archive}/%f.gz >"%p"'
             lines += [
                 f"archive_command = {_conf(archive_command)}",
-                f"restore_command = {_conf(restore_command)}",
+                f"restore_command = {_conf(self._restore_command([self.home / _archive(self.primary)]))}",
                 f"max_slot_wal_keep_size = {_conf(settings.max_slot_wal_keep_size)}",
             ]
             if settings.synchronous == "on":
@@ -430,6 +429,11 @@ class LocalRuntime:
         if not settings.pg_durable:
             lines += ["fsync = off", "full_page_writes = off"]
         return "\n".join([*lines, *self.extra_conf]) + "\n"
+
+    def _restore_command(self, places: Sequence[Path]) -> str:
+        """How a recovery fetches WAL from these directories, the first that has a file."""
+        script, *folders = (_for_command(path) for path in (self.home / "bin" / "restore_wal.sh", *places))
+        return f'{script} %f "%p" {" ".join(folders)}'
 
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
         """A server's configuration as it should be: the files and their text."""
@@ -712,19 +716,24 @@ class LocalRuntime:
             if trouble is None:
                 return started
             err.print(f"{name} cannot follow the primary, it is cloned anew. Found: {trouble}", markup=False)
-            self.stop_server(name)
-        self._ensure_slot(name, clear=True)
-        self._bootstrap(name, self._base_backup(name), replace=present)
+        self.clone_replica(name)
         if present:
             kept = max(self.home.glob(f"{name}.aside-*"))
             err.print(f"{name}: the old data is kept in {kept} until this happens again", markup=False)
+        return True
+
+    def clone_replica(self, name: str) -> None:
+        """Make a replica from the present primary and start it. Data that it had is put aside."""
+        self._write_shared_files()
+        self.stop_server(name)
+        self._ensure_slot(name, clear=True)
+        self._bootstrap(name, self._base_backup(name), replace=(self.data(name) / "PG_VERSION").exists())
         _, trouble = self._start_replica(name)
         if trouble:
             raise UserError(
                 f"{name} was cloned from the primary just now, but does not follow it. Found: {trouble}\n"
                 f"`make logs SERVICE={name}` shows more."
             )
-        return True
 
     def _start_replica(self, name: str) -> tuple[bool, str | None]:
         """Start a replica. Returns whether it was (re)started, and why it does not follow the primary, if so."""
@@ -798,6 +807,87 @@ class LocalRuntime:
         with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
             connection.execute("select pg_reload_conf()")
 
+    # --- a recovery beside the primary --------------------------------------------------------------------------------
+
+    def start_side_cluster(self, base_backup: Path, target: Sequence[str], port: int) -> None:
+        """Recover a copy of a base backup beside the primary, on a port of its own. It archives nothing.
+
+        target: recovery settings, as lines of a configuration. Returns when it accepts logins, which may be before the
+        recovery has ended. Raises UserError with its log when it ends at once.
+        """
+        self.remove_side_cluster()
+        self._write_shared_files()
+        if why := processes.why_not_listen(self.servers[self.primary].host, port):
+            raise UserError(f"PITR_PORT={port} cannot be used: {why}. Set another in .env or the environment.")
+        data = self.data(SIDE)
+        sources = [path for _, path in sorted(self.archives().items())]
+        if self.server_pid(self.primary) is None:
+            # What a primary that is down has not archived any more.
+            sources.append(self.data(self.primary) / "pg_wal")
+        temporary = Path(tempfile.mkdtemp(dir=self.home, prefix=f".{SIDE}.new."))
+        try:
+            shutil.copytree(base_backup, temporary, symlinks=True, dirs_exist_ok=True)
+            if self.account:
+                for path in temporary.rglob("*"):
+                    os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
+            self._give(temporary, 0o700)
+            self._write_conf(self.primary, temporary)
+            lines = [
+                f"port = {port}",
+                f"cluster_name = {_conf(SIDE)}",
+                f"hba_file = {_conf(data / 'pg_hba.conf')}",
+                f"log_filename = '{SIDE}-%a.log'",
+                "archive_mode = off",
+                "synchronous_standby_names = ''",
+                f"restore_command = {_conf(self._restore_command(sources))}",
+                "recovery_target_action = promote",
+                *target,
+            ]
+            self._write(temporary / "conf.d" / SIDE_CONF, "\n".join(lines) + "\n", 0o600)
+            self._write(temporary / "recovery.signal", "", 0o600)
+            temporary.rename(data)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        # So that its complaints are its own.
+        for log_file in self.log_files(SIDE):
+            log_file.unlink()
+        self._launch(SIDE)
+
+    def remove_side_cluster(self) -> bool:
+        """Stop and remove the cluster of a recovery. Returns whether there was one."""
+        for leftover in self.home.glob(f".{SIDE}.new.*"):
+            shutil.rmtree(leftover)
+        self.stop_server(SIDE, mode="immediate")
+        there = self.data(SIDE).exists()
+        if there:
+            shutil.rmtree(self.data(SIDE))
+        return there
+
+    def install_side_cluster(self) -> Path:
+        """Put the recovered cluster in place of the primary and start it. Returns where the old data is kept.
+
+        The recovery must have ended. The replicas must be cloned anew afterwards.
+        """
+        name, side = self.primary, self.data(SIDE)
+        self.stop_server(SIDE)
+        # The new timeline's history: without it in the archive, no later recovery finds its way along.
+        for history in sorted((side / "pg_wal").glob("*.history")):
+            self.run(
+                [self.home / "bin" / "archive_wal.sh", history, self.archives()[name]], what="archiving of a history"
+            )
+        (side / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
+        self.stop_server(name)
+        aside = self._aside(name)
+        for older in self.home.glob(f"{name}.aside-*"):
+            shutil.rmtree(older)
+        if self.data(name).exists():
+            self.data(name).rename(aside)
+        side.rename(self.data(name))
+        sync_directory(self.home)
+        self.start_server(name)
+        return aside
+
     # --- the whole ----------------------------------------------------------------------------------------------------
 
     def check_ports(self) -> None:
@@ -844,7 +934,7 @@ class LocalRuntime:
         return int(line[0]) if line and line[0].isdigit() else None
 
     def _stop(self, name: str, mode: str = "fast") -> bool:
-        return self.stop_server(name, mode) if name in self.servers else self.stop_process(name)
+        return self.stop_server(name, mode) if name in (*self.servers, SIDE) else self.stop_process(name)
 
     def up_primary(self) -> bool:
         """Bootstrap and start the primary. Returns whether it was (re)started."""
@@ -993,7 +1083,7 @@ class LocalRuntime:
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. Returns the names of what ran."""
-        order = ("scheduler", "pgbouncer", "warehouse", *self.replicas, self.primary)
+        order = ("scheduler", "pgbouncer", "warehouse", SIDE, *self.replicas, self.primary)
         return [name for name in order if self._stop(name, mode)]
 
     def destroy(self) -> None:
@@ -1030,6 +1120,8 @@ class LocalRuntime:
             elif name == "primary" and name != self.primary:
                 detail = f"a replica since the last failover; {detail}".rstrip("; ")
             result.append(ServiceState(name, "running" if pid else "stopped", pid, port, detail))
+        if pid := self.server_pid(SIDE):
+            result.append(ServiceState(SIDE, "running", pid, self._running_port(SIDE), "left by make pitr"))
         if binaries.find_pgbouncer() is None:
             result.append(
                 ServiceState("pgbouncer", "absent", None, None, "skipped: no pgbouncer binary on this machine")
@@ -1063,6 +1155,11 @@ def _archive(name: str) -> str:
     that is cloned later from starting.
     """
     return "wal_archive" if name == "primary" else f"wal_archive_{name}"
+
+
+def _for_command(path: Path) -> str:
+    """A path in archive_command or restore_command, which run through a shell after % was replaced in them."""
+    return shlex.quote(str(path)).replace("%", "%%")
 
 
 def _has(path: Path, text: str) -> bool:

@@ -29,7 +29,7 @@ ENV_FILE = ROOT / ".env"
 ENV_EXAMPLE = ROOT / ".env.example"
 
 SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
-SERVICES_WITHOUT_HOST = ("metabase", "pgadmin", "docs")
+SERVICES_WITHOUT_HOST = ("metabase", "pgadmin", "docs", "pitr")
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     metabase_port: Port = 3000
     pgadmin_port: Port = 5050
     docs_port: Port = 8080
+    # A recovery beside the primary.
+    pitr_port: Port = 5436
 
     oltp_db: DatabaseName = "loans_db"
     warehouse_db: DatabaseName = "warehouse_db"

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import typer
 
-from eds.ops import backup, replication, restore, verify, wal
+from eds.ops import backup, pitr, replication, restore, verify, wal
 
 app = typer.Typer()
-for module in (verify, replication, backup, restore, wal):
+for module in (verify, replication, backup, restore, wal, pitr):
     app.add_typer(module.app)

@@ -25,7 +25,7 @@ ps: venv ## Show what runs where
 	@$(EDS) ps
 logs: venv ## Show the end of the logs (SERVICE=primary)
 	@$(EDS) logs
-health: venv ## Tell how old the last successful run is (JSON=1)
+health: venv ## Tell in a second whether all is well, by exit code too (JSON=1)
 	@$(EDS) health
 clean: venv ## Stop everything, remove logs and build files, keep the data
 	@$(EDS) clean
@@ -41,6 +41,23 @@ etl: venv ## Show the run history; NOW=1 runs one now
 reconcile: venv ## Run one that compares every row with the source and tests all data
 	@$(EDS) reconcile
 
+##@ Operations
+.PHONY: verify replication backup backups restore wal pitr
+verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
+	@$(EDS) verify
+replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
+	@$(EDS) replication
+backup: venv ## Back up both databases (KIND=operational|warehouse|physical FORMAT=custom KEEP=7)
+	@$(EDS) backup
+backups: venv ## List the backups; VERIFY=1 reads each one back again
+	@$(EDS) backups
+restore: venv ## Put a dump in place of its database, after checking it and asking (FILE=… FORCE=1)
+	@$(EDS) restore
+wal: venv ## Show the WAL archive: segments, gaps, what waits or fails
+	@$(EDS) wal
+pitr: venv ## Recover to a moment beside the primary (TO='2026-01-31 14:32:05+00'|latest|a restore point; PROMOTE=1 REMOVE=1)
+	@$(EDS) pitr
+
 ##@ Loan book
 .PHONY: demo simulate import
 demo: venv ## Fill an empty loan book with demo data (SCALE=medium SEED=42)
@@ -51,7 +68,7 @@ import: venv ## Import a loan book from CSV files (DIR=… SYNC=1)
 	@$(EDS) import
 
 ##@ SQL
-.PHONY: psql-primary psql-replica1 psql-replica2 psql-warehouse
+.PHONY: psql-primary psql-replica1 psql-replica2 psql-warehouse psql-recovered
 psql-primary: venv ## psql on the primary (ROLE=app_user); runs the SQL of standard input
 	@$(EDS) psql primary
 psql-replica1: venv ## psql on replica 1
@@ -60,6 +77,9 @@ psql-replica2: venv ## psql on replica 2
 	@$(EDS) psql replica2
 psql-warehouse: venv ## psql on the warehouse (ROLE=warehouse_reader)
 	@$(EDS) psql warehouse
+
+psql-recovered: venv ## psql on the cluster that make pitr left
+	@$(EDS) psql recovered
 
 ##@ Development
 .PHONY: test soak lint format lock

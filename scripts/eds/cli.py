@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -14,9 +13,17 @@ from typing import Annotated
 import psycopg
 import typer
 
-from eds import binaries, book_import, demo, etl, platform, simulate
-from eds.console import err, out
-from eds.db import connect, forget_libpq_environment, pooled_conninfo, servers
+from eds import binaries, book_import, demo, etl, ops, platform, simulate
+from eds.console import confirm, err, out
+from eds.db import (
+    connect,
+    forget_libpq_environment,
+    pooled_conninfo,
+    primary_name,
+    primary_server,
+    recovered_server,
+    servers,
+)
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.scheduler import Scheduler
@@ -29,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="The data platform's commands. `make` lists the same by group.",
 )
+app.add_typer(ops.app)
 
 
 def _runtime() -> LocalRuntime:
@@ -110,15 +118,13 @@ def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do
         # The data may still be there, and its servers may run.
         ensure_env_file()
     runtime = _runtime()
-    out.print(
-        f"This destroys every database, the WAL archive and the logs in\n  {runtime.home}\n  {runtime.settings.state}\n"
-        f"and {env_file().name} with its passwords. It cannot be undone."
+    backups = "" if runtime.settings.backup_dir else ", the backups"
+    confirm(
+        f"This destroys every database, the WAL archive{backups} and the logs in\n  {runtime.home}\n"
+        f"  {runtime.settings.state}\nand {env_file().name} with its passwords. It cannot be undone.",
+        "nuke",
+        force,
     )
-    if not force:
-        if not sys.stdin.isatty():
-            raise UserError("Not done: there is no terminal to ask at. Scripts say FORCE=1.")
-        if typer.prompt("Type nuke to go on", default="", show_default=False) != "nuke":
-            raise UserError("Not done: the word was not typed.")
     with platform.exclusive(runtime.settings):
         runtime.stop_all(mode="immediate")
         runtime.destroy()
@@ -183,37 +189,12 @@ def scheduler(
     Scheduler(load(), at_start=at_start).serve()
 
 
-@app.command()
-def health(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
-    """Tell how old the last successful run is. Exit code 1 when it is older than ETL_FRESH_MINUTES."""
-    settings = load()
-    finished, minutes = etl.last_success(settings)
-    fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "fresh": fresh,
-                    "last_success": finished.isoformat() if finished else None,
-                    "age_minutes": round(minutes, 2) if minutes is not None else None,
-                    "limit_minutes": settings.etl_fresh_minutes,
-                }
-            )
-        )
-    elif finished is None or minutes is None:
-        out.print("[red]no successful run yet[/]")
-    else:
-        colour = "green" if fresh else "red"
-        out.print(f"[{colour}]last success {minutes:.1f} minutes ago[/] (limit {settings.etl_fresh_minutes})")
-    raise typer.Exit(0 if fresh else 1)
-
-
 @app.command(name="demo")
 def demo_command() -> None:
     """Fill an empty loan book with demo data. Example: make demo SCALE=medium SEED=7"""
     settings = load()
     scale = demo.Scale.parse(settings.scale)
-    with connect(servers(settings)["primary"].superuser_conninfo()) as connection:
+    with connect(primary_server(settings).superuser_conninfo()) as connection:
         out.print(str(demo.fill(connection, scale, settings.seed)))
 
 
@@ -227,7 +208,7 @@ def simulate_command(
     settings = load()
     seconds = simulate.parse_duration(duration)
     pooled = _runtime().process_pid("pgbouncer") is not None
-    direct = servers(settings)["primary"].conninfo("app_user", settings.app_user_password.get_secret_value())
+    direct = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
     conninfo = pooled_conninfo(settings) if pooled else direct
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
     counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
@@ -244,7 +225,7 @@ def import_command(
     if directory is None:
         raise UserError("Which folder? Example: make import DIR=/data/book")
     settings = load()
-    conninfo = servers(settings)["primary"].conninfo("app_user", settings.app_user_password.get_secret_value())
+    conninfo = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
     with connect(conninfo) as connection:
         result = book_import.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
     out.print(result.table())
@@ -256,15 +237,16 @@ def import_command(
 
 @app.command()
 def psql(
-    server: Annotated[str, typer.Argument(help="primary, replica1, replica2 or warehouse.")],
+    server: Annotated[str, typer.Argument(help="primary, replica1, replica2, warehouse or recovered.")],
     role: Annotated[str, typer.Option(envvar="ROLE", help="Log in as this role.")] = "postgres",
 ) -> None:
     """Open psql on a server; run the SQL of standard input when it is not a terminal."""
     settings = load()
-    known = servers(settings)
+    known = servers(settings) | {"recovered": recovered_server(settings)}
     if server not in known:
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
-    place = known[server]
+    # `primary` is whoever takes the writes; the replicas go by their own names.
+    place = known[primary_name(settings) if server == "primary" else server]
     password = place.superuser_password
     if role != "postgres":
         setting = f"{role}_password"

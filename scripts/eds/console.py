@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,11 +17,24 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from eds.errors import UserError
+
 # A log has no width: wide enough that a table's row stays on one line.
 LOG_WIDTH = 180
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else LOG_WIDTH)
+
+
+def confirm(text: str, word: str, force: bool) -> None:
+    """Say what will go and ask for a word. Raises UserError when it is not given. force: a script has decided."""
+    out.print(text, markup=False)
+    if force:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("Not done: there is no terminal to ask at. Scripts say FORCE=1.")
+    if typer.prompt(f"Type {word} to go on", default="", show_default=False) != word:
+        raise UserError("Not done: the word was not typed.")
 
 
 @contextmanager

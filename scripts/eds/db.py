@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,6 +17,8 @@ from eds.errors import UserError
 from eds.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
+# The servers of the OLTP cluster. Each keeps its name, its place and its data, whichever of them takes the writes.
+MEMBERS = ("primary", "replica1", "replica2")
 
 
 @dataclass(frozen=True)
@@ -45,21 +49,21 @@ class Server:
         return self.conninfo("postgres", self.superuser_password, database)
 
 
-def pooled_conninfo(settings: Settings) -> str:
-    """A connection string of the application's role through PgBouncer, to the primary."""
-    primary = servers(settings)["primary"]
+def pooled_conninfo(settings: Settings, database: str = "loans_db") -> str:
+    """A connection string of app_user through PgBouncer: loans_db leads to the primary, loans_db_ro to a replica."""
+    primary = primary_server(settings)
     return make_conninfo(
         primary.conninfo("app_user", settings.app_user_password.get_secret_value()),
         host=settings.pgbouncer_host,
         port=settings.pgbouncer_port,
-        dbname="loans_db",
+        dbname=database,
     )
 
 
 def servers(settings: Settings) -> dict[str, Server]:
     """The four PostgreSQL servers by name: primary, replica1, replica2, warehouse."""
     result = {}
-    for name in ("primary", "replica1", "replica2", "warehouse"):
+    for name in (*MEMBERS, "warehouse"):
         warehouse = name == "warehouse"
         password = settings.warehouse_postgres_password if warehouse else settings.postgres_password
         result[name] = Server(
@@ -71,6 +75,63 @@ def servers(settings: Settings) -> dict[str, Server]:
             superuser_password=password.get_secret_value(),
         )
     return result
+
+
+def recovered_server(settings: Settings) -> Server:
+    """The cluster that a point-in-time recovery leaves beside the primary."""
+    return dataclasses.replace(
+        primary_server(settings), name="recovered", port=settings.pitr_port, port_setting="PITR_PORT"
+    )
+
+
+def _primary_note(settings: Settings) -> Path:
+    return settings.state / "current-primary"
+
+
+def primary_name(settings: Settings) -> str:
+    """Which member of the OLTP cluster takes the writes: the one called primary, until a failover names another."""
+    try:
+        name = _primary_note(settings).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return "primary"
+    if name not in MEMBERS:
+        raise UserError(
+            f"{_primary_note(settings)} should name the primary, one of {', '.join(MEMBERS)}; found {name!r}. Write "
+            "there which one took the last writes, or remove the file when there was never a failover."
+        )
+    return name
+
+
+def set_primary_name(settings: Settings, name: str) -> None:
+    """Note which member takes the writes from now on. Survives a loss of power."""
+    note = _primary_note(settings)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(f"{name}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(note)
+    sync_directory(note.parent)
+
+
+def primary_server(settings: Settings) -> Server:
+    """The server that takes the writes."""
+    return servers(settings)[primary_name(settings)]
+
+
+def replica_names(settings: Settings) -> tuple[str, ...]:
+    """The members of the OLTP cluster that follow the primary."""
+    primary = primary_name(settings)
+    return tuple(name for name in MEMBERS if name != primary)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def forget_libpq_environment() -> None:

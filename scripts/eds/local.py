@@ -33,7 +33,18 @@ from psycopg.conninfo import make_conninfo
 
 from eds import binaries, processes
 from eds.console import err
-from eds.db import Server, WrongPasswordError, connect, pooled_conninfo, servers, wait_until_accepting
+from eds.db import (
+    MEMBERS,
+    Server,
+    WrongPasswordError,
+    connect,
+    pooled_conninfo,
+    primary_name,
+    replica_names,
+    servers,
+    sync_directory,
+    wait_until_accepting,
+)
 from eds.errors import UserError
 from eds.settings import ROOT, Settings, size_in_kb
 
@@ -48,7 +59,9 @@ PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
 
 INFRA = ROOT / "infra"
-REPLICAS = ("replica1", "replica2")
+# The cluster of a recovery beside the primary: its directory, and the file that makes it one.
+SIDE = "recovered"
+SIDE_CONF = "99-recovery.conf"
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
 # Stands in a state directory that the platform made itself.
@@ -62,6 +75,8 @@ OWN_STATE = (
     "dbt-target",
     "dbt-logs",
     "bootstrap.lock",
+    "current-primary",
+    "backups",
     "command.lock",
 )
 # The variable that tells a running scheduler's settings and code.
@@ -199,7 +214,7 @@ class LocalRuntime:
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._claim(home, state)
-            archives = [_archive(name) for name in ("primary", *REPLICAS)]
+            archives = [_archive(name) for name in MEMBERS]
             for folder in ("bin", "log", "secrets", *archives):
                 (home / folder).mkdir(exist_ok=True)
                 self._give(home / folder, 0o750)
@@ -263,9 +278,23 @@ class LocalRuntime:
     def servers(self) -> dict[str, Server]:
         return servers(self.settings)
 
+    @property
+    def primary(self) -> str:
+        """The member that takes the writes. Not cached: a failover changes it."""
+        return primary_name(self.settings)
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The members that follow the primary."""
+        return replica_names(self.settings)
+
     def data(self, name: str) -> Path:
         """The data directory of a server."""
         return self.home / name
+
+    def archives(self) -> dict[str, Path]:
+        """The WAL archive of each member of the cluster."""
+        return {name: self.home / _archive(name) for name in MEMBERS}
 
     def log_files(self, name: str) -> list[Path]:
         """The log files of a service, oldest first."""
@@ -334,18 +363,19 @@ class LocalRuntime:
     # --- configuration ------------------------------------------------------------------------------------------------
 
     def _write_shared_files(self) -> None:
-        script = INFRA / "postgres" / "archive_wal.sh"
-        self._write(self.home / "bin" / "archive_wal.sh", script.read_text(encoding="utf-8"), 0o750)
-        primary = self.servers["primary"]
+        for name in ("archive_wal.sh", "restore_wal.sh"):
+            script = INFRA / "postgres" / name
+            self._write(self.home / "bin" / name, script.read_text(encoding="utf-8"), 0o750)
 
         def escaped(text: str) -> str:
             return text.replace("\\", "\\\\").replace(":", "\\:")
 
-        # libpq's password file.
+        # libpq's password file, for whichever member is the primary.
         password = escaped(self.settings.replicator_password.get_secret_value())
+        places = [self.servers[name] for name in MEMBERS]
         self._write(
             self.home / "secrets" / "replicator.pgpass",
-            f"{escaped(primary.host)}:{primary.port}:*:replicator:{password}\n",
+            "".join(f"{escaped(place.host)}:{place.port}:*:replicator:{password}\n" for place in places),
             0o600,
         )
 
@@ -372,20 +402,18 @@ class LocalRuntime:
         if name == "warehouse":
             lines.append(f"work_mem = {memory_kb // 4}kB")
         else:
-            # PostgreSQL runs these through a shell, and replaces %p and %f (and %% by %) itself.
-            script, own, archive = (
-                shlex.quote(str(self.home / part)).replace("%", "%%")
-                for part in ("bin/archive_wal.sh", _archive(name), _archive("primary"))
-            )
+            script, own = (_for_command(self.home / part) for part in ("bin/archive_wal.sh", _archive(name)))
             archive_command = f'{script} "%p" {own}'
-            restore_command = f'gzip -dc {archive}/%f.gz >"%p"'
             lines += [
                 f"archive_command = {_conf(archive_command)}",
-                f"restore_command = {_conf(restore_command)}",
+                f"restore_command = {_conf(self._restore_command([self.home / _archive(self.primary)]))}",
                 f"max_slot_wal_keep_size = {_conf(settings.max_slot_wal_keep_size)}",
             ]
-        if name in REPLICAS:
-            primary = self.servers["primary"]
+            if settings.synchronous == "on":
+                # The same on each member, so that whichever becomes the primary goes on with it.
+                lines.append(f"synchronous_standby_names = 'ANY 1 ({', '.join(MEMBERS)})'")
+        if name in self.replicas:
+            primary = self.servers[self.primary]
             conninfo = make_conninfo(
                 host=primary.host,
                 port=primary.port,
@@ -397,11 +425,15 @@ class LocalRuntime:
             lines += [
                 f"primary_conninfo = {_conf(conninfo)}",
                 f"primary_slot_name = {_conf(name)}",
-                "recovery_target_timeline = latest",
             ]
         if not settings.pg_durable:
             lines += ["fsync = off", "full_page_writes = off"]
         return "\n".join([*lines, *self.extra_conf]) + "\n"
+
+    def _restore_command(self, places: Sequence[Path]) -> str:
+        """How a recovery fetches WAL from these directories, the first that has a file."""
+        script, *folders = (_for_command(path) for path in (self.home / "bin" / "restore_wal.sh", *places))
+        return f'{script} %f "%p" {" ".join(folders)}'
 
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
         """A server's configuration as it should be: the files and their text."""
@@ -462,7 +494,7 @@ class LocalRuntime:
                 shutil.rmtree(older)
             data.rename(self._aside(name))
         temporary.rename(data)
-        _sync_directory(self.home)
+        sync_directory(self.home)
 
     def _aside(self, name: str) -> Path:
         return self.home / f"{name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -498,7 +530,7 @@ class LocalRuntime:
 
     def _base_backup(self, name: str) -> Callable[[Path], None]:
         def fill(directory: Path) -> None:
-            primary = self.servers["primary"]
+            primary = self.servers[self.primary]
             self.run(
                 [
                     self.bindir / "pg_basebackup",
@@ -521,7 +553,7 @@ class LocalRuntime:
 
     def _ensure_slot(self, name: str, *, clear: bool = False) -> None:
         """See that the primary keeps WAL for a replica. clear: also end whoever uses the slot now."""
-        with connect(self.servers["primary"].superuser_conninfo("postgres"), autocommit=True) as connection:
+        with connect(self.servers[self.primary].superuser_conninfo("postgres"), autocommit=True) as connection:
             if clear:
                 # The walsender of a pg_basebackup that was killed, for example.
                 connection.execute(
@@ -632,7 +664,7 @@ class LocalRuntime:
         whoever owns the data directory for no password. A replica gets it from the primary, with the WAL.
         """
         server = self.servers[name]
-        if name in REPLICAS:
+        if name in self.replicas:
             deadline = time.monotonic() + PASSWORD_ARRIVES_SECONDS
             while True:
                 try:
@@ -684,19 +716,24 @@ class LocalRuntime:
             if trouble is None:
                 return started
             err.print(f"{name} cannot follow the primary, it is cloned anew. Found: {trouble}", markup=False)
-            self.stop_server(name)
-        self._ensure_slot(name, clear=True)
-        self._bootstrap(name, self._base_backup(name), replace=present)
+        self.clone_replica(name)
         if present:
             kept = max(self.home.glob(f"{name}.aside-*"))
             err.print(f"{name}: the old data is kept in {kept} until this happens again", markup=False)
+        return True
+
+    def clone_replica(self, name: str) -> None:
+        """Make a replica from the present primary and start it. Data that it had is put aside."""
+        self._write_shared_files()
+        self.stop_server(name)
+        self._ensure_slot(name, clear=True)
+        self._bootstrap(name, self._base_backup(name), replace=(self.data(name) / "PG_VERSION").exists())
         _, trouble = self._start_replica(name)
         if trouble:
             raise UserError(
                 f"{name} was cloned from the primary just now, but does not follow it. Found: {trouble}\n"
                 f"`make logs SERVICE={name}` shows more."
             )
-        return True
 
     def _start_replica(self, name: str) -> tuple[bool, str | None]:
         """Start a replica. Returns whether it was (re)started, and why it does not follow the primary, if so."""
@@ -715,7 +752,7 @@ class LocalRuntime:
         return lines[-1].partition("FATAL: ")[2].strip() if lines else ""
 
     def _streams(self, name: str) -> bool:
-        with connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+        with connect(self.servers[self.primary].superuser_conninfo("postgres")) as connection:
             row = connection.execute(
                 "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'", (name,)
             ).fetchone()
@@ -753,6 +790,103 @@ class LocalRuntime:
                 "where pg_is_in_recovery()"
             ).fetchone()
         return row[0] if row else None
+
+    def promote(self, name: str) -> None:
+        """Make a running replica the primary. It must be noted as such (`db.set_primary_name`) before."""
+        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
+            row = connection.execute(
+                "select case when pg_is_in_recovery() then pg_promote(true, %s) else true end", (START_SECONDS,)
+            ).fetchone()
+        if row is None or not row[0]:
+            raise UserError(f"{name} was not promoted within {START_SECONDS} s; see `make logs SERVICE={name}`.")
+        self.repoint(name)
+
+    def repoint(self, name: str) -> None:
+        """Give a running member the configuration of its present part, without a restart: whom it follows, if any."""
+        self._write_conf(name, self.data(name))
+        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
+            connection.execute("select pg_reload_conf()")
+
+    # --- a recovery beside the primary --------------------------------------------------------------------------------
+
+    def start_side_cluster(self, base_backup: Path, target: Sequence[str], port: int) -> None:
+        """Recover a copy of a base backup beside the primary, on a port of its own. It archives nothing.
+
+        target: recovery settings, as lines of a configuration. Returns when it accepts logins, which may be before the
+        recovery has ended. Raises UserError with its log when it ends at once.
+        """
+        self.remove_side_cluster()
+        self._write_shared_files()
+        if why := processes.why_not_listen(self.servers[self.primary].host, port):
+            raise UserError(f"PITR_PORT={port} cannot be used: {why}. Set another in .env or the environment.")
+        data = self.data(SIDE)
+        sources = [path for _, path in sorted(self.archives().items())]
+        if self.server_pid(self.primary) is None:
+            # What a primary that is down has not archived any more.
+            sources.append(self.data(self.primary) / "pg_wal")
+        temporary = Path(tempfile.mkdtemp(dir=self.home, prefix=f".{SIDE}.new."))
+        try:
+            shutil.copytree(base_backup, temporary, symlinks=True, dirs_exist_ok=True)
+            if self.account:
+                for path in temporary.rglob("*"):
+                    os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
+            self._give(temporary, 0o700)
+            self._write_conf(self.primary, temporary)
+            lines = [
+                f"port = {port}",
+                f"cluster_name = {_conf(SIDE)}",
+                f"hba_file = {_conf(data / 'pg_hba.conf')}",
+                f"log_filename = '{SIDE}-%a.log'",
+                "archive_mode = off",
+                "synchronous_standby_names = ''",
+                f"restore_command = {_conf(self._restore_command(sources))}",
+                "recovery_target_action = promote",
+                *target,
+            ]
+            self._write(temporary / "conf.d" / SIDE_CONF, "\n".join(lines) + "\n", 0o600)
+            self._write(temporary / "recovery.signal", "", 0o600)
+            temporary.rename(data)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        # So that its complaints are its own.
+        for log_file in self.log_files(SIDE):
+            log_file.unlink()
+        self._launch(SIDE)
+
+    def remove_side_cluster(self) -> bool:
+        """Stop and remove the cluster of a recovery. Returns whether there was one."""
+        for leftover in self.home.glob(f".{SIDE}.new.*"):
+            shutil.rmtree(leftover)
+        self.stop_server(SIDE, mode="immediate")
+        there = self.data(SIDE).exists()
+        if there:
+            shutil.rmtree(self.data(SIDE))
+        return there
+
+    def install_side_cluster(self) -> Path:
+        """Put the recovered cluster in place of the primary and start it. Returns where the old data is kept.
+
+        The recovery must have ended. The replicas must be cloned anew afterwards.
+        """
+        name, side = self.primary, self.data(SIDE)
+        self.stop_server(SIDE)
+        # The new timeline's history: without it in the archive, no later recovery finds its way along.
+        for history in sorted((side / "pg_wal").glob("*.history")):
+            self.run(
+                [self.home / "bin" / "archive_wal.sh", history, self.archives()[name]], what="archiving of a history"
+            )
+        (side / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
+        self.stop_server(name)
+        aside = self._aside(name)
+        for older in self.home.glob(f"{name}.aside-*"):
+            shutil.rmtree(older)
+        if self.data(name).exists():
+            self.data(name).rename(aside)
+        side.rename(self.data(name))
+        sync_directory(self.home)
+        self.start_server(name)
+        return aside
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -800,17 +934,28 @@ class LocalRuntime:
         return int(line[0]) if line and line[0].isdigit() else None
 
     def _stop(self, name: str, mode: str = "fast") -> bool:
-        return self.stop_server(name, mode) if name in self.servers else self.stop_process(name)
+        return self.stop_server(name, mode) if name in (*self.servers, SIDE) else self.stop_process(name)
 
     def up_primary(self) -> bool:
         """Bootstrap and start the primary. Returns whether it was (re)started."""
         self._write_shared_files()
-        if self.server_pid("primary") is None:
+        name = self.primary
+        if self.server_pid(name) is None:
             # Of archive commands that were killed.
-            for leftover in (self.home / _archive("primary")).glob(".incoming.*"):
+            for leftover in (self.home / _archive(name)).glob(".incoming.*"):
                 leftover.unlink()
-        self._bootstrap("primary", self._initdb("primary"))
-        return self.start_server("primary")
+        if name == "primary":
+            self._bootstrap(name, self._initdb(name))
+        elif not (self.data(name) / "PG_VERSION").exists():
+            raise UserError(
+                f"{name} is the primary since the last failover, but it has no data in {self.data(name)}. "
+                "Put its data back, or restore a backup."
+            )
+        started = self.start_server(name)
+        if (self.data(name) / "standby.signal").exists():
+            # A failover that was interrupted after its decision.
+            self.promote(name)
+        return started
 
     def up_warehouse(self) -> bool:
         """Bootstrap and start the warehouse server. Returns whether it was (re)started."""
@@ -830,11 +975,11 @@ class LocalRuntime:
         template = string.Template((INFRA / "pgbouncer" / "pgbouncer.ini.template").read_text(encoding="utf-8"))
         # substitute() would stumble over the $1 of auth_query; safe_substitute leaves it as it is.
         ini = template.safe_substitute(
-            primary_host=settings.primary_host,
-            primary_port=settings.primary_port,
+            primary_host=self.servers[self.primary].host,
+            primary_port=self.servers[self.primary].port,
             # This PgBouncer takes one port per database; the replicas of one machine differ by port: the first serves.
-            replica_host=settings.replica1_host,
-            replica_port=settings.replica1_port,
+            replica_host=self.servers[self.replicas[0]].host,
+            replica_port=self.servers[self.replicas[0]].port,
             oltp_db=settings.oltp_db,
             listen_addr=settings.pgbouncer_host,
             listen_port=settings.pgbouncer_port,
@@ -938,7 +1083,7 @@ class LocalRuntime:
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. Returns the names of what ran."""
-        order = ("scheduler", "pgbouncer", "warehouse", *REPLICAS, "primary")
+        order = ("scheduler", "pgbouncer", "warehouse", SIDE, *self.replicas, self.primary)
         return [name for name in order if self._stop(name, mode)]
 
     def destroy(self) -> None:
@@ -960,7 +1105,7 @@ class LocalRuntime:
 
     def states(self) -> list[ServiceState]:
         """What runs, in the order in which data flows."""
-        streaming = self._streaming() if self.server_pid("primary") else None
+        streaming = self._streaming() if self.server_pid(self.primary) else None
         result = []
         for name, server in self.servers.items():
             pid = self.server_pid(name)
@@ -968,9 +1113,15 @@ class LocalRuntime:
             detail = ""
             if port != server.port:
                 detail = f"{server.port} in the settings: `make up` moves it"
-            elif pid and name in REPLICAS and streaming is not None:
+            elif pid and name in self.replicas and streaming is not None:
                 detail = streaming.get(name, "does not follow the primary: `make up` mends it")
+            if name == self.primary and name != "primary":
+                detail = "the primary since the last failover"
+            elif name == "primary" and name != self.primary:
+                detail = f"a replica since the last failover; {detail}".rstrip("; ")
             result.append(ServiceState(name, "running" if pid else "stopped", pid, port, detail))
+        if pid := self.server_pid(SIDE):
+            result.append(ServiceState(SIDE, "running", pid, self._running_port(SIDE), "left by make pitr"))
         if binaries.find_pgbouncer() is None:
             result.append(
                 ServiceState("pgbouncer", "absent", None, None, "skipped: no pgbouncer binary on this machine")
@@ -986,7 +1137,7 @@ class LocalRuntime:
     def _streaming(self) -> dict[str, str] | None:
         """How each replica follows the primary, or None when the primary does not say."""
         try:
-            with psycopg.connect(self.servers["primary"].superuser_conninfo("postgres")) as connection:
+            with psycopg.connect(self.servers[self.primary].superuser_conninfo("postgres")) as connection:
                 rows = connection.execute(
                     "select application_name, state || ', ' || "
                     "pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) || ' behind' "
@@ -1006,6 +1157,11 @@ def _archive(name: str) -> str:
     return "wal_archive" if name == "primary" else f"wal_archive_{name}"
 
 
+def _for_command(path: Path) -> str:
+    """A path in archive_command or restore_command, which run through a shell after % was replaced in them."""
+    return shlex.quote(str(path)).replace("%", "%%")
+
+
 def _has(path: Path, text: str) -> bool:
     """Whether a file has exactly this content."""
     try:
@@ -1017,12 +1173,3 @@ def _has(path: Path, text: str) -> bool:
 def _conf(value: object) -> str:
     """A value in the syntax of postgresql.conf, which knows both '' and backslash escapes."""
     return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from eds import binaries, demo, etl, provision
 from eds.console import err, out, step
-from eds.db import connect, servers
+from eds.db import connect, primary_server
 from eds.errors import UserError
 from eds.local import LocalRuntime, state_directory
 from eds.settings import Settings
@@ -86,11 +86,12 @@ def start_servers(runtime: LocalRuntime) -> None:
             runtime.stop_process("scheduler")
     if moved := runtime.stop_moved():
         err.print(f"stopped, to move to other ports: {', '.join(moved)}")
-    with step(f"primary on port {settings.primary_port}"):
+    with step(f"primary on port {primary_server(settings).port}"):
         runtime.up_primary()
         provision.provision_oltp(settings)
-    for name, port in (("replica1", settings.replica1_port), ("replica2", settings.replica2_port)):
-        with step(f"{name} on port {port}"):
+    for name in runtime.replicas:
+        called = name if name != "primary" else "replica (the member called primary)"
+        with step(f"{called} on port {runtime.servers[name].port}"):
             runtime.up_replica(name)
     with step(f"warehouse on port {settings.warehouse_port}"):
         runtime.up_warehouse()
@@ -104,7 +105,7 @@ def start_servers(runtime: LocalRuntime) -> None:
 
 def book_is_empty(settings: Settings) -> bool:
     """Whether the loan book has no customers, loans or payments."""
-    with connect(servers(settings)["primary"].superuser_conninfo()) as connection:
+    with connect(primary_server(settings).superuser_conninfo()) as connection:
         row = connection.execute(
             "select not exists (select from operational.customers) and not exists (select from operational.loans) "
             "and not exists (select from operational.payments)"
@@ -117,7 +118,7 @@ def fill_demo(settings: Settings) -> bool:
     scale = demo.Scale.parse(settings.scale)
     if settings.scale == "empty" or not book_is_empty(settings):
         return False
-    with connect(servers(settings)["primary"].superuser_conninfo()) as connection:
+    with connect(primary_server(settings).superuser_conninfo()) as connection:
         summary = demo.fill(connection, scale, settings.seed)
     err.print(f"demo loan book: {summary}")
     return True

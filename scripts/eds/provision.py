@@ -8,7 +8,16 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from eds.db import Server, connect, psycopg_notices_off, refuses_password, servers
+from eds.db import (
+    Server,
+    connect,
+    primary_name,
+    primary_server,
+    psycopg_notices_off,
+    refuses_password,
+    replica_names,
+    servers,
+)
 from eds.errors import UserError
 from eds.settings import ROOT, Settings
 
@@ -26,7 +35,7 @@ def _ensure_database(server: Server) -> None:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(server.database)))
 
 
-def _apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
+def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     """Apply the SQL files that are new or changed since they were last applied here, in one transaction.
 
     Returns their names. A failure leaves the database as it was.
@@ -83,7 +92,7 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
 def _provision(server: Server, folder: Path, roles: tuple[str, ...], settings: Settings) -> list[str]:
     _ensure_database(server)
     with connect(server.superuser_conninfo(), autocommit=True) as connection:
-        done = _apply_files(connection, folder)
+        done = apply_files(connection, folder)
         for role in roles:
             password = getattr(settings, f"{role}_password").get_secret_value()
             if _ensure_password(connection, server, role, password):
@@ -93,7 +102,7 @@ def _provision(server: Server, folder: Path, roles: tuple[str, ...], settings: S
 
 def provision_oltp(settings: Settings) -> list[str]:
     """Bring the primary's database, roles and schema up to date. Returns what was done (empty: nothing)."""
-    return _provision(servers(settings)["primary"], SQL_FOLDERS["primary"], OLTP_ROLES, settings)
+    return _provision(primary_server(settings), SQL_FOLDERS["primary"], OLTP_ROLES, settings)
 
 
 def provision_warehouse(settings: Settings) -> list[str]:
@@ -113,8 +122,9 @@ def ensure_foreign_server(connection: psycopg.Connection, settings: Settings) ->
     One server with all hosts: libpq takes the first standby that answers, and the primary when there is none.
     connection: as etl_writer, who owns the server.
     """
-    members = [getattr(settings, f"{name}_host") for name in ("replica1", "replica2", "primary")]
-    ports = [str(getattr(settings, f"{name}_port")) for name in ("replica1", "replica2", "primary")]
+    order = (*replica_names(settings), primary_name(settings))
+    members = [getattr(settings, f"{name}_host") for name in order]
+    ports = [str(getattr(settings, f"{name}_port")) for name in order]
     wanted_server = {
         "host": ",".join(members),
         "port": ",".join(ports),

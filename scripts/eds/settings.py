@@ -29,7 +29,7 @@ ENV_FILE = ROOT / ".env"
 ENV_EXAMPLE = ROOT / ".env.example"
 
 SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
-SERVICES_WITHOUT_HOST = ("metabase", "pgadmin", "docs")
+SERVICES_WITHOUT_HOST = ("metabase", "pgadmin", "docs", "pitr")
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     metabase_port: Port = 3000
     pgadmin_port: Port = 5050
     docs_port: Port = 8080
+    # A recovery beside the primary.
+    pitr_port: Port = 5436
 
     oltp_db: DatabaseName = "loans_db"
     warehouse_db: DatabaseName = "warehouse_db"
@@ -88,6 +90,11 @@ class Settings(BaseSettings):
     etl_source_wait_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     etl_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     etl_fresh_minutes: Annotated[int, Field(ge=1)] = 40
+
+    # Durability beyond one machine, and backups.
+    synchronous: Literal["on", "off"] = "off"
+    backup_dir: OptionalPath = None
+    backup_keep: Annotated[int, Field(ge=1)] = 7
 
     max_slot_wal_keep_size: str = "2GB"
     oltp_memory: str = "128MB"
@@ -151,6 +158,11 @@ class Settings(BaseSettings):
     def state(self) -> Path:
         """The directory of everything this checkout keeps outside of git: data, logs, process ids."""
         return from_root(self.state_dir) if self.state_dir else ROOT / ".state"
+
+    @property
+    def backups(self) -> Path:
+        """The directory of the backups."""
+        return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
 
     def fingerprint(self) -> str:
         """A digest of all values, secrets too: the same in two processes that have the same settings."""

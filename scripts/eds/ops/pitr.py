@@ -1,0 +1,258 @@
+"""`make pitr`: the loan book as it was at a moment, recovered beside the primary from a base backup and the archive."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import psycopg
+import typer
+from rich.table import Table
+
+from eds import platform, provision
+from eds.console import confirm, err, out, step
+from eds.db import primary_server, recovered_server
+from eds.errors import UserError
+from eds.local import SIDE, LocalRuntime
+from eds.ops import backup, books
+from eds.ops.cluster import answers, ask, one
+from eds.ops.wal import switch_and_wait
+from eds.settings import Settings, load
+
+app = typer.Typer()
+
+TABLES = ("customers", "loan_products", "loans", "payments", "audit_log")
+ARCHIVED_SECONDS = 60.0
+# What PostgreSQL says when another base backup may do.
+WRONG_BASE = ("recovery ended before configured recovery target", "not a child of this server", "could not locate")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a recovery ends: before a moment, at a restore point, or at the end of the WAL (neither)."""
+
+    moment: datetime | None = None
+    restore_point: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """A target from what a person writes. Raises UserError."""
+        text = text.strip()
+        if text == "latest":
+            return cls()
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text):
+                return cls(restore_point=text)
+            raise UserError(
+                f"TO is {text!r}: expected a moment such as '2026-01-31 14:32:05+00', the name of a restore point, or "
+                "latest."
+            ) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+            err.print(f"no time zone given: {moment:%Y-%m-%d %H:%M:%S} UTC")
+        if moment > datetime.now(UTC):
+            raise UserError(f"TO is {text!r}, which is yet to come.")
+        return cls(moment=moment)
+
+    def conf(self, timeline: str) -> list[str]:
+        """The target as PostgreSQL's settings."""
+        lines = [f"recovery_target_timeline = '{timeline}'"]
+        if self.moment:
+            # Just before: the transaction that was committed at this very moment stays away.
+            lines += [f"recovery_target_time = '{self.moment.isoformat()}'", "recovery_target_inclusive = off"]
+        elif self.restore_point:
+            lines.append(f"recovery_target_name = '{self.restore_point}'")
+        return lines
+
+    def __str__(self) -> str:
+        if self.moment:
+            return f"just before {self.moment.isoformat(sep=' ')}"
+        return f"restore point {self.restore_point}" if self.restore_point else "the end of the WAL"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a recovery came to. newest: the commit time of the newest recovered transaction (None: none replayed)."""
+
+    base: backup.Backup
+    newest: datetime | None
+    seconds: float
+    broken: dict[str, int]
+    rows: dict[str, int]
+
+
+def bases(settings: Settings, target: Target) -> list[backup.Backup]:
+    """The base backups that a recovery to the target may start from, the best first. Raises UserError when none may."""
+    whole = [each for each in backup.find(settings) if each.kind == "physical" and each.manifest]
+    if not whole:
+        raise UserError(f"There is no base backup in {settings.backups}: make backup KIND=physical")
+
+    def made(each: backup.Backup) -> datetime:
+        return datetime.fromisoformat(each.manifest["made_at"])
+
+    fitting = [each for each in whole if target.moment is None or made(each) <= target.moment]
+    if not fitting:
+        raise UserError(
+            f"Every base backup is younger than {target.moment}: the oldest was complete at {min(map(made, whole))}. "
+            "A recovery goes forward only."
+        )
+    return fitting
+
+
+def recover(settings: Settings, runtime: LocalRuntime, target: Target, timeline: str | None = None) -> Recovery:
+    """Recover to a target beside the primary, and check the books there. Raises UserError.
+
+    timeline: the number of the timeline to follow (default: the primary's).
+    """
+    candidates = bases(settings, target)
+    primary = primary_server(settings)
+    if answers(primary):
+        # The archive then reaches beyond the target, with a commit behind it.
+        with step("the WAL written up to now is archived"):
+            switch_and_wait(settings, runtime, ARCHIVED_SECONDS)
+        timeline = timeline or str(
+            one(primary, "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer")
+        )
+    began = time.monotonic()
+    for number, base in enumerate(candidates):
+        try:
+            with step(f"recovered from {base.path.name} to {target}"):
+                runtime.start_side_cluster(base.path, target.conf(timeline or "latest"), settings.pitr_port)
+                _wait_until_recovered(settings, runtime)
+            break
+        except UserError as error:
+            runtime.stop_server(SIDE, mode="immediate")
+            last = number + 1 == len(candidates)
+            if last or not any(text in str(error) for text in WRONG_BASE):
+                runtime.remove_side_cluster()
+                raise UserError(_in_plain_words(str(error), target)) from error
+            err.print(f"{base.path.name} does not lead there, trying an older one")
+    server = recovered_server(settings)
+    return Recovery(
+        base=base,
+        newest=one(server, "select pg_last_xact_replay_timestamp()"),
+        seconds=time.monotonic() - began,
+        broken=books.violations(server),
+        rows=count_rows(settings, SIDE),
+    )
+
+
+def _wait_until_recovered(settings: Settings, runtime: LocalRuntime) -> None:
+    """Wait until the recovery has ended; it may take as long as it takes. Raises UserError when the server ends."""
+    while True:
+        try:
+            if not one(recovered_server(settings), "select pg_is_in_recovery()"):
+                return
+        except (psycopg.Error, UserError) as error:
+            if runtime.server_pid(SIDE) is None:
+                raise UserError("The recovery failed:\n" + "\n".join(runtime.tail(SIDE, 15))) from error
+        time.sleep(0.1)
+
+
+def _in_plain_words(message: str, target: Target) -> str:
+    if "recovery ended before configured recovery target" in message:
+        return (
+            f"The WAL that is left ends before {target} is reached. TO=latest recovers what there is; `make wal` shows "
+            f"the archive.\n{message}"
+        )
+    return message
+
+
+def count_rows(settings: Settings, server: str = "primary") -> dict[str, int]:
+    """The rows of the loan book's tables, on the primary or on the recovered cluster."""
+    place = recovered_server(settings) if server == SIDE else primary_server(settings)
+    query = " union all ".join(f"select '{table}', count(*) from operational.{table}" for table in TABLES)  # noqa: S608
+    return {table: int(count) for table, count in ask(place, query)}
+
+
+def install(settings: Settings, runtime: LocalRuntime) -> str:
+    """Put the recovered cluster in place of the primary; everything follows it. Returns where the old data is kept."""
+    with step(f"{runtime.primary} stopped, the recovered cluster in its place"):
+        aside = runtime.install_side_cluster()
+        provision.provision_oltp(settings)
+    for name in runtime.replicas:
+        with step(f"{name} cloned anew"):
+            runtime.clone_replica(name)
+    runtime.up_pgbouncer()
+    return str(aside)
+
+
+def restore_point(settings: Settings, name: str) -> str:
+    """Mark the present position under a name that a recovery can end at. Returns the position."""
+    Target.parse(name)
+    return str(one(primary_server(settings), "select pg_create_restore_point(%s)", (name,)))
+
+
+def _report(settings: Settings, found: Recovery) -> None:
+    primary = primary_server(settings)
+    present = count_rows(settings) if answers(primary) else {}
+    table = Table(title="The loan book")
+    for column in ("table", "recovered", "primary now"):
+        table.add_column(column, justify="left" if column == "table" else "right")
+    for name, count in found.rows.items():
+        table.add_row(name, str(count), str(present.get(name, "does not answer")))
+    out.print(table)
+    if found.newest:
+        age = timedelta(seconds=round((datetime.now(UTC) - found.newest).total_seconds()))
+        out.print(f"newest recovered transaction: {found.newest:%Y-%m-%d %H:%M:%S.%f %Z}, {age} ago")
+    else:
+        out.print(f"no transaction was replayed: the books are those of the base backup ({found.base.path.name})")
+    out.print(f"recovery took {found.seconds:.1f} s")
+    for name, count in found.broken.items():
+        out.print(f"[yellow]{count} rows break: {name}[/]")
+    if not found.broken:
+        out.print(f"[green]the books are whole[/]: {len(books.INVARIANTS)} invariants hold")
+
+
+@app.command(name="pitr")
+def pitr_command(
+    to: Annotated[
+        str, typer.Option("--to", envvar="TO", help="A moment, the name of a restore point, or latest.")
+    ] = "",
+    promote: Annotated[
+        bool, typer.Option("--promote", envvar="PROMOTE", help="Put what was recovered in place of the primary.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", envvar="REMOVE", help="Remove what an earlier one left.")] = False,
+    timeline: Annotated[
+        str | None, typer.Option("--timeline", envvar="TIMELINE", help="Follow this one, not the primary's.")
+    ] = None,
+    mark: Annotated[str, typer.Option("--mark", envvar="MARK", help="Create a restore point of this name.")] = "",
+    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False,
+) -> None:
+    """Recover the loan book to a moment, beside the primary. Example: make pitr TO='2026-01-31 14:32:05+00'"""
+    settings = load()
+    runtime = LocalRuntime(settings)
+    if mark:
+        out.print(f"restore point {mark} at {restore_point(settings, mark)}: make pitr TO={mark} recovers to it")
+        return
+    with platform.exclusive(settings):
+        if remove:
+            out.print("removed" if runtime.remove_side_cluster() else "there is no recovered cluster")
+            return
+        if not to:
+            raise UserError(
+                "To when? Example: make pitr TO='2026-01-31 14:32:05+00', TO=latest, or TO=<restore point>; "
+                "MARK=<name> makes a restore point."
+            )
+        found = recover(settings, runtime, Target.parse(to), timeline)
+        _report(settings, found)
+        if not promote:
+            out.print(
+                "It is left for inspection, on a timeline of its own that nothing follows: make psql-recovered\n"
+                "make pitr REMOVE=1 removes it; make pitr TO=… PROMOTE=1 puts it in place of the primary."
+            )
+            return
+        confirm(
+            f"This puts the recovered cluster in place of the primary ({runtime.primary}). What was written to the "
+            "primary since\nis lost to the applications; its data is kept aside. The replicas are cloned anew.",
+            "promote",
+            force,
+        )
+        aside = install(settings, runtime)
+    out.print(f"The primary is the recovered cluster now. The old data: {aside}", soft_wrap=True)
+    out.print("The next run of the warehouse compares everything. Make a base backup now: make backup KIND=physical")

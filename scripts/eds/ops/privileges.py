@@ -1,0 +1,259 @@
+"""Who may do what: the expected matrix of roles, objects and verbs, and what differs from it.
+
+The matrix is plain data, below. It names each object of the OLTP database and each schema of the warehouse; an object
+without a rule is a difference, so that a new table is thought about before it is read. A privilege counts when it can
+be used: on the object, and usage of its schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psycopg import Connection
+
+RELATION_VERBS = ("select", "insert", "update", "delete", "truncate", "references", "trigger")
+SEQUENCE_VERBS = ("usage", "select", "update")
+ALL = " ".join(RELATION_VERBS)
+ALL_OF_SEQUENCE = " ".join(SEQUENCE_VERBS)
+
+Rules = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What each role should be able to do in one database. An absent role or verb means: not.
+
+    relations, sequences, functions: "schema.name" or "schema.*" to verbs by role. functions: only those that run with
+    their owner's rights; by signature. roles: the attributes of each role that can log in, beside `login`.
+    """
+
+    roles: dict[str, str]
+    database: dict[str, str]
+    schemas: Rules
+    relations: Rules
+    sequences: Rules
+    functions: Rules = field(default_factory=dict)
+    members: frozenset[tuple[str, str]] = frozenset()
+
+
+_BUSINESS_TABLE = {"app_user": "select insert update delete", "readonly_user": "select", "etl_reader": "select"}
+_FEED = {"etl_reader": "select"}
+_EVERYBODY = dict.fromkeys(("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup"), "execute")
+
+OLTP = Matrix(
+    roles={
+        "postgres": "superuser createdb createrole replication bypassrls",
+        "app_user": "",
+        "readonly_user": "",
+        "etl_reader": "",
+        "pgbouncer_lookup": "",
+        "replicator": "replication",
+    },
+    database={
+        "app_user": "connect temporary",
+        "readonly_user": "connect",
+        "etl_reader": "connect",
+        "pgbouncer_lookup": "connect",
+    },
+    schemas={
+        "operational": {"app_user": "usage", "readonly_user": "usage", "etl_reader": "usage"},
+        "etl": {"etl_reader": "usage"},
+        "pgbouncer": {"pgbouncer_lookup": "usage"},
+        "platform": {},
+        "public": dict.fromkeys(("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup"), "usage"),
+    },
+    relations={
+        "operational.customers": _BUSINESS_TABLE,
+        "operational.loan_products": _BUSINESS_TABLE,
+        "operational.loans": _BUSINESS_TABLE,
+        "operational.payments": _BUSINESS_TABLE,
+        "operational.audit_log": {"readonly_user": "select"},
+        "operational.vw_active_loans": {"app_user": "select", "readonly_user": "select"},
+        "operational.vw_customer_payment_summary": {"app_user": "select", "readonly_user": "select"},
+        "etl.customers_changes": _FEED,
+        "etl.loan_products_changes": _FEED,
+        "etl.loans_changes": _FEED,
+        "etl.payments_changes": _FEED,
+        "etl.feed_events": _FEED,
+        "etl.source_state": _FEED,
+        "etl.source_columns": _FEED,
+        "platform.applied_file": {},
+    },
+    sequences={
+        "operational.customers_customer_id_seq": {"app_user": "select update"},
+        "operational.loan_products_product_id_seq": {"app_user": "select update"},
+        "operational.loans_loan_id_seq": {"app_user": "select update"},
+        "operational.payments_payment_id_seq": {"app_user": "select update"},
+        "operational.audit_log_log_id_seq": {},
+    },
+    functions={
+        # A trigger function: nobody can call it by itself.
+        "operational.write_audit()": {role: _EVERYBODY[role] for role in ("app_user", "readonly_user", "etl_reader")},
+        "etl.source_state()": {"etl_reader": "execute"},
+        "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
+    },
+    members=frozenset({("loans_owner", "pg_monitor")}),
+)
+
+_DBT = {"etl_writer": ALL, "warehouse_user": ALL}
+_DBT_SCHEMA = {"etl_writer": "usage create", "warehouse_user": "usage create"}
+_DBT_SCHEMAS = ("operational_fdw", "operational", "staging", "snapshots", "changes", "publish", "audit")
+
+WAREHOUSE = Matrix(
+    roles={
+        "postgres": "superuser createdb createrole replication bypassrls",
+        "warehouse_user": "",
+        "etl_writer": "",
+        "warehouse_reader": "",
+    },
+    database={
+        "warehouse_user": "connect create temporary",
+        "etl_writer": "connect create temporary",
+        "warehouse_reader": "connect",
+    },
+    schemas={
+        **dict.fromkeys(_DBT_SCHEMAS, _DBT_SCHEMA),
+        "warehouse": _DBT_SCHEMA | {"warehouse_reader": "usage"},
+        "platform": {},
+        "public": {"warehouse_reader": "usage", "etl_writer": "usage", "warehouse_user": "usage create"},
+        # What somebody builds for a try (dbt's target dev).
+        "dev_*": _DBT_SCHEMA,
+        "dev": _DBT_SCHEMA,
+    },
+    relations={
+        **{f"{schema}.*": _DBT for schema in (*_DBT_SCHEMAS, "dev", "dev_*")},
+        "warehouse.*": _DBT | {"warehouse_reader": "select"},
+        "platform.applied_file": {},
+    },
+    sequences={
+        f"{schema}.*": dict.fromkeys(("etl_writer", "warehouse_user"), ALL_OF_SEQUENCE) for schema in ("audit",)
+    },
+    members=frozenset({("warehouse_user", "etl_writer")}),
+)
+
+# Objects of extensions belong to their extension.
+_OWN_OBJECT = """
+    nsp.nspname !~ '^pg_' and nsp.nspname <> 'information_schema'
+    and not exists (select from pg_depend as dep where dep.objid = {oid} and dep.deptype = 'e')
+"""
+_ROLES = "select oid, rolname from pg_roles where rolcanlogin and not rolsuper"
+# The columns' own privileges count as well as the table's.
+_RELATIONS = f"""
+    select nsp.nspname || '.' || cls.relname, role.rolname, verb,
+        has_schema_privilege(role.oid, nsp.oid, 'usage') and (
+            has_table_privilege(role.oid, cls.oid, verb)
+            or case when verb in ('select', 'insert', 'update', 'references')
+                then has_any_column_privilege(role.oid, cls.oid, verb) else false end)
+    from pg_class as cls
+    inner join pg_namespace as nsp on nsp.oid = cls.relnamespace
+    cross join ({_ROLES}) as role
+    cross join unnest(%s::text[]) as verb
+    where cls.relkind in ('r', 'p', 'v', 'm', 'f') and {_OWN_OBJECT.format(oid="cls.oid")}
+"""  # noqa: S608 - no value of anybody in it
+_SEQUENCES = f"""
+    select nsp.nspname || '.' || cls.relname, role.rolname, verb,
+        has_schema_privilege(role.oid, nsp.oid, 'usage') and has_sequence_privilege(role.oid, cls.oid, verb)
+    from pg_class as cls
+    inner join pg_namespace as nsp on nsp.oid = cls.relnamespace
+    cross join ({_ROLES}) as role
+    cross join unnest(%s::text[]) as verb
+    where cls.relkind = 'S' and {_OWN_OBJECT.format(oid="cls.oid")}
+"""  # noqa: S608 - no value of anybody in it
+_FUNCTIONS = f"""
+    select proc.oid::regprocedure::text,
+        role.rolname, 'execute',
+        has_schema_privilege(role.oid, nsp.oid, 'usage') and has_function_privilege(role.oid, proc.oid, 'execute')
+    from pg_proc as proc
+    inner join pg_namespace as nsp on nsp.oid = proc.pronamespace
+    cross join ({_ROLES}) as role
+    where proc.prosecdef and {_OWN_OBJECT.format(oid="proc.oid")}
+"""  # noqa: S608 - no value of anybody in it
+_SCHEMAS = f"""
+    select nsp.nspname, role.rolname, verb, has_schema_privilege(role.oid, nsp.oid, verb)
+    from pg_namespace as nsp
+    cross join ({_ROLES}) as role
+    cross join unnest(array['usage', 'create']) as verb
+    where {_OWN_OBJECT.format(oid="nsp.oid")}
+"""  # noqa: S608 - no value of anybody in it
+_DATABASE = f"""
+    select current_database()::text, role.rolname, verb,
+        has_database_privilege(role.oid, current_database(), verb)
+    from ({_ROLES}) as role
+    cross join unnest(array['connect', 'create', 'temporary']) as verb
+"""  # noqa: S608 - no value of anybody in it
+_ATTRIBUTES = """
+    select rolname, concat_ws(' ', case when rolsuper then 'superuser' end, case when rolcreatedb then 'createdb' end,
+        case when rolcreaterole then 'createrole' end, case when rolreplication then 'replication' end,
+        case when rolbypassrls then 'bypassrls' end)
+    from pg_roles
+    where rolcanlogin
+"""
+_MEMBERS = """
+    select member.rolname, role.rolname
+    from pg_auth_members
+    inner join pg_roles as role on role.oid = pg_auth_members.roleid
+    inner join pg_roles as member on member.oid = pg_auth_members.member
+    where member.oid >= 16384
+"""
+
+
+def _rule(rules: Rules, name: str) -> dict[str, str] | None:
+    """The rule of an object: by its own name, by its schema, or by the longest beginning that ends in *."""
+    if name in rules:
+        return rules[name]
+    schema = name.partition(".")[0]
+    if f"{schema}.*" in rules:
+        return rules[f"{schema}.*"]
+    if "." in name:
+        patterns = {pattern.removesuffix(".*"): rule for pattern, rule in rules.items() if pattern.endswith("*.*")}
+    else:
+        patterns = {pattern: rule for pattern, rule in rules.items() if pattern.endswith("*")}
+    for pattern, rule in patterns.items():
+        if schema.startswith(pattern.removesuffix("*")):
+            return rule
+    return None
+
+
+def differences(connection: Connection, matrix: Matrix) -> tuple[list[str], int]:
+    """What a database's roles can do that they should not, and the other way round; and how many cells were compared.
+
+    connection: as superuser, to the database.
+    """
+    found: list[str] = []
+    compared = 0
+
+    def compare(kind: str, query: str, rules: Rules, verbs: list[str] | None) -> None:
+        nonlocal compared
+        unknown = set()
+        for name, role, verb, may in connection.execute(query.encode(), (verbs,) if verbs else None).fetchall():
+            rule = _rule(rules, name)
+            if rule is None:
+                unknown.add(name)
+                continue
+            compared += 1
+            should = verb in rule.get(role, "").split()
+            if may and not should:
+                found.append(f"{role} may {verb} on {kind} {name}, and should not")
+            elif should and not may:
+                found.append(f"{role} should {verb} on {kind} {name}, and may not")
+        found.extend(f"{kind} {name} has no rule in eds.ops.privileges" for name in sorted(unknown))
+
+    compare("relation", _RELATIONS, matrix.relations, list(RELATION_VERBS))
+    compare("sequence", _SEQUENCES, matrix.sequences, list(SEQUENCE_VERBS))
+    compare("function", _FUNCTIONS, matrix.functions, None)
+    compare("schema", _SCHEMAS, matrix.schemas, None)
+    database = str(connection.info.dbname)
+    compare("database", _DATABASE, {database: matrix.database}, None)
+
+    present: dict[str, str] = dict(connection.execute(_ATTRIBUTES.encode()).fetchall())
+    compared += len(present)
+    for role, attributes in present.items():
+        if role not in matrix.roles:
+            found.append(f"role {role} can log in and has no rule in eds.ops.privileges")
+        elif attributes != matrix.roles[role]:
+            found.append(f"role {role} has the attributes [{attributes}], expected [{matrix.roles[role]}]")
+    found.extend(f"role {role} is missing" for role in matrix.roles if role not in present)
+    members = set(connection.execute(_MEMBERS.encode()).fetchall())
+    found.extend(f"role {member} is a member of {role}, and should not be" for member, role in members - matrix.members)
+    found.extend(f"role {member} should be a member of {role}" for member, role in matrix.members - members)
+    return found, compared

@@ -1,0 +1,108 @@
+"""How the replicas follow the primary: positions, lag, slots, and the WAL that is kept for them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from eds.console import out
+from eds.db import primary_name, primary_server, replica_names
+from eds.ops.cluster import ask_dicts
+from eds.settings import Settings, load
+
+app = typer.Typer()
+
+_STREAMS = """
+    select application_name, host(client_addr) || ':' || client_port as address, state, sync_state,
+        sent_lsn::text, write_lsn::text, flush_lsn::text, replay_lsn::text,
+        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint as lag_bytes,
+        round(extract(epoch from replay_lag)::numeric, 3)::float as lag_seconds
+    from pg_stat_replication
+    order by application_name
+"""
+_SLOTS = """
+    select slot_name, slot_type, active, wal_status, restart_lsn::text,
+        pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint as kept_bytes,
+        safe_wal_size::bigint as bytes_until_lost
+    from pg_replication_slots
+    order by slot_name
+"""
+_WAL = "select count(*) as segments, coalesce(sum(size), 0)::bigint as bytes from pg_ls_waldir()"
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """Replication as the primary sees it. Bytes are bytes of WAL, times are seconds."""
+    primary = primary_server(settings)
+    standby_names = ask_dicts(primary, "select current_setting('synchronous_standby_names') as names")[0]["names"]
+    return {
+        "primary": primary_name(settings),
+        "synchronous": standby_names,
+        "expected": list(replica_names(settings)),
+        "replicas": ask_dicts(primary, _STREAMS),
+        "slots": ask_dicts(primary, _SLOTS),
+        "wal": ask_dicts(primary, _WAL)[0],
+    }
+
+
+def size(number: float | None) -> str:
+    """Bytes for a person: 16.0 MB."""
+    if number is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(number) < 1024 or unit == "GB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def missing(found: dict[str, Any]) -> list[str]:
+    """The replicas that should stream and do not."""
+    streaming = {stream["application_name"] for stream in found["replicas"] if stream["state"] == "streaming"}
+    return [name for name in found["expected"] if name not in streaming]
+
+
+@app.command(name="replication")
+def replication_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
+    """Show how the replicas follow the primary. Exit code 1 when one does not stream."""
+    settings = load()
+    found = status(settings)
+    if as_json:
+        print(json.dumps(found))
+        raise typer.Exit(1 if missing(found) else 0)
+    streams = Table(
+        title=f"Followers of the primary ({found['primary']}), synchronous: {found['synchronous'] or 'off'}"
+    )
+    for name in ("application", "address", "state", "sent", "replayed", "lag", "lag (s)", "sync"):
+        streams.add_column(name, justify="right" if name.startswith("lag") else "left")
+    for stream in found["replicas"]:
+        streams.add_row(
+            stream["application_name"],
+            stream["address"],
+            f"[{'green' if stream['state'] == 'streaming' else 'yellow'}]{stream['state']}[/]",
+            stream["sent_lsn"],
+            stream["replay_lsn"],
+            size(stream["lag_bytes"]),
+            # PostgreSQL forgets it when a replica has been up to date for a while.
+            "" if stream["lag_seconds"] is None else f"{stream['lag_seconds']:.3f}",
+            stream["sync_state"],
+        )
+    out.print(streams)
+    slots = Table(title=f"Slots; {found['wal']['segments']} WAL segments kept, {size(found['wal']['bytes'])}")
+    for name in ("slot", "active", "WAL", "kept from", "kept", "until lost"):
+        slots.add_column(name, justify="right" if name in ("kept", "until lost") else "left")
+    for slot in found["slots"]:
+        slots.add_row(
+            slot["slot_name"],
+            "[green]yes[/]" if slot["active"] else "[red]no[/]",
+            slot["wal_status"],
+            slot["restart_lsn"],
+            size(slot["kept_bytes"]),
+            size(slot["bytes_until_lost"]),
+        )
+    out.print(slots)
+    if away := missing(found):
+        out.print(f"[red]not streaming: {', '.join(away)}[/]; `make up` mends it")
+        raise typer.Exit(1)

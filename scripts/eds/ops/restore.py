@@ -1,0 +1,257 @@
+"""`make restore`: a dump becomes a new database beside the old one, is compared with its manifest, takes its place.
+
+The old data is touched last, and then only renamed: a broken dump, a full disk, an interrupt cost nothing. The change
+feed then says that every table was filled anew, so the next run of the warehouse compares everything.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Annotated
+
+import psycopg
+import typer
+from psycopg import sql
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from eds import platform, provision
+from eds.console import confirm, err, out, step
+from eds.db import Server, connect, primary_server, psycopg_notices_off, replica_names, servers
+from eds.errors import UserError
+from eds.ops import backup
+from eds.ops.cluster import answers, ask, current_position, wait_for_replay
+from eds.ops.programs import at, program
+from eds.settings import Settings, load
+
+app = typer.Typer()
+
+COPY_BYTES = 1024 * 1024
+SWAP_ATTEMPTS = 10
+REPLAY_SECONDS = 60.0
+RELOADED = ("customers", "loan_products", "loans", "payments")
+
+
+def rows_now(server: Server) -> Counter[str]:
+    """The rows of each table of a server's database, by the planner's estimate (exact counts may take minutes)."""
+    return Counter(
+        dict(
+            ask(
+                server,
+                "select format('%I.%I', schemaname, relname), n_live_tup from pg_stat_user_tables",
+            )
+        )
+    )
+
+
+def load_dump(settings: Settings, chosen: backup.Backup, server: Server, database: str) -> None:
+    """Make a database from a dump and compare it with the manifest. On failure the new database is dropped again."""
+    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+        # template0: nothing but what is in the dump.
+        connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(database)))
+    try:
+        _pipe(settings, chosen, server, database)
+        with connect(server.superuser_conninfo(database), autocommit=True) as connection:
+            found = {
+                table: (connection.execute(f"select count(*) from {table}".encode()).fetchone() or (0,))[0]  # noqa: S608
+                for table in chosen.manifest.get("rows", {})
+            }
+            backup.check_rows(found, chosen.manifest.get("rows", {}))
+            # Privileges on the database itself are not in a dump, and an old dump has an old schema.
+            connection.execute("delete from platform.applied_file")
+            provision.apply_files(
+                connection, provision.SQL_FOLDERS["warehouse" if server.name == "warehouse" else "primary"]
+            )
+            connection.execute("analyze")
+    except BaseException:
+        with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
+        raise
+
+
+def _pipe(settings: Settings, chosen: backup.Backup, server: Server, database: str) -> None:
+    """Feed a dump's SQL to psql, in one transaction that the first error ends."""
+    command = [
+        str(program(settings, "psql")),
+        *at(server, database=database),
+        "--no-psqlrc",
+        "--quiet",
+        "--single-transaction",
+        "--set=ON_ERROR_STOP=1",
+        "--output=/dev/null",
+    ]
+    process = subprocess.Popen(
+        command,
+        env=os.environ
+        | {"PGPASSWORD": server.superuser_password, "LC_ALL": "C", "PGOPTIONS": "-c client_min_messages=warning"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    broken: UserError | None = None
+    try:
+        with backup.sql_of(settings, chosen.path) as stream:
+            while block := stream.read(COPY_BYTES):
+                process.stdin.write(block)
+        process.stdin.close()
+    except BrokenPipeError:
+        # psql has ended; its words say why.
+        pass
+    except UserError as error:
+        broken = error
+        process.kill()
+    with process.stderr:
+        words = process.stderr.read().decode(errors="replace").strip()
+    code = process.wait()
+    if broken:
+        raise broken
+    if code != 0:
+        raise UserError(f"The dump could not be loaded (nothing was changed):\n{words}")
+
+
+def swap(settings: Settings, server: Server, database: str, replaced: str) -> None:
+    """Give a new database the name of the present one, which becomes `replaced`. Nobody gets in between."""
+    name = server.database
+    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+        limit = sql.SQL("alter database {} connection limit {}")
+
+        def exchange() -> None:
+            for each in (name, database):
+                connection.execute(
+                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (each,)
+                )
+            with connection.transaction():
+                for old, new in ((name, replaced), (database, name)):
+                    connection.execute(
+                        sql.SQL("alter database {} rename to {}").format(sql.Identifier(old), sql.Identifier(new))
+                    )
+
+        # Only superusers pass a limit of 0.
+        connection.execute(limit.format(sql.Identifier(name), sql.Literal(0)))
+        connection.execute(limit.format(sql.Identifier(database), sql.Literal(0)))
+        try:
+            # A superuser's session may come in between.
+            Retrying(
+                stop=stop_after_attempt(SWAP_ATTEMPTS),
+                wait=wait_fixed(0.2),
+                retry=retry_if_exception_type(psycopg.errors.ObjectInUse),
+                reraise=True,
+            )(exchange)
+        except BaseException:
+            connection.execute(limit.format(sql.Identifier(name), sql.Literal(-1)))
+            raise
+        if server.name != "warehouse":
+            _announce(server)
+        connection.execute(limit.format(sql.Identifier(name), sql.Literal(-1)))
+    if server.name != "warehouse":
+        _reconnect_readers(settings, replaced)
+
+
+def _announce(server: Server) -> None:
+    """Tell the warehouse, by the change feed, that every table was filled anew.
+
+    After the swap, and before anybody gets in: the transaction is then younger than every snapshot of the old database.
+    """
+    with connect(server.superuser_conninfo()) as connection:
+        connection.cursor().executemany(
+            "insert into operational.audit_log (table_name, operation, record_id) values (%s, 'RELOAD', 0)",
+            [(table,) for table in RELOADED],
+        )
+
+
+def _reconnect_readers(settings: Settings, replaced: str) -> None:
+    """End the sessions on the replicas that still read the replaced database (PgBouncer keeps some)."""
+    known = servers(settings)
+    position = current_position(primary_server(settings))
+    for name in replica_names(settings):
+        if not answers(known[name]):
+            continue
+        wait_for_replay(known[name], position, REPLAY_SECONDS)
+        ask(
+            known[name],
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s",
+            (replaced,),
+            database="postgres",
+        )
+
+
+def restore(settings: Settings, chosen: backup.Backup, server: Server) -> str:
+    """Put a dump in place of a database. Returns the name under which the old database is kept.
+
+    An older database kept by a restore before is dropped. Raises UserError with nothing changed.
+    """
+    now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    new, replaced = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
+    with step(f"loaded into {new}, compared with the manifest"):
+        load_dump(settings, chosen, server, new)
+    with step(f"{server.database} swapped"):
+        swap(settings, server, new, replaced)
+    if server.name == "warehouse":
+        provision.provision_warehouse(settings)
+    else:
+        provision.provision_oltp(settings)
+    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+        psycopg_notices_off(connection)
+        pattern = rf"^{server.database}_(replaced|restore)_[0-9]{{8}}_[0-9]{{6}}$"
+        for (older,) in connection.execute(
+            "select datname from pg_database where datname ~ %s and datname <> %s", (pattern, replaced)
+        ).fetchall():
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(older)))
+            err.print(f"dropped {older}, kept by an earlier restore")
+    return replaced
+
+
+@app.command(name="restore")
+def restore_command(
+    file: Annotated[str, typer.Option("--file", envvar="FILE", help="A backup's path or name.")] = "",
+    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False,
+) -> None:
+    """Put a dump in place of its database, after checking it and asking. Example: make restore FILE=backup_….sql.gz"""
+    if not file:
+        raise UserError(
+            "Which backup? `make backups` lists them. Example: make restore FILE=backup_operational_….sql.gz"
+        )
+    settings = load()
+    chosen = backup.named(settings, file)
+    if chosen.path.is_dir():
+        raise UserError(
+            f"{chosen.path.name} is a base backup: a recovery starts from it. `make pitr` restores it into a cluster "
+            "of its own, and with PROMOTE=1 puts that in place of the primary."
+        )
+    if chosen.kind not in ("operational", "warehouse"):
+        raise UserError(
+            f"{chosen.path} is called neither backup_operational_… nor backup_warehouse_…, nor does a manifest say."
+        )
+    server = backup.database_of(settings, chosen.kind)
+    with step("the backup is read and checked"):
+        rows = backup.verify(settings, chosen)
+    if not chosen.manifest:
+        err.print("There is no manifest beside it: its checksum and its rows are not known beforehand.")
+    present = rows_now(server)
+    lines = [
+        f"  {table}: about {present[table]} rows now, {rows[table]} in the backup"
+        for table in sorted(rows.keys() | present.keys())
+        if rows[table] != present[table]
+    ]
+    confirm(
+        f"This replaces database {server.database} at {server.host}:{server.port} by the backup of "
+        f"{chosen.manifest.get('made_at', chosen.made_at)}:\n"
+        + "\n".join(lines or ["  as many rows in each table"])
+        + "\nWhat was written since is lost to the applications. The old database is kept beside it until the next "
+        "restore.",
+        "restore",
+        force,
+    )
+    with platform.exclusive(settings), backup.directory(settings):
+        platform.wait_for_run(settings)
+        replaced = restore(settings, chosen, server)
+    out.print(f"restored {server.database}; the old one is kept as {replaced}")
+    if server.name != "warehouse":
+        out.print(
+            "The next run of the warehouse compares everything: make etl NOW=1\n"
+            "(with MASS_DELETE=1 when the backup has less than half of a table's rows)"
+        )

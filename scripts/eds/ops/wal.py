@@ -1,0 +1,159 @@
+"""The WAL archive: what is there, what is missing, whether it works."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from eds.console import out
+from eds.db import primary_name, primary_server
+from eds.errors import UserError
+from eds.local import LocalRuntime
+from eds.ops.cluster import ask, ask_dicts, one, wait_for
+from eds.ops.replication import size
+from eds.settings import Settings, load
+
+app = typer.Typer()
+
+_SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?\.gz")
+READ_BYTES = 1024 * 1024
+
+
+@dataclass
+class Timeline:
+    """The archived segments of one timeline. Numbers count segments from the beginning of WAL."""
+
+    number: int
+    segments: dict[int, Path] = field(default_factory=dict)
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """The runs of missing segments between the first and the last one: (first missing, last missing)."""
+        present = sorted(self.segments)
+        return [(low + 1, high - 1) for low, high in pairwise(present) if high - low > 1]
+
+
+def segment_name(timeline: int, number: int, segment_bytes: int) -> str:
+    """The name of a segment: 000000010000000000000003."""
+    per_file = 0x100000000 // segment_bytes
+    return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+
+
+def timelines(archives: Iterable[Path], segment_bytes: int) -> list[Timeline]:
+    """What the archives hold together, by timeline. A segment that a promotion left half-filled does not count."""
+    found: dict[int, Timeline] = {}
+    for archive in archives:
+        for path in archive.glob("*.gz"):
+            match = _SEGMENT.fullmatch(path.name)
+            if match and not match[4]:
+                number = int(match[2], 16) * (0x100000000 // segment_bytes) + int(match[3], 16)
+                timeline = found.setdefault(int(match[1], 16), Timeline(int(match[1], 16)))
+                timeline.segments[number] = path
+    return [found[number] for number in sorted(found)]
+
+
+def segment_bytes(settings: Settings) -> int:
+    """The size of a WAL segment of the cluster."""
+    return int(one(primary_server(settings), "select setting from pg_settings where name = 'wal_segment_size'"))
+
+
+def switch_and_wait(settings: Settings, runtime: LocalRuntime, seconds: float) -> tuple[str, float]:
+    """Close the present WAL segment and wait until it is in the archive, whole. Returns its name and the seconds."""
+    server = primary_server(settings)
+    began = time.monotonic()
+    # A switch does nothing when the segment is empty.
+    ask(server, "select pg_logical_emit_message(true, 'platform', 'archive')")
+    name = str(one(server, "select pg_walfile_name(pg_switch_wal())"))
+    path = runtime.archives()[primary_name(settings)] / f"{name}.gz"
+    try:
+        wait_for(path.exists, seconds, f"segment {name} is in the archive")
+    except UserError as error:
+        failing = ask(server, "select last_failed_wal, failed_count from pg_stat_archiver where failed_count > 0")
+        reason = (
+            f" Archiving failed {failing[0][1]} times, last for {failing[0][0]}: `make logs SERVICE=primary`."
+            if failing
+            else ""
+        )
+        raise UserError(f"{error}{reason}") from error
+    length = 0
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(READ_BYTES):
+                length += len(block)
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read back: {error}") from error
+    if length != segment_bytes(settings):
+        raise UserError(f"{path} holds {length} bytes, expected {segment_bytes(settings)}.")
+    return name, time.monotonic() - began
+
+
+def archiver(settings: Settings) -> dict[str, Any]:
+    """What the primary says of its archiver."""
+    return ask_dicts(
+        primary_server(settings),
+        "select archived_count, last_archived_wal, last_archived_time, failed_count, last_failed_wal, "
+        "last_failed_time, "
+        "last_failed_time > coalesce(last_archived_time, '-infinity') as is_failing, "
+        "(select count(*) from pg_ls_archive_statusdir() where name like '%.ready') as waiting, "
+        "current_setting('archive_timeout') as archive_timeout from pg_stat_archiver",
+    )[0]
+
+
+@app.command(name="wal")
+def wal_command(
+    switch: Annotated[bool, typer.Option("--switch", envvar="SWITCH", help="Close the present segment first.")] = False,
+) -> None:
+    """Show the WAL archive: segments by timeline, gaps, what waits or fails. Exit code 1 when something is wrong."""
+    settings = load()
+    runtime = LocalRuntime(settings)
+    if switch:
+        name, seconds = switch_and_wait(settings, runtime, 30)
+        out.print(f"{name} closed, in the archive after {seconds:.1f} s")
+    state = archiver(settings)
+    table = Table(title="WAL archive")
+    for column in ("timeline", "segments", "size", "first", "last", "gaps"):
+        table.add_column(column, justify="right" if column in ("timeline", "segments", "size") else "left")
+    bytes_each = segment_bytes(settings)
+    broken = False
+    for timeline in timelines(runtime.archives().values(), bytes_each):
+        gaps = timeline.gaps()
+        broken |= bool(gaps)
+        first, last = min(timeline.segments), max(timeline.segments)
+        table.add_row(
+            str(timeline.number),
+            str(len(timeline.segments)),
+            size(sum(path.stat().st_size for path in timeline.segments.values())),
+            segment_name(timeline.number, first, bytes_each),
+            segment_name(timeline.number, last, bytes_each),
+            ", ".join(
+                segment_name(timeline.number, low, bytes_each)
+                + (f" … {segment_name(timeline.number, high, bytes_each)}" if high > low else "")
+                for low, high in gaps
+            )
+            or "[green]none[/]",
+        )
+    out.print(table)
+    last_time = state["last_archived_time"]
+    out.print(
+        f"archived {state['archived_count']}, last {state['last_archived_wal'] or 'none yet'}"
+        f"{f' at {last_time:%Y-%m-%d %H:%M:%S}' if last_time else ''}; "
+        f"{state['waiting']} waiting; a segment is closed at the latest after {state['archive_timeout']}"
+    )
+    if state["is_failing"]:
+        out.print(
+            f"[red]archiving fails[/]: {state['failed_count']} times, last {state['last_failed_wal']} at "
+            f"{state['last_failed_time']:%Y-%m-%d %H:%M:%S}; `make logs SERVICE=primary` says why"
+        )
+    if broken:
+        out.print(
+            "[red]The archive has gaps[/]: a recovery cannot pass them. Make a base backup: make backup KIND=physical"
+        )
+    raise typer.Exit(1 if broken or state["is_failing"] else 0)

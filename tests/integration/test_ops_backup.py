@@ -1,0 +1,236 @@
+"""Backups that are read back, restores that cost nothing when they fail, and a warehouse that goes on afterwards."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from eds.db import connect
+from eds.errors import UserError
+from eds.ops import backup, restore
+from eds.settings import Settings
+from integration.book import add_customer, add_loan, pay
+from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+
+DATABASES = "select datname from pg_database where datname like 'loans_db%' or datname like 'warehouse_db%' order by 1"
+BOOK = """
+    select 'customers', count(*), md5(string_agg(t::text, ',' order by customer_id)) from operational.customers as t
+    union all
+    select 'payments', count(*), md5(string_agg(t::text, ',' order by payment_id)) from operational.payments as t
+    union all
+    select 'audit_log', count(*), md5(string_agg(t::text, ',' order by log_id)) from operational.audit_log as t
+    where operation <> 'RELOAD'
+"""
+
+
+@pytest.fixture
+def small(platform, tmp_path, monkeypatch):
+    """A small book, and a backup directory of the test's own. Databases that restores kept are dropped."""
+    platform.settings = settings = platform.settings.model_copy(update={"backup_dir": tmp_path / "backups"})
+    with platform.app() as connection:
+        for name in ("Amina Otieno", 'Wanjiru\tKamau\\n, "x"', "Ünï 名"):
+            pay(connection, add_loan(connection, add_customer(connection, name)))
+    platform.wait_for_replicas()
+    yield platform
+    platform.settings = settings.model_copy(update={"backup_dir": None})
+    for server in ("primary", "warehouse"):
+        with connect(platform.servers[server].superuser_conninfo("postgres"), autocommit=True) as connection:
+            for (name,) in connection.execute(DATABASES).fetchall():
+                if "_re" in name:
+                    connection.execute(f"drop database {name} with (force)")
+
+
+def change_everything(platform):
+    with platform.app() as connection:
+        connection.execute("update operational.customers set city = 'Kisumu' where customer_id = 1")
+        connection.execute("delete from operational.payments where payment_id = 2")
+        pay(connection, add_loan(connection, add_customer(connection, "Later")))
+    platform.wait_for_replicas()
+
+
+def databases(platform):
+    with connect(platform.servers["primary"].superuser_conninfo("postgres")) as connection:
+        return [row[0] for row in connection.execute(DATABASES)]
+
+
+def test_a_dump_brings_the_book_back_and_the_warehouse_notices_by_itself(small):
+    platform, settings = small, small.settings
+    before = platform.primary(BOOK)
+    made = backup.dump(settings, "operational", "sql")
+    assert backup.read_back(settings, made.path) == made.manifest["rows"]
+    assert made.manifest["rows"]["operational.customers"] == 3
+    assert made.path.stat().st_mode & 0o077 == 0
+    change_everything(platform)
+    # The warehouse has seen what the restore takes away.
+    platform.build()
+    assert platform.primary(BOOK) != before
+
+    pooled = make_conninfo(platform.app_conninfo, port=settings.pgbouncer_port, dbname="loans_db")
+    with psycopg.connect(pooled, prepare_threshold=None) as connection:
+        connection.execute("select 1")
+    kept = restore.restore(settings, backup.named(settings, made.path.name), platform.servers["primary"])
+    assert platform.primary(BOOK) == before
+    assert databases(platform) == ["loans_db", kept]
+    # Who connects through the pools sees the restored book, on the primary and on the replica.
+    for database in ("loans_db", "loans_db_ro"):
+        with psycopg.connect(make_conninfo(pooled, dbname=database), prepare_threshold=None) as connection:
+            assert connection.execute("select count(*) from operational.customers").fetchone() == (3,)
+    with platform.app() as connection:
+        assert add_customer(connection, "After the restore") == 4
+    platform.wait_for_replicas()
+    result = platform.build()
+    assert result.run["extraction_mode"] == "reconcile"
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_second_restore_drops_the_database_that_the_first_one_kept(small):
+    before = small.primary(BOOK)
+    made = backup.dump(small.settings, "operational", "custom")
+    assert backup.read_back(small.settings, made.path) == made.manifest["rows"]
+    change_everything(small)
+    kept = [restore.restore(small.settings, made, small.servers["primary"]) for _ in range(2)]
+    assert small.primary(BOOK) == before
+    assert databases(small) == ["loans_db", kept[1]]
+
+
+def test_a_broken_dump_costs_nothing(small):
+    platform, settings = small, small.settings
+    made = backup.dump(settings, "operational", "sql")
+    custom = backup.dump(settings, "operational", "custom")
+    change_everything(platform)
+    before = platform.primary(BOOK)
+    whole = made.path.read_bytes()
+    text = gzip.decompress(whole)
+    manifest = backup.manifest_path(made.path)
+    kept_manifest = manifest.read_text(encoding="utf-8")
+
+    def refused(match: str) -> None:
+        for action in (
+            lambda: backup.verify(settings, backup.named(settings, made.path.name)),
+            lambda: restore.load_dump(
+                settings, backup.named(settings, made.path.name), platform.servers["primary"], "loans_db_restore_x"
+            ),
+        ):
+            with pytest.raises(UserError, match=match):
+                action()
+        assert platform.primary(BOOK) == before
+        assert databases(platform) == ["loans_db"]
+
+    # Without a manifest, what the file itself tells.
+    manifest.unlink()
+    made.path.write_bytes(whole[: len(whole) // 2])
+    refused("damaged|breaks off")
+    made.path.write_bytes(b"not a dump at all")
+    refused("is no dump")
+    made.path.write_bytes(
+        gzip.compress(text.replace(b"CREATE TABLE operational.loans ", b"CREATE TABEL operational.loans "))
+    )
+    with pytest.raises(UserError, match=r"could not be loaded.*\n.*TABEL"):
+        restore.load_dump(
+            settings, backup.named(settings, made.path.name), platform.servers["primary"], "loans_db_restore_x"
+        )
+    assert databases(platform) == ["loans_db"]
+    # With one, also what only it tells: a row less, a byte that differs.
+    lines = text.splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if line.startswith(b"COPY operational.payments"))
+    made.path.write_bytes(gzip.compress(b"".join(lines[: at + 1] + lines[at + 2 :])))
+    manifest.write_text(kept_manifest, encoding="utf-8")
+    with pytest.raises(UserError, match="its checksum is"):
+        backup.verify(settings, backup.named(settings, made.path.name))
+    assert not backup.named(settings, made.path.name).verified
+    with pytest.raises(UserError, match=r"operational.payments: 2, expected 3"):
+        restore.load_dump(
+            settings, backup.named(settings, made.path.name), platform.servers["primary"], "loans_db_restore_x"
+        )
+    damaged = bytearray(custom.path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    custom.path.write_bytes(damaged)
+    with pytest.raises(UserError, match="its checksum is"):
+        backup.verify(settings, custom)
+    assert platform.primary(BOOK) == before
+    assert databases(platform) == ["loans_db"]
+
+
+def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_is_removed(small):
+    settings = small.settings
+    folder = settings.backups
+    folder.mkdir()
+    (folder / ".incoming.backup_physical_20200101_000000").mkdir()
+    (folder / ".incoming.backup_operational_20200101_000000.sql.gz").touch()
+    wrong = Settings.model_validate(settings.model_dump() | {"replicator_password": "wrong"})
+    with pytest.raises(UserError, match="password authentication failed"):
+        backup.base_backup(wrong)
+    with connect(small.superuser_conninfo, autocommit=True) as connection:
+        # pg_dump cannot lock the table in time.
+        connection.execute("alter role postgres set lock_timeout = '200ms'")
+        with connect(small.superuser_conninfo) as holder:
+            holder.execute("lock table operational.loan_products in access exclusive mode")
+            with pytest.raises((UserError, psycopg.Error), match="lock timeout"):
+                backup.dump(settings, "operational", "sql")
+        connection.execute("alter role postgres reset lock_timeout")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_the_warehouse_is_restored_and_its_next_run_catches_up(small):
+    platform = small
+    platform.build()
+    made = backup.dump(platform.settings, "warehouse", "sql")
+    change_everything(platform)
+    platform.build()
+    restore.restore(platform.settings, made, platform.servers["warehouse"])
+    assert platform.warehouse("select count(*) from audit.etl_runs") == [(1,)]
+    # Who may read, and for how long, is not in a dump.
+    assert platform.view("vw_payment_by_method")
+    with connect(platform.reader_conninfo) as connection:
+        assert connection.execute("show statement_timeout").fetchone() == ("1min",)
+    platform.build()
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def test_the_commands_ask_list_and_end_with_an_exit_code(small):
+    def eds(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "eds", *command],
+            env=os.environ | {"BACKUP_DIR": str(small.settings.backups)} | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "no backup" in eds("backups").stdout
+    assert eds("backup", FORMAT="custom", KIND="operational").returncode == 0
+    assert eds("backup", KEEP="1").returncode == 0
+    listed = json.loads(eds("backups", JSON="1", VERIFY="1").stdout)
+    assert [(each["kind"], each["verified"]) for each in listed] == [("warehouse", True), ("operational", True)]
+    file = next(each["path"] for each in listed if each["kind"] == "operational")
+    asked = eds("restore", FILE=file)
+    assert asked.returncode == 1
+    assert "FORCE=1" in asked.stderr
+    assert databases(small) == ["loans_db"]
+    change_everything(small)
+    done = eds("restore", FILE=file, FORCE="1")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "operational.customers: about 4 rows now, 3 in the backup" in done.stdout or "rows in each table" in done.stdout
+    )
+    assert small.primary("select count(*) from operational.customers") == [(3,)]
+    for command, variables, expected in (
+        ("restore", {"FILE": "nothing.sql.gz"}, "There is no backup nothing.sql.gz"),
+        ("restore", {}, "Which backup?"),
+        ("backup", {"KIND": "odd"}, "KIND is odd"),
+        ("backup", {"FORMAT": "odd"}, "FORMAT is odd"),
+    ):
+        refused = eds(command, **variables)
+        assert refused.returncode == 1
+        assert expected in refused.stderr
+        assert "Traceback" not in refused.stderr

@@ -1,0 +1,165 @@
+"""`make verify` and `make health`: they pass on a platform that works, name what does not, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eds.db import connect
+from eds.ops import privileges, replication, verify
+from integration.book import add_customer, add_loan, pay
+
+TABLES_AND_ROWS = """
+    select n.nspname || '.' || c.relname,
+        (xpath('/row/c/text()', query_to_xml(format('select count(*) as c from %I.%I', n.nspname, c.relname),
+            false, true, '')))[1]::text
+    from pg_class as c inner join pg_namespace as n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'S') and n.nspname in ('operational', 'etl', 'platform', 'public')
+    order by 1
+"""
+
+
+@pytest.fixture(scope="module")
+def built(all_servers):
+    """A small book, and a warehouse that has it. The tests put back what they break."""
+    platform = all_servers
+    platform.empty_book()
+    platform.empty_warehouse()
+    with platform.app() as connection:
+        for _ in range(3):
+            loan = add_loan(connection, add_customer(connection))
+            pay(connection, loan, payment_date="2026-02-03T10:00:00+00")
+    platform.wait_for_replicas()
+    platform.build()
+    return platform
+
+
+def outcome(platform, wanted=None):
+    """Each check that is not a PASS, by name: (status, detail)."""
+    run = verify.verify(platform.settings, platform.runtime, lambda result: None)
+    assert len(run.results) > 50
+    return {result.name: (result.status, result.detail) for result in run.results if result.status != "PASS"}
+
+
+def test_all_passes_on_a_platform_that_works_and_nothing_is_left_behind(built):
+    before = [built.primary(TABLES_AND_ROWS), built.warehouse("select count(*) from audit.etl_runs")]
+    # The tests start no scheduler: it is the one service that does not run.
+    found = outcome(built)
+    assert found == {"scheduler runs": ("FAIL", "stopped: `make up` starts it")}
+    assert [built.primary(TABLES_AND_ROWS), built.warehouse("select count(*) from audit.etl_runs")] == before
+
+
+def test_what_is_broken_is_named(built):
+    with connect(built.superuser_conninfo, autocommit=True) as connection:
+        connection.execute("alter table operational.payments disable trigger payments_audit")
+        connection.execute("grant select on operational.audit_log to app_user")
+        connection.execute("grant update (phone) on operational.customers to readonly_user")
+        connection.execute("create table operational.branches (branch_code text)")
+        connection.execute("create role intruder login createdb")
+    built.warehouse("update warehouse.fact_payments set payment_amount = payment_amount + 1 where payment_id = 1")
+    try:
+        found = outcome(built)
+    finally:
+        built.warehouse("update warehouse.fact_payments set payment_amount = payment_amount - 1 where payment_id = 1")
+        with connect(built.superuser_conninfo, autocommit=True) as connection:
+            connection.execute("drop role intruder")
+            connection.execute("drop table operational.branches")
+            connection.execute("revoke update (phone) on operational.customers from readonly_user")
+            connection.execute("revoke select on operational.audit_log from app_user")
+            connection.execute("alter table operational.payments enable always trigger payments_audit")
+    assert found["the audit trail cannot be bypassed"] == ("FAIL", "13 should be enabled always, found 12 of 13")
+    # Three of the five changes in the trail are of the customer and the loan.
+    assert found["the application can write, and every change is in the trail"][0] == "FAIL"
+    status, detail = found["OLTP: each role may do what it should and nothing else"]
+    assert status == "FAIL"
+    for text in (
+        "app_user may select on relation operational.audit_log, and should not",
+        "readonly_user may update on relation operational.customers, and should not",
+        "relation operational.branches has no rule",
+        "role intruder can log in and has no rule",
+    ):
+        assert text in detail
+    status, detail = found["every table of the warehouse equals the OLTP's, by month"]
+    assert status == "FAIL"
+    assert "payments of 2026-02" in detail
+    assert "fact_payments" in detail
+
+
+def test_a_missing_privilege_is_a_difference_too(built):
+    with connect(built.superuser_conninfo) as connection:
+        assert privileges.differences(connection, privileges.OLTP)[0] == []
+        connection.execute("revoke delete on operational.payments from app_user")
+        connection.execute("revoke usage on schema etl from etl_reader")
+        found, _ = privileges.differences(connection, privileges.OLTP)
+        connection.rollback()
+    assert "app_user should delete on relation operational.payments, and may not" in found
+    assert "etl_reader should select on relation etl.payments_changes, and may not" in found
+    assert "etl_reader should usage on schema etl, and may not" in found
+
+
+def test_a_broken_rule_of_the_books_warns(built):
+    with built.app() as connection:
+        connection.execute("update operational.loans set outstanding_balance = 1 where loan_id = 1")
+    status, detail = outcome(built)["the invariants of the books hold"]
+    with built.app() as connection:
+        connection.execute("update operational.loans set outstanding_balance = 900 where loan_id = 1")
+    assert status == "WARN"
+    assert "1 rows break: a disbursed loan owes what was lent" in detail
+
+
+def test_health_is_short_and_says_what_is_wrong(built):
+    found = verify.health(built.settings, built.runtime)
+    assert found["problems"] == ["scheduler is stopped"]
+    assert found["fresh"] is True
+    assert found["replicas"].keys() == {"replica1", "replica2"}
+    built.warehouse("update audit.etl_runs set run_finished_at = run_finished_at - interval '50 minutes'")
+    found = verify.health(built.settings, built.runtime)
+    assert found["problems"] == ["scheduler is stopped", "the last success is 50 minutes old (limit 40)"]
+    assert found["healthy"] is False
+    built.warehouse("update audit.etl_runs set run_finished_at = run_finished_at + interval '50 minutes'")
+
+
+def test_health_and_verify_end_with_an_exit_code_and_speak_json(built):
+    environment = os.environ | {"JSON": "1"}
+    for command, key in (("health", "problems"), ("verify", "checks"), ("replication", "slots")):
+        done = subprocess.run(
+            [sys.executable, "-m", "eds", command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert json.loads(done.stdout)[key], done.stderr
+        assert done.returncode == (0 if command == "replication" else 1)
+
+
+def test_a_replica_that_does_not_stream_is_told(built):
+    status = replication.status(built.settings)
+    assert replication.missing(status) == []
+    assert {row["application_name"] for row in status["replicas"]} == {"replica1", "replica2"}
+    built.runtime.stop_server("replica2")
+    try:
+        assert replication.missing(replication.status(built.settings)) == ["replica2"]
+        found = outcome(built)
+        assert found["replica2 streams and is near"] == (
+            "FAIL",
+            "it is not connected to the primary: `make up` mends it",
+        )
+        problems = verify.health(built.settings, built.runtime)["problems"]
+        assert {"replica2 is stopped", "replica2 does not stream"} <= set(problems)
+    finally:
+        built.runtime.up_replica("replica2")
+
+
+def test_figures_are_compared_exactly_while_the_book_goes_on_changing(built):
+    built.wait_for_replicas()
+    built.build()
+    assert "left out" not in verify.figures(built.settings)
+    with built.app() as connection:
+        pay(connection, 1, payment_date="2026-02-04T10:00:00+00")
+        connection.execute("delete from operational.payments where payment_id = 2")
+    # A payment, the loan it changed, and the one that went.
+    assert "3 rows changed since the last run and were left out" in verify.figures(built.settings)
+    built.warehouse("update operational.payments set amount = amount + 0.01 where payment_id = 3")
+    with pytest.raises(verify.Failed, match="payments of 2026-02"):
+        verify.figures(built.settings)

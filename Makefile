@@ -41,6 +41,11 @@ etl: venv ## Show the run history; NOW=1 runs one now
 reconcile: venv ## Run one that compares every row with the source and tests all data
 	@$(EDS) reconcile
 
+##@ Dashboards and documentation
+.PHONY: dashboards
+dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
+	@$(EDS) dashboards
+
 ##@ Loan book
 .PHONY: demo simulate import
 demo: venv ## Fill an empty loan book with demo data (SCALE=medium SEED=42)

@@ -16,6 +16,7 @@ import typer
 
 from eds import binaries, book_import, demo, etl, platform, simulate
 from eds.console import err, out
+from eds.dashboards import commands as dashboard_commands
 from eds.db import connect, forget_libpq_environment, pooled_conninfo, servers
 from eds.errors import UserError
 from eds.local import LocalRuntime
@@ -29,6 +30,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="The data platform's commands. `make` lists the same by group.",
 )
+
+
+dashboard_commands.register(app)
 
 
 def _runtime() -> LocalRuntime:

@@ -25,6 +25,7 @@ import psycopg
 from cronsim import CronSim
 
 from eds import etl
+from eds.dashboards import page
 from eds.errors import UserError
 from eds.settings import ROOT, Settings
 
@@ -154,6 +155,7 @@ class Scheduler:
             on_retry=lambda number: log("retry", attempt=number),
         )
         self._report(code, who)
+        self._refresh_pages()
         return code == 0
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
@@ -182,6 +184,15 @@ class Scheduler:
             log("run", status="not started", exit_code=code)
         else:
             log("run", exit_code=code, **etl.run_as_json(run))
+
+    def _refresh_pages(self) -> None:
+        """Write the pages anew, unless it is time to leave. A page that fails is said, and fails no run."""
+        if self.stopping.is_set():
+            return
+        try:
+            page.refresh(self.settings)
+        except Exception as error:
+            log("pages", status="failed", kind=type(error).__name__, message=str(error))
 
     def serve(self) -> None:
         """Run on schedule until a signal says stop."""

@@ -42,9 +42,11 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@$(EDS) reconcile
 
 ##@ Dashboards and documentation
-.PHONY: dashboards
+.PHONY: dashboards metabase
 dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
 	@$(EDS) dashboards
+metabase: venv ## Bring Metabase to what dashboards/*.yml say (METABASE_HOST, METABASE_PORT)
+	@$(EDS) metabase
 
 ##@ Loan book
 .PHONY: demo simulate import

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from eds.console import out, step
+from eds.console import err, out, step
+from eds.dashboards import metabase as provisioning
 from eds.dashboards import page
 from eds.settings import load
 
@@ -17,6 +18,27 @@ def dashboards() -> None:
     out.print(f"{path.as_uri()}", soft_wrap=True)
 
 
+def metabase() -> None:
+    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
+    settings = load()
+    with step(f"Metabase at {provisioning.address(settings)}"):
+        report = provisioning.provision(settings)
+    for change in report.changes:
+        out.print(f"  {change}", markup=False)
+    for name in report.empty:
+        err.print(f"[yellow]no rows:[/] {name}")
+    for problem in report.problems:
+        err.print("[red]does not work:[/] ", end="")
+        err.print(problem, markup=False)
+    out.print(
+        f"{report.dashboards} dashboards, {report.questions} questions, {len(report.changes) or 'no'} changes; "
+        f"{provisioning.address(settings)} as {settings.metabase_admin_email}, password in .env"
+    )
+    if report.problems:
+        raise typer.Exit(1)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(dashboards)
+    app.command()(metabase)

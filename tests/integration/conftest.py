@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from eds import etl, provision
+from eds import demo, etl, provision
 from eds.binaries import find_pgbouncer
 from eds.db import connect, servers
 from eds.local import LocalRuntime
@@ -288,4 +288,16 @@ def platform(all_servers: Platform) -> Platform:
     all_servers.empty_book()
     all_servers.empty_warehouse()
     all_servers.wait_for_replicas()
+    return all_servers
+
+
+@pytest.fixture(scope="module")
+def demo_platform(all_servers: Platform) -> Platform:
+    """The whole platform with a small demo book, built; for tests that only look at it."""
+    all_servers.empty_book()
+    all_servers.empty_warehouse()
+    with connect(all_servers.superuser_conninfo) as connection:
+        demo.fill(connection, demo.Scale.parse("3000"))
+    all_servers.wait_for_replicas()
+    all_servers.build()
     return all_servers

@@ -42,11 +42,13 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@$(EDS) reconcile
 
 ##@ Dashboards and documentation
-.PHONY: dashboards metabase
+.PHONY: dashboards metabase docs
 dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
 	@$(EDS) dashboards
 metabase: venv ## Bring Metabase to what dashboards/*.yml say (METABASE_HOST, METABASE_PORT)
 	@$(EDS) metabase
+docs: venv ## Serve dashboards, lineage and star schema on DOCS_PORT (GENERATE_ONLY=1 writes them and ends)
+	@$(EDS) docs
 
 ##@ Loan book
 .PHONY: demo simulate import

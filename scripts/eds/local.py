@@ -61,6 +61,7 @@ OWN_STATE = (
     "scheduler.pid",
     "dbt-target",
     "dbt-logs",
+    "dbt-docs",
     "site",
     "bootstrap.lock",
     "command.lock",

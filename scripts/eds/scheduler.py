@@ -25,8 +25,9 @@ import psycopg
 from cronsim import CronSim
 
 from eds import etl
-from eds.dashboards import page
+from eds.dashboards import site
 from eds.errors import UserError
+from eds.lineage import CancelledError
 from eds.settings import ROOT, Settings
 
 CANCEL_SECONDS = 7.0
@@ -155,7 +156,6 @@ class Scheduler:
             on_retry=lambda number: log("retry", attempt=number),
         )
         self._report(code, who)
-        self._refresh_pages()
         return code == 0
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
@@ -190,7 +190,10 @@ class Scheduler:
         if self.stopping.is_set():
             return
         try:
-            page.refresh(self.settings)
+            if site.refresh(self.settings, self.stopping):
+                log("documentation", path=str(self.settings.site))
+        except CancelledError:
+            return
         except Exception as error:
             log("pages", status="failed", kind=type(error).__name__, message=str(error))
 
@@ -212,6 +215,8 @@ class Scheduler:
         done_until = datetime.now(UTC)
         if self.at_start:
             self._tick(Tick(done_until, full=False), "start")
+        else:
+            self._refresh_pages()
         while not self.stopping.is_set():
             now = datetime.now(UTC)
             due = overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now)
@@ -230,3 +235,4 @@ class Scheduler:
             self.run_once(full=tick.full, trigger=trigger)
         except Exception as error:  # a run must never end the scheduler
             log("error", kind=type(error).__name__, message=str(error))
+        self._refresh_pages()

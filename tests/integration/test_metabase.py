@@ -495,7 +495,7 @@ def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp
         collection = by_hand(Client(address))
         with pytest.raises(UserError, match="was set up before"):
             provision(settings, address)
-        report = provision(jane, address)
+        report = provision(jane, address, check=False)
         assert report.problems == []
         assert not any("set up" in change for change in report.changes)
         client = logged_in(address, "jane@lender.test", "Jane-was-here-1")

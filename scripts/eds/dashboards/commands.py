@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from eds.console import err, out, step
 from eds.dashboards import metabase as provisioning
-from eds.dashboards import page
+from eds.dashboards import page, site
 from eds.settings import load
 
 
@@ -38,7 +40,24 @@ def metabase() -> None:
         raise typer.Exit(1)
 
 
+def docs(
+    generate_only: Annotated[
+        bool, typer.Option("--generate-only", envvar="GENERATE_ONLY", help="Write the pages, serve none.")
+    ] = False,
+) -> None:
+    """Serve the pages (dashboards, lineage, star schema) on DOCS_PORT; make anew what is out of date."""
+    settings = load()
+    with step("pages (lineage only when the project or the schema changed)"):
+        site.refresh(settings)
+    if generate_only:
+        out.print(str(settings.site), soft_wrap=True)
+        return
+    out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
+    site.serve(settings)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(dashboards)
     app.command()(metabase)
+    app.command()(docs)

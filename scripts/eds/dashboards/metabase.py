@@ -849,6 +849,7 @@ def address(settings: Settings) -> str:
 def provision(settings: Settings, url: str | None = None, *, check: bool = True) -> Report:
     """Bring the Metabase at `url` (default: that of the settings) to what dashboards/*.yml say.
 
-    check: also run every question and every filter. Returns what was changed and what does not work; raises UserError when it cannot be reached or entered.
+    check: also run every question and every filter. Returns what was changed and what does not work; raises UserError
+    when it cannot be reached or entered.
     """
     return Provisioner(settings, content.load(), url or address(settings)).run(check=check)

@@ -71,6 +71,9 @@ psql-warehouse: venv ## psql on the warehouse (ROLE=warehouse_reader)
 	@$(EDS) psql warehouse
 
 ##@ Development
+.PHONY: screenshots
+screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)
+	@$(EDS) screenshots
 .PHONY: test lint format lock
 test: venv-dev ## Run the whole test suite on its own throw-away cluster (ARGS="-k import")
 	@.venv/bin/python -m pytest $(ARGS)

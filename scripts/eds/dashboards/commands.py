@@ -56,8 +56,20 @@ def docs(
     site.serve(settings)
 
 
+def screenshots() -> None:
+    """Take the pictures of the README anew, of the pages of this checkout's platform, with a headless Chromium."""
+    from eds.dashboards import screenshots as pictures
+
+    settings = load()
+    with step("pages"):
+        site.refresh(settings)
+    for path in pictures.take(settings):
+        out.print(str(path), soft_wrap=True)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(dashboards)
     app.command()(metabase)
     app.command()(docs)
+    app.command()(screenshots)

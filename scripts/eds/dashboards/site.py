@@ -7,6 +7,7 @@ import functools
 import http.server
 import json
 import threading
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -117,16 +118,32 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         """A person looks at pages; nobody looks at this log."""
 
 
-def server(settings: Settings) -> http.server.ThreadingHTTPServer:
-    """A web server of the site on DOCS_PORT of this machine alone, listening. Raises UserError: the port is taken."""
+def server(settings: Settings, port: int | None = None) -> http.server.ThreadingHTTPServer:
+    """A web server of the site for this machine alone, listening. Raises UserError when the port is taken.
+
+    port: default DOCS_PORT; 0 takes a free one.
+    """
     handler = functools.partial(_Handler, directory=str(settings.site))
     try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", settings.docs_port), handler)
+        return http.server.ThreadingHTTPServer(("127.0.0.1", settings.docs_port if port is None else port), handler)
     except OSError as error:
         raise UserError(
             f"DOCS_PORT={settings.docs_port} cannot be used: {error.strerror}. Stop what is there, or set another one "
             "in .env or the environment."
         ) from error
+
+
+@contextlib.contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The site's address on a free port, for as long as the block lasts."""
+    with server(settings, port=0) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_address[1]}/"
+        finally:
+            running.shutdown()
+            thread.join()
 
 
 def serve(settings: Settings) -> None:

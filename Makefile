@@ -58,6 +58,15 @@ wal: venv ## Show the WAL archive: segments, gaps, what waits or fails
 pitr: venv ## Recover to a moment beside the primary (TO='2026-01-31 14:32:05+00'|latest|a restore point; PROMOTE=1 REMOVE=1)
 	@$(EDS) pitr
 
+##@ Dashboards and documentation
+.PHONY: dashboards metabase docs
+dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
+	@$(EDS) dashboards
+metabase: venv ## Bring Metabase to what dashboards/*.yml say (METABASE_HOST, METABASE_PORT)
+	@$(EDS) metabase
+docs: venv ## Serve dashboards, lineage and star schema on DOCS_PORT (GENERATE_ONLY=1 writes them and ends)
+	@$(EDS) docs
+
 ##@ Loan book
 .PHONY: demo simulate import
 demo: venv ## Fill an empty loan book with demo data (SCALE=medium SEED=42)
@@ -82,6 +91,9 @@ psql-recovered: venv ## psql on the cluster that make pitr left
 	@$(EDS) psql recovered
 
 ##@ Development
+.PHONY: screenshots
+screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)
+	@$(EDS) screenshots
 .PHONY: test soak lint format lock
 test: venv-dev ## Run the whole test suite on its own throw-away cluster (ARGS="-k import")
 	@.venv/bin/python -m pytest $(ARGS)

@@ -15,6 +15,7 @@ import typer
 
 from eds import binaries, book_import, demo, etl, ops, platform, simulate
 from eds.console import confirm, err, out
+from eds.dashboards import commands as dashboard_commands
 from eds.db import (
     connect,
     forget_libpq_environment,
@@ -37,6 +38,9 @@ app = typer.Typer(
     help="The data platform's commands. `make` lists the same by group.",
 )
 app.add_typer(ops.app)
+
+
+dashboard_commands.register(app)
 
 
 def _runtime() -> LocalRuntime:

@@ -74,6 +74,8 @@ OWN_STATE = (
     "scheduler.pid",
     "dbt-target",
     "dbt-logs",
+    "dbt-docs",
+    "site",
     "bootstrap.lock",
     "current-primary",
     "backups",
@@ -1019,8 +1021,9 @@ class LocalRuntime:
     def _scheduler_should_have(self) -> str:
         """A digest of what a scheduler keeps in memory: settings, its code, the installed packages."""
         digest = hashlib.sha256(self.settings.fingerprint().encode())
-        for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(sys.prefix) / ".installed"]:
-            if path.exists():
+        code = sorted(path for path in Path(__file__).parent.rglob("*") if "__pycache__" not in path.parts)
+        for path in [*code, *sorted((ROOT / "dashboards").glob("*")), Path(sys.prefix) / ".installed"]:
+            if path.is_file():
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 

@@ -25,7 +25,9 @@ import psycopg
 from cronsim import CronSim
 
 from eds import etl
+from eds.dashboards import site
 from eds.errors import UserError
+from eds.lineage import CancelledError
 from eds.settings import ROOT, Settings
 
 CANCEL_SECONDS = 7.0
@@ -183,6 +185,18 @@ class Scheduler:
         else:
             log("run", exit_code=code, **etl.run_as_json(run))
 
+    def _refresh_pages(self) -> None:
+        """Write the pages anew, unless it is time to leave. A page that fails is said, and fails no run."""
+        if self.stopping.is_set():
+            return
+        try:
+            if site.refresh(self.settings, self.stopping):
+                log("documentation", path=str(self.settings.site))
+        except CancelledError:
+            return
+        except Exception as error:
+            log("pages", status="failed", kind=type(error).__name__, message=str(error))
+
     def serve(self) -> None:
         """Run on schedule until a signal says stop."""
         signal.signal(signal.SIGTERM, self.stop)
@@ -201,6 +215,8 @@ class Scheduler:
         done_until = datetime.now(UTC)
         if self.at_start:
             self._tick(Tick(done_until, full=False), "start")
+        else:
+            self._refresh_pages()
         while not self.stopping.is_set():
             now = datetime.now(UTC)
             due = overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now)
@@ -219,3 +235,4 @@ class Scheduler:
             self.run_once(full=tick.full, trigger=trigger)
         except Exception as error:  # a run must never end the scheduler
             log("error", kind=type(error).__name__, message=str(error))
+        self._refresh_pages()

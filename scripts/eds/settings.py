@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ENV_FILE = ROOT / ".env"
 ENV_EXAMPLE = ROOT / ".env.example"
 
-SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
-SERVICES_WITHOUT_HOST = ("metabase", "pgadmin", "docs", "pitr")
+SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "metabase")
+SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     warehouse_port: Port = 5435
     pgbouncer_host: Host = "127.0.0.1"
     pgbouncer_port: Port = 6432
+    metabase_host: Host = "127.0.0.1"
     metabase_port: Port = 3000
     pgadmin_port: Port = 5050
     docs_port: Port = 8080
@@ -95,6 +96,14 @@ class Settings(BaseSettings):
     synchronous: Literal["on", "off"] = "off"
     backup_dir: OptionalPath = None
     backup_keep: Annotated[int, Field(ge=1)] = 7
+    # Dashboards and documentation. Metabase may see the warehouse at another address than this machine does.
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "KES"
+    docs_dir: OptionalPath = None
+    metabase_jar: OptionalPath = None
+    metabase_admin_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] = "admin@enterprise.local"
+    metabase_start_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
+    metabase_warehouse_host: Annotated[Host | None, BeforeValidator(_blank_is_none)] = None
+    metabase_warehouse_port: Annotated[Port | None, BeforeValidator(_blank_is_none)] = None
 
     max_slot_wal_keep_size: str = "2GB"
     oltp_memory: str = "128MB"
@@ -111,6 +120,7 @@ class Settings(BaseSettings):
     warehouse_user_password: SecretStr
     etl_writer_password: SecretStr
     warehouse_reader_password: SecretStr
+    metabase_admin_password: SecretStr
 
     @field_validator("etl_schedule", "etl_reconcile_schedule")
     @classmethod
@@ -164,6 +174,11 @@ class Settings(BaseSettings):
         """The directory of the backups."""
         return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
 
+    @property
+    def site(self) -> Path:
+        """The directory of the pages: dashboards, documentation, lineage."""
+        return from_root(self.docs_dir) if self.docs_dir else self.state / "site"
+
     def fingerprint(self) -> str:
         """A digest of all values, secrets too: the same in two processes that have the same settings."""
         values = self.model_dump(mode="json") | {
@@ -175,6 +190,14 @@ class Settings(BaseSettings):
     def secret_names(cls) -> list[str]:
         """The names, as in `.env`, of the settings that are secrets."""
         return [name.upper() for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+
+
+def new_secret() -> str:
+    """A password that any rule of complexity accepts: small and capital letters and a digit are in it."""
+    while True:
+        secret = secrets.token_urlsafe(24)
+        if all(any(test(letter) for letter in secret) for test in (str.islower, str.isupper, str.isdigit)):
+            return secret
 
 
 def from_root(path: Path) -> Path:
@@ -224,9 +247,9 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
         # As python-dotenv reads it: "export" and blanks are allowed, quotes around nothing are nothing.
         setting = rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)"
         empty = r"[ \t]*(?:''|\"\")?[ \t]*(\r?)$"
-        new_text, found = re.subn(setting + empty, rf"\g<1>{secrets.token_urlsafe(24)}\g<2>", new_text)
+        new_text, found = re.subn(setting + empty, rf"\g<1>{new_secret()}\g<2>", new_text)
         if not found and not re.search(setting, new_text):
-            new_text = new_text.rstrip("\n") + f"\n{name}={secrets.token_urlsafe(24)}\n"
+            new_text = new_text.rstrip("\n") + f"\n{name}={new_secret()}\n"
     try:
         if present and new_text == text:
             if stat.S_IMODE(path.stat().st_mode) != 0o600:
@@ -301,6 +324,10 @@ def _sentence(problem: Any) -> str:
         message = "expected a port, a whole number from 1 to 65535"
     elif name.endswith("_HOST"):
         message = "expected a host name or an address such as 127.0.0.1"
+    elif name == "METABASE_ADMIN_EMAIL":
+        message = "expected an e-mail address such as admin@enterprise.local"
+    elif name == "CURRENCY":
+        message = "expected the three letters of a currency, such as KES"
     elif name.endswith("_DB"):
         message = "expected a database's name: small letters, digits and _, no digit first, 63 at most"
     else:

@@ -23,7 +23,7 @@ import pytest
 from psycopg.rows import dict_row
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from eds import etl, provision
+from eds import demo, etl, provision
 from eds.binaries import find_pgbouncer
 from eds.db import Server, connect, servers
 from eds.local import LocalRuntime
@@ -374,3 +374,15 @@ def chance() -> random.Random:
     seed = int(os.environ.get("RANDOM_SEED") or random.randrange(10**6))
     print(f"RANDOM_SEED={seed}")
     return random.Random(seed)
+
+
+@pytest.fixture(scope="module")
+def demo_platform(all_servers: Platform) -> Platform:
+    """The whole platform with a small demo book, built; for tests that only look at it."""
+    all_servers.empty_book()
+    all_servers.empty_warehouse()
+    with connect(all_servers.superuser_conninfo) as connection:
+        demo.fill(connection, demo.Scale.parse("3000"))
+    all_servers.wait_for_replicas()
+    all_servers.build()
+    return all_servers

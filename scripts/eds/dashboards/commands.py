@@ -1,0 +1,75 @@
+"""The commands of the dashboards and the pages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eds.console import err, out, step
+from eds.dashboards import metabase as provisioning
+from eds.dashboards import page, site
+from eds.settings import load
+
+
+def dashboards() -> None:
+    """Write the dashboards as one HTML page that needs no server and no network."""
+    settings = load()
+    with step("dashboards page"):
+        path = page.refresh(settings)
+    out.print(f"{path.as_uri()}", soft_wrap=True)
+
+
+def metabase() -> None:
+    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
+    settings = load()
+    with step(f"Metabase at {provisioning.address(settings)}"):
+        report = provisioning.provision(settings)
+    for change in report.changes:
+        out.print(f"  {change}", markup=False)
+    for name in report.empty:
+        err.print(f"[yellow]no rows:[/] {name}")
+    for problem in report.problems:
+        err.print("[red]does not work:[/] ", end="")
+        err.print(problem, markup=False)
+    out.print(
+        f"{report.dashboards} dashboards, {report.questions} questions, {len(report.changes) or 'no'} changes; "
+        f"{provisioning.address(settings)} as {settings.metabase_admin_email}, password in .env"
+    )
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def docs(
+    generate_only: Annotated[
+        bool, typer.Option("--generate-only", envvar="GENERATE_ONLY", help="Write the pages, serve none.")
+    ] = False,
+) -> None:
+    """Serve the pages (dashboards, lineage, star schema) on DOCS_PORT; make anew what is out of date."""
+    settings = load()
+    with step("pages (lineage only when the project or the schema changed)"):
+        site.refresh(settings)
+    if generate_only:
+        out.print(str(settings.site), soft_wrap=True)
+        return
+    out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
+    site.serve(settings)
+
+
+def screenshots() -> None:
+    """Take the pictures of the README anew, of the pages of this checkout's platform, with a headless Chromium."""
+    from eds.dashboards import screenshots as pictures
+
+    settings = load()
+    with step("pages"):
+        site.refresh(settings)
+    for path in pictures.take(settings):
+        out.print(str(path), soft_wrap=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(dashboards)
+    app.command()(metabase)
+    app.command()(docs)
+    app.command()(screenshots)

@@ -1,0 +1,855 @@
+"""Metabase as code: brings a Metabase to what dashboards/*.yml say, through its HTTP API.
+
+Ids of the server are looked up and never stored. Questions are found again by an entity id that follows from their key,
+dashboards by the ids of their filters, so that a person may have renamed either. What a person changed in them is
+repaired and said; what people made themselves stays as it is, also on the provisioned dashboards.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+from urllib3.util.retry import Retry
+
+from eds import lineage
+from eds.dashboards import content
+from eds.dashboards.content import GRID_COLUMNS, SCHEMA, Content, Dashboard, Filter, Question
+from eds.errors import UserError
+from eds.settings import Settings
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 120
+SYNC_SECONDS = 120
+# A value that no filter has: a question that answers the same with it is not filtered.
+NO_SUCH_VALUE = {"text": "(no such value)", "number": -1}
+DISPLAYS = {"number": "scalar", "line": "line", "bar": "bar", "row": "row", "pie": "pie", "table": "table"}
+PARAMETER_TYPES = {"text": "string/=", "number": "number/="}
+# As on the local page, in its light colours.
+COLOURS = {"primary": "#2f6bd8", "good": "#1c8a5f", "neutral": "#8793a6", "warning": "#c77700", "bad": "#c23b3b"}
+OUR_IDS = uuid.UUID("6f1b3a52-58c4-4a0e-9c57-6f7a43b9d1ce")
+
+
+class ApiError(UserError):
+    """Metabase refused a call. status: the HTTP status, text: what it answered."""
+
+    def __init__(self, method: str, path: str, status: int, text: str) -> None:
+        super().__init__(f"Metabase answered {method} {path} with {status}: {text}")
+        self.status = status
+        self.text = text
+
+
+@dataclass
+class Report:
+    """What a provisioning did, and what it found wrong.
+
+    changes: what was made, or repaired. empty: questions that return no rows. problems: what does not work.
+    """
+
+    changes: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    questions: int = 0
+    dashboards: int = 0
+
+
+class Client:
+    """The API of one Metabase. url: its address, such as http://127.0.0.1:3000."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self.session = requests.Session()
+        # A connection that was kept open may be gone when it is used again.
+        self.session.mount(self.url, HTTPAdapter(max_retries=Retry(connect=0, read=2, allowed_methods=["GET"])))
+
+    def call(self, method: str, path: str, body: Json | None = None, **query: str) -> Any:
+        """One call. Returns the answer's JSON, or None. Raises ApiError, and UserError when nothing answers."""
+        try:
+            answer = self.session.request(
+                method, self.url + path, json=body, params=query, timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
+            )
+        except requests.RequestException as error:
+            raise UserError(f"No answer from Metabase at {self.url}: {error}") from error
+        if answer.status_code >= HTTPStatus.BAD_REQUEST:
+            raise ApiError(method, path, answer.status_code, _sentence(answer))
+        if answer.status_code == HTTPStatus.NO_CONTENT or not answer.content:
+            return None
+        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.text
+
+    def get(self, path: str, **query: str) -> Any:
+        return self.call("GET", path, None, **query)
+
+    def post(self, path: str, body: Json) -> Any:
+        return self.call("POST", path, body)
+
+    def put(self, path: str, body: Json) -> Any:
+        return self.call("PUT", path, body)
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait until it answers as healthy: a first start takes minutes. Raises UserError after `seconds`."""
+        last = ""
+
+        def healthy() -> bool:
+            nonlocal last
+            try:
+                answer = self.session.get(f"{self.url}/api/health", timeout=CONNECT_SECONDS)
+            except requests.RequestException as error:
+                last = f"nothing answers there ({type(error).__name__})"
+                return False
+            last = _sentence(answer)
+            return answer.status_code == HTTPStatus.OK
+
+        try:
+            Retrying(
+                stop=stop_after_delay(seconds), wait=wait_exponential(multiplier=0.1, max=3), retry=retry_if_result(_no)
+            )(healthy)
+        except RetryError as error:
+            raise UserError(
+                f"Metabase at {self.url} was not ready within {seconds:.0f} s: {last}. Is it running there "
+                "(METABASE_HOST, METABASE_PORT)? METABASE_START_SECONDS waits longer."
+            ) from error
+
+
+def _no(answer: bool) -> bool:
+    return not answer
+
+
+def _sentence(answer: requests.Response) -> str:
+    """What an answer that is no success says: text, or JSON with errors, message or status."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return answer.text.strip()[:500] or answer.reason
+    if not isinstance(body, dict):
+        return str(body)[:500]
+    parts = [str(body[key]) for key in ("message", "status") if body.get(key)]
+    if errors := body.get("errors"):
+        parts.append(", ".join(f"{key}: {value}" for key, value in errors.items()) if isinstance(errors, dict) else "")
+    return "; ".join(part for part in parts if part) or str(body)[:500]
+
+
+def entity_id(key: str) -> str:
+    """The 21 letters that name a question of ours on every Metabase."""
+    return base64.urlsafe_b64encode(hashlib.sha256(f"question:{key}".encode()).digest())[:21].decode()
+
+
+def own_id(*parts: str) -> str:
+    """An id of ours (a filter of a dashboard, a template tag), the same on every Metabase."""
+    return str(uuid.uuid5(OUR_IDS, ":".join(parts)))
+
+
+# --- from the content to Metabase's words -----------------------------------------------------------------------------
+
+
+def column_settings(question: Question, currency: str) -> Json:
+    """How each column of a question is written, in Metabase's settings."""
+    found = {}
+    for name, column in question.columns.items():
+        settings: Json = {"column_title": column.label}
+        if column.format == "money":
+            decimals = 2 if question.chart in ("table", "number") else 0
+            settings |= {"number_style": "currency", "currency": currency, "currency_style": "code"}
+            settings |= {"currency_in_header": False, "decimals": decimals}
+        elif column.format == "percent":
+            settings |= {"number_style": "percent", "scale": 0.01, "decimals": 2}
+        elif column.format == "integer":
+            settings |= {"number_style": "decimal", "decimals": 0}
+        elif column.format == "month":
+            settings |= {"date_style": "MMMM, YYYY", "date_abbreviate": True, "time_enabled": None}
+        elif column.format == "datetime":
+            settings |= {"date_style": "D MMMM, YYYY", "date_abbreviate": True, "time_enabled": "minutes"}
+            settings |= {"time_style": "HH:mm"}
+        found[f'["name","{name}"]'] = settings
+    return found
+
+
+def visualization(question: Question, currency: str) -> Json:
+    """A question's visualization settings."""
+    settings: Json = {"column_settings": column_settings(question, currency)}
+    labels = {name: column.label for name, column in question.columns.items()}
+    colours = {name: COLOURS[colour] for name, colour in question.colours.items()}
+    if question.chart == "number":
+        settings["scalar.field"] = question.y[0]
+    elif question.chart == "table":
+        settings["table.columns"] = [{"name": name, "enabled": True} for name in question.columns]
+    elif question.chart == "pie":
+        settings |= {"pie.dimension": question.x, "pie.metric": question.y[0], "pie.show_legend": True}
+        settings |= {"pie.show_total": True, "pie.percent_visibility": "legend", "pie.colors": colours}
+    else:
+        settings["graph.dimensions"] = [name for name in (question.x, question.series) if name]
+        settings["graph.metrics"] = question.y
+        settings["graph.x_axis.title_text"] = labels[question.x or ""]
+        settings["graph.y_axis.title_text"] = labels[question.y[0]] if len(question.y) == 1 else ""
+        settings["graph.show_values"] = question.chart == "row"
+        if question.stacked:
+            settings["stackable.stack_type"] = "stacked"
+        if question.columns[question.x or ""].format == "month":
+            settings["graph.x_axis.scale"] = "timeseries"
+        settings["series_settings"] = {
+            name: {"color": colour} | ({"title": labels[name]} if name in labels else {})
+            for name, colour in colours.items()
+        }
+    return settings
+
+
+def native_query(question: Question, key: str, what: Content, database: int, fields: Mapping[str, int]) -> Json:
+    """A question's query. fields: ids of the views' columns by view.column."""
+    tags = {}
+    for name, column in question.filters.items():
+        kind = what.filters[name]
+        tags[name] = {
+            "id": own_id("tag", key, name),
+            "name": name,
+            "display-name": kind.label,
+            "type": "dimension",
+            "dimension": ["field", {}, fields[f"{question.view_of_filter(name)}.{column}"]],
+            "widget-type": PARAMETER_TYPES[kind.type],
+        }
+    stage: Json = {"lib/type": "mbql.stage/native", "native": question.sql.strip()}
+    if tags:
+        stage["template-tags"] = tags
+    return {"lib/type": "mbql/query", "database": database, "stages": [stage]}
+
+
+def _target(name: str) -> list[Any]:
+    return ["dimension", ["template-tag", name]]
+
+
+def card_parameters(question: Question, key: str, what: Content) -> list[Json]:
+    """The filters that a question shows when it is looked at alone."""
+    return [
+        {"id": own_id("tag", key, name), "target": _target(name), **_parameter(what.filters[name], name)}
+        for name in question.filters
+    ]
+
+
+def _parameter(kind: Filter, slug: str) -> Json:
+    return {"name": kind.label, "slug": slug, "type": PARAMETER_TYPES[kind.type]}
+
+
+def dashboard_parameters(dashboard: Dashboard, key: str, what: Content) -> list[Json]:
+    """The filters of a dashboard."""
+    return [
+        {
+            "id": own_id("filter", key, name),
+            "sectionId": {"text": "string", "number": "number"}[what.filters[name].type],
+            "values_query_type": "list",
+            **_parameter(what.filters[name], name),
+        }
+        for name in dashboard.filters
+    ]
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def comparable_query(query: Any) -> Any:
+    """A card's query without what Metabase adds or writes in another way from version to version."""
+    if not isinstance(query, dict) or not query.get("stages"):
+        return query
+    stages = []
+    for stage in query["stages"]:
+        tags = stage.get("template-tags") or {}
+        tags = list(tags.values()) if isinstance(tags, dict) else tags
+        stages.append(
+            {
+                "native": stage.get("native"),
+                "tags": {
+                    tag["name"]: {
+                        key: _field_id(tag.get(key)) if key == "dimension" else tag.get(key)
+                        for key in ("id", "display-name", "type", "dimension", "widget-type", "default", "required")
+                    }
+                    | {"required": bool(tag.get("required"))}
+                    for tag in tags
+                },
+            }
+        )
+    return {"database": query.get("database"), "stages": stages}
+
+
+def _field_id(dimension: Any) -> Any:
+    return next((part for part in dimension[1:] if isinstance(part, int)), None) if dimension else None
+
+
+def contains(found: Any, wanted: Any) -> bool:
+    """Whether `found` says what `wanted` says: keys that a server adds do not count, and empty is as missing."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(contains(found.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return (
+            isinstance(found, list)
+            and len(found) == len(wanted)
+            and all(contains(one, other) for one, other in zip(found, wanted, strict=True))
+        ) or (not wanted and not found)
+    return bool(found == wanted or (found in (None, "") and wanted in (None, "")))
+
+
+def same_target(found: Any, wanted: Any) -> bool:
+    """Whether two mappings lead to the same template tag; newer servers add a third part."""
+    return isinstance(found, list) and found[:2] == wanted[:2]
+
+
+# --- provisioning -----------------------------------------------------------------------------------------------------
+
+
+class Provisioner:
+    """One provisioning of one Metabase."""
+
+    def __init__(self, settings: Settings, what: Content, url: str) -> None:
+        self.settings = settings
+        self.what = what
+        self.client = Client(url)
+        self.report = Report()
+
+    def run(self, *, check: bool = True) -> Report:
+        """Everything, in order; check: also run every question and every filter.
+
+        Returns what was done and found; raises UserError when it cannot go on.
+        """
+        self.client.wait_until_ready(self.settings.metabase_start_seconds)
+        self._log_in()
+        database = self._database()
+        fields = self._fields(database)
+        self._mend_password(database)
+        collection = self._collection()
+        cards = {
+            key: self._card(key, question, database, collection, fields)
+            for key, question in self.what.questions.items()
+        }
+        self.report.questions = len(cards)
+        boards = {key: self._dashboard(key, board, collection, cards) for key, board in self.what.dashboards.items()}
+        self.report.dashboards = len(boards)
+        self._describe(database)
+        if check:
+            self._check_questions(cards)
+            self._check_filters(boards, cards)
+        return self.report
+
+    def _say(self, text: str) -> None:
+        self.report.changes.append(text)
+
+    # --- the person who does it -----------------------------------------------------------------------------------
+
+    def _log_in(self) -> None:
+        settings = self.settings
+        password = settings.metabase_admin_password.get_secret_value()
+        properties = self.client.get("/api/session/properties")
+        new = not properties.get("has-user-setup")
+        if new:
+            new = self._set_up(properties["setup-token"], password)
+        try:
+            session = self.client.post(
+                "/api/session", {"username": settings.metabase_admin_email, "password": password}
+            )
+        except ApiError as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
+            raise UserError(
+                f"Metabase at {self.client.url} refuses {settings.metabase_admin_email} with the password of "
+                "METABASE_ADMIN_PASSWORD. It was set up before with other ones: put an administrator of it into .env "
+                "(METABASE_ADMIN_EMAIL, METABASE_ADMIN_PASSWORD), then make metabase again. Nothing was changed."
+            ) from error
+        self.client.session.headers["X-Metabase-Session"] = session["id"]
+        if not self.client.get("/api/user/current").get("is_superuser"):
+            raise UserError(
+                f"{settings.metabase_admin_email} is no administrator of the Metabase at {self.client.url}, and only "
+                "one may connect databases. Nothing was changed."
+            )
+        if new and self.client.get("/api/setting/anon-tracking-enabled"):
+            # Set-up switches it on, whatever is asked; a Metabase that was there before keeps what its people chose.
+            self.client.put("/api/setting/anon-tracking-enabled", {"value": False})
+
+    def _set_up(self, token: str, password: str) -> bool:
+        """Make the first administrator. Returns False when somebody else was quicker."""
+        user = {
+            "email": self.settings.metabase_admin_email,
+            "password": password,
+            "first_name": "Platform",
+            "last_name": "Administrator",
+        }
+        try:
+            self.client.post(
+                "/api/setup", {"token": token, "user": user, "prefs": {"site_name": self.what.collection.name}}
+            )
+        except ApiError as error:
+            if "token" in error.text.lower() or error.status == HTTPStatus.FORBIDDEN:
+                return False
+            if "password" in error.text.lower():
+                raise UserError(
+                    "Metabase does not accept METABASE_ADMIN_PASSWORD: it asks for six characters or more with a digit "
+                    "among them, and no common password. Set another one in .env, or empty the line and `make up` "
+                    "generates one."
+                ) from error
+            raise
+        self._say(f"set up, with {self.settings.metabase_admin_email} as its first administrator")
+        return True
+
+    # --- the warehouse --------------------------------------------------------------------------------------------
+
+    def _details(self) -> Json:
+        settings = self.settings
+        return {
+            "host": settings.metabase_warehouse_host or settings.warehouse_host,
+            "port": settings.metabase_warehouse_port or settings.warehouse_port,
+            "dbname": settings.warehouse_db,
+            "user": "warehouse_reader",
+            "password": settings.warehouse_reader_password.get_secret_value(),
+            "schema-filters-type": "inclusion",
+            "schema-filters-patterns": SCHEMA,
+        }
+
+    def _connecting(self, action: Callable[[], Any]) -> Any:
+        """Do what makes Metabase connect to the warehouse, and say what is to be done when it cannot."""
+        try:
+            return action()
+        except ApiError as error:
+            if error.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+                raise
+            details = self._details()
+            raise UserError(
+                f"Metabase cannot connect to the warehouse at {details['host']}:{details['port']}, database "
+                f"{details['dbname']}, as warehouse_reader: {error.text}\nThat is the address as Metabase's machine "
+                "sees it: METABASE_WAREHOUSE_HOST and METABASE_WAREHOUSE_PORT set another one. The password comes from "
+                "WAREHOUSE_READER_PASSWORD."
+            ) from error
+
+    def _database(self) -> int:
+        name, details = self.what.database, self._details()
+        found = [one for one in self.client.get("/api/database")["data"] if one["name"] == name]
+        if not found:
+            made = self._connecting(
+                lambda: self.client.post("/api/database", {"name": name, "engine": "postgres", "details": details})
+            )
+            self._say(f"connected the warehouse, as database {name}")
+            return int(made["id"])
+        if len(found) > 1:
+            raise UserError(
+                f"The Metabase at {self.client.url} has {len(found)} databases named {name}: rename those that are not "
+                "the platform's. Nothing was changed."
+            )
+        (database,) = found
+        # The password cannot be read; `ssl` is Metabase's own finding.
+        present = self.client.get(f"/api/database/{database['id']}")
+        different = [
+            key for key, value in details.items() if key != "password" and present["details"].get(key) != value
+        ]
+        if different:
+            self._put_details(database["id"])
+            self._say(f"repaired database {name}: {', '.join(different)}")
+        return int(database["id"])
+
+    def _put_details(self, database: int) -> None:
+        body = {"engine": "postgres", "details": self._details()}
+        self._connecting(lambda: self.client.put(f"/api/database/{database}", body))
+
+    def _mend_password(self, database: int) -> None:
+        """Give the connection the present password when a question of ours no longer gets in with the old one."""
+        key = next(iter(self.what.questions))
+        card = self._find_card(key, None)
+        if card is None or card["archived"]:
+            return
+        answer = self.client.post(f"/api/card/{card['id']}/query", {})
+        if answer["status"] != "completed" and re.search(r"password|authentication", str(answer.get("error")), re.I):
+            self._put_details(database)
+            self._say(f"repaired database {self.what.database}: password")
+
+    def _fields(self, database: int) -> dict[str, int]:
+        """Ids of all columns of the warehouse's schema, by table.column. Waits until Metabase has seen our views."""
+        views = {view for question in self.what.questions.values() for view in question.views}
+        views |= {kind.view for kind in self.what.filters.values()}
+        tables = self._tables(database)
+        if not views <= tables.keys():
+            self._connecting(lambda: self.client.post(f"/api/database/{database}/sync_schema", {}))
+            try:
+                tables = Retrying(
+                    stop=stop_after_delay(SYNC_SECONDS),
+                    wait=wait_exponential(multiplier=0.1, max=2),
+                    retry=retry_if_result(lambda seen: not views <= seen.keys()),
+                )(self._tables, database)
+            except RetryError as error:
+                missing = ", ".join(sorted(views - self._tables(database).keys()))
+                raise UserError(
+                    f"Metabase did not find {missing} in schema {SCHEMA} of the warehouse within {SYNC_SECONDS} s. "
+                    "The first dbt build makes the views: make etl NOW=1, then make metabase."
+                ) from error
+        fields = {
+            f"{name}.{column['name']}": column for name, table in tables.items() for column in table.get("fields", [])
+        }
+        for kind in self.what.filters.values():
+            column = fields[kind.values]
+            if column.get("has_field_values") != "list":
+                # Metabase offers choices of texts by itself, and of numbers only when told to.
+                self.client.put(f"/api/field/{column['id']}", {"has_field_values": "list"})
+                self._say(f"{kind.values} offers its values as a list")
+        return {name: int(column["id"]) for name, column in fields.items()}
+
+    def _tables(self, database: int) -> dict[str, Json]:
+        metadata = self.client.get(f"/api/database/{database}/metadata")
+        return {table["name"]: table for table in metadata["tables"] if table["schema"] == SCHEMA}
+
+    # --- the collection and the questions -------------------------------------------------------------------------
+
+    def _collection(self) -> int:
+        wanted = self.what.collection.model_dump()
+        everything = [one for one in self.client.get("/api/collection") if one["id"] != "root"]
+        at_root = [one for one in everything if one.get("location") == "/" and not one.get("personal_owner_id")]
+        found = next((one for one in at_root if one["name"] == wanted["name"] and not one.get("archived")), None)
+        if found is None:
+            # Renamed by a person: it is where our questions are.
+            places = {card["collection_id"] for card in self._cards().values() if not card["archived"]}
+            found = next((one for one in at_root if one["id"] in places and not one.get("archived")), None)
+        if found is None:
+            self._say(f"made collection {wanted['name']}")
+            return int(self.client.post("/api/collection", wanted)["id"])
+        if different := [key for key, value in wanted.items() if found.get(key) != value]:
+            self.client.put(f"/api/collection/{found['id']}", wanted)
+            self._say(f"repaired collection {wanted['name']}: {', '.join(different)}")
+        return int(found["id"])
+
+    def _cards(self) -> dict[str, Json]:
+        """The questions on the server that are ours, by entity id, those in the trash too."""
+        ours = {entity_id(key) for key in self.what.questions}
+        cards = [*self.client.get("/api/card", f="archived"), *self.client.get("/api/card")]
+        return {card["entity_id"]: card for card in cards if card.get("entity_id") in ours}
+
+    def _find_card(self, key: str, collection: int | None) -> Json | None:
+        try:
+            found = self.client.get(f"/api/card/{entity_id(key)}")
+            return found if isinstance(found, dict) else None
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+        if collection is None:
+            return None
+        # Made by a server that gave it an id of its own.
+        name = self.what.questions[key].name
+        items = self.client.get(f"/api/collection/{collection}/items", models="card")["data"]
+        found = next((item for item in items if item["name"] == name), None)
+        return self.client.get(f"/api/card/{found['id']}") if found else None
+
+    def _card(self, key: str, question: Question, database: int, collection: int, fields: Mapping[str, int]) -> Json:
+        wanted: Json = {
+            "name": question.name,
+            "description": question.description,
+            "display": DISPLAYS[question.chart],
+            "type": "question",
+            "dataset_query": native_query(question, key, self.what, database, fields),
+            "visualization_settings": visualization(question, self.settings.currency),
+            "parameters": card_parameters(question, key, self.what),
+            "collection_id": collection,
+        }
+        found = self._find_card(key, collection)
+        if found is None:
+            made: Json = self.client.post("/api/card", wanted | {"entity_id": entity_id(key)})
+            self._say(f"made question {question.name}")
+            self._insist(question.name, self._differences(made, wanted, added=False))
+            return made
+        wanted["archived"] = False
+        different = self._differences(found, wanted)
+        if not different:
+            return found
+        changed: Json = self.client.put(f"/api/card/{found['id']}", {part: wanted[part] for part in different})
+        self._say(f"repaired question {question.name}: {', '.join(different)}")
+        self._insist(question.name, self._differences(changed, wanted, added=False))
+        return changed
+
+    @staticmethod
+    def _differences(found: Json, wanted: Json, *, added: bool = True) -> list[str]:
+        """The parts of a question that are not as they should be. added: settings that were added count too."""
+
+        def same(part: str) -> bool:
+            if part == "dataset_query":
+                return bool(comparable_query(found.get(part)) == comparable_query(wanted[part]))
+            if part == "visualization_settings" and added and not contains(wanted[part], found.get(part)):
+                return False
+            return contains(found.get(part), wanted[part])
+
+        return [part for part in wanted if not same(part)]
+
+    def _insist(self, name: str, different: Sequence[str]) -> None:
+        """Metabase drops what it does not know without a word: say it."""
+        if different:
+            self.report.problems.append(f"{name}: this Metabase did not keep {', '.join(different)}")
+
+    # --- dashboards -----------------------------------------------------------------------------------------------
+
+    def _dashboard(self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json]) -> Json:
+        ours = dashboard_parameters(board, key, self.what)
+        found = self._find_dashboard(board, collection, {parameter["id"] for parameter in ours})
+        new = found is None
+        if found is None:
+            found = self.client.post(
+                "/api/dashboard",
+                {"name": board.name, "description": board.description, "collection_id": collection},
+            )
+            self._say(f"made dashboard {board.name}")
+        elif found.get("archived"):
+            self.client.put(f"/api/dashboard/{found['id']}", {"archived": False, "collection_id": collection})
+            self._say(f"repaired dashboard {board.name}: took it out of the trash")
+        present: Json = self.client.get(f"/api/dashboard/{found['id']}")
+        wanted, different = self._wanted_dashboard(key, board, collection, cards, present)
+        if different:
+            self.client.put(f"/api/dashboard/{present['id']}", wanted)
+            if not new:
+                self._say(f"repaired dashboard {board.name}: {', '.join(different)}")
+            present = self.client.get(f"/api/dashboard/{present['id']}")
+            self._insist(board.name, self._wanted_dashboard(key, board, collection, cards, present)[1])
+        return present
+
+    def _find_dashboard(self, board: Dashboard, collection: int, parameters: set[str]) -> Json | None:
+        """A dashboard of ours: it has our filters, or it has the name in the collection and filters of nobody."""
+        named = None
+        for state in ("all", "archived"):
+            for listed in self.client.get("/api/dashboard", f=state):
+                inside = listed.get("collection_id") == collection
+                if not (inside or state == "archived"):
+                    continue
+                found: Json = self.client.get(f"/api/dashboard/{listed['id']}")
+                if parameters & {parameter["id"] for parameter in found.get("parameters") or []}:
+                    return found
+                if inside and state == "all" and found["name"] == board.name:
+                    named = named or found
+        return named
+
+    def _wanted_dashboard(
+        self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json], present: Json
+    ) -> tuple[Json, list[str]]:
+        """The dashboard as it should be, with what people added to it, and the parts in which it is not so."""
+        ours = dashboard_parameters(board, key, self.what)
+        our_ids = {parameter["id"] for parameter in ours}
+        others = [parameter for parameter in present.get("parameters") or [] if parameter["id"] not in our_ids]
+        by_id = {parameter["id"]: parameter for parameter in present.get("parameters") or []}
+        different = [
+            part
+            for part, value in (
+                ("name", board.name),
+                ("description", board.description),
+                ("collection", collection),
+                ("filters", ours),
+            )
+            if not (
+                all(contains(by_id.get(parameter["id"]), parameter) for parameter in ours)
+                if part == "filters"
+                else present.get("collection_id" if part == "collection" else part) == value
+            )
+        ]
+        dashcards, changed = self._dashcards(key, board, cards, present)
+        different += changed
+        tabs = [{"id": tab["id"], "name": tab["name"]} for tab in present.get("tabs") or []]
+        wanted = {
+            "name": board.name,
+            "description": board.description,
+            "collection_id": collection,
+            "parameters": [*(by_id.get(parameter["id"], {}) | parameter for parameter in ours), *others],
+            "dashcards": dashcards,
+            "tabs": tabs,
+        }
+        return wanted, different
+
+    def _dashcards(
+        self, key: str, board: Dashboard, cards: Mapping[str, Json], present: Json
+    ) -> tuple[list[Json], list[str]]:
+        """The cards on a dashboard: ours where they belong, and those of people. Returns them and what differs."""
+        left = sorted(present.get("dashcards") or [], key=lambda one: one["id"])
+        tab = min((one["id"] for one in present.get("tabs") or []), default=None)
+        wanted, different = [], []
+        for number, place in enumerate(board.placements(), start=1):
+            card, question = cards[place.question], self.what.questions[place.question]
+            found = next((one for one in left if one.get("card_id") == card["id"]), None)
+            mappings = [
+                {"parameter_id": own_id("filter", key, name), "card_id": card["id"], "target": _target(name)}
+                for name in question.filters
+                if name in board.filters
+            ]
+            item: Json = {
+                "id": -number,
+                "card_id": card["id"],
+                "row": place.row,
+                "col": place.column,
+                "size_x": place.width,
+                "size_y": place.height,
+                "parameter_mappings": mappings,
+                "visualization_settings": {},
+            }
+            if tab is not None:
+                item["dashboard_tab_id"] = tab
+            if found is None:
+                different.append(f"{question.name} was missing")
+            else:
+                left.remove(found)
+                item["id"] = found["id"]
+                if tab is not None and found.get("dashboard_tab_id"):
+                    item["dashboard_tab_id"] = found["dashboard_tab_id"]
+                ids = {mapping["parameter_id"] for mapping in mappings}
+                present_mappings = found.get("parameter_mappings") or []
+                # A filter that a person added may look at our question too.
+                own = {own_id("filter", key, name) for name in board.filters}
+                item["parameter_mappings"] = mappings + [
+                    one for one in present_mappings if one["parameter_id"] not in own
+                ]
+                if not all(found.get(part) == item[part] for part in ("row", "col", "size_x", "size_y")):
+                    different.append(f"place of {question.name}")
+                if not (
+                    {one["parameter_id"] for one in present_mappings if one["parameter_id"] in own} == ids
+                    and all(
+                        any(
+                            one["parameter_id"] == mapping["parameter_id"]
+                            and one.get("card_id") == mapping["card_id"]
+                            and same_target(one.get("target"), mapping["target"])
+                            for one in present_mappings
+                        )
+                        for mapping in mappings
+                    )
+                ):
+                    different.append(f"filters of {question.name}")
+                if found.get("visualization_settings"):
+                    different.append(f"settings of {question.name}")
+            wanted.append(item)
+        return wanted + self._of_people(left, wanted, different), different
+
+    @staticmethod
+    def _of_people(theirs: Iterable[Json], ours: Sequence[Json], different: list[str]) -> list[Json]:
+        """What people put on the dashboard, below our questions where it would lie over one of them."""
+        kept = []
+        bottom = max((item["row"] + item["size_y"] for item in [*ours, *theirs]), default=0)
+        for found in theirs:
+            item = {
+                part: found[part]
+                for part in ("id", "card_id", "row", "col", "size_x", "size_y", "parameter_mappings")
+                if part in found
+            }
+            item["visualization_settings"] = found.get("visualization_settings") or {}
+            item["series"] = [{"id": one["id"]} for one in found.get("series") or []]
+            for part in ("dashboard_tab_id", "inline_parameters", "action_id"):
+                if found.get(part) is not None:
+                    item[part] = found[part]
+            if any(_overlap(item, other) for other in ours):
+                item |= {"row": bottom, "col": min(item["col"], GRID_COLUMNS - item["size_x"])}
+                bottom += item["size_y"]
+                different.append("moved what lay over a question below it")
+            kept.append(item)
+        return kept
+
+    # --- descriptions ---------------------------------------------------------------------------------------------
+
+    def _describe(self, database: int) -> None:
+        """Give tables and columns the descriptions of the dbt project, with dbt-metabase."""
+        from dbtmetabase import DbtMetabase, Filter
+        from dbtmetabase.manifest import Manifest
+
+        manifest = lineage.manifest(self.settings)
+        tables = self._tables(database)
+        models = [model for model in Manifest(manifest).read_models() if model.schema == SCHEMA]
+        behind = []
+        for model in models:
+            table = tables.get(model.alias)
+            if table is None:
+                continue
+            columns = {column["name"]: column for column in table.get("fields", [])}
+            if not contains(table.get("description"), model.description or None) or any(
+                column.name in columns and not contains(columns[column.name].get("description"), column.description)
+                for column in model.columns
+            ):
+                behind.append(model.alias)
+        if not behind:
+            return
+        # It logs each refused call and each step by itself.
+        logging.getLogger("dbtmetabase").setLevel(logging.CRITICAL)
+        try:
+            DbtMetabase(
+                manifest_path=manifest,
+                metabase_url=self.client.url,
+                metabase_username=self.settings.metabase_admin_email,
+                metabase_password=self.settings.metabase_admin_password.get_secret_value(),
+                http_timeout=ANSWER_SECONDS,
+            ).export_models(
+                metabase_database=self.what.database,
+                schema_filter=Filter(include=[SCHEMA]),
+                model_filter=Filter(include=behind),
+                skip_sources=True,
+                sync_timeout=SYNC_SECONDS,
+            )
+        except Exception as error:
+            # The dashboards work without them.
+            self.report.problems.append(f"descriptions of {', '.join(behind)}: {error}")
+            return
+        self._say(f"took over dbt's descriptions of {len(behind)} tables")
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    def _check_questions(self, cards: Mapping[str, Json]) -> None:
+        """Run every question: it must succeed and give the columns that are shown. No rows are said."""
+        for key, question in self.what.questions.items():
+            answer = self.client.post(f"/api/card/{cards[key]['id']}/query", {})
+            if answer["status"] != "completed":
+                self.report.problems.append(f"question {question.name} fails: {answer.get('error')}")
+                continue
+            missing = set(question.columns) - {column["name"] for column in answer["data"]["cols"]}
+            if missing:
+                self.report.problems.append(f"question {question.name} has no column {', '.join(sorted(missing))}")
+            rows = answer["data"]["rows"]
+            if not rows or all(value is None for row in rows for value in row):
+                self.report.empty.append(question.name)
+
+    def _check_filters(self, boards: Mapping[str, Json], cards: Mapping[str, Json]) -> None:
+        """Each filter must change the answer of each question that it stands for."""
+        for key, board in self.what.dashboards.items():
+            placed = {one["card_id"]: one["id"] for one in boards[key]["dashcards"]}
+            for question_key, name in _filtered(board, self.what):
+                question, card = self.what.questions[question_key], cards[question_key]["id"]
+                if question.name in self.report.empty:
+                    continue
+                path = f"/api/dashboard/{boards[key]['id']}/dashcard/{placed[card]}/card/{card}/query"
+                value = [NO_SUCH_VALUE[self.what.filters[name].type]]
+                chosen = {"id": own_id("filter", key, name), "value": value}
+                answers = [self.client.post(path, {"parameters": some}) for some in ([], [chosen])]
+                failed = next((one for one in answers if one["status"] != "completed"), None)
+                if failed:
+                    self.report.problems.append(
+                        f"filter {name} breaks {question.name} on {board.name}: {failed.get('error')}"
+                    )
+                elif answers[0]["data"]["rows"] == answers[1]["data"]["rows"]:
+                    self.report.problems.append(f"filter {name} changes nothing in {question.name} on {board.name}")
+
+
+def _filtered(board: Dashboard, what: Content) -> Iterator[tuple[str, str]]:
+    for place in board.placements():
+        for name in what.questions[place.question].filters:
+            if name in board.filters:
+                yield place.question, name
+
+
+def _overlap(one: Json, other: Json) -> bool:
+    return bool(
+        one.get("dashboard_tab_id") == other.get("dashboard_tab_id")
+        and one["row"] < other["row"] + other["size_y"]
+        and other["row"] < one["row"] + one["size_y"]
+        and one["col"] < other["col"] + other["size_x"]
+        and other["col"] < one["col"] + one["size_x"]
+    )
+
+
+def address(settings: Settings) -> str:
+    """Where the settings say that Metabase is."""
+    return f"http://{settings.metabase_host}:{settings.metabase_port}"
+
+
+def provision(settings: Settings, url: str | None = None, *, check: bool = True) -> Report:
+    """Bring the Metabase at `url` (default: that of the settings) to what dashboards/*.yml say.
+
+    check: also run every question and every filter. Returns what was changed and what does not work; raises UserError
+    when it cannot be reached or entered.
+    """
+    return Provisioner(settings, content.load(), url or address(settings)).run(check=check)

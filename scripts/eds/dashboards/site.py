@@ -1,0 +1,152 @@
+"""The pages: an index, the dashboards, dbt's lineage and the star schema, in one folder that any web server serves."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from eds import lineage
+from eds.dashboards import content, page, star_schema
+from eds.errors import UserError
+from eds.settings import Settings
+
+LINEAGE = "lineage/index.html"
+STAR = "star-schema.svg"
+INDEX = "index.html"
+# dbt's page is its own; nothing that it loads or calls may come from elsewhere.
+POLICY = (
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'self' data: blob: 'unsafe-inline' "
+    "'unsafe-eval'; base-uri 'none'\">"
+)
+
+# Slips in dbt's page that make a browser ask for files that are not there.
+CORRECTIONS = {
+    "href=\"${require('./assets/favicons/favicon.ico')}\"": 'href="data:,"',
+    '<use xlink:href="{{': '<use ng-attr-xlink:href="{{',
+}
+
+
+def _wanted(settings: Settings) -> str:
+    """What the documentation is made of, as one short text."""
+    code = [page.FOLDER, content.FOLDER]
+    return lineage.digest(code, lineage.project_digest(), lineage.schema_digest(settings))
+
+
+def _stamp(settings: Settings) -> Path:
+    return settings.site / ".made-of"
+
+
+def is_current(settings: Settings) -> bool:
+    """Whether the documentation is there and of the present project and schema."""
+    stamp = _stamp(settings)
+    there = all((settings.site / name).exists() for name in (INDEX, LINEAGE, STAR))
+    return there and stamp.exists() and stamp.read_text(encoding="utf-8") == _wanted(settings)
+
+
+def generate(settings: Settings, stopping: threading.Event | None = None) -> None:
+    """Make lineage, star schema and index anew. stopping: ends it early with lineage.CancelledError."""
+    site = settings.site
+    wanted = _wanted(settings)
+    folder = lineage.generate(settings, stopping)
+    text = (folder / "static_index.html").read_text(encoding="utf-8")
+    if "<head>" not in text:
+        raise UserError("dbt's documentation has no <head>: this version of dbt is not known.")
+    for slip, correction in CORRECTIONS.items():
+        text = text.replace(slip, correction)
+    page.write(site / LINEAGE, text.replace("<head>", f"<head>{POLICY}", 1))
+    for name in ("manifest.json", "catalog.json"):
+        page.write(site / "lineage" / name, (folder / name).read_text(encoding="utf-8"))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    star = star_schema.draw(manifest)
+    templates = page.environment()
+    page.write(
+        site / STAR,
+        templates.get_template("star-schema.svg.j2").render(
+            star=star, width=star_schema.BOX_WIDTH, head=star_schema.HEAD, line=star_schema.LINE
+        ),
+    )
+    page.write(
+        site / INDEX,
+        templates.get_template("index.html.j2").render(what=content.load(), star=star, counts=_counts(manifest)),
+    )
+    page.write(_stamp(settings), wanted)
+
+
+def _counts(manifest: dict[str, Any]) -> dict[str, int]:
+    """How much there is in the project, by kind."""
+    kinds = [node["resource_type"] for node in manifest["nodes"].values()]
+    found = {kind: kinds.count(kind) for kind in ("model", "snapshot", "seed", "test")}
+    return found | {"source": len(manifest["sources"]), "unit_test": len(manifest.get("unit_tests") or {})}
+
+
+def refresh(settings: Settings, stopping: threading.Event | None = None) -> bool:
+    """Write the dashboards page anew, and the documentation when project or schema changed.
+
+    Returns whether the documentation was made. Each page is replaced in one step.
+    """
+    page.refresh(settings)
+    if is_current(settings):
+        return False
+    generate(settings, stopping)
+    return True
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Files of the site; folders without an index and hidden files are not shown."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def list_directory(self, path: Any) -> None:
+        self.send_error(HTTPStatus.NOT_FOUND)
+
+    def send_head(self) -> Any:
+        if "/." in self.path:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return super().send_head()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """A person looks at pages; nobody looks at this log."""
+
+
+def server(settings: Settings, port: int | None = None) -> http.server.ThreadingHTTPServer:
+    """A web server of the site for this machine alone, listening. Raises UserError when the port is taken.
+
+    port: default DOCS_PORT; 0 takes a free one.
+    """
+    handler = functools.partial(_Handler, directory=str(settings.site))
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", settings.docs_port if port is None else port), handler)
+    except OSError as error:
+        raise UserError(
+            f"DOCS_PORT={settings.docs_port} cannot be used: {error.strerror}. Stop what is there, or set another one "
+            "in .env or the environment."
+        ) from error
+
+
+@contextlib.contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The site's address on a free port, for as long as the block lasts."""
+    with server(settings, port=0) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_address[1]}/"
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+def serve(settings: Settings) -> None:
+    """Serve the site until it is interrupted."""
+    with server(settings) as running, contextlib.suppress(KeyboardInterrupt):
+        running.serve_forever()

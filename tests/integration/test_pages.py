@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
+from psycopg import sql
 
 from eds import etl
 from eds.dashboards import content, page, site
@@ -375,7 +376,7 @@ def test_the_documentation_is_made_anew_only_when_something_changed(address, pla
         assert not site.is_current(settings)
     finally:
         with connect(platform.warehouse_conninfo) as connection:
-            connection.execute(f"comment on view warehouse.vw_top_customers is '{text}'")
+            connection.execute(sql.SQL("comment on view warehouse.vw_top_customers is {}").format(sql.Literal(text)))
     assert site.is_current(settings)
 
 

@@ -106,6 +106,46 @@ def test_it_survives_a_warehouse_that_is_away_and_runs_when_it_is_back(platform)
     assert process.returncode == 0
 
 
+def until(process: subprocess.Popen[str], name: str) -> list[dict[str, Any]]:
+    """Its own events up to the first one of this name."""
+    seen = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        record = json.loads(line)
+        seen.append(record)
+        if record.get("event") == name:
+            return [one for one in seen if "event" in one]
+    raise AssertionError(f"the scheduler ended without {name}: {seen}")
+
+
+def test_it_writes_the_pages_after_the_run_and_the_documentation_when_it_is_out_of_date(platform, tmp_path):
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    platform.wait_for_replicas()
+    process = start("--at-start", DOCS_DIR=str(tmp_path / "site"))
+    seen = until(process, "documentation")
+    assert [event["event"] for event in seen] == ["started", "tick", "run", "documentation"]
+    process.send_signal(signal.SIGTERM)
+    assert [event["event"] for event in events(process)] == ["stopping", "stopped"]
+    text = (tmp_path / "site/dashboards.html").read_text(encoding="utf-8")
+    data = json.loads(text.split('<script id="data" type="application/json">')[1].split("</script>")[0])
+    (as_of,) = platform.warehouse("select data_as_of from warehouse.vw_data_as_of")[0]
+    assert data["data_as_of"] == as_of.isoformat(timespec="seconds")
+    assert data["runs"][0]["status"] == "success"
+    assert (tmp_path / "site/lineage/index.html").exists()
+
+
+def test_pages_that_cannot_be_written_are_said_and_fail_no_run(platform, tmp_path):
+    (tmp_path / "file").touch()
+    process = start("--at-start", DOCS_DIR=str(tmp_path / "file/site"))
+    seen = until(process, "pages")
+    assert [(event["event"], event.get("status")) for event in seen[2:]] == [("run", "success"), ("pages", "failed")]
+    assert str(tmp_path / "file/site") in seen[-1]["message"]
+    process.send_signal(signal.SIGTERM)
+    assert [event["event"] for event in events(process)] == ["stopping", "stopped"]
+    assert process.returncode == 0
+
+
 def test_a_run_that_was_refused_is_not_reported_as_the_one_before_it(platform, capsys):
     scheduler = Scheduler(platform.settings)
     assert scheduler.run_once(full=False) is True

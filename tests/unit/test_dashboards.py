@@ -1,0 +1,176 @@
+"""The dashboards' files: what is refused, what follows from them, and what must agree with them."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eds.dashboards import content, metabase, page, star_schema
+from eds.errors import UserError
+from eds.settings import ROOT
+
+GOOD: dict[str, Any] = {
+    "collection": {"name": "C", "description": "D"},
+    "database": "W",
+    "filters": {"year": {"label": "Year", "type": "number", "values": "vw_monthly_revenue.year"}},
+    "questions": {
+        "paid": {
+            "name": "Paid",
+            "description": "What was paid.",
+            "chart": "bar",
+            "x": "month",
+            "y": ["total"],
+            "sql": "select month, total from warehouse.vw_monthly_revenue where true [[and {{year}}]]",
+            "filters": {"year": "year"},
+            "columns": {"month": {"label": "Month"}, "total": {"label": "Total", "format": "money"}},
+        }
+    },
+}
+BOARD: dict[str, Any] = {
+    "position": 1,
+    "name": "B",
+    "description": "D",
+    "filters": ["year"],
+    "layout": [{"height": 4, "questions": {"paid": 24}}],
+}
+
+
+def write(folder: Path, questions: dict[str, Any], board: dict[str, Any] = BOARD) -> Path:
+    (folder / "questions.yml").write_text(yaml.safe_dump(questions), encoding="utf-8")
+    (folder / "board.yml").write_text(yaml.safe_dump(board), encoding="utf-8")
+    return folder
+
+
+def test_a_folder_as_it_should_be_is_read(tmp_path):
+    what = content.load(write(tmp_path, GOOD))
+    assert list(what.dashboards) == ["board"]
+    assert [place.width for place in what.dashboards["board"].placements()] == [24]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        (("chart",), "donut", r"questions\.paid\.chart: Input should be"),
+        (("colour",), "red", r"questions\.paid\.colour: Extra inputs are not permitted"),
+        (("y",), ["sum"], "sum is drawn but not among the columns"),
+        (("x",), None, "a bar chart needs x and y"),
+        (("chart",), "number", "a number has one y and no x"),
+        (("filters",), {}, r"the filters \(none\) are not those of the sql \(year\)"),
+        (("sql",), "select 1 as month, 2 as total {{year}}", "each written once as"),
+        (("sql",), "select month, total from public.x where true [[and {{year}}]]", "reads no view of schema"),
+    ],
+)
+def test_a_slip_in_a_question_is_named(tmp_path, place, value, sentence):
+    questions = copy.deepcopy(GOOD)
+    questions["questions"]["paid"][place[0]] = value
+    with pytest.raises(UserError, match=sentence):
+        content.load(write(tmp_path, questions))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"layout": [{"height": 4, "questions": {"paid": 20}}]}, "the widths of a row add up to 24"),
+        ({"layout": [{"height": 4, "questions": {"owed": 24}}]}, "no question owed"),
+        ({"layout": [{"height": 4, "questions": {"paid": 24}}] * 2}, "paid stands there twice"),
+        ({"filters": ["branch"]}, "no filter branch"),
+    ],
+)
+def test_a_slip_in_a_dashboard_is_named(tmp_path, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        content.load(write(tmp_path, GOOD, BOARD | change))
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    write(tmp_path, GOOD)
+    (tmp_path / "board.yml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read"):
+        content.load(tmp_path)
+
+
+def test_the_conditions_of_filters_that_are_not_chosen_drop_out(tmp_path):
+    question = content.load(write(tmp_path, GOOD)).questions["paid"]
+    whole = page.bound_sql(question, {}).as_string(None)
+    chosen = page.bound_sql(question, {"year": 2026}).as_string(None)
+    assert whole == "select month, total from warehouse.vw_monthly_revenue where true "
+    assert chosen == whole + 'and "year" = 2026'
+
+
+def test_a_value_of_a_filter_is_quoted(tmp_path):
+    question = content.load(write(tmp_path, GOOD)).questions["paid"]
+    assert page.bound_sql(question, {"year": "x' or true"}).as_string(None).endswith("\"year\" = 'x'' or true'")
+
+
+def test_exposures_name_the_views_that_the_dashboards_read():
+    what = content.load()
+    exposures = yaml.safe_load((ROOT / "models/marts/dashboards/__exposures.yml").read_text(encoding="utf-8"))
+    assert {one["name"]: (one["label"], set(one["depends_on"])) for one in exposures["exposures"]} == {
+        key: (
+            board.name,
+            {f"ref('{view}')" for place in board.placements() for view in what.questions[place.question].views},
+        )
+        for key, board in what.dashboards.items()
+    }
+
+
+def test_every_view_has_its_place_on_a_dashboard():
+    read = {view for question in content.load().questions.values() for view in question.views}
+    files = {path.stem for path in (ROOT / "models/marts/dashboards").glob("vw_*.sql")}
+    assert read == files
+
+
+def test_ids_are_the_same_on_every_machine_and_differ_from_each_other():
+    questions = content.load().questions
+    ids = [metabase.entity_id(key) for key in questions]
+    assert len(set(ids)) == len(questions)
+    assert metabase.entity_id("outstanding") == "7SN-4lO3iqjFovEWDWfP_"
+    assert all(len(one) == 21 for one in ids)
+
+
+def query(tags: Any, **stage: Any) -> dict[str, Any]:
+    return {"database": 2, "stages": [{"native": "select 1", "template-tags": tags, **stage}]}
+
+
+def test_a_query_is_compared_by_what_it_says_and_not_by_how_a_server_writes_it():
+    tag = {"id": "1", "name": "year", "display-name": "Year", "type": "dimension", "widget-type": "number/="}
+    sent = query({"year": tag | {"dimension": ["field", {}, 7]}})
+    kept = query([tag | {"dimension": ["field", {"lib/uuid": "x"}, 7], "default": None}], **{"lib/type": "native"})
+    older = query({"year": tag | {"dimension": ["field", 7, None]}})
+    other = query([tag | {"dimension": ["field", {}, 8]}])
+    assert metabase.comparable_query(sent) == metabase.comparable_query(kept) == metabase.comparable_query(older)
+    assert metabase.comparable_query(sent) != metabase.comparable_query(other)
+
+
+def test_a_relationship_test_or_the_name_of_a_key_makes_a_line_of_the_star():
+    def model(name: str, columns: list[str], key: str | None = None) -> dict[str, Any]:
+        return {
+            "name": name,
+            "resource_type": "model",
+            "description": "",
+            "columns": {column: {"data_type": "bigint"} for column in columns},
+            "constraints": [{"type": "primary_key", "columns": [key]}] if key else [],
+        }
+
+    nodes = {
+        "model.p.fact_x": model("fact_x", ["buyer", "start_date_sk", "amount"]),
+        "model.p.dim_date": model("dim_date", ["date_sk"], "date_sk"),
+        "model.p.dim_person": model("dim_person", ["person_sk"], "person_sk"),
+        "test.p.t": {
+            "name": "t",
+            "resource_type": "test",
+            "test_metadata": {"name": "relationships"},
+            "attached_node": "model.p.fact_x",
+            "column_name": "buyer",
+            "depends_on": {"nodes": ["model.p.dim_person", "model.p.fact_x"]},
+        },
+    }
+    star = star_schema.draw({"nodes": nodes})
+    assert [(one.column, one.dimension) for one in star.references] == [
+        ("buyer", "dim_person"),
+        ("start_date_sk", "dim_date"),
+    ]
+    assert star.words == "Star schema: fact_x refers to dim_date, dim_person."

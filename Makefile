@@ -42,7 +42,7 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@$(EDS) reconcile
 
 ##@ Operations
-.PHONY: verify replication backup backups restore wal pitr
+.PHONY: verify replication backup backups restore wal pitr failover rejoin concurrency
 verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
 	@$(EDS) verify
 replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
@@ -57,6 +57,12 @@ wal: venv ## Show the WAL archive: segments, gaps, what waits or fails
 	@$(EDS) wal
 pitr: venv ## Recover to a moment beside the primary (TO='2026-01-31 14:32:05+00'|latest|a restore point; PROMOTE=1 REMOVE=1)
 	@$(EDS) pitr
+failover: venv ## Make a replica the primary, after asking (TO=replica1 FORCE=1); the old primary becomes a replica
+	@$(EDS) failover
+rejoin: venv ## Bring a former primary back as a replica, by pg_rewind
+	@$(EDS) rejoin
+concurrency: venv ## Play what happens when sessions meet on the same rows (ONLY=deadlock,mvcc PLAIN=1)
+	@$(EDS) concurrency
 
 ##@ Dashboards and documentation
 .PHONY: dashboards metabase docs

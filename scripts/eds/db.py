@@ -44,6 +44,10 @@ class Server:
             **options,
         )
 
+    def passwordless_conninfo(self, user: str = "postgres") -> str:
+        """A libpq connection string for a program that gets the password by its environment."""
+        return make_conninfo(host=self.host, port=self.port, user=user, dbname="postgres")
+
     def superuser_conninfo(self, database: str | None = None) -> str:
         """A libpq connection string of the server's superuser."""
         return self.conninfo("postgres", self.superuser_password, database)
@@ -120,9 +124,9 @@ def primary_server(settings: Settings) -> Server:
 
 
 def replica_names(settings: Settings) -> tuple[str, ...]:
-    """The members of the OLTP cluster that follow the primary."""
+    """The members of the OLTP cluster that follow the primary; the one called primary, which has been away, last."""
     primary = primary_name(settings)
-    return tuple(name for name in MEMBERS if name != primary)
+    return tuple(name for name in sorted(MEMBERS, key=lambda name: name == "primary") if name != primary)
 
 
 def sync_directory(path: Path) -> None:

@@ -330,9 +330,17 @@ class LocalRuntime:
         return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.home), "LC_ALL": "C"}
 
     def run(
-        self, command: Sequence[str | Path], env: dict[str, str] | None = None, what: str = "", stdin: str = ""
+        self,
+        command: Sequence[str | Path],
+        env: dict[str, str] | None = None,
+        what: str = "",
+        stdin: str = "",
+        check: bool = True,
     ) -> str:
-        """Run a program as the servers' account. Returns its output; raises UserError with it when it fails."""
+        """Run a program as the servers' account. Returns its output; raises UserError with it when it fails.
+
+        check: False takes a failure's output for an answer.
+        """
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(part) for part in command],
             cwd=self.home,
@@ -345,7 +353,7 @@ class LocalRuntime:
             check=False,
             **self._identity(),
         )
-        if done.returncode != 0:
+        if check and done.returncode != 0:
             raise UserError(
                 f"{what or Path(command[0]).name} failed (exit code {done.returncode}):\n{done.stdout.strip()}"
             )
@@ -429,7 +437,8 @@ class LocalRuntime:
                 f"primary_slot_name = {_conf(name)}",
             ]
         if not settings.pg_durable:
-            lines += ["fsync = off", "full_page_writes = off"]
+            # Whole pages in the WAL stay: pg_rewind needs them.
+            lines.append("fsync = off")
         return "\n".join([*lines, *self.extra_conf]) + "\n"
 
     def _restore_command(self, places: Sequence[Path]) -> str:
@@ -809,6 +818,70 @@ class LocalRuntime:
         with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
             connection.execute("select pg_reload_conf()")
 
+    def commits_beyond(self, name: str, position: str, timeline: int) -> list[str]:
+        """The transactions that a stopped server committed behind a position of its timeline.
+
+        Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit.
+        """
+        # Where the WAL of a server that was killed breaks off, pg_waldump ends with an error.
+        told = self.run(
+            [
+                self.bindir / "pg_waldump",
+                f"--path={self.data(name) / 'pg_wal'}",
+                f"--timeline={timeline}",
+                f"--start={position}",
+                "--rmgr=Transaction",
+            ],
+            check=False,
+        )
+        return [line.strip() for line in told.splitlines() if re.search(r"desc: COMMIT(_PREPARED)? ", line)]
+
+    def rejoin(self, name: str) -> str:
+        """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound, cloned anew."""
+        self._write_shared_files()
+        self.stop_server(name)
+        if not (self.data(name) / "PG_VERSION").exists():
+            self.clone_replica(name)
+            return "cloned anew"
+        primary = self.servers[self.primary]
+        with connect(primary.superuser_conninfo("postgres"), autocommit=True) as connection:
+            # pg_rewind reads the timeline from the source's last checkpoint.
+            connection.execute("checkpoint")
+        self._clear_up_after_crash(self.data(name))
+        try:
+            self.run(
+                [
+                    self.bindir / "pg_rewind",
+                    f"--target-pgdata={self.data(name)}",
+                    f"--source-server={primary.passwordless_conninfo()}",
+                    "--restore-target-wal",
+                    *self._sync_options(),
+                ],
+                env={"PGPASSWORD": primary.superuser_password},
+                what=f"pg_rewind of {name}",
+            )
+        except UserError as error:
+            err.print(f"{name} is cloned anew. Found: {error}", markup=False)
+            self.clone_replica(name)
+            return "cloned anew"
+        self._write(self.data(name) / "standby.signal", "", 0o600)
+        self._ensure_slot(name, clear=True)
+        _, trouble = self._start_replica(name)
+        if trouble:
+            err.print(f"{name} was rewound but does not follow, it is cloned anew. Found: {trouble}", markup=False)
+            self.clone_replica(name)
+            return "cloned anew"
+        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
+            # The slots of its time as a primary would keep WAL for ever.
+            connection.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active")
+        return "rewound"
+
+    def follow(self, name: str) -> str | None:
+        """Let a running replica follow the present primary. Returns why it cannot, or None."""
+        self._ensure_slot(name)
+        self.repoint(name)
+        return self._why_not_following(name)
+
     # --- a recovery beside the primary --------------------------------------------------------------------------------
 
     def start_side_cluster(self, base_backup: Path, target: Sequence[str], port: int) -> None:
@@ -947,6 +1020,13 @@ class LocalRuntime:
             for leftover in (self.home / _archive(name)).glob(".incoming.*"):
                 leftover.unlink()
         if name == "primary":
+            if not (self.data(name) / "PG_VERSION").exists() and (kept := sorted(self.home.glob(f"{name}.aside-*"))):
+                # An exchange that was interrupted between its two renames.
+                raise UserError(
+                    f"The primary's data, {self.data(name)}, is not there, but older data is: {kept[-1]}. A recovered "
+                    f"cluster that should have taken its place is in {self.data(SIDE)}, if anywhere. Rename the one "
+                    f"that should serve to {self.data(name)}, then `make up` again."
+                )
             self._bootstrap(name, self._initdb(name))
         elif not (self.data(name) / "PG_VERSION").exists():
             raise UserError(

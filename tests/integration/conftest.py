@@ -25,8 +25,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from eds import demo, etl, provision
 from eds.binaries import find_pgbouncer
-from eds.db import Server, connect, servers
+from eds.db import Server, connect, primary_name, replica_names, servers
 from eds.local import LocalRuntime
+from eds.platform import start_servers
 from eds.scheduler import spawn_dbt, warm_up
 from eds.settings import ROOT, Settings, ensure_env_file
 
@@ -93,10 +94,9 @@ class Platform:
         self.runtime = runtime
         self.settings = runtime.settings
         self.servers = servers(self.settings)
-        self.superuser_conninfo = self.servers["primary"].superuser_conninfo()
-        self.app_conninfo = self.servers["primary"].conninfo(
-            "app_user", self.settings.app_user_password.get_secret_value()
-        )
+        primary = self.servers[primary_name(self.settings)]
+        self.superuser_conninfo = primary.superuser_conninfo()
+        self.app_conninfo = primary.conninfo("app_user", self.settings.app_user_password.get_secret_value())
         self.warehouse_conninfo = self.servers["warehouse"].superuser_conninfo()
         self.writer_conninfo = etl.writer_conninfo(self.settings)
         self.reader_conninfo = self.servers["warehouse"].conninfo(
@@ -192,7 +192,7 @@ class Platform:
     def wait_for_replicas(self) -> None:
         """Wait until both replicas have replayed everything the primary has written."""
         target = self.primary("select pg_current_wal_lsn()::text")[0][0]
-        for name in ("replica1", "replica2"):
+        for name in replica_names(self.settings):
             with connect(self.servers[name].superuser_conninfo(), autocommit=True) as connection:
 
                 def caught_up(replica: psycopg.Connection = connection) -> bool:
@@ -238,6 +238,57 @@ def project_copy(target: Path) -> Path:
     for name in ("dbt_project.yml", "profiles.yml"):
         shutil.copy(ROOT / name, target / name)
     return target
+
+
+@contextmanager
+def separate_settings(prefix: str, **values: Any) -> Iterator[Settings]:
+    """Settings of a platform of its own, in a directory of its own: nothing of it is in this process's environment."""
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    # The servers' unprivileged account must get through.
+    place.chmod(0o755)
+    env_file = place / "own.env"
+    ensure_env_file(env_file)
+    services = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "pitr")
+    ports = zip(services, _free_ports(len(services)), strict=True)
+    try:
+        yield Settings(
+            _env_file=env_file,  # type: ignore[call-arg]
+            state_dir=place / "state",
+            pg_durable=False,
+            **{f"{name}_port": port for name, port in ports},
+            **values,
+        )
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def plain_values(settings: Settings) -> dict[str, Any]:
+    """The settings that are no secrets."""
+    secret = {name.lower() for name in Settings.secret_names()}
+    return {name: value for name, value in settings if name not in secret and value is not None}
+
+
+@contextmanager
+def separate_servers(settings: Settings) -> Iterator[LocalRuntime]:
+    """The servers and PgBouncer of such a platform, started the way `make up` does it; destroyed at the end."""
+    plain = {name.upper(): str(value) for name, value in plain_values(settings).items()}
+    watchdog = subprocess.Popen(
+        [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
+        env=os.environ | plain | {"EDS_ENV_FILE": str(settings.state.parent / "own.env")},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        runtime = LocalRuntime(settings)
+        start_servers(runtime)
+        yield runtime
+    finally:
+        # Whatever the last test made of the settings: what runs is found by its directory.
+        LocalRuntime(settings).stop_all(mode="immediate")
+        watchdog.kill()
+        watchdog.wait()
+        LocalRuntime(settings).destroy()
 
 
 @pytest.fixture(scope="session")

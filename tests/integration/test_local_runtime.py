@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,59 +25,23 @@ from eds.binaries import find_pgbouncer
 from eds.db import connect
 from eds.errors import UserError
 from eds.local import LocalRuntime
-from eds.settings import ROOT, Settings, ensure_env_file
-from integration.conftest import _free_ports
-
-SERVICES = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
+from eds.settings import ROOT, Settings
+from integration.conftest import _free_ports, plain_values, separate_servers, separate_settings
 
 
 @pytest.fixture(scope="module")
 def own_settings() -> Iterator[Settings]:
-    """Settings of a platform of its own: nothing of it is in this process's environment."""
-    place = Path(tempfile.mkdtemp(prefix="platform it's 100% own-", dir="/tmp"))
-    # The servers' unprivileged account must get through.
-    place.chmod(0o755)
-    env_file = place / "own.env"
-    ensure_env_file(env_file)
-    ports = zip(SERVICES, _free_ports(len(SERVICES)), strict=True)
-    yield Settings(
-        _env_file=env_file,  # type: ignore[call-arg]
-        state_dir=place / "state",
-        pg_durable=False,
-        oltp_memory="16MB",
-        warehouse_memory="16MB",
-        max_slot_wal_keep_size="16MB",
-        **{f"{name}_port": port for name, port in ports},
-    )
-    shutil.rmtree(place, ignore_errors=True)
+    """Settings of a platform of its own, under a path that a shell would trip over."""
+    small = {"oltp_memory": "16MB", "warehouse_memory": "16MB", "max_slot_wal_keep_size": "16MB"}
+    with separate_settings("platform it's 100% own-", **small) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="module")
 def started(own_settings: Settings) -> Iterator[LocalRuntime]:
     """The servers and PgBouncer, started the way `make up` does it."""
-    runtime = LocalRuntime(own_settings)
-    environment = {name.upper(): str(value) for name, value in _plain(own_settings).items()}
-    watchdog = subprocess.Popen(
-        [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
-        env=os.environ | environment | {"EDS_ENV_FILE": str(own_settings.state.parent / "own.env")},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        platform.start_servers(runtime)
+    with separate_servers(own_settings) as runtime:
         yield runtime
-    finally:
-        # Whatever the last test made of the settings: what runs is found by its directory.
-        LocalRuntime(own_settings).stop_all(mode="immediate")
-        watchdog.kill()
-        watchdog.wait()
-        LocalRuntime(own_settings).destroy()
-
-
-def _plain(settings: Settings) -> dict[str, Any]:
-    secret = {name.lower() for name in Settings.secret_names()}
-    return {name: value for name, value in settings if name not in secret and value is not None}
 
 
 @pytest.fixture
@@ -384,7 +347,7 @@ def test_changed_passwords_are_taken_over_the_superusers_too(runtime: LocalRunti
 def test_the_scheduler_is_started_anew_when_its_settings_have_changed(
     runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in _plain(runtime.settings).items():
+    for name, value in plain_values(runtime.settings).items():
         monkeypatch.setenv(name.upper(), str(value))
     monkeypatch.setenv("EDS_ENV_FILE", str(runtime.settings.state.parent / "own.env"))
     assert runtime.start_scheduler() is True

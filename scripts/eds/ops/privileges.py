@@ -60,6 +60,8 @@ OLTP = Matrix(
         "etl": {"etl_reader": "usage"},
         "pgbouncer": {"pgbouncer_lookup": "usage"},
         "platform": {},
+        # The stage of `make concurrency`, while it plays.
+        "concurrency": {"app_user": "usage"},
         "public": dict.fromkeys(("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup"), "usage"),
     },
     relations={
@@ -78,8 +80,10 @@ OLTP = Matrix(
         "etl.source_state": _FEED,
         "etl.source_columns": _FEED,
         "platform.applied_file": {},
+        "concurrency.*": {"app_user": "select insert update delete"},
     },
     sequences={
+        "concurrency.*": {},
         "operational.customers_customer_id_seq": {"app_user": "select update"},
         "operational.loan_products_product_id_seq": {"app_user": "select update"},
         "operational.loans_loan_id_seq": {"app_user": "select update"},

@@ -1,0 +1,364 @@
+"""`make concurrency`: what happens when sessions meet on the same rows, played by real sessions, the outcome checked.
+
+`docs/concurrency.sql` has the same steps for two psql windows.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import pairwise
+from threading import Barrier, Thread
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from psycopg import errors
+
+from eds.console import out
+from eds.errors import UserError
+from eds.ops.stage import Scenario, Session, Stage, stage
+from eds.settings import load
+
+app = typer.Typer()
+
+CROWD = 20
+HOLD_SECONDS = 0.02
+BAR = 50
+READ = "select outstanding_balance from loans where loan_id = {}"
+PAY = "update loans set outstanding_balance = outstanding_balance - {} where loan_id = {}"
+
+
+def read_committed(scene: Stage) -> None:
+    """Two reads of one transaction see two states"""
+    a, b = scene.session("A"), scene.session("B")
+    a.do("begin isolation level read committed")
+    first = a.value(READ.format(1))
+    b.do(PAY.format(100, 1))
+    second = a.value(READ.format(1))
+    a.do("commit")
+    scene.check(
+        "A reads another balance the second time: each statement has a snapshot of its own", second == first - 100
+    )
+
+
+def repeatable_read(scene: Stage) -> None:
+    """A transaction that sees one instant, and what it may not write then"""
+    a, b = scene.session("A"), scene.session("B")
+    a.do("begin isolation level repeatable read")
+    first = a.value(READ.format(1))
+    b.do(PAY.format(100, 1))
+    scene.check("A still reads the balance of its snapshot", a.value(READ.format(1)) == first)
+    scene.check(
+        "A may not write a row that changed after its snapshot (40001)",
+        a.fails(PAY.format(50, 1), errors.SerializationFailure),
+    )
+    a.do("begin isolation level repeatable read")
+    a.do(PAY.format(50, 1))
+    a.do("commit")
+    scene.check("the whole transaction, tried again, builds on B's payment", scene.balance(1) == first - 150)
+
+
+def write_skew(scene: Stage) -> None:
+    """A rule over two rows, kept by each transaction and broken by both together"""
+    total = "select sum(outstanding_balance) from loans where loan_id in (1, 2)"
+    draw = "update loans set outstanding_balance = outstanding_balance + 600 where loan_id = {}"
+    a, b = scene.session("A"), scene.session("B")
+    limit = a.value(total) + 1000
+    scene.narrator.note(f"the rule: the two loans together may owe {limit}; each session draws 600 more on one of them")
+
+    def play(level: str) -> bool:
+        """Both check the rule and draw. Returns whether B's transaction failed."""
+        for session, loan in ((a, 1), (b, 2)):
+            session.do(f"begin isolation level {level}")
+            room = limit - session.value(total)
+            scene.narrator.tell(session.name, f"room for {room}, so 600 are fine")
+            session.do(draw.format(loan))
+        a.do("commit")
+        return b.fails("commit", errors.SerializationFailure)
+
+    failed = play("repeatable read")
+    sum_now = scene.balance(1) + scene.balance(2)
+    scene.check("REPEATABLE READ lets both commit, and the rule is broken", not failed and sum_now > limit)
+    a.do("update loans set outstanding_balance = outstanding_balance - 600 where loan_id in (1, 2)")
+    failed = play("serializable")
+    scene.check("SERIALIZABLE lets one commit and ends the other (40001)", failed)
+    b.do("begin isolation level serializable")
+    room = limit - b.value(total)
+    if room >= 600:
+        b.do(draw.format(2))
+    else:
+        scene.narrator.tell("B", f"room for {room}: refused")
+    b.do("commit")
+    scene.check(
+        "tried again, B sees A's draw and refuses: the rule holds", scene.balance(1) + scene.balance(2) <= limit
+    )
+
+
+def lost_update(scene: Stage) -> None:
+    """Two payments computed in the application, one lost; and three ways to prevent it"""
+    a, b = scene.session("A"), scene.session("B")
+    at_first = scene.balance(1)
+
+    known = {session.name: session.value(READ.format(1)) for session in (a, b)}
+    for session in (a, b):
+        session.do(f"update loans set outstanding_balance = {known[session.name] - 100} where loan_id = 1")
+    scene.check("read, compute, write back: one of two payments is lost", scene.balance(1) == at_first - 100)
+
+    scene.narrator.note("first way: select … for update")
+    before = scene.balance(1)
+    for session in (a, b):
+        session.do("begin")
+    known["A"] = a.value(READ.format(1) + " for update")
+    reading = b.start(READ.format(1) + " for update")
+    scene.check("B waits to read until A is done", scene.waits(b, a))
+    a.do(f"update loans set outstanding_balance = {known['A'] - 100} where loan_id = 1")
+    a.do("commit")
+    known["B"] = b.finish(reading)[0][0]
+    b.do(f"update loans set outstanding_balance = {known['B'] - 100} where loan_id = 1")
+    b.do("commit")
+    scene.check("both payments count", scene.balance(1) == before - 200)
+
+    scene.narrator.note("second way: let the database compute")
+    before = scene.balance(1)
+    a.do("begin")
+    a.do(PAY.format(100, 1))
+    paying = b.start(PAY.format(100, 1))
+    scene.check("B's update waits for A's", scene.waits(b, a))
+    a.do("commit")
+    b.finish(paying)
+    scene.check("both payments count", scene.balance(1) == before - 200)
+
+    scene.narrator.note("third way: a version that must still be the one that was read")
+    before = scene.balance(1)
+    versioned = "select outstanding_balance, version from loans where loan_id = 1"
+    write = "update loans set outstanding_balance = {}, version = version + 1 where loan_id = 1 and version = {}"
+    seen = {session.name: session.do(versioned)[0] for session in (a, b)}
+    changed = [session.do(write.format(seen[session.name][0] - 100, seen[session.name][1])) for session in (a, b)]
+    scene.check("A's write finds its version, B's finds it gone (0 rows)", changed == [1, 0])
+    balance, version = b.do(versioned)[0]
+    again = b.do(write.format(balance - 100, version))
+    scene.check("B reads again and tries again: both payments count", again == 1 and scene.balance(1) == before - 200)
+
+
+def work_queue(scene: Stage) -> None:
+    """Workers that share a queue without waiting for each other, and one that does not want to wait"""
+    take = "select collection_id from collections where done_by is null order by collection_id limit 1 for update {}"
+    workers = [scene.session(name) for name in ("worker 1", "worker 2", "worker 3")]
+    taken = []
+    for worker in workers:
+        worker.do("begin")
+        taken.append(worker.value(take.format("skip locked")))
+    scene.check("SKIP LOCKED: each has another job, and nobody waited", len(set(taken)) == 3)
+    impatient = scene.session("impatient")
+    impatient.do("begin")
+    scene.check(
+        "NOWAIT: an error at once (55P03) where a row is taken",
+        impatient.fails(take.format("nowait"), errors.LockNotAvailable),
+    )
+    workers[1].do("rollback")
+    for number in (0, 2):
+        workers[number].do(
+            f"update collections set done_by = '{workers[number].name}' where collection_id = {taken[number]}"
+        )
+        workers[number].do("commit")
+    impatient.do("begin")
+    job = impatient.value(take.format("skip locked"))
+    impatient.do("commit")
+    scene.check("the job of a worker that gave up is free again, those done are not", job == taken[1])
+
+
+def deadlock(scene: Stage) -> None:
+    """Two sessions that wait for each other, and two that cannot"""
+    a, b = scene.session("A"), scene.session("B")
+    before = scene.balance(1) + scene.balance(2)
+    a.do("begin")
+    b.do("begin")
+    a.do(PAY.format(10, 1))
+    b.do(PAY.format(10, 2))
+    first = a.start(PAY.format(10, 2))
+    scene.check("A waits for B", scene.waits(a, b))
+    second = b.start(PAY.format(10, 1))
+    scene.narrator.note("now B waits for A too: PostgreSQL looks for a circle after deadlock_timeout (1 s)")
+    victims: list[Session] = []
+    survivors: list[Session] = []
+    for session, running in ((a, first), (b, second)):
+        (victims if session.fails(running, errors.DeadlockDetected) else survivors).append(session)
+    for session in survivors:
+        session.do("commit")
+    scene.check("one was ended with 40P01, the other went on", len(victims) == len(survivors) == 1)
+    for session in victims:
+        session.do("begin")
+        session.do(PAY.format(10, 1))
+        session.do(PAY.format(10, 2))
+        session.do("commit")
+    scene.check("the victim tried again: all four payments count", scene.balance(1) + scene.balance(2) == before - 40)
+
+    scene.narrator.note("avoided: everybody takes the rows in the order of their keys")
+    for session in (a, b):
+        session.do("begin")
+    a.do(PAY.format(10, 1))
+    running = b.start(PAY.format(10, 1))
+    scene.check("B waits at the first row, before it holds anything", scene.waits(b, a))
+    a.do(PAY.format(10, 2))
+    a.do("commit")
+    b.finish(running)
+    b.do(PAY.format(10, 2))
+    b.do("commit")
+    scene.check("no deadlock, and all payments count", scene.balance(1) + scene.balance(2) == before - 80)
+
+
+def rollback(scene: Stage) -> None:
+    """All of a transaction, or nothing"""
+    a, b = scene.session("A"), scene.session("B")
+    before = (scene.balance(1), scene.balance(2))
+    a.do("begin")
+    a.do("update loans set outstanding_balance = outstanding_balance + 100 where loan_id = 1")
+    scene.check("B does not see what A has not committed", b.value(READ.format(1)) == before[0])
+    failed = a.fails(
+        f"update loans set outstanding_balance = -{before[1]} - 1 where loan_id = 2", errors.CheckViolation
+    )
+    scene.check("the second half breaks a rule of the table (23514)", failed)
+    scene.check("the first half is gone too", (scene.balance(1), scene.balance(2)) == before)
+    a.do("begin")
+    a.do(PAY.format(100, 1))
+    a.do("savepoint half")
+    try:
+        a.do("update loans set outstanding_balance = -1 where loan_id = 2")
+    except errors.CheckViolation:
+        a.do("rollback to savepoint half")
+    a.do("commit")
+    scene.check("with a savepoint, only what came after it is undone", scene.balance(1) == before[0] - 100)
+
+
+def mvcc(scene: Stage) -> None:
+    """Row versions, and where to look at sessions and locks"""
+    look = "select ctid, xmin, xmax, outstanding_balance from loans where loan_id = 1"
+    a, b = scene.session("A"), scene.session("B")
+    b.do("begin isolation level repeatable read")
+    (old,) = b.do(look)
+    a.do("begin")
+    (number,) = a.do("select pg_current_xact_id()::xid::text")[0]
+    a.do(PAY.format(100, 1))
+    (new,) = a.do(look)
+    (seen,) = b.do(look)
+    scene.check(
+        "A sees a new version in another place, made by its own transaction (xmin)",
+        new[0] != old[0] and str(new[1]) == number,
+    )
+    scene.check(
+        "B sees the old version, marked as ended by A's transaction (xmax)",
+        seen[0] == old[0] and str(seen[2]) == number,
+    )
+    paying = scene.session("C").start(PAY.format(50, 1))
+    c = scene.sessions[-1]
+    scene.check("a third session that wants to write waits for A's transaction", scene.waits(c, a))
+    watcher = scene.session("watcher")
+    activity = watcher.do(
+        "select application_name, state, wait_event_type from pg_stat_activity "
+        "where application_name in ('concurrency A', 'concurrency C') order by 1"
+    )
+    scene.check(
+        "pg_stat_activity: A idle in a transaction, C active and waiting for a lock",
+        activity == [("concurrency A", "idle in transaction", "Client"), ("concurrency C", "active", "Lock")],
+    )
+    locks = watcher.do(f"select locktype, mode, granted from pg_locks where pid = {c.pid} and not granted")
+    scene.check("pg_locks: what C waits for is A's transaction id", locks == [("transactionid", "ShareLock", False)])
+    a.do("commit")
+    c.finish(paying)
+    scene.check("B, in its snapshot, still sees the old version", b.do(look)[0][3] == old[3])
+    b.do("commit")
+    scene.check("afterwards it sees both payments", b.do(look)[0][3] == old[3] - 150)
+
+
+def crowd(scene: Stage) -> None:
+    """Twenty sessions that pay on one loan at once"""
+    sessions = [scene.session(f"{number + 1:2}", silent=True) for number in range(CROWD)]
+    before = scene.balance(1)
+    together = Barrier(CROWD)
+    waited: dict[str, float] = {}
+    held: list[tuple[float, float]] = []
+    trouble: list[BaseException] = []
+
+    def pay(session: Session) -> None:
+        try:
+            together.wait()
+            session.do("begin")
+            began = time.monotonic()
+            session.do(PAY.format(1, 1))
+            got = time.monotonic()
+            waited[session.name] = got - began
+            # What the application does while it holds the row.
+            session.do(f"select pg_sleep({HOLD_SECONDS})")
+            held.append((got, time.monotonic()))
+            session.do("commit")
+        except (psycopg.Error, UserError) as error:
+            trouble.append(error)
+
+    threads = [Thread(target=pay, args=(session,)) for session in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    longest = max(waited.values(), default=0.0)
+    for name, seconds in sorted(waited.items(), key=lambda item: item[1]):
+        bar = "█" * max(1, round(BAR * seconds / longest)) if longest else ""
+        scene.narrator.note(f"session {name} waited {seconds * 1000:7.1f} ms {bar}")
+    scene.check("no session failed", not trouble)
+    scene.check(f"all {CROWD} payments count", scene.balance(1) == before - CROWD)
+    in_order = sorted(held)
+    apart = all(earlier[1] <= later[0] for earlier, later in pairwise(in_order))
+    scene.check("no two of them held the row at the same time", apart and len(held) == CROWD)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "read-committed": read_committed,
+    "repeatable-read": repeatable_read,
+    "write-skew": write_skew,
+    "lost-update": lost_update,
+    "work-queue": work_queue,
+    "deadlock": deadlock,
+    "rollback": rollback,
+    "mvcc": mvcc,
+    "crowd": crowd,
+}
+
+
+def chosen(only: str | None) -> list[str]:
+    """The names of the scenarios to play. Raises UserError for one that there is not."""
+    names = [name.strip() for name in (only or "").replace(",", " ").split()] or list(SCENARIOS)
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        raise UserError(f"There is no scenario {', '.join(unknown)}. Choose of: {', '.join(SCENARIOS)}.")
+    return names
+
+
+def play(settings: Any, names: list[str], *, plain: bool) -> list[tuple[str, str, bool]]:
+    """Play scenarios. Returns each outcome: scenario, what should be so, whether it is."""
+    result = []
+    with stage(settings, plain=plain) as scene:
+        for name in names:
+            scene.reset()
+            scene.outcomes.clear()
+            scene.narrator.scene(name, (SCENARIOS[name].__doc__ or "").strip())
+            try:
+                SCENARIOS[name](scene)
+            except (psycopg.Error, UserError, IndexError) as error:
+                scene.check(f"played to its end ({error})".replace("\n", " "), False)
+            result += [(name, what, holds) for what, holds in scene.outcomes]
+    return result
+
+
+@app.command(name="concurrency")
+def concurrency_command(
+    only: Annotated[str | None, typer.Option("--only", envvar="ONLY", help="Names of scenarios.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", envvar="PLAIN", help="Lines for a log, no columns.")] = False,
+) -> None:
+    """Play what happens when sessions meet on the same rows. Example: make concurrency ONLY=deadlock,lost-update"""
+    names = chosen(only)
+    outcomes = play(load(), names, plain=plain or not sys.stdout.isatty())
+    failed = [f"{name}: {what}" for name, what, holds in outcomes if not holds]
+    out.print()
+    out.print(f"{len(names)} scenarios, {len(outcomes) - len(failed)} outcomes as expected, {len(failed)} not")
+    for line in failed:
+        out.print(f"[bold red]✗[/] {line}")
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,361 @@
+"""Point-in-time recovery and failover on a cluster of its own: what was acknowledged is there, what is lost is said."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from eds import platform, provision
+from eds.db import connect, pooled_conninfo, primary_name, set_primary_name
+from eds.errors import UserError
+from eds.local import SIDE, LocalRuntime
+from eds.ops import backup, failover, pitr, verify, wal
+from eds.ops.cluster import ask, in_recovery, one, wait_for
+from eds.scheduler import warm_up
+from eds.settings import Settings
+from integration.book import add_customer, add_loan, pay
+from integration.conftest import Platform, separate_servers, separate_settings
+from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[Settings]:
+    small: dict[str, object] = {"oltp_memory": "32MB", "warehouse_memory": "64MB", "etl_source_wait_seconds": 5}
+    # How much a recovery takes away is up to the speed of the writers.
+    small["etl_max_delete_share"] = 1.0
+    with separate_settings("platform-recovery-", **small) as values:
+        yield values
+
+
+@pytest.fixture(scope="module")
+def runtime(settings: Settings) -> Iterator[LocalRuntime]:
+    with separate_servers(settings) as started:
+        warm_up()
+        yield started
+
+
+@pytest.fixture
+def cluster(runtime: LocalRuntime) -> Platform:
+    """The cluster with everything running and following, whoever the primary is."""
+    platform.start_servers(runtime)
+    return Platform(runtime)
+
+
+@dataclass
+class Commit:
+    """A customer that a writer committed: when it began, and when the commit was acknowledged (the server's clock)."""
+
+    name: str
+    began: datetime
+    acknowledged: datetime | None = None
+
+
+@dataclass
+class Log:
+    commits: list[Commit] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> set[str]:
+        return {commit.name for commit in self.commits if commit.acknowledged}
+
+
+@contextmanager
+def writers(conninfo: str, count: int) -> Iterator[Log]:
+    """Sessions that commit one customer after the other, and log each acknowledgement, until the server goes."""
+    log, stop = Log(), threading.Event()
+
+    def write(number: int) -> None:
+        try:
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                for at in range(100_000):
+                    if stop.is_set():
+                        return
+                    (began,) = connection.execute("select clock_timestamp()").fetchone() or (None,)
+                    assert began is not None
+                    commit = Commit(f"writer {number} commit {at} {began.timestamp()}", began)
+                    log.commits.append(commit)
+                    connection.execute("insert into operational.customers (full_name) values (%s)", (commit.name,))
+                    row = connection.execute("select clock_timestamp()").fetchone()
+                    commit.acknowledged = row[0] if row else None
+        except psycopg.OperationalError:
+            return
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield log
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def names(conninfo: str) -> set[str]:
+    with connect(conninfo) as connection:
+        return {row[0] for row in connection.execute("select full_name from operational.customers")}
+
+
+def kill_primary(runtime: LocalRuntime) -> str:
+    """Kill the primary the hard way. Returns its name."""
+    name = runtime.primary
+    pid = runtime.server_pid(name)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: runtime.server_pid(name) is None, 20, f"{name} is gone")
+    return name
+
+
+def followers(runtime: LocalRuntime) -> set[str]:
+    query = "select application_name from pg_stat_replication where state = 'streaming'"
+    return {row[0] for row in ask(runtime.servers[runtime.primary], query)}
+
+
+def assert_the_warehouse_notices(cluster: Platform) -> None:
+    """The next run, left to itself, compares everything and ends equal to the source."""
+    cluster.wait_for_replicas()
+    result = cluster.build()
+    assert result.run is not None
+    assert result.run["extraction_mode"] == "reconcile"
+    assert_landing_equals_source(cluster)
+    assert_views_equal_the_oltp(cluster)
+
+
+# --- point-in-time recovery -------------------------------------------------------------------------------------------
+
+
+def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: Platform) -> None:
+    settings, runtime = cluster.settings, cluster.runtime
+    with cluster.app() as connection:
+        for _ in range(5):
+            pay(connection, add_loan(connection, add_customer(connection)))
+    cluster.wait_for_replicas()
+    cluster.build()
+    base = backup.base_backup(settings)
+    with writers(cluster.app_conninfo, 3) as log:
+        wait_for(lambda: len(log.acknowledged) > 150, 30, "commits before the mistake")
+        moment = cluster.primary("select clock_timestamp()")[0][0]
+        with cluster.app() as connection:
+            connection.execute("delete from operational.payments where payment_id <= 2")
+        enough = len(log.acknowledged) + 100
+        wait_for(lambda: len(log.acknowledged) > enough, 30, "commits after the mistake")
+    before = {each.name for each in log.commits if each.acknowledged and each.acknowledged < moment}
+    after = {each.name for each in log.commits if each.began > moment}
+    assert len(before) > 100
+    assert len(after) > 50
+    cluster.wait_for_replicas()
+    cluster.build()
+
+    found = pitr.recover(settings, runtime, pitr.Target.parse(moment.isoformat()))
+    assert found.base.path == base.path
+    assert found.rows["payments"] == 5
+    assert found.broken == {}
+    assert found.newest is not None
+    assert found.newest < moment
+    recovered = names(pitr.recovered_server(settings).superuser_conninfo())
+    assert before <= recovered
+    assert not after & recovered
+    # It stands beside the primary, which went on.
+    assert cluster.primary("select count(*) from operational.payments") == [(3,)]
+    assert ask(pitr.recovered_server(settings), "select timeline_id from pg_control_checkpoint()") == [(2,)]
+    assert not list(runtime.archives()["primary"].glob("00000002*"))
+
+    aside = Path(pitr.install(settings, runtime))
+    assert (aside / "PG_VERSION").exists()
+    cluster = Platform(runtime)
+    assert names(cluster.superuser_conninfo) == recovered
+    assert followers(runtime) == {"replica1", "replica2"}
+    assert not runtime.data(SIDE).exists()
+    assert_the_warehouse_notices(cluster)
+    # The archive goes on along the new timeline, without a gap.
+    wal.switch_and_wait(settings, runtime, 30)
+    lines = {line.number: line for line in wal.timelines(runtime.archives().values(), wal.segment_bytes(settings))}
+    assert lines.keys() == {1, 2}
+    assert lines[1].gaps() == lines[2].gaps() == []
+    assert (runtime.archives()["primary"] / "00000002.history.gz").exists()
+    with psycopg.connect(pooled_conninfo(settings), prepare_threshold=None) as connection:
+        add_customer(connection, "after the recovery")
+
+
+def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Platform) -> None:
+    settings, runtime = cluster.settings, cluster.runtime
+    server = pitr.recovered_server(settings)
+    first = backup.base_backup(settings)
+    with cluster.app() as connection:
+        add_customer(connection, "before the mark")
+    pitr.restore_point(settings, "before_import")
+    with cluster.app() as connection:
+        add_customer(connection, "after the mark")
+    # A younger base backup does not lead there: the older one is tried.
+    second = backup.base_backup(settings)
+    found = pitr.recover(settings, runtime, pitr.Target.parse("before_import"))
+    assert found.base.path == first.path
+    assert "before the mark" in names(server.superuser_conninfo())
+    assert "after the mark" not in names(server.superuser_conninfo())
+
+    # Only the WAL that the newest base backup does not need goes, and from it the end is still reached.
+    start = second.manifest["start_segment"]
+    removed = backup.expire(settings, runtime, keep=1)
+    assert first.path.name in removed
+    assert [each.path for each in backup.find(settings)] == [second.path]
+    kept = {path.name[:24] for path in runtime.archives()["primary"].glob("*.gz") if len(path.name) == len(start) + 3}
+    assert {name for name in kept if name[8:] < start[8:]} == set()
+    assert start in kept
+    with cluster.app() as connection:
+        add_customer(connection, "the last one")
+    found = pitr.recover(settings, runtime, pitr.Target.parse("latest"))
+    assert found.base.path == second.path
+    assert names(server.superuser_conninfo()) == names(cluster.superuser_conninfo)
+
+    with pytest.raises(UserError, match="ends before restore point never_made is reached"):
+        pitr.recover(settings, runtime, pitr.Target.parse("never_made"))
+    assert not runtime.data(SIDE).exists()
+    with pytest.raises(UserError, match="Every base backup is younger"):
+        pitr.recover(settings, runtime, pitr.Target.parse("2020-01-01 00:00:00+00"))
+    for wrong in ("2999-01-01 00:00:00+00", "31.01.2026", "it's"):
+        with pytest.raises(UserError, match="TO is"):
+            pitr.Target.parse(wrong)
+    assert followers(runtime) == {"replica1", "replica2"}
+
+
+# --- failover ---------------------------------------------------------------------------------------------------------
+
+
+def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(cluster: Platform) -> None:
+    runtime = LocalRuntime(cluster.settings.model_copy(update={"synchronous": "on"}))
+    platform.start_servers(runtime)
+    primary = runtime.servers[runtime.primary]
+    assert one(primary, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
+    with writers(Platform(runtime).app_conninfo, 4) as log:
+        wait_for(lambda: len(log.acknowledged) > 200, 30, "commits under load")
+        assert kill_primary(runtime) == "primary"
+    found = failover.failover(runtime.settings, runtime, None)
+    assert found.old == "primary"
+    assert found.new in ("replica1", "replica2")
+    assert primary_name(runtime.settings) == found.new
+    assert found.seconds > 0
+    assert len(log.acknowledged) > 200
+    cluster = Platform(runtime)
+    assert log.acknowledged <= names(cluster.superuser_conninfo)
+    # What was committed at home and never acknowledged may be lost, and is then counted.
+    assert found.lost is not None
+    assert (found.rejoined is None) == bool(found.lost)
+    if found.lost:
+        assert failover.rejoin(runtime, None) == {"primary": "rewound"}
+    else:
+        assert found.rejoined == "rewound"
+    assert followers(runtime) == {"primary", "replica1", "replica2"} - {found.new}
+    assert in_recovery(runtime.servers["primary"])
+    with psycopg.connect(pooled_conninfo(runtime.settings), prepare_threshold=None) as connection:
+        add_customer(connection, "after the failover")
+    assert_the_warehouse_notices(cluster)
+    assert verify.health(runtime.settings, runtime)["problems"] == ["scheduler is stopped"]
+
+    # Who is the primary outlives a stop and a start.
+    runtime.stop_all()
+    again = LocalRuntime(runtime.settings)
+    platform.start_servers(again)
+    assert again.primary == found.new
+    assert followers(again) == {"primary", "replica1", "replica2"} - {found.new}
+    assert "after the failover" in names(Platform(again).superuser_conninfo)
+
+
+def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(cluster: Platform) -> None:
+    settings, runtime = cluster.settings, cluster.runtime
+    old = runtime.primary
+    replicas = runtime.replicas
+    for name in replicas:
+        ask(runtime.servers[name], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
+        ask(runtime.servers[name], "select pg_reload_conf()")
+    wait_for(lambda: not followers(runtime), 30, "the replicas are cut off")
+    lost = []
+    for number in range(7):
+        with cluster.app() as connection:
+            add_customer(connection, f"lost {number}")
+            lost.append(connection.execute("select pg_current_xact_id()::text").fetchone())
+    with pytest.raises(UserError, match="does not stream"):
+        failover.failover(settings, runtime, replicas[0])
+    assert kill_primary(runtime) == old
+    for name in replicas:
+        ask(runtime.servers[name], "alter system reset primary_conninfo")
+    found = failover.failover(settings, runtime, replicas[0])
+    assert found.new == replicas[0]
+    assert found.rejoined is None
+    counted = {re.search(r"tx:\s+(\d+)", line)[1] for line in found.lost or []}  # type: ignore[index]
+    assert {row[0] for row in lost if row} <= counted
+    cluster = Platform(runtime)
+    assert not {name for name in names(cluster.superuser_conninfo) if name.startswith("lost")}
+    assert runtime.server_pid(old) is None
+    assert not (runtime.data(old) / "standby.signal").exists()
+    with cluster.app() as connection:
+        add_customer(connection, "on the new timeline")
+    assert failover.rejoin(runtime, None) == {old: "rewound"}
+    assert failover.rejoin(runtime, None) == {}
+    assert followers(runtime) == set(runtime.replicas)
+    cluster.wait_for_replicas()
+    assert names(runtime.servers[old].superuser_conninfo()) == names(cluster.superuser_conninfo)
+    assert one(runtime.servers[old], "select count(*) from pg_replication_slots") == 0
+    assert_the_warehouse_notices(cluster)
+
+
+def test_a_planned_failover_back_loses_nothing_and_refuses_what_makes_no_sense(cluster: Platform) -> None:
+    settings, runtime = cluster.settings, cluster.runtime
+    for wrong, match in ((runtime.primary, "is the primary already"), ("warehouse", "expected one of")):
+        with pytest.raises(UserError, match=match):
+            failover.failover(settings, runtime, wrong)
+    with cluster.app() as connection:
+        add_customer(connection, "just before")
+    target = "primary" if runtime.primary != "primary" else "replica1"
+    found = failover.failover(settings, runtime, target)
+    assert (found.new, found.lost, found.rejoined) == (target, [], "rewound")
+    assert followers(runtime) == set(runtime.replicas)
+    cluster = Platform(runtime)
+    assert "just before" in names(cluster.superuser_conninfo)
+    options = cluster.warehouse("select array_to_string(srvoptions, ' ') from pg_foreign_server")[0][0]
+    ports = [str(runtime.servers[name].port) for name in (*runtime.replicas, target)]
+    assert f"port={','.join(ports)}" in options
+
+
+def test_a_replica_that_lags_behind_the_other_is_not_promoted(cluster: Platform) -> None:
+    settings, runtime = cluster.settings, cluster.runtime
+    behind, ahead = runtime.replicas
+    ask(runtime.servers[behind], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
+    ask(runtime.servers[behind], "select pg_reload_conf()")
+    wait_for(lambda: followers(runtime) == {ahead}, 30, f"{behind} is cut off")
+    with cluster.app() as connection:
+        add_customer(connection, "on one replica only")
+    wait_for(lambda: "on one replica only" in names(runtime.servers[ahead].superuser_conninfo()), 30, f"{ahead} has it")
+    old = kill_primary(runtime)
+    with pytest.raises(UserError, match=f"{behind} is .* of WAL behind {ahead}"):
+        failover.failover(settings, runtime, behind)
+    assert runtime.primary == old
+    ask(runtime.servers[behind], "alter system reset primary_conninfo")
+    found = failover.failover(settings, runtime, None)
+    assert found.new == ahead
+    assert "on one replica only" in names(Platform(runtime).superuser_conninfo)
+    if found.rejoined is None:
+        failover.rejoin(runtime, None)
+    assert followers(runtime) == set(runtime.replicas)
+
+
+def test_a_failover_that_was_interrupted_after_its_decision_is_finished_by_make_up(cluster: Platform) -> None:
+    runtime = cluster.runtime
+    old, new = runtime.primary, runtime.replicas[0]
+    runtime.stop_server(old)
+    set_primary_name(cluster.settings, new)
+    fresh = LocalRuntime(cluster.settings)
+    platform.start_servers(fresh)
+    assert not in_recovery(fresh.servers[new])
+    assert in_recovery(fresh.servers[old])
+    assert followers(fresh) == set(fresh.replicas)
+    assert provision.provision_oltp(cluster.settings) == []

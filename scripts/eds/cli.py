@@ -13,7 +13,8 @@ from typing import Annotated
 import psycopg
 import typer
 
-from eds import binaries, book_import, demo, etl, ops, platform, simulate
+from eds import book_import, demo, etl, ops, platform, simulate
+from eds.compose import ComposeRuntime
 from eds.console import confirm, err, out
 from eds.dashboards import commands as dashboard_commands
 from eds.db import (
@@ -27,6 +28,8 @@ from eds.db import (
 )
 from eds.errors import UserError
 from eds.local import LocalRuntime
+from eds.provision import provision_metabase, provision_oltp, provision_warehouse
+from eds.runtime import Runtime, chosen, has_data
 from eds.scheduler import Scheduler
 from eds.settings import ROOT, Settings, ensure_env_file, env_file, load
 
@@ -43,11 +46,8 @@ app.add_typer(ops.app)
 dashboard_commands.register(app)
 
 
-def _runtime() -> LocalRuntime:
-    settings = load()
-    if settings.runtime == "docker":
-        raise UserError("RUNTIME is docker, which this version does not have: unset it or set RUNTIME=local.")
-    return LocalRuntime(settings)
+def _runtime() -> Runtime:
+    return chosen(load())[0]
 
 
 @app.command()
@@ -55,7 +55,9 @@ def up() -> None:
     """Start everything; the first time also install, create, fill and build it."""
     if ensure_env_file():
         err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
-    platform.up(_runtime().settings)
+    runtime, why = chosen(load())
+    err.print(f"runtime: {runtime.name} ({why})", markup=False)
+    platform.up(runtime)
 
 
 @app.command()
@@ -72,7 +74,7 @@ def ps() -> None:
     """Show what runs where. Exit code 3 when something that should run does not."""
     runtime = _runtime()
     out.print(platform.state_table(runtime))
-    if any(state.status == "stopped" for state in runtime.states()):
+    if any(state.status in ("stopped", "unhealthy") for state in runtime.states()):
         raise typer.Exit(3)
 
 
@@ -87,8 +89,7 @@ def logs(
     if service and service not in known:
         raise UserError(f"There is no service {service!r}. Choose one of: {', '.join(known)}.")
     for name in [service] if service else known:
-        files = runtime.log_files(name)
-        out.print(f"[bold]== {name}[/] {files[-1] if files else '(no log yet)'}")
+        out.print(f"[bold]== {name}[/] {runtime.log_place(name)}")
         for line in runtime.tail(name, lines):
             out.print(line, markup=False)
 
@@ -106,9 +107,7 @@ def clean() -> None:
             runtime.settings.state / "dbt-logs",
         ):
             shutil.rmtree(folder, ignore_errors=True)
-        (runtime.settings.state / "scheduler.log").unlink(missing_ok=True)
-        for log_file in (runtime.home / "log").glob("*.log"):
-            log_file.unlink()
+        runtime.clear_logs()
     out.print(f"stopped: {', '.join(stopped) or 'nothing'}; removed logs and dbt's files; the data is kept")
 
 
@@ -124,15 +123,18 @@ def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do
     runtime = _runtime()
     backups = "" if runtime.settings.backup_dir else ", the backups"
     confirm(
-        f"This destroys every database, the WAL archive{backups} and the logs in\n  {runtime.home}\n"
-        f"  {runtime.settings.state}\nand {env_file().name} with its passwords. It cannot be undone.",
+        f"This destroys every database, the WAL archive{backups} and the logs in\n"
+        + "".join(f"  {holding}\n" for holding in runtime.holdings())
+        + f"and {env_file().name} with its passwords, unless the other runtime has data that it belongs to. "
+        "It cannot be undone.",
         "nuke",
         force,
     )
     with platform.exclusive(runtime.settings):
         runtime.stop_all(mode="immediate")
         runtime.destroy()
-    env_file().unlink(missing_ok=True)
+    if not has_data(runtime.settings):
+        env_file().unlink(missing_ok=True)
     for folder in (ROOT / "target", ROOT / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
     out.print("destroyed")
@@ -211,7 +213,7 @@ def simulate_command(
     """Play live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
     settings = load()
     seconds = simulate.parse_duration(duration)
-    pooled = _runtime().process_pid("pgbouncer") is not None
+    pooled = _runtime().is_running("pgbouncer")
     direct = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
     conninfo = pooled_conninfo(settings) if pooled else direct
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
@@ -257,11 +259,30 @@ def psql(
         if setting not in Settings.model_fields:
             raise UserError(f"There is no password for a role {role!r} in .env.")
         password = getattr(settings, setting).get_secret_value()
-    binary = binaries.find_postgres(settings) / "psql"
-    arguments = [str(binary), "-h", place.host, "-p", str(place.port), "-U", role, "-d", place.database]
+    arguments = ["-U", role, "-d", place.database]
     if not sys.stdin.isatty():
         arguments += ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "-v", "ON_ERROR_STOP=1"]
-    os.execve(binary, arguments, os.environ | {"PGPASSWORD": password})
+    command, environment = _runtime().psql(place, arguments, password)
+    os.execvpe(command[0], command, os.environ | environment)
+
+
+@app.command(name="compose", context_settings={"ignore_unknown_options": True})
+def compose_command(
+    arguments: Annotated[list[str], typer.Argument(help="Of docker compose.")],
+) -> None:
+    """Run docker compose on the platform's project, with its settings. Example: make compose ARGS="top primary"."""
+    runtime = _runtime()
+    if not isinstance(runtime, ComposeRuntime):
+        raise UserError("The platform of this checkout does not run in Docker: RUNTIME=docker make up.")
+    os.execvpe("docker", runtime.command(*arguments, progress="auto"), runtime.full_environment())
+
+
+@app.command(hidden=True)
+def provision() -> None:
+    """Bring databases, roles and schemas of both servers up to date (the one-shot job of the Docker runtime)."""
+    settings = load()
+    for done in (*provision_oltp(settings), *provision_warehouse(settings), *provision_metabase(settings)):
+        print(done, flush=True)
 
 
 @app.command(hidden=True)
@@ -271,7 +292,7 @@ def watchdog(parent: int) -> None:
 
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(parent).wait()
-    runtime = _runtime()
+    runtime = LocalRuntime(load())
     runtime.stop_all(mode="immediate")
     runtime.destroy()
 

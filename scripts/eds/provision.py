@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -26,6 +27,10 @@ SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra
 # Which setting holds the password of which role.
 OLTP_ROLES = ("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup")
 WAREHOUSE_ROLES = ("warehouse_user", "etl_writer", "warehouse_reader")
+
+# Metabase's own database, on the warehouse server, and the role that owns it.
+METABASE_DB = "metabase_db"
+METABASE_ROLE = "metabase_user"
 
 
 def _ensure_database(server: Server) -> None:
@@ -114,6 +119,23 @@ def provision_warehouse(settings: Settings) -> list[str]:
         psycopg_notices_off(connection)
         done += ensure_foreign_server(connection, settings)
     return done
+
+
+def provision_metabase(settings: Settings) -> list[str]:
+    """Give Metabase a role and a database of its own on the warehouse server. Returns what was done."""
+    warehouse = servers(settings)["warehouse"]
+    place = replace(warehouse, database=METABASE_DB)
+    with connect(warehouse.superuser_conninfo("postgres"), autocommit=True) as connection:
+        if connection.execute("select from pg_roles where rolname = %s", (METABASE_ROLE,)).fetchone() is None:
+            connection.execute(sql.SQL("create role {} login").format(sql.Identifier(METABASE_ROLE)))
+        _ensure_database(place)
+        for statement in ("alter database {database} owner to {role}", "revoke all on database {database} from public"):
+            connection.execute(
+                sql.SQL(statement).format(database=sql.Identifier(METABASE_DB), role=sql.Identifier(METABASE_ROLE))
+            )
+        password = settings.metabase_db_password.get_secret_value()
+        changed = _ensure_password(connection, place, METABASE_ROLE, password)
+    return [f"password of {METABASE_ROLE}"] if changed else []
 
 
 def ensure_foreign_server(connection: psycopg.Connection, settings: Settings) -> list[str]:

@@ -30,6 +30,8 @@ ENV_EXAMPLE = ROOT / ".env.example"
 
 SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "metabase")
 SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
+# What the Docker runtime can do without.
+OPTIONAL_SERVICES = ("metabase", "pgadmin", "docs")
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -42,6 +44,7 @@ def _blank_is_none(value: object) -> object:
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
 DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
 
@@ -79,6 +82,11 @@ class Settings(BaseSettings):
     pg_bindir: OptionalPath = None
     pg_os_user: OptionalText = None
     pg_durable: bool = True
+
+    # The Docker runtime.
+    compose_project_name: ProjectName = "eds"
+    without: str = ""
+    pgadmin_email: Annotated[str, Field(pattern=r"^[^@\s'\"]+@[^@\s'\"]+$")] = "admin@enterprise.local"
 
     # The demo loan book.
     scale: str = "small"
@@ -121,6 +129,8 @@ class Settings(BaseSettings):
     etl_writer_password: SecretStr
     warehouse_reader_password: SecretStr
     metabase_admin_password: SecretStr
+    metabase_db_password: SecretStr
+    pgadmin_password: SecretStr
 
     @field_validator("etl_schedule", "etl_reconcile_schedule")
     @classmethod
@@ -132,6 +142,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"expected five cron fields such as '*/15 * * * *' ({error or 'it never comes'})"
             ) from error
+        return value
+
+    @field_validator("without")
+    @classmethod
+    def _names_services(cls, value: str) -> str:
+        if unknown := sorted(set(_words(value)) - set(OPTIONAL_SERVICES)):
+            raise ValueError(f"expected some of {', '.join(OPTIONAL_SERVICES)}, not {', '.join(unknown)}")
         return value
 
     @field_validator("max_slot_wal_keep_size", "oltp_memory", "warehouse_memory")
@@ -179,6 +196,11 @@ class Settings(BaseSettings):
         """The directory of the pages: dashboards, documentation, lineage."""
         return from_root(self.docs_dir) if self.docs_dir else self.state / "site"
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The optional services that WITHOUT names."""
+        return tuple(_words(self.without))
+
     def fingerprint(self) -> str:
         """A digest of all values, secrets too: the same in two processes that have the same settings."""
         values = self.model_dump(mode="json") | {
@@ -206,6 +228,10 @@ def from_root(path: Path) -> Path:
         return Path(os.path.normpath(ROOT / path.expanduser()))
     except RuntimeError as error:
         raise UserError(f"{path} names the home of an account that does not exist: write the whole path.") from error
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def size_in_kb(text: str) -> int | None:
@@ -276,6 +302,8 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
 @functools.cache
 def load() -> Settings:
     """The settings of this process. Raises UserError that names every wrong or missing one."""
+    if secrets_dir := os.environ.get("EDS_SECRETS_DIR"):
+        return Settings(_env_file=None, **_secrets_of_container(Path(secrets_dir)))  # type: ignore[arg-type, call-arg]
     path = env_file()
     if not path.exists():
         raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
@@ -293,6 +321,12 @@ def load() -> Settings:
             "Correct them there; .env.example explains each one."
         )
     return settings
+
+
+def _secrets_of_container(folder: Path) -> dict[str, str]:
+    """The secrets that a container has as files. It has those of its duty only; the others are blank, and refused."""
+    files = {name.lower(): folder / name.lower() for name in Settings.secret_names()}
+    return {name: _read(path) if path.exists() else "" for name, path in files.items()}
 
 
 def _slips(text: str) -> list[str]:

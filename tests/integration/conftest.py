@@ -302,6 +302,7 @@ def runtime() -> Iterator[LocalRuntime]:
     ensure_env_file(env_file)
     values = {f"{name}_PORT": str(port) for name, port in zip(names, _free_ports(len(names)), strict=True)}
     values |= {
+        "RUNTIME": "local",
         "STATE_DIR": str(state / "state"),
         "EDS_ENV_FILE": str(env_file),
         "PG_DURABLE": "false",

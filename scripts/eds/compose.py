@@ -1,0 +1,494 @@
+"""The Docker runtime: the platform's services in containers, by Docker Compose (infra/compose.yaml).
+
+Compose knows what runs and in which order. Here is what it cannot know: the configuration and the secrets that the
+containers read, written from `.env` and infra/ into the state directory, and what to tell a person when a step fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import string
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from eds import server_conf
+from eds.console import err, step
+from eds.db import Server, servers
+from eds.errors import UserError
+from eds.server_conf import INFRA, Address, Places
+from eds.services import (
+    OWN_STATE_MARK,
+    ServiceState,
+    check_addresses,
+    compose_folder,
+    compose_note,
+    embedded_note,
+    state_directory,
+)
+from eds.settings import OPTIONAL_SERVICES, ROOT, SERVICES_WITH_HOST, Settings, size_in_kb
+
+COMPOSE_FILE = INFRA / "compose.yaml"
+# The first engine with `start_interval`, and the first Compose that this was tried with.
+OLDEST_ENGINE = (25, 0)
+OLDEST_COMPOSE = (2, 24)
+ASK_SECONDS = 20
+# The longest that a start may take: the first clone of a large book is part of it.
+START_SECONDS = 1800
+
+SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
+# What works on a warehouse that has been built, or needs no more than the warehouse.
+LATER = ("scheduler", *OPTIONAL_SERVICES)
+# Where the containers find their configuration, their secrets and the WAL archives.
+MOUNTED = Path("/etc/platform")
+SECRETS = Path("/run/secrets")
+WAL_ARCHIVE = Path("/var/lib/postgresql/wal_archive")
+OWN_WAL_ARCHIVE = Path("/var/lib/postgresql/data/wal_archive")
+# Files of libpq must be readable by their owner only, which a mounted secret is not: the entrypoint copies it here.
+PASSFILE = Path("/tmp/pgpass")
+SERVER_PORT = 5432
+# How the processes in the containers count against a container's memory limit, beside shared_buffers.
+OLTP_REST_KB = 256 * 1024
+WAREHOUSE_REST_KB = 256 * 1024
+
+
+def why_not_docker() -> str | None:
+    """Why this machine cannot run the platform in containers, as the end of a sentence, or None when it can."""
+    if shutil.which("docker") is None:
+        return "there is no docker command on the PATH"
+    code, answer = _ask("docker", "version", "--format", "{{.Server.Version}}")
+    if code != 0:
+        return f"no Docker engine answers ({answer.splitlines()[-1] if answer else 'no reason given'})"
+    if _version(answer) < OLDEST_ENGINE:
+        return f"Docker Engine {_text(OLDEST_ENGINE)} or later is needed, and {answer} is there"
+    code, answer = _ask("docker", "compose", "version", "--short")
+    if code != 0:
+        return "Docker Compose v2 (the command `docker compose`) is not there"
+    if _version(answer) < OLDEST_COMPOSE:
+        return f"Docker Compose {_text(OLDEST_COMPOSE)} or later is needed, and {answer} is there"
+    return None
+
+
+def _ask(*command: str) -> tuple[int, str]:
+    """A short question to the engine. Returns the exit code and what it said."""
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=ASK_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout.strip()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+@dataclass
+class ComposeRuntime:
+    """Starts, stops and looks at the services of one checkout: the `Runtime` of Docker Compose."""
+
+    name: ClassVar[str] = "docker"
+
+    settings: Settings
+
+    # --- what the containers read -------------------------------------------------------------------------------------
+
+    @property
+    def project(self) -> str:
+        """The Compose project, which is also the first part of the names of containers, networks and volumes."""
+        return self.settings.compose_project_name
+
+    @cached_property
+    def folder(self) -> Path:
+        """The directory of what the containers read."""
+        return compose_folder(self.settings)
+
+    @property
+    def services(self) -> list[str]:
+        """The services that should run, in the order in which data flows."""
+        return [name for name in (*SERVERS, *LATER) if name not in self.settings.left_out]
+
+    def container(self, name: str) -> str:
+        """The name of a service's container."""
+        middle = "postgres_" if name in ("primary", "replica1", "replica2") else ""
+        last = {"warehouse": "warehouse_db", "scheduler": "etl_pipeline"}.get(name, name)
+        return f"{self.project}_{middle}{last}"
+
+    def render(self) -> None:
+        """Write what the containers read: configuration that is open, secrets behind a directory that is not.
+
+        A container's account is not the account that owns these files, so the files themselves are readable by all;
+        nobody else on this machine gets to the secrets, because their directory is closed.
+        """
+        settings = self.settings
+        state_directory(settings)
+        for folder in (self.folder, self.settings.site):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)
+        secrets = self.folder / "secrets"
+        secrets.mkdir(mode=0o700, exist_ok=True)
+        secrets.chmod(0o700)
+        for name in Settings.secret_names():
+            _write(secrets / name.lower(), getattr(settings, name.lower()).get_secret_value(), 0o444)
+        superuser = ("postgres", settings.postgres_password.get_secret_value())
+        replicator = ("replicator", settings.replicator_password.get_secret_value())
+        primary = Address("primary", SERVER_PORT)
+        entries = [(primary, *replicator), (primary, *superuser), (Address("127.0.0.1", SERVER_PORT), *superuser)]
+        _write(secrets / "replica_pgpass", server_conf.pgpass(entries), 0o444)
+        _write(secrets / "pgbouncer_userlist", server_conf.pgbouncer_userlist(settings), 0o444)
+        of_all = [
+            (Address(name, SERVER_PORT), "postgres", place.superuser_password)
+            for name, place in servers(settings).items()
+        ]
+        _write(secrets / "pgadmin_pgpass", server_conf.pgpass(of_all), 0o444)
+
+        for name in servers(settings):
+            self._render_server(name)
+        pgbouncer = self._subfolder("pgbouncer")
+        ini = server_conf.pgbouncer_ini(
+            settings,
+            primary_host="primary",
+            primary_port=SERVER_PORT,
+            replica_host="replica1,replica2",
+            replica_port=SERVER_PORT,
+            listen_addr="*",
+            listen_port=6432,
+            pidfile="",
+            logfile="",
+            auth_file=SECRETS / "pgbouncer_userlist",
+        )
+        _write(pgbouncer / "pgbouncer.ini", ini)
+        template = string.Template((INFRA / "pgadmin" / "servers.json").read_text(encoding="utf-8"))
+        text = template.substitute(oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db)
+        _write(self._subfolder("pgadmin") / "servers.json", text)
+        _write(self._subfolder("nginx") / "nginx.conf", (INFRA / "docs" / "nginx.conf").read_text(encoding="utf-8"))
+        if not (self.settings.site / "index.html").exists():
+            page = (INFRA / "docs" / "not-yet.html").read_text(encoding="utf-8")
+            _write(self.settings.site / "index.html", page)
+
+    def _render_server(self, name: str) -> None:
+        folder = self._subfolder(name)
+        replica = name in ("replica1", "replica2")
+        places = Places(
+            scripts=MOUNTED,
+            # A replica archives only when it was promoted, and then apart: its timeline is not the primary's.
+            own_archive=OWN_WAL_ARCHIVE if replica else WAL_ARCHIVE,
+            archive=WAL_ARCHIVE,
+            passfile=PASSFILE,
+        )
+        follows = Address("primary", SERVER_PORT) if replica else None
+        static = server_conf.static_files(name)
+        lines = [
+            "# Written by `make up`; settings belong in .env and infra/postgres.",
+            "listen_addresses = '*'",
+            f"port = {SERVER_PORT}",
+            "unix_socket_directories = ''",
+            f"hba_file = {server_conf.conf(MOUNTED / 'pg_hba.conf')}",
+            *server_conf.settings_lines(self.settings, name, places, follows),
+        ]
+        files = static | {"90-runtime.conf": "\n".join(lines) + "\n"}
+        includes = [server_conf.conf(MOUNTED / file) for file in sorted(files) if file != "pg_hba.conf"]
+        # What initdb found out about the machine comes first.
+        own = server_conf.conf("/var/lib/postgresql/data/pgdata/postgresql.conf")
+        files["postgresql.conf"] = "".join(f"include {path}\n" for path in (own, *includes))
+        for file, text in files.items():
+            _write(folder / file, text)
+        for script in ("archive_wal.sh", "restore_wal.sh", "entrypoint.sh", "health.sh"):
+            _write(folder / script, (INFRA / "postgres" / script).read_text(encoding="utf-8"), 0o755)
+
+    def _subfolder(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        return folder
+
+    # --- Compose ------------------------------------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, str]:
+        """What infra/compose.yaml asks for: the settings, but no secret."""
+        settings = self.settings
+        secret = {name.lower() for name in Settings.secret_names()}
+        values = {
+            name.upper(): str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in settings.model_dump(mode="json").items()
+            if name not in secret and value is not None
+        }
+        oltp, warehouse = size_in_kb(settings.oltp_memory) or 0, size_in_kb(settings.warehouse_memory) or 0
+        return (
+            {name: value for name, value in os.environ.items() if name.lower() not in secret}
+            | values
+            | {
+                "COMPOSE_PROJECT_NAME": self.project,
+                "PLATFORM_FILES": str(self.folder),
+                "PLATFORM_DOCS": str(self.settings.site),
+                "PLATFORM_CHECKOUT": str(ROOT),
+                "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
+                "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
+            }
+        )
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """A digest for each service of the files that it reads, so that a changed file makes a new container."""
+        config = json.loads(self._run(("config", "--format", "json"), self.environment()))
+        digests = {}
+        for name, service in config["services"].items():
+            mounted = [
+                Path(mount["source"])
+                for mount in service.get("volumes", [])
+                if mount["type"] == "bind" and Path(mount["source"]).is_relative_to(self.folder)
+            ]
+            mounted += [Path(config["secrets"][use["source"]]["file"]) for use in service.get("secrets", [])]
+            digest = hashlib.sha256()
+            for place in mounted:
+                for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+                    digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+            digests[f"PLATFORM_DIGEST_{name.upper().replace('-', '_')}"] = digest.hexdigest()
+        return digests
+
+    def compose(self, *arguments: str, show: bool = False) -> str:
+        """Run `docker compose` on this project. Returns its output; raises UserError with it when it fails.
+
+        show: let a person at a terminal see Compose's own progress.
+        """
+        return self._run(arguments, self.full_environment(), show=show)
+
+    def full_environment(self) -> dict[str, str]:
+        """What infra/compose.yaml asks for, with the digests of what the containers read."""
+        return self.environment() | self._digests
+
+    def command(self, *arguments: str, progress: str = "quiet") -> list[str]:
+        """The command line of `docker compose` on this project."""
+        # Settings come from the environment that goes with it, not from a file that Compose would read in its own way.
+        return [
+            *("docker", "compose", "--file", str(COMPOSE_FILE), "--env-file", os.devnull),
+            *("--project-name", self.project, "--progress", progress),
+            *arguments,
+        ]
+
+    def _run(self, arguments: Sequence[str], environment: dict[str, str], *, show: bool = False) -> str:
+        show = show and err.is_terminal
+        done = subprocess.run(
+            self.command(*arguments, progress="auto" if show else "quiet"),
+            env=environment,
+            cwd=INFRA,
+            stdin=subprocess.DEVNULL,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout or "").strip()
+            raise UserError(f"`docker compose {arguments[0]}` failed (exit code {done.returncode}). {said}".rstrip())
+        return done.stdout or ""
+
+    def _up(self, names: Sequence[str]) -> None:
+        options = ("--detach", "--wait", "--wait-timeout", str(START_SECONDS), "--remove-orphans")
+        try:
+            self.compose("up", *options, *names, show=True)
+        except UserError as error:
+            raise UserError("\n".join([str(error), *self._troubles()])) from None
+
+    def _troubles(self) -> list[str]:
+        """What the containers that are not well have to say."""
+        lines = []
+        for row in self._containers():
+            ended = row["State"] in ("exited", "dead") and row["ExitCode"] != 0
+            if ended or row["State"] == "restarting" or row["Health"] == "unhealthy":
+                lines.append(f"The end of the log of {row['Service']}:")
+                lines += [f"  {line}" for line in self.tail(row["Service"], 15)]
+        return lines
+
+    def _containers(self) -> list[dict[str, Any]]:
+        """The project's containers, as Compose describes them."""
+        output = self._run(("ps", "--all", "--format", "json"), self.environment())
+        # One object a line; before Compose 2.21 it was one list.
+        parsed = [json.loads(line) for line in output.splitlines() if line.strip()]
+        return parsed[0] if parsed and isinstance(parsed[0], list) else parsed
+
+    def _claim(self) -> None:
+        """Note that the project is this checkout's. Raises UserError when it is another's."""
+        note = compose_note(self.settings)
+        noted = note.read_text(encoding="utf-8").strip() if note.exists() else None
+        if noted == self.project:
+            return
+        if noted and self._has_resources(noted):
+            raise UserError(
+                f"The data of this checkout is in the Compose project {noted}, and COMPOSE_PROJECT_NAME is now "
+                f"{self.project}. Set it back, or destroy the old one: COMPOSE_PROJECT_NAME={noted} make nuke"
+            )
+        if self._has_resources(self.project):
+            raise UserError(
+                f"There are containers or volumes of a Compose project {self.project}, which this checkout did not "
+                f"make: another checkout's, say. Set COMPOSE_PROJECT_NAME=… to another name in .env, and other ports. "
+                f"When they are this platform's (the checkout was cloned anew), bring its .env and {note} back."
+            )
+        note.write_text(f"{self.project}\n", encoding="utf-8")
+
+    def _has_resources(self, project: str) -> bool:
+        label = f"label=com.docker.compose.project={project}"
+        return any(
+            _ask("docker", *command, "--quiet", "--filter", label)[1] for command in (("ps", "--all"), ("volume", "ls"))
+        )
+
+    # --- the whole ----------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """See that there is an engine, write what the containers read, and build the images. Nothing is started."""
+        if why := why_not_docker():
+            raise UserError(
+                f"RUNTIME is docker, but {why}. Mend that, or set RUNTIME=local for the embedded servers, which have "
+                "data of their own."
+            )
+        elsewhere = [
+            name
+            for name in SERVICES_WITH_HOST
+            if getattr(self.settings, f"{name}_host") not in ("127.0.0.1", "localhost")
+        ]
+        if elsewhere:
+            raise UserError(
+                "With Docker, every port is published on 127.0.0.1. Remove from .env and the environment: "
+                + ", ".join(f"{name.upper()}_HOST" for name in elsewhere)
+            )
+        self.render()
+        self._claim()
+        places = {
+            name: (getattr(self.settings, f"{name}_host", "127.0.0.1"), getattr(self.settings, f"{name}_port"))
+            for name in self.services
+            if name != "scheduler"
+        }
+        check_addresses(places, {port for row in self._containers() for port in _published(row)})
+        with step("images"):
+            self.compose("build", show=True)
+
+    def start_servers(self) -> None:
+        """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
+        if self.is_running("scheduler") and self._will_change(("provision", *SERVERS)):
+            # It would run against servers that move, or with passwords that change, under it.
+            with step("stopped the scheduler: settings or configuration have changed"):
+                self.compose("stop", "scheduler")
+        with step("primary, replicas, warehouse and PgBouncer"):
+            self._up(SERVERS)
+
+    def start_services(self) -> None:
+        """Start what works on a warehouse that has been built: the scheduler, Metabase, pgAdmin, the docs."""
+        names = [name for name in self.services if name in LATER]
+        with step(", ".join(names)):
+            # What they depend on runs already; without this, the provisioning would run a second time.
+            self._up(["--no-deps", *names])
+        if left_out := [name for name in LATER if name not in names]:
+            stopped = [name for name in left_out if self.is_running(name)]
+            if stopped:
+                self.compose("rm", "--stop", "--force", *stopped)
+            err.print(f"left out, by WITHOUT: {', '.join(left_out)}")
+
+    def _will_change(self, names: Sequence[str]) -> bool:
+        """Whether `up` would make a running service's container anew."""
+        wanted = dict(line.split() for line in self.compose("config", "--hash", "*").splitlines())
+        label = '{{.Name}} {{index .Config.Labels "com.docker.compose.config-hash"}}'
+        present = [self.container(name) for name in names]
+        _, output = _ask("docker", "inspect", "--format", label, *present)
+        found = dict(line.strip("/").split() for line in output.splitlines() if line.startswith("/"))
+        return any(found.get(self.container(name), wanted.get(name)) != wanted.get(name) for name in names)
+
+    def stop_all(self, mode: str = "fast") -> list[str]:
+        """Stop everything, readers first, and remove the containers. Returns the names of what ran."""
+        running = [state.name for state in reversed(self.states()) if state.status not in ("stopped", "absent")]
+        timeout = ["--timeout", "0"] if mode == "immediate" else []
+        self._run(("down", "--remove-orphans", *timeout), self.environment(), show=True)
+        return running
+
+    def destroy(self) -> None:
+        """Remove the containers, networks and volumes of this project, and what the containers read."""
+        if compose_note(self.settings).exists():
+            self._run(("down", "--volumes", "--remove-orphans", "--timeout", "0"), self.environment())
+        state = self.settings.state
+        for folder in (self.folder, self.settings.site, state / "dbt-target", state / "dbt-logs"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if (state / OWN_STATE_MARK).exists() and not embedded_note(self.settings).exists():
+            shutil.rmtree(state)
+
+    def holdings(self) -> list[str]:
+        """What `destroy` destroys, for a person."""
+        return [f"containers, networks and volumes of the Compose project {self.project}", str(self.folder)]
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def states(self) -> list[ServiceState]:
+        """What runs, in the order in which data flows."""
+        rows = {row["Service"]: row for row in self._containers()}
+        result = []
+        for name in (*SERVERS, *LATER):
+            port = getattr(self.settings, f"{name}_port", None)
+            row = rows.get(name)
+            if name in self.settings.left_out and row is None:
+                result.append(ServiceState(name, "absent", None, None, "left out by WITHOUT"))
+                continue
+            status, detail = _status(row)
+            published = _published(row) if row else []
+            if published and port not in published:
+                detail = f"{port} in the settings: `make up` moves it"
+            result.append(ServiceState(name, status, None, published[0] if published else port, detail))
+        return result
+
+    def is_running(self, name: str) -> bool:
+        """Whether a service runs."""
+        return any(row["Service"] == name and row["State"] == "running" for row in self._containers())
+
+    def log_place(self, name: str) -> str:
+        """Where a service's log is, for a person."""
+        return f"docker logs {self.container(name)}"
+
+    def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of a service's log."""
+        _, output = _ask("docker", "logs", "--tail", str(lines), self.container(name))
+        return output.splitlines()
+
+    def clear_logs(self) -> None:
+        """The logs went with the containers."""
+
+    def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
+        """The command line of psql in a server's container, and the environment it needs."""
+        terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
+        # -e with a name alone: the value comes from the environment and stands on no command line.
+        into = ["docker", "exec", "--interactive", *terminal, "--env", "PGPASSWORD", self.container(server.name)]
+        return [*into, "psql", "-h", "127.0.0.1", "-p", str(SERVER_PORT), *arguments], {"PGPASSWORD": password}
+
+
+def _status(row: dict[str, Any] | None) -> tuple[str, str]:
+    """A container's status and detail, as `make ps` shows them."""
+    if row is None:
+        return "stopped", ""
+    if row["State"] != "running":
+        return "stopped", f"{row['State']}, exit code {row['ExitCode']}"
+    return {"": "running", "healthy": "running"}.get(row["Health"], row["Health"]), str(row["Health"])
+
+
+def _published(row: dict[str, Any]) -> list[int]:
+    """The ports of this machine that a container has."""
+    ports = {publisher["PublishedPort"] for publisher in row.get("Publishers") or []}
+    return sorted(port for port in ports if port)
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file whole, unless it has this content."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    path.chmod(mode)

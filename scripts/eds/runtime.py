@@ -1,0 +1,83 @@
+"""Which runtime a checkout has: containers by Docker Compose, or embedded servers. All else asks a `Runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from eds.compose import ComposeRuntime, why_not_docker
+from eds.db import Server
+from eds.local import LocalRuntime
+from eds.services import ServiceState, compose_note, embedded_note
+from eds.settings import Settings
+
+
+class Runtime(Protocol):
+    """Starts, stops and looks at the services of one checkout."""
+
+    @property
+    def name(self) -> str:
+        """As in the setting RUNTIME."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def prepare(self) -> None:
+        """See that everything is there that a start needs; install or build what can be. Nothing is started."""
+
+    def start_servers(self) -> None:
+        """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
+
+    def start_services(self) -> None:
+        """Start what works on a warehouse that has been built: the scheduler and whoever looks. Safe to repeat."""
+
+    def stop_all(self, mode: str = "fast") -> list[str]:
+        """Stop everything, readers first. mode: fast or immediate. Returns the names of what ran."""
+
+    def destroy(self) -> None:
+        """Remove all data. Everything must be stopped."""
+
+    def holdings(self) -> list[str]:
+        """What `destroy` destroys, for a person."""
+
+    def clear_logs(self) -> None:
+        """Remove the logs. Everything must be stopped."""
+
+    def states(self) -> list[ServiceState]:
+        """What runs, in the order in which data flows."""
+
+    def is_running(self, name: str) -> bool:
+        """Whether a service runs."""
+
+    def log_place(self, name: str) -> str:
+        """Where a service's log is, for a person."""
+
+    def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of a service's log."""
+
+    def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
+        """The command line of psql on a server, and the environment it needs."""
+
+
+def chosen(settings: Settings) -> tuple[Runtime, str]:
+    """The runtime of this checkout, and why it is this one.
+
+    RUNTIME decides. Without it, a checkout stays with the runtime that has its data; a new one takes Docker when an
+    engine answers, else the embedded servers.
+    """
+    if settings.runtime == "docker":
+        return ComposeRuntime(settings), "RUNTIME says so"
+    if settings.runtime == "local":
+        return LocalRuntime(settings), "RUNTIME says so"
+    if embedded_note(settings).exists():
+        return LocalRuntime(settings), "this checkout's data is there"
+    if compose_note(settings).exists():
+        return ComposeRuntime(settings), "this checkout's data is there"
+    if why := why_not_docker():
+        return LocalRuntime(settings), why
+    return ComposeRuntime(settings), "a Docker engine answers"
+
+
+def has_data(settings: Settings) -> bool:
+    """Whether either runtime has data of this checkout, which needs the passwords of `.env`."""
+    return embedded_note(settings).exists() or compose_note(settings).exists()

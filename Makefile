@@ -102,9 +102,11 @@ psql-recovered: venv ## psql on the cluster that make pitr left
 .PHONY: screenshots
 screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)
 	@$(EDS) screenshots
-.PHONY: test soak lint format lock
+.PHONY: test test-docker soak lint format lock
 test: venv-dev ## Run the whole test suite on its own throw-away cluster (ARGS="-k import")
 	@.venv/bin/python -m pytest $(ARGS)
+test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an engine (ARGS="-k network")
+	@.venv/bin/python -m pytest tests/docker $(ARGS)
 soak: venv-dev ## Random changes, crashes and moving sources for as long as you like (FOR=30m RANDOM_SEED=…)
 	@.venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0
 lint: venv-dev ## Check Python, SQL, shell and the dbt project

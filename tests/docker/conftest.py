@@ -1,0 +1,226 @@
+"""A throw-away platform in containers: its own Compose project, ports and state. Nothing of a running one is touched.
+
+Run by `make test-docker`; a machine without an engine fails these tests instead of passing over them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eds.compose import ComposeRuntime, why_not_docker
+from eds.db import Server, connect, servers
+from eds.settings import OPTIONAL_SERVICES, ROOT, Settings, ensure_env_file
+
+METABASE_IMAGE = "metabase/metabase:v0.65.4.x"
+OLTP = ("primary", "replica1", "replica2")
+DATABASES = (*OLTP, "warehouse")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.docker)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine on which nothing listens, below those of outgoing connections."""
+    ports: list[int] = []
+    for port in random.sample(range(15000, 16000), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError(f"no {count} free ports from 15000 to 15999")
+
+
+def docker(*arguments: str, check: bool = True, stdin: str = "", environment: dict[str, str] | None = None) -> str:
+    """Run a docker command. Returns what it wrote, to either stream."""
+    done = subprocess.run(
+        ["docker", *arguments],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=180,
+        env=os.environ | (environment or {}),
+    )
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}"
+    return done.stdout.strip()
+
+
+def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait until something is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := true():
+            return value
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.3)
+
+
+class Stack:
+    """One platform in containers, as tests see it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.env_file = directory / "env"
+        ensure_env_file(self.env_file)
+        names = (*DATABASES, "pgbouncer", *OPTIONAL_SERVICES)
+        ports = free_ports(len(names))
+        self.values = {f"{name.upper()}_PORT": str(port) for name, port in zip(names, ports, strict=True)}
+        self.values |= {
+            "RUNTIME": "docker",
+            "COMPOSE_PROJECT_NAME": f"edstest{os.urandom(3).hex()}",
+            "STATE_DIR": str(directory / "state"),
+            "EDS_ENV_FILE": str(self.env_file),
+            "SCALE": "5000",
+            # Runs come when a test asks for them.
+            "ETL_SCHEDULE": "0 0 1 1 *",
+        }
+        if not docker("images", "--quiet", METABASE_IMAGE):
+            self.values["WITHOUT"] = "metabase"
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as `make` sees them."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in (field.upper() for field in Settings.model_fields):
+                patch.delenv(name, raising=False)
+            for name, value in self.values.items():
+                patch.setenv(name, value)
+            return Settings(_env_file=self.env_file)  # type: ignore[call-arg]
+
+    @property
+    def runtime(self) -> ComposeRuntime:
+        return ComposeRuntime(self.settings)
+
+    @property
+    def project(self) -> str:
+        return self.values["COMPOSE_PROJECT_NAME"]
+
+    @property
+    def servers(self) -> dict[str, Server]:
+        return servers(self.settings)
+
+    def start(self, *arguments: str, **values: str) -> subprocess.Popen[str]:
+        """Start a command as `make` does. values: further settings of the environment."""
+        own = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+        return subprocess.Popen(
+            [sys.executable, "-m", "eds", *arguments],
+            cwd=ROOT,
+            env=own | self.values | values,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def eds(self, *arguments: str, code: int = 0, stdin: str = "", **values: str) -> str:
+        """Run a command as `make` does, to its end. Returns what it wrote; fails the test at another exit code."""
+        process = self.start(*arguments, **values)
+        output, _ = process.communicate(stdin, timeout=300)
+        assert process.returncode == code, f"eds {' '.join(arguments)} ended with {process.returncode}:\n{output}"
+        return output
+
+    def up(self, **values: str) -> str:
+        return self.eds("up", **values)
+
+    def container(self, service: str) -> str:
+        return self.runtime.container(service)
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads(docker("inspect", self.container(service)))[0]
+        return result
+
+    def exec(self, service: str, *command: str, check: bool = True) -> str:
+        """Run a command in a service's container."""
+        return docker("exec", self.container(service), *command, check=check)
+
+    def log(self, service: str) -> str:
+        return docker("logs", self.container(service))
+
+    def healthy(self, service: str) -> bool:
+        state = self.inspect(service)["State"]
+        return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+
+    def wait_healthy(self, *services: str, seconds: float = 90) -> None:
+        for service in services or self.runtime.services:
+            until(lambda service=service: self.healthy(service), seconds, f"{service} healthy")  # type: ignore[misc]
+
+    def query(self, server: str, statement: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement as the superuser, from this machine."""
+        with connect(self.servers[server].superuser_conninfo(database), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, server: str, statement: str) -> Any:
+        return self.query(server, statement)[0][0]
+
+    def app_conninfo(self, port: int, database: str = "loans_db") -> str:
+        """The application's role at a port of this machine."""
+        password = self.settings.app_user_password.get_secret_value()
+        place = self.servers["primary"]
+        return Server("", place.host, port, "", database, "").conninfo("app_user", password)
+
+    def assert_warehouse_equals_book(self) -> None:
+        """A run now, after which the dashboards show what the book has."""
+        self.eds("etl", "--now")
+        book = self.query("primary", "select count(*), sum(amount) from operational.payments")
+        shown = self.query(
+            "warehouse", "select sum(payment_count), sum(total_revenue) from warehouse.vw_monthly_revenue"
+        )
+        assert shown == book
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine that answers."""
+    if why := why_not_docker():
+        pytest.fail(f"These tests need a Docker engine with Compose, but {why}.")
+
+
+@pytest.fixture(scope="session")
+def new_stack(engine: None) -> Iterator[Stack]:
+    """A stack of which nothing has been started."""
+    directory = Path(tempfile.mkdtemp(prefix="platform-docker-test-"))
+    stack = Stack(directory)
+    try:
+        yield stack
+    finally:
+        runtime = stack.runtime
+        if runtime.folder.exists():
+            runtime.destroy()
+        images = [f"{stack.project}_etl_pipeline", f"{stack.project}_pgbouncer"]
+        docker("rmi", *images, check=False)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def first_up(new_stack: Stack) -> str:
+    """What the first `make up` said."""
+    began = time.monotonic()
+    output = new_stack.up()
+    print(f"\nfirst make up, images included: {time.monotonic() - began:.0f} s")
+    return output
+
+
+@pytest.fixture
+def stack(new_stack: Stack, first_up: str) -> Stack:
+    """The stack, up."""
+    return new_stack

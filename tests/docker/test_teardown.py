@@ -1,0 +1,48 @@
+"""Two stacks beside each other, and the end of one: `make nuke` takes what is this checkout's and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.docker.conftest import Stack, docker
+
+
+def test_a_second_checkout_does_not_take_over_the_project_of_the_first(stack: Stack, tmp_path: Path) -> None:
+    other = Stack(tmp_path)
+    other.values["COMPOSE_PROJECT_NAME"] = stack.project
+    before = stack.inspect("primary")["Id"]
+    said = other.eds("up", code=1)
+    assert "COMPOSE_PROJECT_NAME" in said
+    assert "another checkout" in said
+    # Nor does it destroy what is not its own.
+    other.eds("nuke", "--force")
+    assert stack.inspect("primary")["Id"] == before
+    assert stack.value("primary", "select count(*) > 0 from operational.payments") is True
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(stack: Stack, tmp_path: Path) -> None:
+    other = Stack(tmp_path)
+    other.values["WAREHOUSE_PORT"] = stack.values["WAREHOUSE_PORT"]
+    said = other.eds("up", code=1)
+    assert f"WAREHOUSE_PORT={stack.values['WAREHOUSE_PORT']}" in said
+    assert docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={other.project}") == ""
+
+
+def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
+    bystander = f"{stack.project}_bystander"
+    docker("volume", "create", bystander)
+    docker("network", "create", bystander)
+    try:
+        assert "nuke" in stack.eds("nuke", code=1)
+        assert stack.value("primary", "select 1") == 1
+        output = stack.eds("nuke", "--force")
+        assert stack.project in output
+        label = f"label=com.docker.compose.project={stack.project}"
+        for kind in (("ps", "--all"), ("volume", "ls"), ("network", "ls")):
+            assert docker(*kind, "--quiet", "--filter", label) == ""
+        assert not stack.env_file.exists()
+        assert not stack.runtime.folder.exists()
+        assert docker("volume", "inspect", "--format", "{{.Name}}", bystander) == bystander
+    finally:
+        docker("volume", "rm", bystander)
+        docker("network", "rm", bystander)

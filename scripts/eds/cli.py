@@ -272,7 +272,7 @@ def compose_command(
 ) -> None:
     """Run docker compose on the platform's project, with its settings. Example: make compose ARGS="top primary"."""
     runtime = _runtime()
-    if not isinstance(runtime, ComposeRuntime):
+    if not isinstance(runtime, ComposeRuntime) or not runtime.owned:
         raise UserError("The platform of this checkout does not run in Docker: RUNTIME=docker make up.")
     os.execvpe("docker", runtime.command(*arguments, progress="auto"), runtime.full_environment())
 

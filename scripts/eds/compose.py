@@ -315,17 +315,25 @@ class ComposeRuntime:
 
     def _containers(self) -> list[dict[str, Any]]:
         """The project's containers, as Compose describes them."""
+        if not self.owned:
+            return []
         output = self._run(("ps", "--all", "--format", "json"), self.environment())
         # One object a line; before Compose 2.21 it was one list.
         parsed = [json.loads(line) for line in output.splitlines() if line.strip()]
         return parsed[0] if parsed and isinstance(parsed[0], list) else parsed
 
+    @property
+    def owned(self) -> bool:
+        """Whether the project is this checkout's. One that is not is left alone, whatever the command."""
+        note = compose_note(self.settings)
+        return note.exists() and note.read_text(encoding="utf-8").strip() == self.project
+
     def _claim(self) -> None:
         """Note that the project is this checkout's. Raises UserError when it is another's."""
+        if self.owned:
+            return
         note = compose_note(self.settings)
         noted = note.read_text(encoding="utf-8").strip() if note.exists() else None
-        if noted == self.project:
-            return
         if noted and self._has_resources(noted):
             raise UserError(
                 f"The data of this checkout is in the Compose project {noted}, and COMPOSE_PROJECT_NAME is now "
@@ -407,6 +415,8 @@ class ComposeRuntime:
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first, and remove the containers. Returns the names of what ran."""
+        if not self.owned:
+            return []
         running = [state.name for state in reversed(self.states()) if state.status not in ("stopped", "absent")]
         timeout = ["--timeout", "0"] if mode == "immediate" else []
         self._run(("down", "--remove-orphans", *timeout), self.environment(), show=True)
@@ -414,7 +424,7 @@ class ComposeRuntime:
 
     def destroy(self) -> None:
         """Remove the containers, networks and volumes of this project, and what the containers read."""
-        if compose_note(self.settings).exists():
+        if self.owned:
             self._run(("down", "--volumes", "--remove-orphans", "--timeout", "0"), self.environment())
         state = self.settings.state
         for folder in (self.folder, self.settings.site, state / "dbt-target", state / "dbt-logs"):

@@ -14,7 +14,8 @@ def test_a_second_checkout_does_not_take_over_the_project_of_the_first(stack: St
     said = other.eds("up", code=1)
     assert "COMPOSE_PROJECT_NAME" in said
     assert "another checkout" in said
-    # Nor does it destroy what is not its own.
+    # Nor does it stop or destroy what is not its own.
+    other.eds("down")
     other.eds("nuke", "--force")
     assert stack.inspect("primary")["Id"] == before
     assert stack.value("primary", "select count(*) > 0 from operational.payments") is True

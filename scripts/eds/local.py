@@ -7,6 +7,7 @@ account cannot reach the checkout, their data lives below /var/lib instead and t
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import os
 import pwd
@@ -56,6 +57,7 @@ CATCH_UP_SECONDS = 60.0
 # A replica takes over a changed password with the primary's WAL.
 PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
+READ_BYTES = 1024 * 1024
 
 # The cluster of a recovery beside the primary: its directory, and the file that makes it one.
 SIDE = "recovered"
@@ -932,10 +934,28 @@ class LocalRuntime:
         """Whether a service runs."""
         return (self.server_pid(name) if name in self.servers else self.process_pid(name)) is not None
 
+    def client(self, name: str) -> list[str]:
+        """The command line, up to its options, of a client program of PostgreSQL."""
+        return [str(binaries.client_program(self.settings, name))]
+
+    def archived_bytes(self, segment: str) -> int | None:
+        """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
+        path = self.archives()[self.primary] / f"{segment}.gz"
+        length = 0
+        try:
+            with gzip.open(path) as file:
+                while block := file.read(READ_BYTES):
+                    length += len(block)
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError) as error:
+            raise UserError(f"{path} cannot be read back: {error}") from error
+        return length
+
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """The command line of psql on a server, and the environment it needs."""
         place = ["-h", server.host, "-p", str(server.port)]
-        return [str(binaries.find_postgres(self.settings) / "psql"), *place, *arguments], {"PGPASSWORD": password}
+        return [*self.client("psql"), *place, *arguments], {"PGPASSWORD": password}
 
     def log_place(self, name: str) -> str:
         """Where a service's log is, for a person."""

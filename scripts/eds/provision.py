@@ -118,7 +118,7 @@ def provision_warehouse(settings: Settings) -> list[str]:
     with connect(writer) as connection:
         psycopg_notices_off(connection)
         done += ensure_foreign_server(connection, settings)
-    return done
+    return done + provision_metabase(settings)
 
 
 def provision_metabase(settings: Settings) -> list[str]:

@@ -24,6 +24,7 @@ from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.ops.cluster import answers, ask, in_recovery, one, wait_for
 from eds.ops.replication import size
+from eds.runtime import embedded
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -212,7 +213,7 @@ def failover_command(
 ) -> None:
     """Make a replica the primary, and let everything follow it. Example: make failover TO=replica1"""
     settings = load()
-    runtime = LocalRuntime(settings)
+    runtime = embedded(settings, "make failover")
     with platform.exclusive(settings):
         old = runtime.primary
         new = choose(runtime, to, force)
@@ -241,7 +242,7 @@ def rejoin_command(
 ) -> None:
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
-    runtime = LocalRuntime(settings)
+    runtime = embedded(settings, "make rejoin")
     with platform.exclusive(settings):
         confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
         done = rejoin(runtime, name)

@@ -44,7 +44,7 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@$(EDS) reconcile
 
 ##@ Operations
-.PHONY: verify replication backup backups restore wal pitr failover rejoin concurrency
+.PHONY: verify replication backup backups restore wal pitr failover rejoin concurrency rotate
 verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
 	@$(EDS) verify
 replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
@@ -65,6 +65,8 @@ rejoin: venv ## Bring a former primary back as a replica, by pg_rewind
 	@$(EDS) rejoin
 concurrency: venv ## Play what happens when sessions meet on the same rows (ONLY=deadlock,mvcc PLAIN=1)
 	@$(EDS) concurrency
+rotate: venv ## Give a role a new password, everywhere it is used (ROLE=app_user)
+	@$(EDS) rotate
 
 ##@ Dashboards and documentation
 .PHONY: dashboards metabase docs

@@ -362,6 +362,13 @@ class LocalRuntime:
     def _passfile(self) -> Path:
         return self.home / "secrets" / "replicator.pgpass"
 
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings: password files, PgBouncer, the scheduler."""
+        self._write_shared_files()
+        self.up_pgbouncer()
+        if self.process_pid("scheduler") is not None:
+            self.start_scheduler()
+
     def _runtime_conf(self, name: str) -> str:
         server = self.servers[name]
         primary = self.servers[self.primary]

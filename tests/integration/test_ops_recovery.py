@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -302,6 +303,12 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
     assert not (runtime.data(old) / "standby.signal").exists()
     with cluster.app() as connection:
         add_customer(connection, "on the new timeline")
+    commits, changes = failover.lost_changes(settings, runtime, old)
+    assert commits == len(found.lost or [])
+    told = [(change[2], change[3], change[4], json.loads(change[6])["full_name"]) for change in changes]
+    assert told == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        ask(pitr.recovered_server(settings), "create table nothing ()")
     assert failover.rejoin(runtime, None) == {old: "rewound"}
     assert failover.rejoin(runtime, None) == {}
     assert followers(runtime) == set(runtime.replicas)

@@ -10,14 +10,15 @@ from pathlib import Path
 from eds import binaries
 from eds.db import Server
 from eds.errors import UserError
+from eds.local import LocalRuntime
 from eds.settings import Settings
 
 ENOUGH_LINES = 15
 
 
-def program(settings: Settings, name: str, major: int | None = None) -> Path:
-    """Where a program of PostgreSQL is. Raises UserError when it is not there."""
-    path = binaries.find_postgres(settings, major) / name
+def program(settings: Settings, name: str) -> Path:
+    """Where a program of PostgreSQL is, of the version of the servers' data. Raises UserError when it is not there."""
+    path = binaries.find_postgres(settings, LocalRuntime(settings).data_major) / name
     if not path.is_file():
         raise UserError(f"{path} does not exist: install PostgreSQL's client programs beside its server.")
     return path

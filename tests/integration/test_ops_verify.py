@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from eds.db import connect
-from eds.ops import privileges, replication, verify
+from eds.errors import UserError
+from eds.ops import privileges, replication, verify, wal
 from integration.book import add_customer, add_loan, pay
 
 RELATIONS = """
@@ -127,6 +128,22 @@ def test_health_is_short_and_says_what_is_wrong(built):
     assert found["problems"] == ["scheduler is stopped", "the last success is 50 minutes old (limit 40)"]
     assert found["healthy"] is False
     built.warehouse("update audit.etl_runs set run_finished_at = run_finished_at + interval '50 minutes'")
+
+
+def test_an_archive_that_does_not_work_is_told(built):
+    built.primary("alter system set archive_command = 'false'")
+    built.primary("select pg_reload_conf()")
+    try:
+        with pytest.raises(UserError, match=r"is in the archive\. Archiving failed .* times"):
+            wal.switch_and_wait(built.settings, built.runtime, 3)
+        problems = verify.health(built.settings, built.runtime)["problems"]
+        assert [problem for problem in problems if problem.startswith("WAL is not archived: 0000000")]
+    finally:
+        built.primary("alter system reset archive_command")
+        built.primary("select pg_reload_conf()")
+    wal.switch_and_wait(built.settings, built.runtime, 90)
+    # The tests of the archive count failures from here on.
+    built.primary("select pg_stat_reset_shared('archiver')")
 
 
 def test_health_and_verify_end_with_an_exit_code_and_speak_json(built):

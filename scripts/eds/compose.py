@@ -407,6 +407,12 @@ class ComposeRuntime:
                 self.compose("rm", "--stop", "--force", *stopped)
             err.print(f"left out, by WITHOUT: {', '.join(left_out)}")
 
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings: what changed for a container makes a new one."""
+        self.prepare()
+        self.start_servers()
+        self.start_services()
+
     def _will_change(self, names: Sequence[str]) -> bool:
         """Whether `up` would make a running service's container anew."""
         wanted = dict(line.split() for line in self.compose("config", "--hash", "*").splitlines())

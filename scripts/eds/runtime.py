@@ -33,6 +33,9 @@ class Runtime(Protocol):
     def start_services(self) -> None:
         """Start what works on a warehouse that has been built: the scheduler and whoever looks. Safe to repeat."""
 
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings."""
+
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. mode: fast or immediate. Returns the names of what ran."""
 

@@ -77,6 +77,8 @@ OLTP = Matrix(
         "etl.loans_changes": _FEED,
         "etl.payments_changes": _FEED,
         "etl.feed_events": _FEED,
+        "etl.trail": _FEED,
+        "etl.trail_end": _FEED,
         "etl.source_state": _FEED,
         "etl.source_columns": _FEED,
         "platform.applied_file": {},

@@ -15,8 +15,9 @@ import psycopg
 import typer
 from psycopg import sql
 
-from eds import etl
+from eds import etl, processes
 from eds.console import out
+from eds.dashboards import metabase
 from eds.db import (
     connect,
     pooled_conninfo,
@@ -41,6 +42,7 @@ MOST_LAG_BYTES = 64 * 1024 * 1024
 ARRIVES_SECONDS = 15.0
 ARCHIVED_SECONDS = 30.0
 RUN_ENDS_SECONDS = 60.0
+METABASE_SECONDS = 5.0
 # A larger book is not dumped whole by a check.
 WHOLE_DUMP_BYTES = 256 * 1024 * 1024
 VIEWS = (
@@ -397,9 +399,19 @@ def _warehouse(run: Verification) -> None:
         run.check("star schema", f"warehouse.{table} is filled", lambda table=table: filled(table))  # type: ignore[misc]
     for view in VIEWS:
         run.check("dashboards", f"{view} answers", lambda view=view: shows(view))  # type: ignore[misc]
+    run.check("dashboards", "Metabase is healthy", lambda: _metabase(settings))
     run.check("runs", "there are successes, and the last run is one", successes)
     run.check("runs", "the last success is fresh", fresh)
     run.check("figures", "every table of the warehouse equals the OLTP's, by month", lambda: figures(settings))
+
+
+def _metabase(settings: Settings) -> str:
+    if processes.why_not_listen(settings.metabase_host, settings.metabase_port) is None:
+        raise Skipped(
+            f"nothing listens at {metabase.address(settings)}: `make metabase` starts it where it is installed"
+        )
+    metabase.Client(metabase.address(settings)).wait_until_ready(METABASE_SECONDS)
+    return metabase.address(settings)
 
 
 def _roles(run: Verification) -> None:

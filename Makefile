@@ -44,7 +44,7 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@$(EDS) reconcile
 
 ##@ Operations
-.PHONY: verify replication backup backups restore wal pitr failover rejoin concurrency
+.PHONY: verify replication backup backups restore wal pitr failover lost rejoin concurrency rotate
 verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
 	@$(EDS) verify
 replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
@@ -61,10 +61,14 @@ pitr: venv ## Recover to a moment beside the primary (TO='2026-01-31 14:32:05+00
 	@$(EDS) pitr
 failover: venv ## Make a replica the primary, after asking (TO=replica1 FORCE=1); the old primary becomes a replica
 	@$(EDS) failover
+lost: venv ## Show the changes that only a former primary has (NAME=primary)
+	@$(EDS) lost
 rejoin: venv ## Bring a former primary back as a replica, by pg_rewind
 	@$(EDS) rejoin
 concurrency: venv ## Play what happens when sessions meet on the same rows (ONLY=deadlock,mvcc PLAIN=1)
 	@$(EDS) concurrency
+rotate: venv ## Give a role a new password, everywhere it is used (ROLE=app_user)
+	@$(EDS) rotate
 
 ##@ Dashboards and documentation
 .PHONY: dashboards metabase docs

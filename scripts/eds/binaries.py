@@ -141,6 +141,14 @@ def find_postgres(settings: Settings, major: int | None = None) -> Path:
     raise UserError(f"No PostgreSQL server of version {OLDEST_MAJOR} or later was found. {INSTALL_HINT}")
 
 
+def client_program(settings: Settings, name: str, major: int | None = None) -> Path:
+    """Where a program of PostgreSQL is. Raises UserError when it is not there."""
+    path = find_postgres(settings, major) / name
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: install PostgreSQL's client programs beside its server.")
+    return path
+
+
 def find_pgbouncer() -> Path | None:
     """PgBouncer's binary, or None: it is optional on the embedded runtime."""
     found = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")

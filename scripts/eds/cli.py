@@ -28,7 +28,7 @@ from eds.db import (
 )
 from eds.errors import UserError
 from eds.local import LocalRuntime
-from eds.provision import provision_metabase, provision_oltp, provision_warehouse
+from eds.provision import provision_oltp, provision_warehouse
 from eds.runtime import Runtime, chosen, has_data
 from eds.scheduler import Scheduler
 from eds.settings import ROOT, Settings, ensure_env_file, env_file, load
@@ -278,10 +278,19 @@ def compose_command(
 
 
 @app.command(hidden=True)
+def fresh() -> None:
+    """Tell by the exit code whether the last success is fresh (the health check of the scheduler's container)."""
+    settings = load()
+    _, minutes = etl.last_success(settings)
+    print("no successful run yet" if minutes is None else f"last success {minutes:.1f} minutes ago")
+    raise typer.Exit(0 if minutes is not None and minutes <= settings.etl_fresh_minutes else 1)
+
+
+@app.command(hidden=True)
 def provision() -> None:
     """Bring databases, roles and schemas of both servers up to date (the one-shot job of the Docker runtime)."""
     settings = load()
-    for done in (*provision_oltp(settings), *provision_warehouse(settings), *provision_metabase(settings)):
+    for done in (*provision_oltp(settings), *provision_warehouse(settings)):
         print(done, flush=True)
 
 

@@ -6,6 +6,7 @@ containers read, written from `.env` and infra/ into the state directory, and wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,13 +14,14 @@ import re
 import shutil
 import string
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from eds import server_conf
+from eds import binaries, server_conf
 from eds.console import err, step
 from eds.db import Server, servers
 from eds.errors import UserError
@@ -54,6 +56,7 @@ OWN_WAL_ARCHIVE = Path("/var/lib/postgresql/data/wal_archive")
 # Files of libpq must be readable by their owner only, which a mounted secret is not: the entrypoint copies it here.
 PASSFILE = Path("/tmp/pgpass")
 SERVER_PORT = 5432
+POSTGRES_IMAGE = "postgres:15-bookworm"
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
 OLTP_REST_KB = 256 * 1024
 WAREHOUSE_REST_KB = 256 * 1024
@@ -404,6 +407,12 @@ class ComposeRuntime:
                 self.compose("rm", "--stop", "--force", *stopped)
             err.print(f"left out, by WITHOUT: {', '.join(left_out)}")
 
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings: what changed for a container makes a new one."""
+        self.prepare()
+        self.start_servers()
+        self.start_services()
+
     def _will_change(self, names: Sequence[str]) -> bool:
         """Whether `up` would make a running service's container anew."""
         wanted = dict(line.split() for line in self.compose("config", "--hash", "*").splitlines())
@@ -470,6 +479,38 @@ class ComposeRuntime:
 
     def clear_logs(self) -> None:
         """The logs went with the containers."""
+
+    def archives(self) -> dict[str, Path]:
+        """None: the archive is in a volume."""
+        return {}
+
+    def archived_bytes(self, segment: str) -> int | None:
+        """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
+        file = f"{WAL_ARCHIVE}/{segment}.gz"
+        read = f"test -e {file} || exit 3; set -o pipefail; gzip -dc {file} | wc -c"
+        code, output = _ask("docker", "exec", self.container("primary"), "bash", "-c", read)
+        if code == 3:
+            return None
+        if code != 0:
+            raise UserError(f"{file} in {self.container('primary')} cannot be read back: {output}")
+        return int(output)
+
+    def client(self, name: str) -> list[str]:
+        """The command line, up to its options, of a client program of PostgreSQL.
+
+        It is this machine's when there is one; else the image's, which sees the ports and the files of this machine
+        that it may need: temporary ones and backups.
+        """
+        with contextlib.suppress(UserError):
+            return [str(binaries.client_program(self.settings, name))]
+        places = {tempfile.gettempdir(), *(str(path) for path in [self.settings.backups] if path.exists())}
+        return [
+            *("docker", "run", "--rm", "--interactive", "--network", "host"),
+            *("--user", f"{os.getuid()}:{os.getgid()}", "--env", "PGPASSWORD", "--env", "LC_ALL", "--env", "PGOPTIONS"),
+            *("--entrypoint", name),
+            *(part for place in sorted(places) for part in ("--volume", f"{place}:{place}")),
+            POSTGRES_IMAGE,
+        ]
 
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """The command line of psql in a server's container, and the environment it needs."""

@@ -7,6 +7,7 @@ account cannot reach the checkout, their data lives below /var/lib instead and t
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import os
 import pwd
@@ -56,6 +57,7 @@ CATCH_UP_SECONDS = 60.0
 # A replica takes over a changed password with the primary's WAL.
 PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
+READ_BYTES = 1024 * 1024
 
 # The cluster of a recovery beside the primary: its directory, and the file that makes it one.
 SIDE = "recovered"
@@ -361,6 +363,16 @@ class LocalRuntime:
     @property
     def _passfile(self) -> Path:
         return self.home / "secrets" / "replicator.pgpass"
+
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings: roles, password files, PgBouncer, scheduler."""
+        # The replicas get it with the WAL.
+        provision.provision_oltp(self.settings)
+        provision.provision_warehouse(self.settings)
+        self._write_shared_files()
+        self.up_pgbouncer()
+        if self.process_pid("scheduler") is not None:
+            self.start_scheduler()
 
     def _runtime_conf(self, name: str) -> str:
         server = self.servers[name]
@@ -810,36 +822,53 @@ class LocalRuntime:
         target: recovery settings, as lines of a configuration. Returns when it accepts logins, which may be before the
         recovery has ended. Raises UserError with its log when it ends at once.
         """
+        sources = [path for _, path in sorted(self.archives().items())]
+        if self.server_pid(self.primary) is None:
+            # What a primary that is down has not archived any more.
+            sources.append(self.data(self.primary) / "pg_wal")
+        lines = [
+            f"restore_command = {conf(server_conf.restore_command(self.home / 'bin', sources))}",
+            "recovery_target_action = promote",
+            *target,
+        ]
+        self._start_aside(base_backup, lines, port, "recovery.signal")
+
+    def start_copy(self, name: str, port: int) -> None:
+        """Start a copy of a stopped member's data beside the primary, to look at. It takes no writes."""
+        if self.server_pid(name) is not None:
+            raise UserError(f"{name} runs: there is no need for a copy of it.")
+        if not (self.data(name) / "PG_VERSION").exists():
+            raise UserError(f"{name} has no data in {self.data(name)}.")
+        self._start_aside(self.data(name), ["default_transaction_read_only = on"], port, None)
+
+    def _start_aside(self, source: Path, lines: Sequence[str], port: int, signal_file: str | None) -> None:
+        """Start a cluster from a copy of a data directory, in place of one that was started so before."""
         self.remove_side_cluster()
         self._write_shared_files()
         if why := processes.why_not_listen(self.servers[self.primary].host, port):
             raise UserError(f"PITR_PORT={port} cannot be used: {why}. Set another in .env or the environment.")
         data = self.data(SIDE)
-        sources = [path for _, path in sorted(self.archives().items())]
-        if self.server_pid(self.primary) is None:
-            # What a primary that is down has not archived any more.
-            sources.append(self.data(self.primary) / "pg_wal")
         temporary = Path(tempfile.mkdtemp(dir=self.home, prefix=f".{SIDE}.new."))
         try:
-            shutil.copytree(base_backup, temporary, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(source, temporary, symlinks=True, dirs_exist_ok=True)
+            (temporary / "postmaster.pid").unlink(missing_ok=True)
             if self.account:
                 for path in temporary.rglob("*"):
                     os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
             self._give(temporary, 0o700)
             self._write_conf(self.primary, temporary)
-            lines = [
+            own = [
                 f"port = {port}",
                 f"cluster_name = {conf(SIDE)}",
                 f"hba_file = {conf(data / 'pg_hba.conf')}",
                 f"log_filename = '{SIDE}-%a.log'",
                 "archive_mode = off",
                 "synchronous_standby_names = ''",
-                f"restore_command = {conf(server_conf.restore_command(self.home / 'bin', sources))}",
-                "recovery_target_action = promote",
-                *target,
+                *lines,
             ]
-            self._write(temporary / "conf.d" / SIDE_CONF, "\n".join(lines) + "\n", 0o600)
-            self._write(temporary / "recovery.signal", "", 0o600)
+            self._write(temporary / "conf.d" / SIDE_CONF, "\n".join(own) + "\n", 0o600)
+            if signal_file:
+                self._write(temporary / signal_file, "", 0o600)
             temporary.rename(data)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -932,10 +961,28 @@ class LocalRuntime:
         """Whether a service runs."""
         return (self.server_pid(name) if name in self.servers else self.process_pid(name)) is not None
 
+    def client(self, name: str) -> list[str]:
+        """The command line, up to its options, of a client program of PostgreSQL."""
+        return [str(binaries.client_program(self.settings, name, self.data_major))]
+
+    def archived_bytes(self, segment: str) -> int | None:
+        """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
+        path = self.archives()[self.primary] / f"{segment}.gz"
+        length = 0
+        try:
+            with gzip.open(path) as file:
+                while block := file.read(READ_BYTES):
+                    length += len(block)
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError) as error:
+            raise UserError(f"{path} cannot be read back: {error}") from error
+        return length
+
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """The command line of psql on a server, and the environment it needs."""
         place = ["-h", server.host, "-p", str(server.port)]
-        return [str(binaries.find_postgres(self.settings) / "psql"), *place, *arguments], {"PGPASSWORD": password}
+        return [*self.client("psql"), *place, *arguments], {"PGPASSWORD": password}
 
     def log_place(self, name: str) -> str:
         """Where a service's log is, for a person."""

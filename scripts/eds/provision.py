@@ -75,10 +75,7 @@ def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
 
 
 def _ensure_password(connection: psycopg.Connection, server: Server, role: str, password: str) -> bool:
-    """Give a role the password of the settings, unless it has it already. Returns whether it was set.
-
-    The server only ever sees the SCRAM verifier.
-    """
+    """Give a role the password of the settings, unless it has it already. Returns whether it was set."""
     try:
         database = "postgres" if role == "replicator" else server.database
         replication = {"replication": "true"} if role == "replicator" else {}
@@ -89,9 +86,14 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
             raise UserError(
                 f"{server.name} at {server.host}:{server.port} refuses {role}: {str(error).strip()}"
             ) from error
-        verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
-        connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
+        set_password(connection, role, password)
         return True
+
+
+def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Give a role a password. The server, and so its log, only ever sees the SCRAM verifier."""
+    verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
 def _provision(server: Server, folder: Path, roles: tuple[str, ...], settings: Settings) -> list[str]:
@@ -118,7 +120,7 @@ def provision_warehouse(settings: Settings) -> list[str]:
     with connect(writer) as connection:
         psycopg_notices_off(connection)
         done += ensure_foreign_server(connection, settings)
-    return done
+    return done + provision_metabase(settings)
 
 
 def provision_metabase(settings: Settings) -> list[str]:

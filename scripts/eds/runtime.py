@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from eds.compose import ComposeRuntime, why_not_docker
 from eds.db import Server
+from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.services import ServiceState, compose_note, embedded_note
 from eds.settings import Settings
@@ -30,6 +32,9 @@ class Runtime(Protocol):
 
     def start_services(self) -> None:
         """Start what works on a warehouse that has been built: the scheduler and whoever looks. Safe to repeat."""
+
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings."""
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. mode: fast or immediate. Returns the names of what ran."""
@@ -55,6 +60,15 @@ class Runtime(Protocol):
     def tail(self, name: str, lines: int) -> list[str]:
         """The last lines of a service's log."""
 
+    def archived_bytes(self, segment: str) -> int | None:
+        """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
+
+    def archives(self) -> dict[str, Path]:
+        """The WAL archives of the members that are directories of this machine; none when they are elsewhere."""
+
+    def client(self, name: str) -> list[str]:
+        """The command line, up to its options, of a client program of PostgreSQL: pg_dump, say."""
+
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """The command line of psql on a server, and the environment it needs."""
 
@@ -76,6 +90,20 @@ def chosen(settings: Settings) -> tuple[Runtime, str]:
     if why := why_not_docker():
         return LocalRuntime(settings), why
     return ComposeRuntime(settings), "a Docker engine answers"
+
+
+def embedded(settings: Settings, what: str) -> LocalRuntime:
+    """The embedded runtime, for what works on nothing else. Raises UserError when this checkout has containers.
+
+    what: a command, for the message.
+    """
+    runtime = chosen(settings)[0]
+    if not isinstance(runtime, LocalRuntime):
+        raise UserError(
+            f"{what} needs the servers' own files, and works on the embedded servers only; the platform of this "
+            "checkout runs in Docker. docs/docker.md says what to do there."
+        )
+    return runtime
 
 
 def has_data(settings: Settings) -> bool:

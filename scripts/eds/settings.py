@@ -276,17 +276,22 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
         new_text, found = re.subn(setting + empty, rf"\g<1>{new_secret()}\g<2>", new_text)
         if not found and not re.search(setting, new_text):
             new_text = new_text.rstrip("\n") + f"\n{name}={new_secret()}\n"
+    if present and new_text == text and stat.S_IMODE(path.stat().st_mode) == 0o600:
+        return False
+    _write_env_file(path, new_text)
+    return not present or new_text != text
+
+
+def _write_env_file(path: Path, text: str) -> None:
+    """Write `.env` whole or not at all, readable by its owner only from the first byte on. Raises UserError."""
     try:
-        if present and new_text == text:
-            if stat.S_IMODE(path.stat().st_mode) != 0o600:
-                path.chmod(0o600)
-            return False
-        # Written whole or not at all; mkstemp makes it readable by its owner only, from the first byte.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(new_text)
-            if present and os.geteuid() == 0:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists() and os.geteuid() == 0:
                 os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
             Path(temporary).replace(path)
         except BaseException:
@@ -296,7 +301,23 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
         raise UserError(
             f"{path} cannot be written: {error.strerror}. It holds the generated passwords: let this account write it."
         ) from error
-    return True
+
+
+def set_secret(name: str, value: str, path: Path | None = None) -> None:
+    """Give a secret of `.env` another value, and let `load` read it. Nothing else in the file changes.
+
+    name: the setting as in `.env`. Raises UserError when the environment has it, which would win.
+    """
+    path = path or env_file()
+    if any(name == variable.upper() for variable in os.environ):
+        raise UserError(f"{name} is set in the environment, which wins over {path.name}: change it there.")
+    text = _read(path)
+    line = re.compile(rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)[^\r\n]*")
+    new_text, found = line.subn(lambda match: match[1] + value, text)
+    if not found:
+        new_text = text.rstrip("\n") + f"\n{name}={value}\n"
+    _write_env_file(path, new_text)
+    load.cache_clear()
 
 
 @functools.cache

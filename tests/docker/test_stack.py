@@ -12,6 +12,7 @@ import urllib.request
 import psycopg
 import pytest
 
+from eds import binaries
 from eds.db import connect, pooled_conninfo
 from eds.settings import Settings
 from tests.docker.conftest import DATABASES, Stack, docker
@@ -27,7 +28,15 @@ def test_the_first_up_brings_every_service_to_health_and_fills_the_dashboards(st
     assert stack.value("warehouse", "select count(*) from warehouse.vw_monthly_revenue") > 12
     assert "first load" in first_up or "Completed successfully" in first_up
     stack.eds("ps")
-    assert json.loads(stack.eds("health", "--json"))["fresh"] is True
+    assert json.loads(stack.eds("health", "--json"))["healthy"] is True
+
+
+def test_verify_is_green(stack: Stack) -> None:
+    found = json.loads(stack.eds("verify", "--json"))
+    assert found["counts"]["FAIL"] == 0
+    assert found["counts"]["PASS"] > 50
+    left_out = {f"{name} runs" for name in stack.settings.left_out}
+    assert {check["name"] for check in found["checks"] if check["status"] == "SKIP"} <= left_out
 
 
 def test_the_scheduler_and_the_warehouse_work_with_addresses_of_the_inside(stack: Stack) -> None:
@@ -37,6 +46,20 @@ def test_the_scheduler_and_the_warehouse_work_with_addresses_of_the_inside(stack
     stack.assert_warehouse_equals_book()
     source = stack.value("warehouse", "select source_host from audit.etl_runs order by run_id desc limit 1")
     assert source.startswith("replica")
+
+
+def test_a_dump_can_be_made_by_the_programs_of_the_image(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without PostgreSQL; one that has some is made to have none."""
+    monkeypatch.setattr(binaries, "_candidates", list)
+    command = stack.runtime.client("pg_dump")
+    assert command[:2] == ["docker", "run"]
+    server = stack.servers["primary"]
+    dump = docker(
+        *command[1:],
+        *("--host=127.0.0.1", f"--port={server.port}", "--username=postgres", "--schema-only", server.database),
+        environment={"PGPASSWORD": server.superuser_password},
+    )
+    assert "CREATE TABLE operational.payments" in dump
 
 
 def test_a_second_up_changes_nothing(stack: Stack) -> None:

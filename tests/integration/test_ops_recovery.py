@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +20,7 @@ import psycopg
 import pytest
 
 from eds import platform, provision
-from eds.db import connect, pooled_conninfo, primary_name, set_primary_name
+from eds.db import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
 from eds.errors import UserError
 from eds.local import SIDE, LocalRuntime
 from eds.ops import backup, failover, pitr, verify, wal
@@ -24,7 +28,7 @@ from eds.ops.cluster import ask, in_recovery, one, wait_for
 from eds.scheduler import warm_up
 from eds.settings import Settings
 from integration.book import add_customer, add_loan, pay
-from integration.conftest import Platform, separate_servers, separate_settings
+from integration.conftest import Platform, plain_values, separate_servers, separate_settings
 from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 
 
@@ -299,6 +303,12 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
     assert not (runtime.data(old) / "standby.signal").exists()
     with cluster.app() as connection:
         add_customer(connection, "on the new timeline")
+    commits, changes = failover.lost_changes(settings, runtime, old)
+    assert commits == len(found.lost or [])
+    told = [(change[2], change[3], change[4], json.loads(change[6])["full_name"]) for change in changes]
+    assert told == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        ask(pitr.recovered_server(settings), "create table nothing ()")
     assert failover.rejoin(runtime, None) == {old: "rewound"}
     assert failover.rejoin(runtime, None) == {}
     assert followers(runtime) == set(runtime.replicas)
@@ -359,3 +369,50 @@ def test_a_failover_that_was_interrupted_after_its_decision_is_finished_by_make_
     assert in_recovery(fresh.servers[old])
     assert followers(fresh) == set(fresh.replicas)
     assert provision.provision_oltp(cluster.settings) == []
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -> None:
+    old = cluster.settings
+    env_file = old.state.parent / "own.env"
+    environment = {name.upper(): str(value) for name, value in plain_values(old).items()}
+    before = env_file.read_text(encoding="utf-8").splitlines()
+
+    def eds(role: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "eds", "rotate"],
+            env=os.environ | environment | {"EDS_ENV_FILE": str(env_file), "ROLE": role},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    rotated = ("app_user", "replicator", "pgbouncer_lookup", "etl_reader", "postgres")
+    for role in rotated:
+        done = eds(role)
+        assert done.returncode == 0, done.stderr
+    after = env_file.read_text(encoding="utf-8").splitlines()
+    changed = {line.split("=")[0] for line in set(before) ^ set(after)}
+    assert changed == {f"{role.upper()}_PASSWORD" for role in rotated}
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    new = Settings(_env_file=env_file, **plain_values(old))  # type: ignore[call-arg]
+    for settings, works in ((old, False), (new, True)):
+        for way in (pooled_conninfo(settings), settings_conninfo(settings, "etl_reader")):
+            with contextlib.ExitStack() as stack:
+                if not works:
+                    stack.enter_context(pytest.raises(psycopg.OperationalError, match="authentication failed"))
+                psycopg.connect(way, prepare_threshold=None).close()
+    # Replication goes on with the new password when it has to log in again.
+    runtime = LocalRuntime(new)
+    for name in runtime.replicas:
+        runtime.stop_server(name)
+        assert runtime.up_replica(name)
+    assert followers(runtime) == set(runtime.replicas)
+    Platform(runtime).build()
+    assert eds("nobody").returncode == 1
+
+
+def settings_conninfo(settings: Settings, role: str) -> str:
+    return primary_server(settings).conninfo(role, getattr(settings, f"{role}_password").get_secret_value())

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import typer
 
-from eds.ops import backup, concurrency, failover, pitr, replication, restore, verify, wal
+from eds.ops import backup, concurrency, failover, pitr, replication, restore, rotate, verify, wal
 
 app = typer.Typer()
-for module in (verify, replication, backup, restore, wal, pitr, failover, concurrency):
+for module in (verify, replication, backup, restore, wal, pitr, failover, concurrency, rotate):
     app.add_typer(module.app)

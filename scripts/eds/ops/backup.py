@@ -31,11 +31,11 @@ from rich.table import Table
 from eds.console import err, out, step
 from eds.db import Server, connect, primary_server, servers, sync_directory
 from eds.errors import UserError
-from eds.local import LocalRuntime
 from eds.ops.cluster import ask, one
 from eds.ops.programs import at, program, run_program
 from eds.ops.replication import size
 from eds.ops.wal import segment_name
+from eds.runtime import Runtime, chosen
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -253,7 +253,7 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
     if beginning != b"PGDMP":
         raise UserError(f"{path} is no dump: expected gzip or pg_dump's format, found {beginning!r} at its beginning.")
     process = subprocess.Popen(
-        [program(settings, "pg_restore"), "--file=-", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*program(settings, "pg_restore"), "--file=-", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -401,7 +401,7 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
     return rows
 
 
-def expire(settings: Settings, runtime: LocalRuntime, keep: int) -> list[str]:
+def expire(settings: Settings, runtime: Runtime, keep: int) -> list[str]:
     """Remove the backups of each kind that are older than the newest `keep` good ones, and the WAL that none needs.
 
     A damaged backup does not count as one that is kept. Returns the names of what was removed.
@@ -456,7 +456,7 @@ def backup_command(
         with step(f"{each} backup, made and read back"):
             done = base_backup(settings) if each == "physical" else dump(settings, each, form)  # type: ignore[arg-type]
         out.print(f"{done.path}  {size(done.bytes)}", soft_wrap=True)
-    for name in expire(settings, LocalRuntime(settings), keep or settings.backup_keep):
+    for name in expire(settings, chosen(settings)[0], keep or settings.backup_keep):
         err.print(f"removed: {name}")
 
 

@@ -10,20 +10,23 @@ stopped; the decision is noted where every command reads it; the replica is prom
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
+from rich.table import Table
 
 from eds import etl, platform, provision
 from eds.console import confirm, err, out, step
-from eds.db import connect, pooled_conninfo, primary_server, psycopg_notices_off, set_primary_name
+from eds.db import connect, pooled_conninfo, primary_server, psycopg_notices_off, recovered_server, set_primary_name
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.ops.cluster import answers, ask, in_recovery, one, wait_for
 from eds.ops.replication import size
+from eds.runtime import embedded
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -161,6 +164,36 @@ def _turn_extraction(settings: Settings) -> None:
         err.print(f"The warehouse does not know yet; `make up` tells it. {error}", markup=False)
 
 
+_LOST_CHANGES = """
+    select
+        xact_id::text, to_char(change_time, 'YYYY-MM-DD HH24:MI:SS.MS'), changed_by, operation, table_name, record_id,
+        coalesce(new_values, old_values)::text
+    from operational.audit_log
+    where xact_id::text::numeric %% 4294967296 = any(%s)
+    order by log_id
+"""
+
+
+def lost_changes(settings: Settings, runtime: LocalRuntime, name: str) -> tuple[int, list[tuple[Any, ...]]]:
+    """The changes of the books that only a former primary has, by the trail in a copy of its data.
+
+    The copy is left running. Returns how many of its commits the primary lacks, and for each change: transaction, time,
+    role, operation, table, key and values.
+    """
+    if name not in runtime.replicas:
+        raise UserError(f"NAME is {name!r}: expected a former primary, one of {', '.join(runtime.replicas)}.")
+    try:
+        timeline, position = _fork(runtime, runtime.primary)
+    except psycopg.errors.UndefinedFile as error:
+        raise UserError("There was no failover: no timeline was ever left.") from error
+    if runtime.server_pid(name) is not None:
+        raise UserError(f"{name} runs as a replica: what only it had was wiped when it rejoined.")
+    commits = runtime.commits_beyond(name, position, timeline)
+    numbers = [int(found[1]) for line in commits if (found := re.search(r"tx: +(\d+)", line))]
+    runtime.start_copy(name, settings.pitr_port)
+    return len(commits), ask(recovered_server(settings), _LOST_CHANGES, (numbers,))
+
+
 def rejoin(runtime: LocalRuntime, name: str | None) -> dict[str, str]:
     """Bring the members back that do not follow the primary (or the named one). Returns how, by name."""
     primary = runtime.servers[runtime.primary]
@@ -197,8 +230,8 @@ def _report(found: Failover) -> None:
         out.print(f"{found.old} follows as a replica ({found.rejoined})")
     else:
         out.print(
-            f"{found.old} was left as it is, stopped, with what only it has: docs/runbooks.md says how to look. "
-            "make rejoin wipes that and brings it back as a replica."
+            f"{found.old} was left as it is, stopped, with what only it has: make lost NAME={found.old} shows it; "
+            "make rejoin wipes it and brings the server back as a replica."
         )
     out.print("The next run of the warehouse compares everything.")
 
@@ -212,7 +245,7 @@ def failover_command(
 ) -> None:
     """Make a replica the primary, and let everything follow it. Example: make failover TO=replica1"""
     settings = load()
-    runtime = LocalRuntime(settings)
+    runtime = embedded(settings, "make failover")
     with platform.exclusive(settings):
         old = runtime.primary
         new = choose(runtime, to, force)
@@ -232,6 +265,25 @@ def failover_command(
     _report(found)
 
 
+@app.command(name="lost")
+def lost_command(
+    name: Annotated[str, typer.Option("--name", envvar="NAME", help="The former primary.")] = "",
+) -> None:
+    """Show the changes that only a former primary has. Example: make lost NAME=primary"""
+    settings = load()
+    if not name:
+        raise UserError("Of which former primary? Example: make lost NAME=primary")
+    with platform.exclusive(settings):
+        commits, changes = lost_changes(settings, embedded(settings, "make lost"), name)
+    table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
+    for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
+        table.add_column(column, overflow="fold")
+    for change in changes:
+        table.add_row(*map(str, change))
+    out.print(table)
+    out.print("A copy of it takes questions: make psql-recovered; make pitr REMOVE=1 removes the copy.")
+
+
 @app.command(name="rejoin")
 def rejoin_command(
     name: Annotated[
@@ -241,7 +293,7 @@ def rejoin_command(
 ) -> None:
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
-    runtime = LocalRuntime(settings)
+    runtime = embedded(settings, "make rejoin")
     with platform.exclusive(settings):
         confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
         done = rejoin(runtime, name)

@@ -20,6 +20,7 @@ from eds.local import SIDE, LocalRuntime
 from eds.ops import backup, books
 from eds.ops.cluster import answers, ask, one
 from eds.ops.wal import switch_and_wait
+from eds.runtime import embedded
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -226,7 +227,7 @@ def pitr_command(
 ) -> None:
     """Recover the loan book to a moment, beside the primary. Example: make pitr TO='2026-01-31 14:32:05+00'"""
     settings = load()
-    runtime = LocalRuntime(settings)
+    runtime = embedded(settings, "make pitr")
     if mark:
         out.print(f"restore point {mark} at {restore_point(settings, mark)}: make pitr TO={mark} recovers to it")
         return

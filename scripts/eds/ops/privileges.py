@@ -77,6 +77,8 @@ OLTP = Matrix(
         "etl.loans_changes": _FEED,
         "etl.payments_changes": _FEED,
         "etl.feed_events": _FEED,
+        "etl.trail": _FEED,
+        "etl.trail_end": _FEED,
         "etl.source_state": _FEED,
         "etl.source_columns": _FEED,
         "platform.applied_file": {},
@@ -109,6 +111,8 @@ WAREHOUSE = Matrix(
         "warehouse_user": "",
         "etl_writer": "",
         "warehouse_reader": "",
+        # Metabase's own; it has a database of its own and does not get into this one.
+        "metabase_user": "",
     },
     database={
         "warehouse_user": "connect create temporary",
@@ -119,7 +123,10 @@ WAREHOUSE = Matrix(
         **dict.fromkeys(_DBT_SCHEMAS, _DBT_SCHEMA),
         "warehouse": _DBT_SCHEMA | {"warehouse_reader": "usage"},
         "platform": {},
-        "public": {"warehouse_reader": "usage", "etl_writer": "usage", "warehouse_user": "usage create"},
+        "public": {
+            **dict.fromkeys(("warehouse_reader", "etl_writer", "metabase_user"), "usage"),
+            "warehouse_user": "usage create",
+        },
         # What somebody builds for a try (dbt's target dev).
         "dev_*": _DBT_SCHEMA,
         "dev": _DBT_SCHEMA,

@@ -7,20 +7,17 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from eds import binaries
 from eds.db import Server
 from eds.errors import UserError
+from eds.runtime import chosen
 from eds.settings import Settings
 
 ENOUGH_LINES = 15
 
 
-def program(settings: Settings, name: str, major: int | None = None) -> Path:
-    """Where a program of PostgreSQL is. Raises UserError when it is not there."""
-    path = binaries.find_postgres(settings, major) / name
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: install PostgreSQL's client programs beside its server.")
-    return path
+def program(settings: Settings, name: str) -> list[str]:
+    """The command line, up to its options, of a client program. Raises UserError when there is none."""
+    return chosen(settings)[0].client(name)
 
 
 def run_program(
@@ -40,7 +37,7 @@ def run_program(
     if password is not None:
         environment["PGPASSWORD"] = password
     done = subprocess.run(
-        [str(program(settings, name)), *(str(part) for part in arguments)],
+        [*program(settings, name), *(str(part) for part in arguments)],
         env=environment,
         stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=subprocess.PIPE,

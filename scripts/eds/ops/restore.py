@@ -74,7 +74,7 @@ def load_dump(settings: Settings, chosen: backup.Backup, server: Server, databas
 def _pipe(settings: Settings, chosen: backup.Backup, server: Server, database: str) -> None:
     """Feed a dump's SQL to psql, in one transaction that the first error ends."""
     command = [
-        str(program(settings, "psql")),
+        *program(settings, "psql"),
         *at(server, database=database),
         "--no-psqlrc",
         "--quiet",

@@ -15,8 +15,9 @@ import psycopg
 import typer
 from psycopg import sql
 
-from eds import binaries, etl
+from eds import etl, processes
 from eds.console import out
+from eds.dashboards import metabase
 from eds.db import (
     connect,
     pooled_conninfo,
@@ -26,11 +27,12 @@ from eds.db import (
     servers,
 )
 from eds.errors import UserError
-from eds.local import LocalRuntime
 from eds.ops import books, privileges, replication
 from eds.ops.cluster import answers, ask, ask_dicts, current_position, in_recovery, one, wait_for, wait_for_replay
 from eds.ops.programs import at, run_program
 from eds.provision import OLTP_ROLES, WAREHOUSE_ROLES
+from eds.runtime import Runtime, chosen
+from eds.services import ServiceState
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -40,6 +42,7 @@ MOST_LAG_BYTES = 64 * 1024 * 1024
 ARRIVES_SECONDS = 15.0
 ARCHIVED_SECONDS = 30.0
 RUN_ENDS_SECONDS = 60.0
+METABASE_SECONDS = 5.0
 # A larger book is not dumped whole by a check.
 WHOLE_DUMP_BYTES = 256 * 1024 * 1024
 VIEWS = (
@@ -86,7 +89,7 @@ class Verification:
     """Runs checks one after the other; what one raises is its result and never ends the others."""
 
     settings: Settings
-    runtime: LocalRuntime
+    runtime: Runtime
     report: Callable[[Result], None] = lambda result: None
     results: list[Result] = field(default_factory=list)
 
@@ -116,7 +119,7 @@ def _must(condition: object, message: str) -> None:
 # --- the checks -------------------------------------------------------------------------------------------------------
 
 
-def verify(settings: Settings, runtime: LocalRuntime, report: Callable[[Result], None]) -> Verification:
+def verify(settings: Settings, runtime: Runtime, report: Callable[[Result], None]) -> Verification:
     """Check everything, and report each result as it comes. No check leaves a row behind."""
     run = Verification(settings, runtime, report)
     _services(run)
@@ -138,14 +141,16 @@ def _services(run: Verification) -> None:
         _must(status == "running", f"{status}: `make up` starts it")
         return detail
 
-    for state in run.runtime.states():
+    states = run.runtime.states()
+    for state in states:
         run.check("services", f"{state.name} runs", lambda state=state: look(state.status, state.detail))  # type: ignore[misc]
-    run.check("services", "PgBouncer serves queries on both databases", lambda: _pooled(run.settings))
+    run.check("services", "PgBouncer serves queries on both databases", lambda: _pooled(run.settings, states))
 
 
-def _pooled(settings: Settings) -> str:
-    if binaries.find_pgbouncer() is None:
-        raise Skipped("no pgbouncer binary on this machine")
+def _pooled(settings: Settings, states: list[ServiceState]) -> str:
+    for state in states:
+        if state.name == "pgbouncer" and state.status == "absent":
+            raise Skipped(state.detail)
     found = {}
     for database, replica in (("loans_db", False), ("loans_db_ro", True)):
         with connect(pooled_conninfo(settings, database), prepare_threshold=None) as connection:
@@ -394,9 +399,19 @@ def _warehouse(run: Verification) -> None:
         run.check("star schema", f"warehouse.{table} is filled", lambda table=table: filled(table))  # type: ignore[misc]
     for view in VIEWS:
         run.check("dashboards", f"{view} answers", lambda view=view: shows(view))  # type: ignore[misc]
+    run.check("dashboards", "Metabase is healthy", lambda: _metabase(settings))
     run.check("runs", "there are successes, and the last run is one", successes)
     run.check("runs", "the last success is fresh", fresh)
     run.check("figures", "every table of the warehouse equals the OLTP's, by month", lambda: figures(settings))
+
+
+def _metabase(settings: Settings) -> str:
+    if processes.why_not_listen(settings.metabase_host, settings.metabase_port) is None:
+        raise Skipped(
+            f"nothing listens at {metabase.address(settings)}: `make metabase` starts it where it is installed"
+        )
+    metabase.Client(metabase.address(settings)).wait_until_ready(METABASE_SECONDS)
+    return metabase.address(settings)
 
 
 def _roles(run: Verification) -> None:
@@ -556,11 +571,11 @@ def _plain(values: tuple[Any, ...] | None) -> str:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-def health(settings: Settings, runtime: LocalRuntime) -> dict[str, Any]:
+def health(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     """The state in seconds, as plain data. `problems` is empty when all is well."""
     problems: list[str] = []
     services = {state.name: state.status for state in runtime.states()}
-    problems += [f"{name} is {status}" for name, status in services.items() if status == "stopped"]
+    problems += [f"{name} is {status}" for name, status in services.items() if status in ("stopped", "unhealthy")]
     found: dict[str, Any] = {"healthy": False, "primary": primary_name(settings), "services": services}
 
     def look(what: str, action: Callable[[], Any]) -> Any:
@@ -629,7 +644,7 @@ def verify_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON"
         out.print(f"  [{COLOURS[result.status]}]{result.status}[/]  {result.name}", end="")
         out.print(f"  [dim]{result.detail}[/]" if out.is_terminal else f"  {result.detail}", markup=out.is_terminal)
 
-    run = verify(settings, LocalRuntime(settings), (lambda result: None) if as_json else report)
+    run = verify(settings, chosen(settings)[0], (lambda result: None) if as_json else report)
     counts = {status: run.count(status) for status in COLOURS}
     if as_json:
         print(json.dumps({"counts": counts, "checks": [vars(result) for result in run.results]}))
@@ -644,7 +659,7 @@ def verify_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON"
 def health_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
     """Tell in a second whether all is well: services, replication, archive, freshness. Exit code 1 when not."""
     settings = load()
-    found = health(settings, LocalRuntime(settings))
+    found = health(settings, chosen(settings)[0])
     if as_json:
         print(json.dumps(found))
     elif found["healthy"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import time
 from collections.abc import Iterable
@@ -15,17 +14,16 @@ import typer
 from rich.table import Table
 
 from eds.console import out
-from eds.db import primary_name, primary_server
+from eds.db import primary_server
 from eds.errors import UserError
-from eds.local import LocalRuntime
 from eds.ops.cluster import ask, ask_dicts, one, wait_for
 from eds.ops.replication import size
+from eds.runtime import Runtime, embedded
 from eds.settings import Settings, load
 
 app = typer.Typer()
 
 _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?\.gz")
-READ_BYTES = 1024 * 1024
 
 
 @dataclass
@@ -65,16 +63,23 @@ def segment_bytes(settings: Settings) -> int:
     return int(one(primary_server(settings), "select setting from pg_settings where name = 'wal_segment_size'"))
 
 
-def switch_and_wait(settings: Settings, runtime: LocalRuntime, seconds: float) -> tuple[str, float]:
+def switch_and_wait(settings: Settings, runtime: Runtime, seconds: float) -> tuple[str, float]:
     """Close the present WAL segment and wait until it is in the archive, whole. Returns its name and the seconds."""
     server = primary_server(settings)
     began = time.monotonic()
     # A switch does nothing when the segment is empty.
     ask(server, "select pg_logical_emit_message(true, 'platform', 'archive')")
     name = str(one(server, "select pg_walfile_name(pg_switch_wal())"))
-    path = runtime.archives()[primary_name(settings)] / f"{name}.gz"
+
+    def there() -> bool:
+        try:
+            return runtime.archived_bytes(name) is not None
+        except UserError:
+            # It is there, and broken: said below.
+            return True
+
     try:
-        wait_for(path.exists, seconds, f"segment {name} is in the archive")
+        wait_for(there, seconds, f"segment {name} is in the archive")
     except UserError as error:
         failing = ask(server, "select last_failed_wal, failed_count from pg_stat_archiver where failed_count > 0")
         reason = (
@@ -83,15 +88,9 @@ def switch_and_wait(settings: Settings, runtime: LocalRuntime, seconds: float) -
             else ""
         )
         raise UserError(f"{error}{reason}") from error
-    length = 0
-    try:
-        with gzip.open(path) as file:
-            while block := file.read(READ_BYTES):
-                length += len(block)
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read back: {error}") from error
+    length = runtime.archived_bytes(name)
     if length != segment_bytes(settings):
-        raise UserError(f"{path} holds {length} bytes, expected {segment_bytes(settings)}.")
+        raise UserError(f"Segment {name} in the archive holds {length} bytes, expected {segment_bytes(settings)}.")
     return name, time.monotonic() - began
 
 
@@ -113,7 +112,7 @@ def wal_command(
 ) -> None:
     """Show the WAL archive: segments by timeline, gaps, what waits or fails. Exit code 1 when something is wrong."""
     settings = load()
-    runtime = LocalRuntime(settings)
+    runtime = embedded(settings, "make wal")
     if switch:
         name, seconds = switch_and_wait(settings, runtime, 30)
         out.print(f"{name} closed, in the archive after {seconds:.1f} s")

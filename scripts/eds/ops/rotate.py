@@ -1,0 +1,57 @@
+"""`make rotate`: a new password for a role, on its server, in `.env`, and wherever something logs in with it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+import typer
+
+from eds import platform, provision
+from eds.console import out, step
+from eds.db import connect, primary_server, servers
+from eds.errors import UserError
+from eds.runtime import chosen
+from eds.settings import Settings, load, set_secret
+
+app = typer.Typer()
+
+# The superusers of the two servers are both called postgres.
+SUPERUSERS = {"postgres": "POSTGRES_PASSWORD", "warehouse_postgres": "WAREHOUSE_POSTGRES_PASSWORD"}
+WAREHOUSE = (*provision.WAREHOUSE_ROLES, "warehouse_postgres")
+ROLES = (*provision.OLTP_ROLES, *provision.WAREHOUSE_ROLES, *SUPERUSERS)
+
+
+def rotate(settings: Settings, role: str) -> Settings:
+    """Give a role a new password. Returns the settings with it. Raises UserError.
+
+    When it is interrupted between the two, `make up` gives the server what `.env` says.
+    """
+    if role not in ROLES:
+        raise UserError(f"ROLE is {role!r}: expected one of {', '.join(ROLES)}.")
+    server = servers(settings)["warehouse"] if role in WAREHOUSE else primary_server(settings)
+    name = "postgres" if role in SUPERUSERS else role
+    password = secrets.token_urlsafe(24)
+    with connect(server.superuser_conninfo("postgres")) as connection:
+        provision.set_password(connection, name, password)
+        # The commit comes after: when the file cannot be written, the old password stays in force.
+        set_secret(SUPERUSERS.get(role, f"{role.upper()}_PASSWORD"), password)
+    return load()
+
+
+@app.command(name="rotate")
+def rotate_command(
+    role: Annotated[str, typer.Option("--role", envvar="ROLE", help="Whose password.")] = "",
+) -> None:
+    """Give a role a new password, on its server, in .env and wherever it is used. Example: make rotate ROLE=app_user"""
+    settings = load()
+    if not role:
+        raise UserError(f"Whose password? Example: make rotate ROLE=app_user. Roles: {', '.join(ROLES)}.")
+    with platform.exclusive(settings):
+        with step(f"new password for {role}, on the server and in .env"):
+            fresh = rotate(settings, role)
+        with step("taken over by what uses it"):
+            chosen(fresh)[0].refresh_secrets()
+    out.print(f"{role} has a new password, in .env. Sessions that are open stay open until they end.")
+    if role == "warehouse_reader":
+        out.print("Metabase logs in with it: make metabase tells it the new one.")

@@ -1,0 +1,121 @@
+"""What the operations compute without a server: gaps of an archive, targets of a recovery, names, sizes, rules."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eds.errors import UserError
+from eds.ops import backup, pitr, privileges, replication, wal
+
+SEGMENT = 16 * 1024 * 1024
+
+
+@given(st.sets(st.integers(min_value=0, max_value=700)), st.integers(min_value=1, max_value=40))
+def test_gaps_are_the_segments_between_the_first_and_the_last_that_are_not_there(
+    present: set[int], number: int
+) -> None:
+    line = wal.Timeline(number, {each: Path() for each in present})
+    missing = {each for low, high in line.gaps() for each in range(low, high + 1)}
+    assert missing == (set(range(min(present), max(present) + 1)) - present if present else set())
+
+
+def test_the_archives_are_read_together_and_partial_segments_do_not_count(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for place, names in (
+        (one, ["0000000100000000000000FE", "0000000100000000000000FF", "000000010000000100000002.partial"]),
+        (two, ["000000010000000100000000", "000000020000000100000001", "00000002.history"]),
+    ):
+        place.mkdir()
+        for name in [*names, "000000010000000000000001.00000028.backup"]:
+            (place / f"{name}.gz").touch()
+    (one / ".incoming.abc").touch()
+    first, second = wal.timelines([one, two], SEGMENT)
+    # 256 segments of 16 MB to a file number: …FF is followed by …100000000.
+    assert sorted(first.segments) == [254, 255, 256]
+    assert first.gaps() == []
+    assert (second.number, sorted(second.segments)) == (2, [257])
+    for number in (0, 255, 256, 257, 5000):
+        assert wal.segment_name(2, 257, SEGMENT) == "000000020000000100000001"
+        assert int(wal.segment_name(1, number, SEGMENT)[8:16], 16) == number // 256
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("latest", []),
+        (
+            "2026-01-31 14:32:05+00",
+            ["recovery_target_time = '2026-01-31T14:32:05+00:00'", "recovery_target_inclusive = off"],
+        ),
+        (
+            "2026-01-31T17:32:05.25+03:00",
+            ["recovery_target_time = '2026-01-31T17:32:05.250000+03:00'", "recovery_target_inclusive = off"],
+        ),
+        ("before_import", ["recovery_target_name = 'before_import'"]),
+    ],
+)
+def test_a_target_is_a_moment_a_restore_point_or_the_end(text: str, lines: list[str]) -> None:
+    assert pitr.Target.parse(text).conf("3") == ["recovery_target_timeline = '3'", *lines]
+
+
+@pytest.mark.parametrize("text", ["", "it's", "a b", "31.01.2026", "9999-01-01 00:00:00+00", "x' y = 'z"])
+def test_what_is_no_target_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="TO is"):
+        pitr.Target.parse(text)
+
+
+def test_a_moment_without_a_zone_is_utc() -> None:
+    assert pitr.Target.parse("2026-01-31 14:32:05").moment == datetime(2026, 1, 31, 14, 32, 5, tzinfo=UTC)
+
+
+def test_names_of_backups_and_nothing_else() -> None:
+    for name in (
+        "backup_operational_20260131_020000.sql.gz",
+        "backup_warehouse_20260131_020000.dump",
+        "backup_physical_20260131_020000",
+    ):
+        assert backup.NAME.fullmatch(name)
+    for name in (
+        "backup_operational_20260131_020000.sql.gz.manifest.json",
+        ".incoming.backup_physical_20260131_020000",
+        "backup_other_20260131_020000.dump",
+        "loans.sql.gz",
+    ):
+        assert not backup.NAME.fullmatch(name)
+
+
+def test_a_manifest_that_is_no_json_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "backup_operational_20260131_020000.dump"
+    path.touch()
+    backup.manifest_path(path).write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read"):
+        backup._read_manifest(path)
+    backup.manifest_path(path).write_text(json.dumps({"kind": "operational"}), encoding="utf-8")
+    assert backup._read_manifest(path) == {"kind": "operational"}
+
+
+def test_sizes_for_a_person() -> None:
+    assert [replication.size(number) for number in (None, 0, 1023, 1024, 16 * 2**20, 3 * 2**40)] == [
+        "",
+        "0 B",
+        "1023 B",
+        "1.0 kB",
+        "16.0 MB",
+        "3072.0 GB",
+    ]
+
+
+def test_rules_go_from_the_object_to_its_schema_to_a_beginning() -> None:
+    rules: privileges.Rules = {"a.t": {"x": "1"}, "a.*": {"x": "2"}, "dev_*.*": {"x": "3"}}
+    assert privileges._rule(rules, "a.t") == {"x": "1"}
+    assert privileges._rule(rules, "a.other") == {"x": "2"}
+    assert privileges._rule(rules, "dev_me.t") == {"x": "3"}
+    assert privileges._rule(rules, "b.t") is None
+    assert privileges._rule({"dev_*": {"x": "4"}}, "dev_me") == {"x": "4"}
+    assert privileges._rule({"dev_*": {"x": "4"}}, "other") is None

@@ -62,6 +62,14 @@ def running(folder: Path, port: int) -> Iterator[None]:
             process.wait()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_sync() -> Iterator[None]:
+    """dbt-metabase looks every five seconds whether a sync is done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dbtmetabase._models._SYNC_PERIOD", 0.5)
+        yield
+
+
 @pytest.fixture(scope="module")
 def settings(demo_platform: Platform) -> Settings:
     return demo_platform.settings

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from filelock import FileLock, Timeout
 from rich.table import Table
 
@@ -143,7 +144,7 @@ def show(runtime: Runtime) -> None:
                 page.refresh(settings)
         if runtime.is_running("metabase"):
             provision_metabase(runtime, check=None)
-    except UserError as error:
+    except (UserError, OSError, psycopg.Error) as error:
         err.print("[red]does not work:[/] ", end="")
         err.print(str(error), markup=False)
 

@@ -9,6 +9,7 @@ import typer
 from eds.console import err, out, step
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
+from eds.runtime import Runtime, chosen
 from eds.settings import load
 
 
@@ -20,11 +21,18 @@ def dashboards() -> None:
     out.print(f"{path.as_uri()}", soft_wrap=True)
 
 
-def metabase() -> None:
-    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
-    settings = load()
+def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
+    """Provision Metabase and say what was done. Returns whether every question and filter works.
+
+    check: also run every question and every filter (None: when anything changed).
+    """
+    settings = runtime.settings
+    if runtime.name == "docker":
+        # The warehouse as Metabase's container sees it.
+        place = {"metabase_warehouse_host": "warehouse", "metabase_warehouse_port": 5432}
+        settings = settings.model_copy(update={key: getattr(settings, key) or value for key, value in place.items()})
     with step(f"Metabase at {provisioning.address(settings)}"):
-        report = provisioning.provision(settings)
+        report = provisioning.provision(settings, check=check)
     for change in report.changes:
         out.print(f"  {change}", markup=False)
     for name in report.empty:
@@ -36,7 +44,13 @@ def metabase() -> None:
         f"{report.dashboards} dashboards, {report.questions} questions, {len(report.changes) or 'no'} changes; "
         f"{provisioning.address(settings)} as {settings.metabase_admin_email}, password in .env"
     )
-    if report.problems:
+    return not report.problems
+
+
+def metabase() -> None:
+    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
+    runtime, _ = chosen(load())
+    if not provision_metabase(runtime):
         raise typer.Exit(1)
 
 
@@ -51,6 +65,10 @@ def docs(
         site.refresh(settings)
     if generate_only:
         out.print(str(settings.site), soft_wrap=True)
+        return
+    runtime, _ = chosen(settings)
+    if runtime.name == "docker" and runtime.is_running("docs"):
+        out.print(f"http://127.0.0.1:{settings.docs_port}/ shows {settings.site}", soft_wrap=True)
         return
     out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
     site.serve(settings)

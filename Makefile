@@ -103,6 +103,9 @@ psql-recovered: venv ## psql on the cluster that make pitr left
 	@$(EDS) psql recovered
 
 ##@ Development
+.PHONY: bench
+bench: venv ## Measure what a run costs on a throw-away cluster (SIZES=1M,5M PEERS=1) into docs/benchmarks.md
+	@$(EDS) bench
 .PHONY: screenshots
 screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)
 	@$(EDS) screenshots

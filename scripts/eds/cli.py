@@ -13,7 +13,7 @@ from typing import Annotated
 import psycopg
 import typer
 
-from eds import book_import, demo, etl, ops, platform, simulate
+from eds import bench, book_import, demo, etl, ops, platform, simulate
 from eds.compose import ComposeRuntime
 from eds.console import confirm, err, out
 from eds.dashboards import commands as dashboard_commands
@@ -41,6 +41,7 @@ app = typer.Typer(
     help="The data platform's commands. `make` lists the same by group.",
 )
 app.add_typer(ops.app)
+app.add_typer(bench.app)
 
 
 dashboard_commands.register(app)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pwd
+import random
 import socket
 import time
 from collections.abc import Callable
@@ -121,6 +123,22 @@ def describe(process: psutil.Process) -> str:
     if len(command) > SHOWN_COMMAND:
         command = command[: SHOWN_COMMAND - 1] + "…"
     return f"{command} (pid {process.pid})"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nothing listens on now, for a throw-away cluster.
+
+    Below the range that the system gives to outgoing connections: one of those could have a port when its server is
+    started again. Raises UserError when there are not so many.
+    """
+    ports: list[int] = []
+    for port in random.sample(range(20000, 32000), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise UserError(f"There are no {count} free ports between 20000 and 32000 on this machine.")
 
 
 def why_not_listen(host: str, port: int) -> str | None:

@@ -321,7 +321,7 @@ def test_the_page_opens_as_a_file_and_offline(chromium, address, platform):
 
 
 @needs_chromium
-def test_the_index_leads_to_every_page(chromium, address):
+def test_the_index_leads_to_every_page(chromium, address, platform):
     with opened(chromium, address) as (shown, seen):
         picture = shown.locator("img")
         assert picture.evaluate("image => image.naturalWidth") > 500
@@ -331,7 +331,9 @@ def test_the_index_leads_to_every_page(chromium, address):
         for link in links:
             answer = shown.request.get(link)
             assert answer.ok, link
-        assert shown.request.get(f"{address}.made-of").status == 404
+        (platform.settings.site / ".hidden").touch()
+        assert shown.request.get(f"{address}.hidden").status == 404
+        assert shown.request.get(f"{address}lineage").ok
         assert seen.errors == []
 
 

@@ -40,7 +40,7 @@ def _wanted(settings: Settings) -> str:
 
 
 def _stamp(settings: Settings) -> Path:
-    return settings.site / ".made-of"
+    return settings.state / "dbt-docs" / "site-made-of"
 
 
 def is_current(settings: Settings) -> bool:

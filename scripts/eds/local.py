@@ -965,6 +965,14 @@ class LocalRuntime:
         """The command line, up to its options, of a client program of PostgreSQL."""
         return [str(binaries.client_program(self.settings, name, self.data_major))]
 
+    def warehouse_for_metabase(self) -> tuple[str, int]:
+        """Host and port of the warehouse, as Metabase sees it."""
+        settings = self.settings
+        return (
+            settings.metabase_warehouse_host or settings.warehouse_host,
+            settings.metabase_warehouse_port or settings.warehouse_port,
+        )
+
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
         path = self.archives()[self.primary] / f"{segment}.gz"

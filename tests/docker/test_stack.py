@@ -122,7 +122,7 @@ def test_a_container_has_the_secrets_of_its_duty_only(stack: Stack) -> None:
         "replica1": {"postgres_password", "replica_pgpass"},
         "warehouse": {"warehouse_postgres_password"},
         "pgbouncer": {"pgbouncer_userlist", "pgbouncer_lookup_password"},
-        "scheduler": {"etl_writer_password"},
+        "scheduler": {"etl_writer_password", "warehouse_reader_password"},
         "pgadmin": {"pgadmin_password", "pgadmin_pgpass"},
     }
     for name, secrets in wanted.items():

@@ -400,9 +400,10 @@ class Provisioner:
 
     def _details(self) -> Json:
         settings = self.settings
+        host, port = chosen(settings)[0].warehouse_for_metabase()
         return {
-            "host": settings.metabase_warehouse_host or settings.warehouse_host,
-            "port": settings.metabase_warehouse_port or settings.warehouse_port,
+            "host": host,
+            "port": port,
             "dbname": settings.warehouse_db,
             "user": "warehouse_reader",
             "password": settings.warehouse_reader_password.get_secret_value(),

@@ -480,11 +480,6 @@ class ComposeRuntime:
         """None: the archive is in a volume."""
         return {}
 
-    def warehouse_for_metabase(self) -> tuple[str, int]:
-        """Host and port of the warehouse, as Metabase sees it."""
-        settings = self.settings
-        return settings.metabase_warehouse_host or "warehouse", settings.metabase_warehouse_port or SERVER_PORT
-
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
         file = f"{WAL_ARCHIVE}/{segment}.gz"

@@ -60,9 +60,6 @@ class Runtime(Protocol):
     def tail(self, name: str, lines: int) -> list[str]:
         """The last lines of a service's log."""
 
-    def warehouse_for_metabase(self) -> tuple[str, int]:
-        """Host and port of the warehouse, as Metabase sees it."""
-
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import http.cookiejar
 import json
 import re
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -15,7 +16,7 @@ import pytest
 from eds import binaries
 from eds.db import connect, pooled_conninfo
 from eds.settings import Settings
-from tests.docker.conftest import DATABASES, Stack, docker
+from tests.docker.conftest import DATABASES, Stack, docker, until
 
 LAPTOP_BYTES = 4 * 1024**3
 
@@ -261,10 +262,20 @@ def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_passw
         assert (said["success"], said["data"]["connected"]) == (1, True), (name, said)
 
 
-def test_the_docs_are_served(stack: Stack) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.settings.docs_port}/", timeout=10) as answer:
-        assert answer.status == 200
-        assert "<title>" in answer.read().decode()
+def test_the_scheduler_writes_the_pages_that_the_docs_service_serves(stack: Stack) -> None:
+    base = f"http://127.0.0.1:{stack.settings.docs_port}"
+
+    def page(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"{base}{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return str(error)
+
+    until(lambda: "have not been made" not in page("/"), 120, "an index of pages")
+    assert "dashboards.html" in page("/")
+    assert "<html" in page("/dashboards.html")
+    assert "404" in page("/nothing-here.html")
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

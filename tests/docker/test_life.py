@@ -11,6 +11,7 @@ import pytest
 
 from eds.settings import Settings
 from tests.docker.conftest import DATABASES, Stack, docker, until
+from tests.docker.test_stack import pgadmin_session
 
 VOLUME = "/var/lib/postgresql/data"
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
@@ -255,6 +256,7 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
     for name in ("primary", "replica1", "replica2"):
         assert stack.value(name, "show shared_buffers") == "96MB"
         assert stack.value(name, "show max_slot_wal_keep_size") == "1GB"
+    pgadmin_session(stack)
     assert '"schedule": "7 0 1 1 *"' in stack.log("scheduler")
     with psycopg.connect(stack.app_conninfo(int(stack.values["PGBOUNCER_PORT"]))) as connection:
         assert connection.execute("select current_user").fetchone() == ("app_user",)

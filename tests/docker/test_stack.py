@@ -207,7 +207,7 @@ def test_the_read_only_pool_is_over_both_replicas_and_the_other_on_the_primary(s
 
 
 def test_psycopg_without_prepared_statements_works_through_the_pool_and_with_them_is_refused(stack: Stack) -> None:
-    """As docs/decisions.md says: PgBouncer 1.18 in transaction pooling does not know a client's prepared statements."""
+    """As docs/docker.md says: PgBouncer 1.18 in transaction pooling does not know a client's prepared statements."""
     conninfo = pooled_conninfo(stack.settings)
 
     def work(threshold: int | None) -> None:
@@ -227,16 +227,8 @@ def test_psycopg_without_prepared_statements_works_through_the_pool_and_with_the
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_password(stack: Stack) -> None:
-    rows = stack.exec(
-        "pgadmin",
-        *("/venv/bin/python3", "-c"),
-        "import json, sqlite3; print(json.dumps(sqlite3.connect('/var/lib/pgadmin/pgadmin4.db')"
-        ".execute('select servergroup_id, id, name from server order by name').fetchall()))",
-    )
-    registered = json.loads(rows)
-    assert [name for _, _, name in registered] == ["primary", "replica1", "replica2", "warehouse"]
-
+def pgadmin_session(stack: Stack) -> tuple[urllib.request.OpenerDirector, str, str]:
+    """A browser that has logged in to pgAdmin, pgAdmin's address, and the token for its interface."""
     base = f"http://127.0.0.1:{stack.settings.pgadmin_port}"
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 
@@ -253,7 +245,34 @@ def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_passw
     }
     answer = browser.open(f"{base}/authenticate/login", urllib.parse.urlencode(login).encode(), timeout=60)
     assert answer.url == f"{base}/browser/"
-    token = found(r"pgAdmin\['csrf_token'\] = '([^']+)'", "/browser/js/utils.js")
+    return browser, base, found(r"pgAdmin\['csrf_token'\] = '([^']+)'", "/browser/js/utils.js")
+
+
+def test_metabase_keeps_its_own_data_in_its_database_on_the_warehouse_server(stack: Stack) -> None:
+    if "metabase" in stack.settings.left_out:
+        pytest.skip("no image of Metabase on this machine")
+    owners = stack.query(
+        "warehouse", "select distinct tableowner from pg_tables where schemaname = 'public'", "metabase_db"
+    )
+    assert owners == [("metabase_user",)]
+    assert "no changes" in stack.eds("metabase")
+    # Its role does not get into the warehouse itself.
+    password = stack.settings.metabase_db_password.get_secret_value()
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(stack.servers["warehouse"].conninfo("metabase_user", password))
+
+
+def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_password(stack: Stack) -> None:
+    rows = stack.exec(
+        "pgadmin",
+        *("/venv/bin/python3", "-c"),
+        "import json, sqlite3; print(json.dumps(sqlite3.connect('/var/lib/pgadmin/pgadmin4.db')"
+        ".execute('select servergroup_id, id, name from server order by name').fetchall()))",
+    )
+    registered = json.loads(rows)
+    assert [name for _, _, name in registered] == ["primary", "replica1", "replica2", "warehouse"]
+
+    browser, base, token = pgadmin_session(stack)
     for group, server, name in registered:
         request = urllib.request.Request(
             f"{base}/browser/server/connect/{group}/{server}", data=b"", headers={"X-pgA-CSRFToken": token}

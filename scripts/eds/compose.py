@@ -239,9 +239,30 @@ class ComposeRuntime:
         )
 
     @cached_property
+    def _config(self) -> dict[str, Any]:
+        """infra/compose.yaml as Compose understands it."""
+        config: dict[str, Any] = json.loads(self._run(("config", "--format", "json"), self.environment()))
+        return config
+
+    def _image(self, name: str) -> str:
+        return str(self._config["services"][name]["image"])
+
+    def _has_image(self, name: str) -> bool:
+        return _ask("docker", "image", "inspect", "--format", "{{.Id}}", self._image(name))[0] == 0
+
+    def _why_no_image(self, name: str) -> str | None:
+        """Fetch the public image of a service, unless it is there. Returns why it cannot be had, or None."""
+        if self._has_image(name):
+            return None
+        err.print(f"fetching the image {self._image(name)}", markup=False)
+        pull = ["docker", "pull", "--quiet", self._image(name)]
+        done = subprocess.run(pull, capture_output=True, text=True, check=False)
+        return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+    @cached_property
     def _digests(self) -> dict[str, str]:
         """A digest for each service of the files that it reads, so that a changed file makes a new container."""
-        config = json.loads(self._run(("config", "--format", "json"), self.environment()))
+        config = self._config
         digests = {}
         for name, service in config["services"].items():
             mounted = [
@@ -379,6 +400,11 @@ class ComposeRuntime:
             if name != "scheduler"
         }
         check_addresses(places, {port for row in self._containers() for port in _published(row)})
+        if why := self._why_no_image("primary"):
+            raise UserError(
+                f"The image {self._image('primary')} cannot be had: {why}\nMend that, or set RUNTIME=local, which "
+                "needs no images."
+            )
         with step("images"):
             self.compose("build", show=True)
 
@@ -393,15 +419,18 @@ class ComposeRuntime:
 
     def start_services(self) -> None:
         """Start what works on a warehouse that has been built: the scheduler, Metabase, pgAdmin, the docs."""
-        names = [name for name in self.services if name in LATER]
+        reasons = dict.fromkeys(self.settings.left_out, "by WITHOUT")
+        for name in OPTIONAL_SERVICES:
+            if name not in reasons and (why := self._why_no_image(name)):
+                reasons[name] = f"its image cannot be had: {why}"
+        names = [name for name in LATER if name not in reasons]
         with step(", ".join(names)):
             # What they depend on runs already; without this, the provisioning would run a second time.
             self._up(["--no-deps", *names])
-        if left_out := [name for name in LATER if name not in names]:
-            stopped = [name for name in left_out if self.is_running(name)]
-            if stopped:
-                self.compose("rm", "--stop", "--force", *stopped)
-            err.print(f"left out, by WITHOUT: {', '.join(left_out)}")
+        for name, why in reasons.items():
+            if self.is_running(name):
+                self.compose("rm", "--stop", "--force", name)
+            err.print(f"left out: {name}, {why}", markup=False)
 
     def refresh_secrets(self) -> None:
         """Let everything that runs use the passwords of the settings: what changed for a container makes a new one."""
@@ -450,8 +479,8 @@ class ComposeRuntime:
         for name in (*SERVERS, *LATER):
             port = getattr(self.settings, f"{name}_port", None)
             row = rows.get(name)
-            if name in self.settings.left_out and row is None:
-                result.append(ServiceState(name, "absent", None, None, "left out by WITHOUT"))
+            if row is None and (why := self._why_absent(name)):
+                result.append(ServiceState(name, "absent", None, None, why))
                 continue
             status, detail = _status(row)
             published = _published(row) if row else []
@@ -459,6 +488,14 @@ class ComposeRuntime:
                 detail = f"{port} in the settings: `make up` moves it"
             result.append(ServiceState(name, status, None, published[0] if published else port, detail))
         return result
+
+    def _why_absent(self, name: str) -> str | None:
+        """Why a service should not run here, or None when it should."""
+        if name in self.settings.left_out:
+            return "left out by WITHOUT"
+        if self.owned and name in OPTIONAL_SERVICES and not self._has_image(name):
+            return f"skipped: no image {self._image(name)} on this machine"
+        return None
 
     def is_running(self, name: str) -> bool:
         """Whether a service runs."""

@@ -43,7 +43,7 @@ def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
     docker("volume", "create", bystander)
     docker("network", "create", bystander)
     try:
-        assert "nuke" in stack.eds("nuke", code=1)
+        assert "FORCE=1" in stack.eds("nuke", code=1)
         assert stack.value("primary", "select 1") == 1
         output = stack.eds("nuke", "--force")
         assert stack.project in output

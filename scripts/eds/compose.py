@@ -480,9 +480,24 @@ class ComposeRuntime:
     def clear_logs(self) -> None:
         """The logs went with the containers."""
 
-    def archives(self) -> dict[str, Path]:
-        """None: the archive is in a volume."""
-        return {}
+    def archived_files(self) -> dict[str, int]:
+        """The files of the WAL archive, with their sizes in bytes."""
+        listing = ("find", str(WAL_ARCHIVE), "-name", "*.gz", "-printf", "%f %s\\n")
+        code, output = _ask("docker", "exec", self.container("primary"), *listing)
+        if code != 0:
+            raise UserError(f"The WAL archive cannot be listed: {output}")
+        return {name: int(length) for name, length in (line.split() for line in output.splitlines())}
+
+    def clean_archives(self, oldest: str) -> None:
+        """Remove the WAL segments before this one, of any timeline, from the archive."""
+        command = ("pg_archivecleanup", "-x", ".gz", str(WAL_ARCHIVE), oldest)
+        code, output = _ask("docker", "exec", "--user", "postgres", self.container("primary"), *command)
+        if code != 0:
+            raise UserError(f"The WAL archive cannot be cleaned: {output}")
+
+    def provision(self) -> None:
+        """Bring databases, roles, schemas and the foreign server of both servers up to date, by the one-shot job."""
+        self.compose("run", "--rm", "--no-deps", "provision")
 
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""

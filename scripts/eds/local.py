@@ -273,6 +273,15 @@ class LocalRuntime:
         """The WAL archive of each member of the cluster."""
         return {name: self.home / _archive(name) for name in MEMBERS}
 
+    def archived_files(self) -> dict[str, int]:
+        """The files of the WAL archives of all members, with their sizes in bytes."""
+        return {path.name: path.stat().st_size for folder in self.archives().values() for path in folder.glob("*.gz")}
+
+    def clean_archives(self, oldest: str) -> None:
+        """Remove the WAL segments before this one, of any timeline, from the archives."""
+        for folder in self.archives().values():
+            self.run([self.bindir / "pg_archivecleanup", "-x", ".gz", folder, oldest])
+
     def log_files(self, name: str) -> list[Path]:
         """The log files of a service, oldest first."""
         if name == "scheduler":
@@ -364,11 +373,14 @@ class LocalRuntime:
     def _passfile(self) -> Path:
         return self.home / "secrets" / "replicator.pgpass"
 
-    def refresh_secrets(self) -> None:
-        """Let everything that runs use the passwords of the settings: roles, password files, PgBouncer, scheduler."""
-        # The replicas get it with the WAL.
+    def provision(self) -> None:
+        """Bring databases, roles, schemas and the foreign server of both servers up to date."""
         provision.provision_oltp(self.settings)
         provision.provision_warehouse(self.settings)
+
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings: roles, password files, PgBouncer, scheduler."""
+        self.provision()
         self._write_shared_files()
         self.up_pgbouncer()
         if self.process_pid("scheduler") is not None:

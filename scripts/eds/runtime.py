@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from eds.compose import ComposeRuntime, why_not_docker
@@ -63,8 +62,14 @@ class Runtime(Protocol):
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
 
-    def archives(self) -> dict[str, Path]:
-        """The WAL archives of the members that are directories of this machine; none when they are elsewhere."""
+    def archived_files(self) -> dict[str, int]:
+        """The files of the WAL archives of all members, with their sizes in bytes."""
+
+    def clean_archives(self, oldest: str) -> None:
+        """Remove the WAL segments before this one, of any timeline, from the archives."""
+
+    def provision(self) -> None:
+        """Bring databases, roles, schemas and the foreign server of both servers up to date."""
 
     def client(self, name: str) -> list[str]:
         """The command line, up to its options, of a client program of PostgreSQL: pg_dump, say."""

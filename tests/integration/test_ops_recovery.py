@@ -183,7 +183,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert_the_warehouse_notices(cluster)
     # The archive goes on along the new timeline, without a gap.
     wal.switch_and_wait(settings, runtime, 30)
-    lines = {line.number: line for line in wal.timelines(runtime.archives().values(), wal.segment_bytes(settings))}
+    lines = {line.number: line for line in wal.timelines(runtime.archived_files(), wal.segment_bytes(settings))}
     assert lines.keys() == {1, 2}
     assert lines[1].gaps() == lines[2].gaps() == []
     assert (runtime.archives()["primary"] / "00000002.history.gz").exists()

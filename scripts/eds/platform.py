@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from filelock import FileLock, Timeout
 from rich.table import Table
 
 from eds import demo, etl
-from eds.console import err, out
+from eds.console import err, out, step
+from eds.dashboards import page
+from eds.dashboards.commands import provision_metabase
 from eds.db import connect, primary_server
 from eds.errors import UserError
 from eds.runtime import Runtime
@@ -122,10 +125,26 @@ def up(runtime: Runtime) -> None:
             fill_demo(settings)
             first_build(settings)
             runtime.start_services()
+            show(runtime)
     except KeyboardInterrupt:
         err.print("interrupted; what was started runs on: `make up` goes on from here, `make down` stops it")
         raise
     summary(runtime)
+
+
+def show(runtime: Runtime) -> None:
+    """Bring the pages and Metabase up to date. What fails there is said: the platform is up all the same."""
+    settings = runtime.settings
+    try:
+        # In Docker, the scheduler writes them into the volume that is served.
+        if runtime.name == "local":
+            with step("pages"):
+                page.refresh(settings)
+        if runtime.is_running("metabase"):
+            provision_metabase(runtime, check=None)
+    except (UserError, OSError, psycopg.Error) as error:
+        err.print("[red]does not work:[/] ", end="")
+        err.print(str(error), markup=False)
 
 
 def summary(runtime: Runtime) -> None:
@@ -133,6 +152,7 @@ def summary(runtime: Runtime) -> None:
     out.print(state_table(runtime))
     out.print(
         "Try next:\n"
+        "  make docs                dashboards, lineage and star schema in the browser\n"
         "  make etl                 the run history (make etl NOW=1 runs one now)\n"
         "  echo 'select * from warehouse.vw_monthly_revenue' | make -s psql-warehouse\n"
         "  make simulate            live traffic through the application's role\n"
@@ -140,6 +160,11 @@ def summary(runtime: Runtime) -> None:
         "  make down                stop; make up goes on with all data\n"
         "Passwords are in .env."
     )
+    settings = runtime.settings
+    pages = (settings.site / page.FILE_NAME).as_uri()
+    if runtime.name == "docker":
+        pages = f"http://127.0.0.1:{settings.docs_port}/ (made anew after each run)"
+    out.print(f"Dashboards: {pages}", soft_wrap=True)
 
 
 def state_table(runtime: Runtime) -> Table:

@@ -187,7 +187,8 @@ class Scheduler:
 
     def _refresh_pages(self) -> None:
         """Write the pages anew, unless it is time to leave. A page that fails is said, and fails no run."""
-        if self.stopping.is_set():
+        if self.stopping.is_set() or not self.settings.warehouse_reader_password.get_secret_value():
+            # A container that has the secrets of its duty only cannot read as the dashboards' role.
             return
         try:
             if site.refresh(self.settings, self.stopping):

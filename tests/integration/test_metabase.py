@@ -23,10 +23,12 @@ import requests
 from psycopg import sql
 from pydantic import SecretStr
 
+from eds import platform
 from eds.dashboards import content
 from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, provision
 from eds.db import connect
 from eds.errors import UserError
+from eds.local import LocalRuntime
 from eds.settings import ROOT, Settings
 
 from .conftest import VIEWS, Platform, _free_ports
@@ -58,6 +60,14 @@ def running(folder: Path, port: int) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_sync() -> Iterator[None]:
+    """dbt-metabase looks every five seconds whether a sync is done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dbtmetabase._models._SYNC_PERIOD", 0.5)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -523,6 +533,68 @@ def test_the_command_says_what_it_did_and_fails_when_something_does_not_work(set
     assert refused.returncode == 1
     assert "METABASE_ADMIN_PASSWORD" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.fixture
+def java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a java on the PATH that says it has a version, and runs the Metabase of METABASE_TEST_COMMAND."""
+
+    def put(version: str) -> None:
+        script = tmp_path / "bin/java"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(
+            f"""#!/bin/sh
+if [ "$1" = -version ]; then echo 'openjdk version "{version}" 2026-01-20' >&2; exit 0; fi
+exec {COMMAND or "false"}
+""",
+            encoding="utf-8",
+        )
+        script.chmod(0o755)
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+
+    return put
+
+
+@needs_metabase
+def test_the_embedded_runtime_runs_a_metabase_jar(demo_platform, java, tmp_path):
+    java("21.0.4")
+    (tmp_path / "metabase.jar").touch()
+    (port,) = _free_ports(1)
+    settings = demo_platform.settings.model_copy(
+        update={"metabase_jar": tmp_path / "metabase.jar", "metabase_port": port}
+    )
+    runtime = LocalRuntime(settings)
+    assert runtime.start_metabase() is True
+    try:
+        assert provision(settings, check=False).problems == []
+        assert runtime.start_metabase() is False
+        (state,) = [state for state in runtime.states() if state.name == "metabase"]
+        assert (state.status, state.port) == ("running", port)
+        runtime.check_ports()
+    finally:
+        assert runtime.stop_process("metabase") is True
+    assert runtime.process_pid("metabase") is None
+    assert requests_fail(f"http://127.0.0.1:{port}")
+
+
+def requests_fail(address: str) -> bool:
+    try:
+        requests.get(address, timeout=2)
+    except requests.RequestException:
+        return True
+    return False
+
+
+def test_an_old_java_and_a_jar_that_is_not_there_are_said_before_anything_starts(runtime, java, tmp_path):
+    jar = tmp_path / "metabase.jar"
+    settings = runtime.settings.model_copy(update={"metabase_jar": jar})
+    with pytest.raises(UserError, match=r"METABASE_JAR names .*metabase\.jar, which is not there"):
+        platform.up(LocalRuntime(settings))
+    jar.touch()
+    java("17.0.9")
+    with pytest.raises(UserError, match=r'Java 21 or later.*version "17'):
+        platform.up(LocalRuntime(settings))
 
 
 def test_where_nothing_answers_the_sentence_names_the_settings(runtime):

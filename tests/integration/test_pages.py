@@ -416,3 +416,19 @@ def test_the_page_holds_only_what_the_dashboards_role_may_see(address, platform)
     emails = platform.primary("select email from operational.customers where email is not null limit 200")
     assert emails
     assert not [email for (email,) in emails if email in text]
+
+
+@needs_chromium
+def test_an_empty_book_has_pages_too(chromium, address, platform):
+    platform.empty_book()
+    platform.empty_warehouse()
+    platform.wait_for_replicas()
+    platform.build()
+    page.refresh(platform.settings)
+    for key in content.load().dashboards:
+        with opened(chromium, f"{address}dashboards.html#{key}") as (shown, seen):
+            assert shown.locator(f"#{key} .empty").count() > 2
+            assert shown.locator(f"#{key} .chart").count() == shown.locator(f"#{key} .chart svg").count()
+            assert seen.errors == []
+    with opened(chromium, f"{address}dashboards.html#portfolio") as (shown, _):
+        assert shown.locator("#portfolio-active_loans .big").text_content() == "0"

@@ -202,6 +202,8 @@ def test_lines_without_effect_are_told(env_file: Path, capfd: pytest.CaptureFixt
     [
         ("PRIMARY_PORT", "1.5", "expected a port, a whole number from 1 to 65535"),
         ("METABASE_PORT", "-1", "expected a port, a whole number from 1 to 65535"),
+        ("METABASE_ADMIN_EMAIL", "admin", "expected an e-mail address such as admin@enterprise.local"),
+        ("CURRENCY", "shillings", "expected the three letters of a currency, such as KES"),
         ("PGADMIN_PORT", "http", "expected a port, a whole number from 1 to 65535"),
         ("DOCS_PORT", "65536", "expected a port, a whole number from 1 to 65535"),
         ("WAREHOUSE_HOST", "my host", "expected a host name or an address such as 127.0.0.1"),

@@ -9,6 +9,7 @@ import typer
 from eds.console import err, out, step
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
+from eds.runtime import Runtime, chosen
 from eds.settings import load
 
 
@@ -20,11 +21,18 @@ def dashboards() -> None:
     out.print(f"{path.as_uri()}", soft_wrap=True)
 
 
-def metabase() -> None:
-    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
-    settings = load()
+def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
+    """Provision Metabase and say what was done. Returns whether every question and filter works.
+
+    check: also run every question and every filter (None: when anything changed).
+    """
+    settings = runtime.settings
+    if runtime.name == "docker":
+        # The warehouse as Metabase's container sees it.
+        place = {"metabase_warehouse_host": "warehouse", "metabase_warehouse_port": 5432}
+        settings = settings.model_copy(update={key: getattr(settings, key) or value for key, value in place.items()})
     with step(f"Metabase at {provisioning.address(settings)}"):
-        report = provisioning.provision(settings)
+        report = provisioning.provision(settings, check=check)
     for change in report.changes:
         out.print(f"  {change}", markup=False)
     for name in report.empty:
@@ -36,7 +44,13 @@ def metabase() -> None:
         f"{report.dashboards} dashboards, {report.questions} questions, {len(report.changes) or 'no'} changes; "
         f"{provisioning.address(settings)} as {settings.metabase_admin_email}, password in .env"
     )
-    if report.problems:
+    return not report.problems
+
+
+def metabase() -> None:
+    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
+    runtime, _ = chosen(load())
+    if not provision_metabase(runtime):
         raise typer.Exit(1)
 
 
@@ -47,6 +61,14 @@ def docs(
 ) -> None:
     """Serve the pages (dashboards, lineage, star schema) on DOCS_PORT; make anew what is out of date."""
     settings = load()
+    runtime, _ = chosen(settings)
+    if not generate_only and runtime.name == "docker" and runtime.is_running("docs"):
+        out.print(
+            f"http://127.0.0.1:{settings.docs_port}/ is served by the service docs, from the volume that the scheduler "
+            "writes them to after each run",
+            soft_wrap=True,
+        )
+        return
     with step("pages (lineage only when the project or the schema changed)"):
         site.refresh(settings)
     if generate_only:

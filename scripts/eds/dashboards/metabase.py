@@ -313,8 +313,8 @@ class Provisioner:
         self.client = Client(url)
         self.report = Report()
 
-    def run(self, *, check: bool = True) -> Report:
-        """Everything, in order; check: also run every question and every filter.
+    def run(self, *, check: bool | None = True) -> Report:
+        """Everything, in order; check: also run every question and every filter (None: when anything changed).
 
         Returns what was done and found; raises UserError when it cannot go on.
         """
@@ -332,7 +332,7 @@ class Provisioner:
         boards = {key: self._dashboard(key, board, collection, cards) for key, board in self.what.dashboards.items()}
         self.report.dashboards = len(boards)
         self._describe(database)
-        if check:
+        if check or (check is None and self.report.changes):
             self._check_questions(cards)
             self._check_filters(boards, cards)
         return self.report
@@ -846,10 +846,10 @@ def address(settings: Settings) -> str:
     return f"http://{settings.metabase_host}:{settings.metabase_port}"
 
 
-def provision(settings: Settings, url: str | None = None, *, check: bool = True) -> Report:
+def provision(settings: Settings, url: str | None = None, *, check: bool | None = True) -> Report:
     """Bring the Metabase at `url` (default: that of the settings) to what dashboards/*.yml say.
 
-    check: also run every question and every filter. Returns what was changed and what does not work; raises UserError
-    when it cannot be reached or entered.
+    check: also run every question and every filter (None: when anything changed). Returns what was changed and what
+    does not work; raises UserError when it cannot be reached or entered.
     """
     return Provisioner(settings, content.load(), url or address(settings)).run(check=check)

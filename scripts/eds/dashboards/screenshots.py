@@ -84,7 +84,8 @@ def take(settings: Settings) -> list[Path]:
             page.locator(picture.wait_for).first.wait_for()
             # dbt's graph moves to its place.
             page.wait_for_timeout(1500 if "lineage" in picture.page else 200)
-            page.screenshot(path=FOLDER / picture.name, animations="disabled")
+            whole = page.locator("svg") if picture.page.endswith(".svg") else page
+            whole.screenshot(path=FOLDER / picture.name, animations="disabled")
             page.close()
             taken.append(FOLDER / picture.name)
     return taken

@@ -140,6 +140,12 @@
         name: write(row[question.x], xColumn.format), value: row[y],
         itemStyle: { color: colourOf(question, row[question.x], index) },
       }));
+      // The middle says the whole; one slice carries it, as each would draw it over the other.
+      slices[0].label = {
+        show: true, position: "center",
+        formatter: () => `{big|${writeShort(total, question.columns[y].format)}}\n{small|${question.columns[y].label}}`,
+        rich: { big: { fontSize: 22, fontWeight: 650, color: text, lineHeight: 28 }, small: { fontSize: 12, color: muted } },
+      };
       const share = (value) => `${tenth.format(total ? 100 * value / total : 0)} %`;
       const byName = new Map(slices.map((slice) => [slice.name, slice.value]));
       return {
@@ -154,9 +160,7 @@
         },
         series: [{
           type: "pie", radius: narrow ? ["42%", "64%"] : ["52%", "80%"], center: narrow ? ["50%", "38%"] : ["33%", "50%"],
-          data: slices, label: { show: true, position: "center", formatter: () =>
-            `{big|${writeShort(total, question.columns[y].format)}}\n{small|${question.columns[y].label}}`,
-            rich: { big: { fontSize: 22, fontWeight: 650, color: text, lineHeight: 28 }, small: { fontSize: 12, color: muted } } },
+          data: slices, label: { show: false }, labelLine: { show: false },
           emphasis: { scale: false }, itemStyle: { borderColor: surface, borderWidth: 2 },
         }],
       };
@@ -333,6 +337,7 @@
 
   // --- start --------------------------------------------------------------------------------------------------------
   for (const select of document.querySelectorAll("[data-filter]")) {
+    for (const option of select.options) option.textContent = words(option.textContent);
     select.addEventListener("change", () => drawDashboard(select.closest("section")));
   }
   addEventListener("hashchange", open);

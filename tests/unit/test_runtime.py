@@ -1,0 +1,113 @@
+"""Which runtime a checkout gets, and what is said of a machine without Docker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eds import compose, runtime
+from eds.errors import UserError
+from eds.settings import Settings
+
+PASSWORDS = {name.lower(): "secret" for name in Settings.secret_names()}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return Settings(_env_file=None, state_dir=tmp_path / "state", **PASSWORDS)  # type: ignore[arg-type, call-arg]
+
+
+def note(settings: Settings, name: str) -> None:
+    path = settings.state / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("eds\n", encoding="utf-8")
+
+
+def test_the_setting_decides_whatever_data_there_is(settings: Settings) -> None:
+    note(settings, "servers-home")
+    assert runtime.chosen(settings.model_copy(update={"runtime": "docker"}))[0].name == "docker"
+    note(settings, "compose/project")
+    assert runtime.chosen(settings.model_copy(update={"runtime": "local"}))[0].name == "local"
+
+
+def test_a_new_checkout_takes_docker_when_an_engine_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "why_not_docker", lambda: None)
+    chosen, why = runtime.chosen(settings)
+    assert (chosen.name, why) == ("docker", "a Docker engine answers")
+
+
+def test_a_new_checkout_without_an_engine_is_embedded_and_says_why(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "why_not_docker", lambda: "no Docker engine answers")
+    chosen, why = runtime.chosen(settings)
+    assert (chosen.name, why) == ("local", "no Docker engine answers")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("servers-home", "local"), ("compose/project", "docker")])
+def test_a_checkout_with_data_stays_where_it_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
+) -> None:
+    answer = "no engine" if expected == "docker" else None
+    monkeypatch.setattr(runtime, "why_not_docker", lambda: answer)
+    note(settings, name)
+    assert runtime.chosen(settings)[0].name == expected
+
+
+def test_what_needs_the_servers_files_is_refused_in_docker(settings: Settings) -> None:
+    docker = settings.model_copy(update={"runtime": "docker"})
+    with pytest.raises(UserError, match="make pitr needs the servers' own files"):
+        runtime.embedded(docker, "make pitr")
+    assert runtime.embedded(settings.model_copy(update={"runtime": "local"}), "make pitr").name == "local"
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"version": (1, "Cannot connect to the Docker daemon")}, "no Docker engine answers (Cannot connect"),
+        ({"version": (0, "20.10.24")}, "Docker Engine 25.0 or later is needed, and 20.10.24 is there"),
+        ({"version": (0, "26.1.5+dfsg1"), "compose": (1, "")}, "Docker Compose v2"),
+        ({"version": (0, "26.1.5"), "compose": (0, "2.3.3")}, "Docker Compose 2.24 or later is needed"),
+        ({"version": (0, "28.0.1"), "compose": (0, "v2.33.0")}, None),
+    ],
+)
+def test_why_a_machine_cannot_run_containers(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]], expected: str | None
+) -> None:
+    monkeypatch.setattr(compose.shutil, "which", lambda name: "/usr/bin/docker")
+    monkeypatch.setattr(compose, "_ask", lambda *command: answers[command[1]])
+    found = compose.why_not_docker()
+    assert (found is None) if expected is None else (found is not None and expected in found)
+
+
+def test_a_machine_without_the_command_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose.shutil, "which", lambda name: None)
+    assert compose.why_not_docker() == "there is no docker command on the PATH"
+
+
+def test_without_names_optional_services_only(settings: Settings) -> None:
+    values = {"state_dir": settings.state, **PASSWORDS}
+    assert Settings(_env_file=None, without="metabase, docs", **values).left_out == ("metabase", "docs")
+    with pytest.raises(ValueError, match="expected some of metabase, pgadmin, docs, not primary"):
+        Settings(_env_file=None, without="primary", **values)
+
+
+def test_a_container_has_blank_secrets_beyond_those_of_its_duty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eds.settings import load
+
+    (tmp_path / "etl_writer_password").write_text("known", encoding="utf-8")
+    monkeypatch.setenv("EDS_SECRETS_DIR", str(tmp_path))
+    load.cache_clear()
+    try:
+        loaded = load()
+    finally:
+        load.cache_clear()
+    assert loaded.etl_writer_password.get_secret_value() == "known"
+    assert loaded.postgres_password.get_secret_value() == ""

@@ -45,7 +45,15 @@ from eds.db import (
 )
 from eds.errors import UserError
 from eds.server_conf import conf
-from eds.services import OWN_STATE_MARK, ServiceState, check_addresses, compose_folder, embedded_note, state_directory
+from eds.services import (
+    OWN_STATE_MARK,
+    SIDE,
+    ServiceState,
+    check_addresses,
+    compose_folder,
+    embedded_note,
+    state_directory,
+)
 from eds.settings import ROOT, Settings
 
 START_SECONDS = 120
@@ -59,8 +67,7 @@ PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
 READ_BYTES = 1024 * 1024
 
-# The cluster of a recovery beside the primary: its directory, and the file that makes it one.
-SIDE = "recovered"
+# The file that makes a cluster one of a recovery beside the primary.
 SIDE_CONF = "99-recovery.conf"
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
@@ -903,29 +910,38 @@ class LocalRuntime:
             shutil.rmtree(self.data(SIDE))
         return there
 
-    def install_side_cluster(self) -> Path:
-        """Put the recovered cluster in place of the primary and start it. Returns where the old data is kept.
+    def side_cluster_runs(self) -> bool:
+        """Whether the cluster of a recovery runs."""
+        return self.server_pid(SIDE) is not None
 
-        The recovery must have ended. The replicas must be cloned anew afterwards.
+    def install_side_cluster(self) -> str:
+        """Put the recovered cluster in place of the primary; the replicas are cloned anew.
+
+        The recovery must have ended. Returns where the old data is kept.
         """
         name, side = self.primary, self.data(SIDE)
-        self.stop_server(SIDE)
-        # The new timeline's history: without it in the archive, no later recovery finds its way along.
-        for history in sorted((side / "pg_wal").glob("*.history")):
-            self.run(
-                [self.home / "bin" / "archive_wal.sh", history, self.archives()[name]], what="archiving of a history"
-            )
-        (side / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
-        self.stop_server(name)
         aside = self._aside(name)
-        for older in self.home.glob(f"{name}.aside-*"):
-            shutil.rmtree(older)
-        if self.data(name).exists():
-            self.data(name).rename(aside)
-        side.rename(self.data(name))
-        sync_directory(self.home)
-        self.start_server(name)
-        return aside
+        with step(f"{name} stopped, the recovered cluster in its place"):
+            self.stop_server(SIDE)
+            # The new timeline's history: without it in the archive, no later recovery finds its way along.
+            script = self.home / "bin" / "archive_wal.sh"
+            for history in sorted((side / "pg_wal").glob("*.history")):
+                self.run([script, history, self.archives()[name]], what="archiving of a history")
+            (side / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
+            self.stop_server(name)
+            for older in self.home.glob(f"{name}.aside-*"):
+                shutil.rmtree(older)
+            if self.data(name).exists():
+                self.data(name).rename(aside)
+            side.rename(self.data(name))
+            sync_directory(self.home)
+            self.start_server(name)
+            provision.provision_oltp(self.settings)
+        for replica in self.replicas:
+            with step(f"{replica} cloned anew"):
+                self.clone_replica(replica)
+        self.up_pgbouncer()
+        return str(aside)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 

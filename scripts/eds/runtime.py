@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from eds.compose import ComposeRuntime, why_not_docker
@@ -67,6 +68,24 @@ class Runtime(Protocol):
 
     def clean_archives(self, oldest: str) -> None:
         """Remove the WAL segments before this one, of any timeline, from the archives."""
+
+    def start_side_cluster(self, base_backup: Path, target: Sequence[str], port: int) -> None:
+        """Recover a copy of a base backup beside the primary, on a port of its own. It archives nothing.
+
+        target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
+        """
+
+    def side_cluster_runs(self) -> bool:
+        """Whether the cluster of a recovery runs."""
+
+    def remove_side_cluster(self) -> bool:
+        """Stop and remove the cluster of a recovery. Returns whether there was one."""
+
+    def install_side_cluster(self) -> str:
+        """Put the recovered cluster in place of the primary; the replicas are cloned anew.
+
+        The recovery must have ended. Returns where the old data is kept.
+        """
 
     def provision(self) -> None:
         """Bring databases, roles, schemas and the foreign server of both servers up to date."""

@@ -593,7 +593,7 @@ class ComposeRuntime:
                 rm -rf incoming pgdata.aside-*
                 cp -a /{SIDE}/pgdata incoming
                 sync
-                mv pgdata {aside}
+                [ ! -e pgdata ] || mv pgdata {aside}
                 mv incoming pgdata
                 rm -f superuser-password.sha256
                 sync

@@ -99,7 +99,7 @@
         where run_id = {{ run_id }};
 
         {{ record_rows(run_id, total.inserted, total.updated, total.deleted) }};
-        {{ save_model_state('operational_fdw', run_id, run_id, yaml_hash) }};
+        {{ save_model_state('operational_fdw', run_id, yaml_hash, landing_run=run_id) }};
     {% endcall %}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {{ run_hooks(post_hooks, inside_transaction=True) }}

@@ -43,7 +43,7 @@
         insert into {{ this }} (run_id, data_as_of, published_at)
         {{ sql }};
         {{ record_rows(run_id, total.inserted, total.updated, total.deleted) }};
-        {{ save_model_state(model.name, run_id, landing_run_id(), definition_hash()) }};
+        {{ save_model_state(model.name, run_id, definition_hash()) }};
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -102,17 +102,23 @@
     {% set difference = mart_name ~ '__unpublished' %}
     {% set by_key = node.config.get('log_changes') and state is not none %}
 
-    {% if not relation_exists(copy) %}
+    {% set present = run_query("
+        select attname::text as name from pg_attribute
+        where attrelid = to_regclass(" ~ sql_literal(copy) ~ ") and attnum > 0 and not attisdropped
+    ").columns[0].values() %}
+    {% if not present %}
         {% do run_query("create table " ~ copy ~ " (like " ~ mart ~ " including all)") %}
         {% do run_query("insert into " ~ copy ~ " select * from " ~ mart) %}
         {% do run_query("analyze " ~ copy) %}
         {% set counts = first_row("select count(*) as inserted from " ~ copy) %}
         {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}
     {% endif %}
-    {% for column in node.columns.values() %}
-        {% do run_query("alter table " ~ copy ~ " add column if not exists " ~ column.name ~ " " ~ column.data_type)
-            if not first_row("select exists (select from pg_attribute where attrelid = " ~ sql_literal(copy)
-                ~ "::regclass and attname = " ~ sql_literal(column.name) ~ " and not attisdropped) as present")['present'] %}
+    {% for column in node.columns.values() if column.name not in present %}
+        {% do run_query("alter table " ~ copy ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
+    {% endfor %}
+    {# A view may still read a column that the mart has no more; new rows come without it. #}
+    {% for name in present if name not in names %}
+        {% do run_query("alter table " ~ copy ~ " alter column " ~ name ~ " drop not null") %}
     {% endfor %}
 
     {% set touched %}

@@ -7,29 +7,28 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {% set run_id = assert_run_is_ours() %}
     {% set hash = local_md5(definition_hash() ~ sql) %}
-    {% set state = model_state(model.name) %}
-    {% set exists = relation_exists(this.render()) %}
+    {% set node = node_state() %}
+    {% set exists = node.exists %}
 
-    {% if not exists or state is none or state['definition_hash'] != hash %}
-        {# A reader with a long query must not make the others queue behind this: give up after two seconds. #}
-        {% do run_query("set local lock_timeout = '2s'") %}
-        {% if exists and not replaceable(sql) %}
-            {% do run_query("drop view " ~ this) %}
-        {% endif %}
-        {% call statement('main') %}
-            create or replace view {{ this }} as
-            {{ sql }}
-        {% endcall %}
-        {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
-        {% do persist_docs(target_relation, model) %}
-        {% do run_query(save_model_state(model.name, run_id, landing_run_id(), hash)) %}
-    {% else %}
-        {% call statement('main') %}
-            select 'unchanged' as note
-        {% endcall %}
+    {% if exists and node.state is not none and node.state['definition_hash'] == hash %}
+        {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
+        {{ return({'relations': [target_relation]}) }}
     {% endif %}
+
+    {% set run_id = assert_run_is_ours() %}
+    {# A reader with a long query must not make the others queue behind this: give up after two seconds. #}
+    {% do run_query("set local lock_timeout = '2s'") %}
+    {% if exists and not replaceable(sql) %}
+        {% do run_query("drop view " ~ this) %}
+    {% endif %}
+    {% call statement('main') %}
+        create or replace view {{ this }} as
+        {{ sql }}
+    {% endcall %}
+    {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
+    {% do persist_docs(target_relation, model) %}
+    {% do run_query(save_model_state(model.name, run_id, hash)) %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}

@@ -27,9 +27,10 @@
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
     {% set run_id = assert_run_is_ours() %}
-    {% set since = increment() %}
-    {% set state = model_state(model.name) %}
-    {% set exists = relation_exists(this.render()) %}
+    {% set node = node_state() %}
+    {% set since = increment(node) %}
+    {% set state = node.state %}
+    {% set exists = node.exists %}
     {% set hash = definition_hash() %}
     {% set redefined = not exists or state is none or state['definition_hash'] != hash %}
 
@@ -62,7 +63,7 @@
 
     {% call statement('main') %}
         {{ record_rows(run_id, counts['inserted'], counts['updated'], counts['deleted']) }};
-        {{ save_model_state(model.name, run_id, landing_run_id(), hash, made_anew=not exists) }};
+        {{ save_model_state(model.name, run_id, hash, made_anew=not exists) }};
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}

@@ -1,11 +1,11 @@
 {#
     How far a model has got, as a dictionary, or none when it never finished:
-    run_id (the last run it took in), landing_run_id (the last extraction it took in), created_run_id, definition_hash.
+    run_id (the last run it took in), landing_run_id (the last extraction it took in), definition_hash.
 
     model_state('fact_loans')['landing_run_id'] -> 41
 #}
 {% macro model_state(model_name) %}
-    {{ return(first_row("select run_id, landing_run_id, created_run_id, definition_hash
+    {{ return(first_row("select run_id, landing_run_id, definition_hash
         from " ~ audit_schema() ~ ".model_states where model_name = " ~ sql_literal(model_name))) }}
 {% endmacro %}
 
@@ -18,15 +18,51 @@
 {% endmacro %}
 
 {#
+    What a materialization asks about its own node, in one query, as a dictionary:
+    exists (whether the relation is there), state (as model_state gives it, or none), parents_made (the run that made
+    one of the models it reads anew, the last one of them).
+#}
+{% macro node_state() %}
+    {% set parents = ["''"] %}
+    {% for node_id in model.depends_on.nodes %}
+        {% do parents.append(sql_literal(node_id.split('.')[-1])) %}
+    {% endfor %}
+    {% set row = first_row("
+        select
+            to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present,
+            (
+                select coalesce(max(created_run_id), 0) from " ~ audit_schema() ~ ".model_states
+                where model_name in (" ~ parents | join(', ') ~ ")
+            ) as parents_made,
+            known.run_id,
+            known.landing_run_id,
+            known.definition_hash
+        from (select) as always
+        left join " ~ audit_schema() ~ ".model_states as known on known.model_name = " ~ sql_literal(model.name)) %}
+    {{ return({
+        'exists': row['present'],
+        'parents_made': row['parents_made'] | int,
+        'state': none if row['run_id'] is none else {
+            'run_id': row['run_id'], 'landing_run_id': row['landing_run_id'], 'definition_hash': row['definition_hash']
+        }
+    }) }}
+{% endmacro %}
+
+{#
     The statement that records that a model has taken in everything up to this run. In the model's own transaction:
     a model that fails, or is killed, leaves its state where it was, and catches up next time.
 
-    made_anew: the relation was made anew in this run, so that what reads it is computed in full.
+    landing_run: the extraction that it has taken in (default: the last one). made_anew: the relation was made anew in
+    this run, so that what reads it is computed in full.
 #}
-{% macro save_model_state(model_name, run_id, landing_run, definition_hash, made_anew=false) %}
+{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, made_anew=false) %}
     insert into {{ audit_schema() }}.model_states (model_name, run_id, landing_run_id, created_run_id, definition_hash)
     values (
-        {{ sql_literal(model_name) }}, {{ run_id }}, {{ landing_run }}, {{ run_id }}, {{ sql_literal(definition_hash) }}
+        {{ sql_literal(model_name) }},
+        {{ run_id }},
+        {{ landing_run or 'coalesce((select run_id from audit.extraction_state), 0)' }},
+        {{ run_id }},
+        {{ sql_literal(definition_hash) }}
     )
     on conflict (model_name) do update
     set
@@ -47,7 +83,7 @@
         {% for column in [config.get('unique_key'), 'dbt_scd_id'] %}
             create index if not exists {{ model.name }}_{{ column }}_idx on {{ this }} ({{ column }});
         {% endfor %}
-        {{ save_model_state(model.name, assert_run_is_ours(), landing_run_id(), '') }}
+        {{ save_model_state(model.name, assert_run_is_ours(), '') }}
     {% endif %}
 {% endmacro %}
 
@@ -58,28 +94,20 @@
 
     Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
     The numbers are literals in the compiled SQL because the planner misjudges a sub-query in their place.
+
+    seen: what node_state() gave, when it was asked already.
 #}
-{% macro increment() %}
+{% macro increment(seen=none) %}
     {% if not execute or not records_runs() or model.resource_type != 'model' or should_full_refresh() %}
         {{ return(none) }}
     {% endif %}
-    {% set state = model_state(model.name) %}
-    {% if state is none or state['definition_hash'] != definition_hash() %}
+    {% set node = seen or node_state() %}
+    {% set state = node.state %}
+    {% if not node.exists or state is none or state['definition_hash'] != definition_hash() %}
         {{ return(none) }}
     {% endif %}
-    {% if not relation_exists(this.render()) %}
+    {% if node.parents_made > state['run_id'] | int %}
         {{ return(none) }}
-    {% endif %}
-    {% set parents = [] %}
-    {% for node_id in model.depends_on.nodes %}
-        {% do parents.append(sql_literal(node_id.split('.')[-1])) %}
-    {% endfor %}
-    {% if parents %}
-        {% set newest = first_row("select coalesce(max(created_run_id), 0) as created from " ~ audit_schema() ~ ".model_states
-            where model_name in (" ~ parents | join(', ') ~ ")") %}
-        {% if newest['created'] | int > state['run_id'] | int %}
-            {{ return(none) }}
-        {% endif %}
     {% endif %}
     {{ return({'run_id': state['run_id'] | int, 'landing_run_id': state['landing_run_id'] | int}) }}
 {% endmacro %}

@@ -1,10 +1,10 @@
 """What a database administrator does with the platform: look, check, back up, recover, fail over.
 
 Each area is a module with its own commands (`app`), which the command line takes in as a whole. The servers are
-reached by host and port (`eds.db.servers`), so the operations do not care where a server runs. What needs a server's files
-or its process goes through the runtime (`eds.runtime.Runtime`): the WAL archive, client programs, a recovery beside the
-primary. Failover needs more, which the embedded runtime alone has: `primary`, `replicas`, `promote`, `follow`, `rejoin`,
-`commits_beyond`, `start_copy`.
+reached by host and port (`eds.db.servers`), so the operations do not care where a server runs. What needs a server's
+files or its process goes through the runtime (`eds.runtime.Runtime`): the WAL archive, client programs, a recovery
+beside the primary. Failover needs more, which the embedded runtime alone has: `primary`, `replicas`, `promote`,
+`follow`, `rejoin`, `commits_beyond`, `start_copy`.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Stack:
         self.directory = directory
         self.env_file = directory / "env"
         ensure_env_file(self.env_file)
-        names = (*DATABASES, "pgbouncer", *OPTIONAL_SERVICES)
+        names = (*DATABASES, "pgbouncer", "pitr", *OPTIONAL_SERVICES)
         ports = free_ports(len(names))
         self.values = {f"{name.upper()}_PORT": str(port) for name, port in zip(names, ports, strict=True)}
         self.values |= {

@@ -200,10 +200,11 @@ def new_stack(engine: None) -> Iterator[Stack]:
     """A stack of which nothing has been started."""
     directory = Path(tempfile.mkdtemp(prefix="platform-docker-test-"))
     stack = Stack(directory)
+    # Made now: at the end, a test may have destroyed the settings too.
+    runtime = stack.runtime
     try:
         yield stack
     finally:
-        runtime = stack.runtime
         if runtime.folder.exists():
             runtime.destroy()
         images = [f"{stack.project}_etl_pipeline", f"{stack.project}_pgbouncer"]

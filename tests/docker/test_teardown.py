@@ -39,7 +39,7 @@ def test_an_optional_service_whose_image_cannot_be_had_is_left_out_and_said(stac
 
 
 def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
-    bystander = f"{stack.project}_bystander"
+    bystander, folder = f"{stack.project}_bystander", stack.runtime.folder
     docker("volume", "create", bystander)
     docker("network", "create", bystander)
     try:
@@ -51,7 +51,7 @@ def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
         for kind in (("ps", "--all"), ("volume", "ls"), ("network", "ls")):
             assert docker(*kind, "--quiet", "--filter", label) == ""
         assert not stack.env_file.exists()
-        assert not stack.runtime.folder.exists()
+        assert not folder.exists()
         assert docker("volume", "inspect", "--format", "{{.Name}}", bystander) == bystander
     finally:
         docker("volume", "rm", bystander)

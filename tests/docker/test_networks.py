@@ -44,14 +44,15 @@ MUST_NOT = {
     "docs": {*OLTP, "pgbouncer", "pgadmin"},
 }
 TRY = """
-import json, socket, sys
+import concurrent.futures, json, socket, sys
 def reaches(host, port):
     try:
         socket.create_connection((host, port), 1.5).close()
         return True
     except OSError:
         return False
-print(json.dumps([reaches(host, port) for host, port in json.loads(sys.argv[1])]))
+with concurrent.futures.ThreadPoolExecutor(32) as pool:
+    print(json.dumps(list(pool.map(lambda place: reaches(*place), json.loads(sys.argv[1])))))
 """
 
 

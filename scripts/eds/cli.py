@@ -192,9 +192,10 @@ def reconcile(
 @app.command()
 def scheduler(
     at_start: Annotated[bool, typer.Option(help="Also run once at once.")] = False,
+    catch_up: Annotated[bool, typer.Option(help="Make up for runs that were due while it was stopped.")] = False,
 ) -> None:
     """Run dbt build on schedule, in the foreground, with JSON lines on standard output."""
-    Scheduler(load(), at_start=at_start).serve()
+    Scheduler(load(), at_start=at_start, catch_up=catch_up).serve()
 
 
 @app.command(name="demo")

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ from eds.errors import UserError
 from eds.server_conf import INFRA, Address, Places
 from eds.services import (
     OWN_STATE_MARK,
+    SIDE,
     ServiceState,
     check_addresses,
     compose_folder,
@@ -58,8 +60,8 @@ PASSFILE = Path("/tmp/pgpass")
 SERVER_PORT = 5432
 POSTGRES_IMAGE = "postgres:15-bookworm"
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
-OLTP_REST_KB = 256 * 1024
-WAREHOUSE_REST_KB = 256 * 1024
+OLTP_REST_KB = 224 * 1024
+WAREHOUSE_REST_KB = 224 * 1024
 
 
 def why_not_docker() -> str | None:
@@ -137,9 +139,8 @@ class ComposeRuntime:
         """
         settings = self.settings
         state_directory(settings)
-        for folder in (self.folder, self.settings.site):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o755)
+        self.folder.mkdir(exist_ok=True)
+        self.folder.chmod(0o755)
         secrets = self.folder / "secrets"
         secrets.mkdir(mode=0o700, exist_ok=True)
         secrets.chmod(0o700)
@@ -176,10 +177,8 @@ class ComposeRuntime:
         template = string.Template((INFRA / "pgadmin" / "servers.json").read_text(encoding="utf-8"))
         text = template.substitute(oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db)
         _write(self._subfolder("pgadmin") / "servers.json", text)
-        _write(self._subfolder("nginx") / "nginx.conf", (INFRA / "docs" / "nginx.conf").read_text(encoding="utf-8"))
-        if not (self.settings.site / "index.html").exists():
-            page = (INFRA / "docs" / "not-yet.html").read_text(encoding="utf-8")
-            _write(self.settings.site / "index.html", page)
+        for file in ("nginx.conf", "not-yet.html"):
+            _write(self._subfolder("docs") / file, (INFRA / "docs" / file).read_text(encoding="utf-8"))
 
     def _render_server(self, name: str) -> None:
         folder = self._subfolder(name)
@@ -235,7 +234,6 @@ class ComposeRuntime:
             | {
                 "COMPOSE_PROJECT_NAME": self.project,
                 "PLATFORM_FILES": str(self.folder),
-                "PLATFORM_DOCS": str(self.settings.site),
                 "PLATFORM_CHECKOUT": str(ROOT),
                 "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
                 "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
@@ -243,9 +241,30 @@ class ComposeRuntime:
         )
 
     @cached_property
+    def _config(self) -> dict[str, Any]:
+        """infra/compose.yaml as Compose understands it."""
+        config: dict[str, Any] = json.loads(self._run(("config", "--format", "json"), self.environment()))
+        return config
+
+    def _image(self, name: str) -> str:
+        return str(self._config["services"][name]["image"])
+
+    def _has_image(self, name: str) -> bool:
+        return _ask("docker", "image", "inspect", "--format", "{{.Id}}", self._image(name))[0] == 0
+
+    def _why_no_image(self, name: str) -> str | None:
+        """Fetch the public image of a service, unless it is there. Returns why it cannot be had, or None."""
+        if self._has_image(name):
+            return None
+        err.print(f"fetching the image {self._image(name)}", markup=False)
+        pull = ["docker", "pull", "--quiet", self._image(name)]
+        done = subprocess.run(pull, capture_output=True, text=True, check=False)
+        return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+    @cached_property
     def _digests(self) -> dict[str, str]:
         """A digest for each service of the files that it reads, so that a changed file makes a new container."""
-        config = json.loads(self._run(("config", "--format", "json"), self.environment()))
+        config = self._config
         digests = {}
         for name, service in config["services"].items():
             mounted = [
@@ -383,6 +402,11 @@ class ComposeRuntime:
             if name != "scheduler"
         }
         check_addresses(places, {port for row in self._containers() for port in _published(row)})
+        if why := self._why_no_image("primary"):
+            raise UserError(
+                f"The image {self._image('primary')} cannot be had: {why}\nMend that, or set RUNTIME=local, which "
+                "needs no images."
+            )
         with step("images"):
             self.compose("build", show=True)
 
@@ -397,15 +421,18 @@ class ComposeRuntime:
 
     def start_services(self) -> None:
         """Start what works on a warehouse that has been built: the scheduler, Metabase, pgAdmin, the docs."""
-        names = [name for name in self.services if name in LATER]
+        reasons = dict.fromkeys(self.settings.left_out, "by WITHOUT")
+        for name in OPTIONAL_SERVICES:
+            if name not in reasons and (why := self._why_no_image(name)):
+                reasons[name] = f"its image cannot be had: {why}"
+        names = [name for name in LATER if name not in reasons]
         with step(", ".join(names)):
             # What they depend on runs already; without this, the provisioning would run a second time.
             self._up(["--no-deps", *names])
-        if left_out := [name for name in LATER if name not in names]:
-            stopped = [name for name in left_out if self.is_running(name)]
-            if stopped:
-                self.compose("rm", "--stop", "--force", *stopped)
-            err.print(f"left out, by WITHOUT: {', '.join(left_out)}")
+        for name, why in reasons.items():
+            if self.is_running(name):
+                self.compose("rm", "--stop", "--force", name)
+            err.print(f"left out: {name}, {why}", markup=False)
 
     def refresh_secrets(self) -> None:
         """Let everything that runs use the passwords of the settings: what changed for a container makes a new one."""
@@ -427,6 +454,7 @@ class ComposeRuntime:
         if not self.owned:
             return []
         running = [state.name for state in reversed(self.states()) if state.status not in ("stopped", "absent")]
+        self.remove_side_cluster()
         timeout = ["--timeout", "0"] if mode == "immediate" else []
         self._run(("down", "--remove-orphans", *timeout), self.environment(), show=True)
         return running
@@ -434,9 +462,10 @@ class ComposeRuntime:
     def destroy(self) -> None:
         """Remove the containers, networks and volumes of this project, and what the containers read."""
         if self.owned:
+            self.remove_side_cluster()
             self._run(("down", "--volumes", "--remove-orphans", "--timeout", "0"), self.environment())
         state = self.settings.state
-        for folder in (self.folder, self.settings.site, state / "dbt-target", state / "dbt-logs"):
+        for folder in (self.folder, state / "dbt-target", state / "dbt-logs"):
             shutil.rmtree(folder, ignore_errors=True)
         if (state / OWN_STATE_MARK).exists() and not embedded_note(self.settings).exists():
             shutil.rmtree(state)
@@ -454,8 +483,8 @@ class ComposeRuntime:
         for name in (*SERVERS, *LATER):
             port = getattr(self.settings, f"{name}_port", None)
             row = rows.get(name)
-            if name in self.settings.left_out and row is None:
-                result.append(ServiceState(name, "absent", None, None, "left out by WITHOUT"))
+            if row is None and (why := self._why_absent(name)):
+                result.append(ServiceState(name, "absent", None, None, why))
                 continue
             status, detail = _status(row)
             published = _published(row) if row else []
@@ -463,6 +492,14 @@ class ComposeRuntime:
                 detail = f"{port} in the settings: `make up` moves it"
             result.append(ServiceState(name, status, None, published[0] if published else port, detail))
         return result
+
+    def _why_absent(self, name: str) -> str | None:
+        """Why a service should not run here, or None when it should."""
+        if name in self.settings.left_out:
+            return "left out by WITHOUT"
+        if self.owned and name in OPTIONAL_SERVICES and not self._has_image(name):
+            return f"skipped: no image {self._image(name)} on this machine"
+        return None
 
     def is_running(self, name: str) -> bool:
         """Whether a service runs."""
@@ -480,9 +517,143 @@ class ComposeRuntime:
     def clear_logs(self) -> None:
         """The logs went with the containers."""
 
-    def archives(self) -> dict[str, Path]:
-        """None: the archive is in a volume."""
-        return {}
+    def archived_files(self) -> dict[str, int]:
+        """The files of the WAL archive, with their sizes in bytes."""
+        listing = ("find", str(WAL_ARCHIVE), "-name", "*.gz", "-printf", "%f %s\\n")
+        code, output = _ask("docker", "exec", self.container("primary"), *listing)
+        if code != 0:
+            raise UserError(f"The WAL archive cannot be listed: {output}")
+        return {name: int(length) for name, length in (line.split() for line in output.splitlines())}
+
+    def clean_archives(self, oldest: str) -> None:
+        """Remove the WAL segments before this one, of any timeline, from the archive."""
+        command = ("pg_archivecleanup", "-x", ".gz", str(WAL_ARCHIVE), oldest)
+        code, output = _ask("docker", "exec", "--user", "postgres", self.container("primary"), *command)
+        if code != 0:
+            raise UserError(f"The WAL archive cannot be cleaned: {output}")
+
+    # --- a recovery beside the primary --------------------------------------------------------------------------------
+
+    @property
+    def _side_volume(self) -> str:
+        return f"{self.project}_{SIDE}_data"
+
+    def _in_volumes(self, script: str, *volumes: str, user: str = "0") -> str:
+        """Run a shell script in a container of PostgreSQL's image, with these volumes and nothing else."""
+        mounts = [part for volume in volumes for part in ("--volume", volume)]
+        command = ["docker", "run", "--rm", "--network", "none", "--user", user, "--entrypoint", "bash", *mounts]
+        return self._docker(*command[1:], POSTGRES_IMAGE, "-euo", "pipefail", "-c", script)
+
+    def _docker(self, *arguments: str) -> str:
+        """Run a command of Docker that may take long. Raises UserError with what it said when it fails."""
+        done = subprocess.run(
+            ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise UserError(f"`docker {arguments[0]}` failed (exit code {done.returncode}): {done.stderr.strip()}")
+        return done.stdout
+
+    def start_side_cluster(self, base_backup: Path, target: Sequence[str], port: int) -> None:
+        """Recover a copy of a base backup beside the primary, in a container of its own. It archives nothing.
+
+        target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
+        """
+        self.remove_side_cluster()
+        check_addresses({"pitr": ("127.0.0.1", port)}, ())
+        sources, extra = [WAL_ARCHIVE], []
+        if not self.is_running("primary"):
+            # What a primary that is down has not archived any more.
+            sources.append(Path("/primary/pgdata/pg_wal"))
+            extra = ["--volume", f"{self.project}_primary_data:/primary:ro"]
+        folder = self._subfolder(SIDE)
+        for path in self._subfolder("primary").iterdir():
+            _write(folder / path.name, path.read_text(encoding="utf-8"), 0o755 if path.suffix == ".sh" else 0o644)
+        lines = [
+            f"cluster_name = {server_conf.conf(SIDE)}",
+            "archive_mode = off",
+            "synchronous_standby_names = ''",
+            f"restore_command = {server_conf.conf(server_conf.restore_command(MOUNTED, sources))}",
+            "recovery_target_action = promote",
+            *target,
+        ]
+        _write(folder / "99-recovery.conf", "\n".join(lines) + "\n")
+        main = (folder / "postgresql.conf").read_text(encoding="utf-8")
+        own = f"include {server_conf.conf(MOUNTED / '99-recovery.conf')}\n"
+        _write(folder / "postgresql.conf", main + own)
+        volume = f"{self._side_volume}:/var/lib/postgresql/data"
+        self._in_volumes(
+            "cd /var/lib/postgresql/data; cp -a /backup pgdata; rm -f pgdata/postmaster.pid; "
+            "touch pgdata/recovery.signal; chown -R postgres:postgres .; chmod 700 pgdata",
+            volume,
+            f"{base_backup}:/backup:ro",
+        )
+        data = "/var/lib/postgresql/data/pgdata"
+        self._docker(
+            *("run", "--detach", "--name", self.container(SIDE), "--user", "postgres"),
+            *("--security-opt", "no-new-privileges:true", "--publish", f"127.0.0.1:{port}:{SERVER_PORT}"),
+            *("--volume", volume, "--volume", f"{folder}:{MOUNTED}:ro"),
+            *("--volume", f"{self.project}_wal_archive:{WAL_ARCHIVE}:ro", *extra),
+            *("--entrypoint", "postgres", POSTGRES_IMAGE, "-D", data, "-c", f"config_file={MOUNTED}/postgresql.conf"),
+        )
+
+    def side_cluster_runs(self) -> bool:
+        """Whether the container of a recovery runs."""
+        return _ask("docker", "inspect", "--format", "{{.State.Running}}", self.container(SIDE)) == (0, "true")
+
+    def remove_side_cluster(self) -> bool:
+        """Remove the container and the volume of a recovery. Returns whether there was one."""
+        there = _ask("docker", "inspect", self.container(SIDE))[0] == 0
+        if there:
+            self._docker("rm", "--force", self.container(SIDE))
+        if _ask("docker", "volume", "inspect", self._side_volume)[0] == 0:
+            self._docker("volume", "rm", self._side_volume)
+        return there
+
+    def install_side_cluster(self) -> str:
+        """Put the recovered cluster in place of the primary; the replicas are cloned anew.
+
+        The recovery must have ended. Returns where the old data is kept.
+        """
+        aside = f"pgdata.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        again = self.is_running("scheduler")
+        with step("the servers stopped, the recovered cluster in the place of the primary"):
+            self._docker("stop", self.container(SIDE))
+            self.compose("stop", "scheduler", "pgbouncer", "replica1", "replica2", "primary")
+            # The new timeline's history goes to the archive: without it, no later recovery finds its way along. The
+            # note of the superuser's password goes, so that the server takes over that of .env.
+            self._in_volumes(
+                f"""
+                for history in /{SIDE}/pgdata/pg_wal/*.history; do
+                    [ ! -e "$history" ] || {MOUNTED}/archive_wal.sh "$history" {WAL_ARCHIVE}
+                done
+                cd /primary
+                rm -rf incoming pgdata.aside-*
+                cp -a /{SIDE}/pgdata incoming
+                sync
+                [ ! -e pgdata ] || mv pgdata {aside}
+                mv incoming pgdata
+                rm -f superuser-password.sha256
+                sync
+                """,
+                f"{self._side_volume}:/{SIDE}",
+                f"{self.project}_primary_data:/primary",
+                f"{self.project}_wal_archive:{WAL_ARCHIVE}",
+                f"{self._subfolder('primary')}:{MOUNTED}:ro",
+                user="postgres",
+            )
+            for replica in ("replica1", "replica2"):
+                # A replica without data is cloned when it starts.
+                script = f"cd /replica; rm -rf pgdata.aside-*; [ ! -e pgdata ] || mv pgdata {aside}"
+                self._in_volumes(script, f"{self.project}_{replica}_data:/replica", user="postgres")
+            self.remove_side_cluster()
+        self.start_servers()
+        if again:
+            self._up(["--no-deps", "scheduler"])
+        return f"{aside} in the volume {self.project}_primary_data"
+
+    def provision(self) -> None:
+        """Bring databases, roles, schemas and the foreign server of both servers up to date, by the one-shot job."""
+        self.compose("run", "--rm", "--no-deps", "provision")
 
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""

@@ -45,7 +45,15 @@ from eds.db import (
 )
 from eds.errors import UserError
 from eds.server_conf import conf
-from eds.services import OWN_STATE_MARK, ServiceState, check_addresses, compose_folder, embedded_note, state_directory
+from eds.services import (
+    OWN_STATE_MARK,
+    SIDE,
+    ServiceState,
+    check_addresses,
+    compose_folder,
+    embedded_note,
+    state_directory,
+)
 from eds.settings import ROOT, Settings
 
 START_SECONDS = 120
@@ -59,8 +67,7 @@ PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
 READ_BYTES = 1024 * 1024
 
-# The cluster of a recovery beside the primary: its directory, and the file that makes it one.
-SIDE = "recovered"
+# The file that makes a cluster one of a recovery beside the primary.
 SIDE_CONF = "99-recovery.conf"
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
@@ -276,6 +283,15 @@ class LocalRuntime:
         """The WAL archive of each member of the cluster."""
         return {name: self.home / _archive(name) for name in MEMBERS}
 
+    def archived_files(self) -> dict[str, int]:
+        """The files of the WAL archives of all members, with their sizes in bytes."""
+        return {path.name: path.stat().st_size for folder in self.archives().values() for path in folder.glob("*.gz")}
+
+    def clean_archives(self, oldest: str) -> None:
+        """Remove the WAL segments before this one, of any timeline, from the archives."""
+        for folder in self.archives().values():
+            self.run([self.bindir / "pg_archivecleanup", "-x", ".gz", folder, oldest])
+
     def log_files(self, name: str) -> list[Path]:
         """The log files of a service, oldest first."""
         if name in ("scheduler", "metabase"):
@@ -367,11 +383,14 @@ class LocalRuntime:
     def _passfile(self) -> Path:
         return self.home / "secrets" / "replicator.pgpass"
 
-    def refresh_secrets(self) -> None:
-        """Let everything that runs use the passwords of the settings: roles, password files, PgBouncer, scheduler."""
-        # The replicas get it with the WAL.
+    def provision(self) -> None:
+        """Bring databases, roles, schemas and the foreign server of both servers up to date."""
         provision.provision_oltp(self.settings)
         provision.provision_warehouse(self.settings)
+
+    def refresh_secrets(self) -> None:
+        """Let everything that runs use the passwords of the settings: roles, password files, PgBouncer, scheduler."""
+        self.provision()
         self._write_shared_files()
         self.up_pgbouncer()
         if self.process_pid("scheduler") is not None:
@@ -891,29 +910,38 @@ class LocalRuntime:
             shutil.rmtree(self.data(SIDE))
         return there
 
-    def install_side_cluster(self) -> Path:
-        """Put the recovered cluster in place of the primary and start it. Returns where the old data is kept.
+    def side_cluster_runs(self) -> bool:
+        """Whether the cluster of a recovery runs."""
+        return self.server_pid(SIDE) is not None
 
-        The recovery must have ended. The replicas must be cloned anew afterwards.
+    def install_side_cluster(self) -> str:
+        """Put the recovered cluster in place of the primary; the replicas are cloned anew.
+
+        The recovery must have ended. Returns where the old data is kept.
         """
         name, side = self.primary, self.data(SIDE)
-        self.stop_server(SIDE)
-        # The new timeline's history: without it in the archive, no later recovery finds its way along.
-        for history in sorted((side / "pg_wal").glob("*.history")):
-            self.run(
-                [self.home / "bin" / "archive_wal.sh", history, self.archives()[name]], what="archiving of a history"
-            )
-        (side / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
-        self.stop_server(name)
         aside = self._aside(name)
-        for older in self.home.glob(f"{name}.aside-*"):
-            shutil.rmtree(older)
-        if self.data(name).exists():
-            self.data(name).rename(aside)
-        side.rename(self.data(name))
-        sync_directory(self.home)
-        self.start_server(name)
-        return aside
+        with step(f"{name} stopped, the recovered cluster in its place"):
+            self.stop_server(SIDE)
+            # The new timeline's history: without it in the archive, no later recovery finds its way along.
+            script = self.home / "bin" / "archive_wal.sh"
+            for history in sorted((side / "pg_wal").glob("*.history")):
+                self.run([script, history, self.archives()[name]], what="archiving of a history")
+            (side / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
+            self.stop_server(name)
+            for older in self.home.glob(f"{name}.aside-*"):
+                shutil.rmtree(older)
+            if self.data(name).exists():
+                self.data(name).rename(aside)
+            side.rename(self.data(name))
+            sync_directory(self.home)
+            self.start_server(name)
+            provision.provision_oltp(self.settings)
+        for replica in self.replicas:
+            with step(f"{replica} cloned anew"):
+                self.clone_replica(replica)
+        self.up_pgbouncer()
+        return str(aside)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 

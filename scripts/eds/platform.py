@@ -12,7 +12,7 @@ from rich.table import Table
 
 from eds import demo, etl
 from eds.console import err, out, step
-from eds.dashboards import page, site
+from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
 from eds.db import connect, primary_server
 from eds.errors import UserError
@@ -136,11 +136,9 @@ def show(runtime: Runtime) -> None:
     """Bring the pages and Metabase up to date. What fails there is said: the platform is up all the same."""
     settings = runtime.settings
     try:
-        with step("pages"):
-            if runtime.name == "docker":
-                # The container of the scheduler has no place to write them to.
-                site.refresh(settings)
-            else:
+        # In Docker, the scheduler writes them into the volume that is served.
+        if runtime.name == "local":
+            with step("pages"):
                 page.refresh(settings)
         if runtime.is_running("metabase"):
             provision_metabase(runtime, check=None)
@@ -162,7 +160,11 @@ def summary(runtime: Runtime) -> None:
         "  make down                stop; make up goes on with all data\n"
         "Passwords are in .env."
     )
-    out.print(f"Dashboards: {(runtime.settings.site / page.FILE_NAME).as_uri()}", soft_wrap=True)
+    settings = runtime.settings
+    pages = (settings.site / page.FILE_NAME).as_uri()
+    if runtime.name == "docker":
+        pages = f"http://127.0.0.1:{settings.docs_port}/ (made anew after each run)"
+    out.print(f"Dashboards: {pages}", soft_wrap=True)
 
 
 def state_table(runtime: Runtime) -> Table:

@@ -63,8 +63,32 @@ class Runtime(Protocol):
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
 
-    def archives(self) -> dict[str, Path]:
-        """The WAL archives of the members that are directories of this machine; none when they are elsewhere."""
+    def archived_files(self) -> dict[str, int]:
+        """The files of the WAL archives of all members, with their sizes in bytes."""
+
+    def clean_archives(self, oldest: str) -> None:
+        """Remove the WAL segments before this one, of any timeline, from the archives."""
+
+    def start_side_cluster(self, base_backup: Path, target: Sequence[str], port: int) -> None:
+        """Recover a copy of a base backup beside the primary, on a port of its own. It archives nothing.
+
+        target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
+        """
+
+    def side_cluster_runs(self) -> bool:
+        """Whether the cluster of a recovery runs."""
+
+    def remove_side_cluster(self) -> bool:
+        """Stop and remove the cluster of a recovery. Returns whether there was one."""
+
+    def install_side_cluster(self) -> str:
+        """Put the recovered cluster in place of the primary; the replicas are cloned anew.
+
+        The recovery must have ended. Returns where the old data is kept.
+        """
+
+    def provision(self) -> None:
+        """Bring databases, roles, schemas and the foreign server of both servers up to date."""
 
     def client(self, name: str) -> list[str]:
         """The command line, up to its options, of a client program of PostgreSQL: pg_dump, say."""

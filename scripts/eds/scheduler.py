@@ -110,12 +110,18 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
 
 
 class Scheduler:
-    """The loop. settings: the platform's. at_start: also run once at once."""
+    """The loop.
 
-    def __init__(self, settings: Settings, *, at_start: bool = False) -> None:
+    settings: the platform's. at_start: also run once at once. catch_up: also make up for what was due since the last
+    success, while nothing ran; a warehouse without a success is due.
+    """
+
+    def __init__(self, settings: Settings, *, at_start: bool = False, catch_up: bool = False) -> None:
         self.settings = settings
         self.at_start = at_start
+        self.catch_up = catch_up
         self.stopping = threading.Event()
+        self.signal: str | None = None
         self.state = settings.state
         self.state.mkdir(parents=True, exist_ok=True)
 
@@ -140,9 +146,18 @@ class Scheduler:
         return arguments
 
     def stop(self, signal_number: int, _frame: FrameType | None) -> None:
-        """Signal handler: finish the present run's cancellation, then leave."""
-        log("stopping", signal=signal.Signals(signal_number).name)
+        """Signal handler: finish the present run's cancellation, then leave.
+
+        It must not print: it may have come in the middle of a print, and Python refuses a second one inside the first.
+        """
+        self.signal = signal.Signals(signal_number).name
         self.stopping.set()
+
+    def _say_stopping(self) -> None:
+        """Say once which signal it was."""
+        if self.signal:
+            log("stopping", signal=self.signal)
+            self.signal = None
 
     def run_once(self, *, full: bool, trigger: str = "schedule") -> bool:
         """One run, tried again when the source changed under it. Returns whether it succeeded."""
@@ -163,6 +178,7 @@ class Scheduler:
         while child.is_alive() and not self.stopping.is_set():
             child.join(0.2)
         if child.is_alive():
+            self._say_stopping()
             log("cancelling", pid=child.pid)
             child.terminate()
             # Ends the run's statements on the server, so that dbt comes back to Python and sees the signal.
@@ -198,6 +214,13 @@ class Scheduler:
         except Exception as error:
             log("pages", status="failed", kind=type(error).__name__, message=str(error))
 
+    def _last_success(self) -> datetime | None:
+        try:
+            return etl.last_success(self.settings)[0]
+        except (UserError, psycopg.Error) as error:
+            log("error", kind=type(error).__name__, message=str(error))
+            return None
+
     def serve(self) -> None:
         """Run on schedule until a signal says stop."""
         signal.signal(signal.SIGTERM, self.stop)
@@ -213,10 +236,12 @@ class Scheduler:
             pid=os.getpid(),
             seconds=round(time.monotonic() - started, 2),
         )
-        done_until = datetime.now(UTC)
-        if self.at_start:
-            self._tick(Tick(done_until, full=False), "start")
-        else:
+        now = datetime.now(UTC)
+        last = self._last_success() if self.catch_up else now
+        done_until = last or now
+        if self.at_start or last is None:
+            self._tick(Tick(now, full=False), "start")
+        elif not overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now):
             self._refresh_pages()
         while not self.stopping.is_set():
             now = datetime.now(UTC)
@@ -228,6 +253,7 @@ class Scheduler:
             upcoming = next_tick(settings.etl_schedule, settings.etl_reconcile_schedule, done_until)
             # In steps of a minute at most: the clock may be set, or the machine may have slept.
             self.stopping.wait(min(max((upcoming.at - now).total_seconds(), 0.05), 60.0))
+        self._say_stopping()
         log("stopped")
 
     def _tick(self, tick: Tick, trigger: str) -> None:

@@ -13,6 +13,8 @@ from eds.settings import Settings
 
 # Stands in a state directory that the platform made itself.
 OWN_STATE_MARK = ".platform"
+# The cluster of a recovery beside the primary.
+SIDE = "recovered"
 
 
 @dataclass(frozen=True)

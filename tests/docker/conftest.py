@@ -81,7 +81,7 @@ class Stack:
         self.directory = directory
         self.env_file = directory / "env"
         ensure_env_file(self.env_file)
-        names = (*DATABASES, "pgbouncer", *OPTIONAL_SERVICES)
+        names = (*DATABASES, "pgbouncer", "pitr", *OPTIONAL_SERVICES)
         ports = free_ports(len(names))
         self.values = {f"{name.upper()}_PORT": str(port) for name, port in zip(names, ports, strict=True)}
         self.values |= {
@@ -200,10 +200,11 @@ def new_stack(engine: None) -> Iterator[Stack]:
     """A stack of which nothing has been started."""
     directory = Path(tempfile.mkdtemp(prefix="platform-docker-test-"))
     stack = Stack(directory)
+    # Made now: at the end, a test may have destroyed the settings too.
+    runtime = stack.runtime
     try:
         yield stack
     finally:
-        runtime = stack.runtime
         if runtime.folder.exists():
             runtime.destroy()
         images = [f"{stack.project}_etl_pipeline", f"{stack.project}_pgbouncer"]

@@ -6,6 +6,7 @@ import concurrent.futures
 import http.cookiejar
 import json
 import re
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -15,7 +16,7 @@ import pytest
 from eds import binaries
 from eds.db import connect, pooled_conninfo
 from eds.settings import Settings
-from tests.docker.conftest import DATABASES, Stack, docker
+from tests.docker.conftest import DATABASES, Stack, docker, until
 
 LAPTOP_BYTES = 4 * 1024**3
 
@@ -122,7 +123,7 @@ def test_a_container_has_the_secrets_of_its_duty_only(stack: Stack) -> None:
         "replica1": {"postgres_password", "replica_pgpass"},
         "warehouse": {"warehouse_postgres_password"},
         "pgbouncer": {"pgbouncer_userlist", "pgbouncer_lookup_password"},
-        "scheduler": {"etl_writer_password"},
+        "scheduler": {"etl_writer_password", "warehouse_reader_password"},
         "pgadmin": {"pgadmin_password", "pgadmin_pgpass"},
     }
     for name, secrets in wanted.items():
@@ -206,7 +207,7 @@ def test_the_read_only_pool_is_over_both_replicas_and_the_other_on_the_primary(s
 
 
 def test_psycopg_without_prepared_statements_works_through_the_pool_and_with_them_is_refused(stack: Stack) -> None:
-    """As docs/decisions.md says: PgBouncer 1.18 in transaction pooling does not know a client's prepared statements."""
+    """As docs/docker.md says: PgBouncer 1.18 in transaction pooling does not know a client's prepared statements."""
     conninfo = pooled_conninfo(stack.settings)
 
     def work(threshold: int | None) -> None:
@@ -226,16 +227,8 @@ def test_psycopg_without_prepared_statements_works_through_the_pool_and_with_the
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_password(stack: Stack) -> None:
-    rows = stack.exec(
-        "pgadmin",
-        *("/venv/bin/python3", "-c"),
-        "import json, sqlite3; print(json.dumps(sqlite3.connect('/var/lib/pgadmin/pgadmin4.db')"
-        ".execute('select servergroup_id, id, name from server order by name').fetchall()))",
-    )
-    registered = json.loads(rows)
-    assert [name for _, _, name in registered] == ["primary", "replica1", "replica2", "warehouse"]
-
+def pgadmin_session(stack: Stack) -> tuple[urllib.request.OpenerDirector, str, str]:
+    """A browser that has logged in to pgAdmin, pgAdmin's address, and the token for its interface."""
     base = f"http://127.0.0.1:{stack.settings.pgadmin_port}"
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 
@@ -252,7 +245,34 @@ def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_passw
     }
     answer = browser.open(f"{base}/authenticate/login", urllib.parse.urlencode(login).encode(), timeout=60)
     assert answer.url == f"{base}/browser/"
-    token = found(r"pgAdmin\['csrf_token'\] = '([^']+)'", "/browser/js/utils.js")
+    return browser, base, found(r"pgAdmin\['csrf_token'\] = '([^']+)'", "/browser/js/utils.js")
+
+
+def test_metabase_keeps_its_own_data_in_its_database_on_the_warehouse_server(stack: Stack) -> None:
+    if "metabase" in stack.settings.left_out:
+        pytest.skip("no image of Metabase on this machine")
+    owners = stack.query(
+        "warehouse", "select distinct tableowner from pg_tables where schemaname = 'public'", "metabase_db"
+    )
+    assert owners == [("metabase_user",)]
+    assert "no changes" in stack.eds("metabase")
+    # Its role does not get into the warehouse itself.
+    password = stack.settings.metabase_db_password.get_secret_value()
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(stack.servers["warehouse"].conninfo("metabase_user", password))
+
+
+def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_password(stack: Stack) -> None:
+    rows = stack.exec(
+        "pgadmin",
+        *("/venv/bin/python3", "-c"),
+        "import json, sqlite3; print(json.dumps(sqlite3.connect('/var/lib/pgadmin/pgadmin4.db')"
+        ".execute('select servergroup_id, id, name from server order by name').fetchall()))",
+    )
+    registered = json.loads(rows)
+    assert [name for _, _, name in registered] == ["primary", "replica1", "replica2", "warehouse"]
+
+    browser, base, token = pgadmin_session(stack)
     for group, server, name in registered:
         request = urllib.request.Request(
             f"{base}/browser/server/connect/{group}/{server}", data=b"", headers={"X-pgA-CSRFToken": token}
@@ -261,10 +281,20 @@ def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_passw
         assert (said["success"], said["data"]["connected"]) == (1, True), (name, said)
 
 
-def test_the_docs_are_served(stack: Stack) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.settings.docs_port}/", timeout=10) as answer:
-        assert answer.status == 200
-        assert "<title>" in answer.read().decode()
+def test_the_scheduler_writes_the_pages_that_the_docs_service_serves(stack: Stack) -> None:
+    base = f"http://127.0.0.1:{stack.settings.docs_port}"
+
+    def page(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"{base}{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return str(error)
+
+    until(lambda: "have not been made" not in page("/"), 120, "an index of pages")
+    assert "dashboards.html" in page("/")
+    assert "<html" in page("/dashboards.html")
+    assert "404" in page("/nothing-here.html")
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

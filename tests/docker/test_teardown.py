@@ -29,12 +29,21 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(stack: Stack, tmp_
     assert docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={other.project}") == ""
 
 
+def test_an_optional_service_whose_image_cannot_be_had_is_left_out_and_said(stack: Stack) -> None:
+    runtime = stack.runtime
+    runtime._config["services"]["docs"]["image"] = "127.0.0.1:1/no-such-image:1"
+    assert "connection refused" in str(runtime._why_no_image("docs"))
+    assert runtime._why_absent("docs") == "skipped: no image 127.0.0.1:1/no-such-image:1 on this machine"
+    assert runtime._why_no_image("primary") is None
+    assert runtime._why_absent("primary") is None
+
+
 def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
-    bystander = f"{stack.project}_bystander"
+    bystander, folder = f"{stack.project}_bystander", stack.runtime.folder
     docker("volume", "create", bystander)
     docker("network", "create", bystander)
     try:
-        assert "nuke" in stack.eds("nuke", code=1)
+        assert "FORCE=1" in stack.eds("nuke", code=1)
         assert stack.value("primary", "select 1") == 1
         output = stack.eds("nuke", "--force")
         assert stack.project in output
@@ -42,7 +51,7 @@ def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
         for kind in (("ps", "--all"), ("volume", "ls"), ("network", "ls")):
             assert docker(*kind, "--quiet", "--filter", label) == ""
         assert not stack.env_file.exists()
-        assert not stack.runtime.folder.exists()
+        assert not folder.exists()
         assert docker("volume", "inspect", "--format", "{{.Name}}", bystander) == bystander
     finally:
         docker("volume", "rm", bystander)

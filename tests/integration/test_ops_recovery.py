@@ -22,10 +22,11 @@ import pytest
 from eds import platform, provision
 from eds.db import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
 from eds.errors import UserError
-from eds.local import SIDE, LocalRuntime
+from eds.local import LocalRuntime
 from eds.ops import backup, failover, pitr, verify, wal
 from eds.ops.cluster import ask, in_recovery, one, wait_for
 from eds.scheduler import warm_up
+from eds.services import SIDE
 from eds.settings import Settings
 from integration.book import add_customer, add_loan, pay
 from integration.conftest import Platform, plain_values, separate_servers, separate_settings
@@ -174,7 +175,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert ask(pitr.recovered_server(settings), "select timeline_id from pg_control_checkpoint()") == [(2,)]
     assert not list(runtime.archives()["primary"].glob("00000002*"))
 
-    aside = Path(pitr.install(settings, runtime))
+    aside = Path(runtime.install_side_cluster())
     assert (aside / "PG_VERSION").exists()
     cluster = Platform(runtime)
     assert names(cluster.superuser_conninfo) == recovered
@@ -183,7 +184,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert_the_warehouse_notices(cluster)
     # The archive goes on along the new timeline, without a gap.
     wal.switch_and_wait(settings, runtime, 30)
-    lines = {line.number: line for line in wal.timelines(runtime.archives().values(), wal.segment_bytes(settings))}
+    lines = {line.number: line for line in wal.timelines(runtime.archived_files(), wal.segment_bytes(settings))}
     assert lines.keys() == {1, 2}
     assert lines[1].gaps() == lines[2].gaps() == []
     assert (runtime.archives()["primary"] / "00000002.history.gz").exists()

@@ -71,6 +71,25 @@ def test_it_runs_at_start_logs_json_lines_and_leaves_on_sigterm(platform):
     assert_views_equal_the_oltp(platform)
 
 
+def test_it_makes_up_for_what_was_due_while_it_was_stopped(platform):
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    platform.wait_for_replicas()
+    # A year's schedule: nothing is due by itself. First without any success, then with one of long ago.
+    for changed in ("select 1", "update audit.etl_runs set run_finished_at = run_finished_at - interval '400 days'"):
+        platform.warehouse(changed)
+        process = start("--catch-up", ETL_SCHEDULE="0 0 1 1 *", ETL_RECONCILE_SCHEDULE="0 0 2 1 *")
+        run = until_the_run(process)[-1]
+        process.terminate()
+        process.communicate(timeout=60)
+        assert run["status"] == "success"
+    fresh = start("--catch-up", ETL_SCHEDULE="0 0 1 1 *", ETL_RECONCILE_SCHEDULE="0 0 2 1 *")
+    assert fresh.stdout is not None
+    assert json.loads(fresh.stdout.readline())["event"] == "started"
+    fresh.terminate()
+    assert "tick" not in [event["event"] for event in events(fresh)]
+
+
 def test_sigterm_cancels_the_running_build_marks_it_and_leaves_within_ten_seconds(platform):
     platform.build()
     with connect(platform.warehouse_conninfo) as lock:

@@ -149,8 +149,8 @@ from operational.audit_log as feed
 where feed.operation in ('DELETE', 'RELOAD');
 
 -- Where the trail ends now, and whether an entry that was its end once is still in it: a source that was put back to an
--- earlier state (a restored copy of the disks, say) has the same identity and may have later transactions already, but not
--- the same trail.
+-- earlier state (a restored copy of the disks, say) has the same identity and may have later transactions already, but
+-- not the same trail.
 create or replace view etl.trail as
 select
     feed.log_id,

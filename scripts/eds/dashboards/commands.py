@@ -61,14 +61,18 @@ def docs(
 ) -> None:
     """Serve the pages (dashboards, lineage, star schema) on DOCS_PORT; make anew what is out of date."""
     settings = load()
+    runtime, _ = chosen(settings)
+    if not generate_only and runtime.name == "docker" and runtime.is_running("docs"):
+        out.print(
+            f"http://127.0.0.1:{settings.docs_port}/ is served by the service docs, from the volume that the scheduler "
+            "writes them to after each run",
+            soft_wrap=True,
+        )
+        return
     with step("pages (lineage only when the project or the schema changed)"):
         site.refresh(settings)
     if generate_only:
         out.print(str(settings.site), soft_wrap=True)
-        return
-    runtime, _ = chosen(settings)
-    if runtime.name == "docker" and runtime.is_running("docs"):
-        out.print(f"http://127.0.0.1:{settings.docs_port}/ shows {settings.site}", soft_wrap=True)
         return
     out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
     site.serve(settings)

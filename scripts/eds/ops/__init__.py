@@ -1,16 +1,10 @@
 """What a database administrator does with the platform: look, check, back up, recover, fail over.
 
-Each area is a module with its own commands (`app`), which the command line takes in as a whole. The servers are reached
-by host and port (`eds.db.servers`), so the operations do not care where a server runs. What needs a server's data
-directory or its process goes through the runtime, which must offer:
-
-- `primary`, `replicas`: which member of the cluster takes the writes, and the others
-- `states()`: the services and whether they run
-- `home`, `archives()`: where data, logs and the WAL archives lie, for programs of this machine
-- `run(command)`, `bindir`: run a program of PostgreSQL as the servers' account
-- `up_primary()`, `up_replica(name)`, `up_pgbouncer()`, `server_pid(name)`, `stop_server(name, mode)`: start and stop
-- `promote(name)`, `repoint(name)`, `rejoin(name)`, `commits_beyond(name, lsn)`: failover
-- `side_cluster(...)`, `install_primary(directory)`: point-in-time recovery
+Each area is a module with its own commands (`app`), which the command line takes in as a whole. The servers are
+reached by host and port (`eds.db.servers`), so the operations do not care where a server runs. What needs a server's
+files or its process goes through the runtime (`eds.runtime.Runtime`): the WAL archive, client programs, a recovery
+beside the primary. Failover needs more, which the embedded runtime alone has: `primary`, `replicas`, `promote`,
+`follow`, `rejoin`, `commits_beyond`, `start_copy`.
 """
 
 from __future__ import annotations

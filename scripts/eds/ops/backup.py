@@ -422,12 +422,11 @@ def expire(settings: Settings, runtime: Runtime, keep: int) -> list[str]:
         # Without a manifest, nobody knows what a base backup needs.
         if needed and all("start_segment" in backup.manifest for backup in needed):
             oldest = min((backup.manifest["start_segment"] for backup in needed), key=lambda name: name[8:])
-            for archive in runtime.archives().values():
-                before = set(archive.glob("*.gz"))
-                # It goes by the position alone: what any timeline has behind it stays.
-                run_program(settings, "pg_archivecleanup", ["-x", ".gz", archive, oldest])
-                if gone := len(before) - len(set(archive.glob("*.gz"))):
-                    removed.append(f"{gone} WAL segments before {oldest} ({archive.name})")
+            before = len(runtime.archived_files())
+            # It goes by the position alone: what any timeline has behind it stays.
+            runtime.clean_archives(oldest)
+            if gone := before - len(runtime.archived_files()):
+                removed.append(f"{gone} WAL segments before {oldest}")
     return removed
 
 

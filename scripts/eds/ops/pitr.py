@@ -12,15 +12,15 @@ import psycopg
 import typer
 from rich.table import Table
 
-from eds import platform, provision
+from eds import platform
 from eds.console import confirm, err, out, step
-from eds.db import primary_server, recovered_server
+from eds.db import primary_name, primary_server, recovered_server
 from eds.errors import UserError
-from eds.local import SIDE, LocalRuntime
 from eds.ops import backup, books
 from eds.ops.cluster import answers, ask, one
 from eds.ops.wal import switch_and_wait
-from eds.runtime import embedded
+from eds.runtime import Runtime, chosen
+from eds.services import SIDE
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -105,7 +105,7 @@ def bases(settings: Settings, target: Target) -> list[backup.Backup]:
     return fitting
 
 
-def recover(settings: Settings, runtime: LocalRuntime, target: Target, timeline: str | None = None) -> Recovery:
+def recover(settings: Settings, runtime: Runtime, target: Target, timeline: str | None = None) -> Recovery:
     """Recover to a target beside the primary, and check the books there. Raises UserError.
 
     timeline: the number of the timeline to follow (default: the primary's).
@@ -127,7 +127,6 @@ def recover(settings: Settings, runtime: LocalRuntime, target: Target, timeline:
                 _wait_until_recovered(settings, runtime)
             break
         except UserError as error:
-            runtime.stop_server(SIDE, mode="immediate")
             last = number + 1 == len(candidates)
             if last or not any(text in str(error) for text in WRONG_BASE):
                 runtime.remove_side_cluster()
@@ -143,14 +142,14 @@ def recover(settings: Settings, runtime: LocalRuntime, target: Target, timeline:
     )
 
 
-def _wait_until_recovered(settings: Settings, runtime: LocalRuntime) -> None:
+def _wait_until_recovered(settings: Settings, runtime: Runtime) -> None:
     """Wait until the recovery has ended; it may take as long as it takes. Raises UserError when the server ends."""
     while True:
         try:
             if not one(recovered_server(settings), "select pg_is_in_recovery()"):
                 return
         except (psycopg.Error, UserError) as error:
-            if runtime.server_pid(SIDE) is None:
+            if not runtime.side_cluster_runs():
                 raise UserError("The recovery failed:\n" + "\n".join(runtime.tail(SIDE, 15))) from error
         time.sleep(0.1)
 
@@ -169,18 +168,6 @@ def count_rows(settings: Settings, server: str = "primary") -> dict[str, int]:
     place = recovered_server(settings) if server == SIDE else primary_server(settings)
     query = " union all ".join(f"select '{table}', count(*) from operational.{table}" for table in TABLES)  # noqa: S608
     return {table: int(count) for table, count in ask(place, query)}
-
-
-def install(settings: Settings, runtime: LocalRuntime) -> str:
-    """Put the recovered cluster in place of the primary; everything follows it. Returns where the old data is kept."""
-    with step(f"{runtime.primary} stopped, the recovered cluster in its place"):
-        aside = runtime.install_side_cluster()
-        provision.provision_oltp(settings)
-    for name in runtime.replicas:
-        with step(f"{name} cloned anew"):
-            runtime.clone_replica(name)
-    runtime.up_pgbouncer()
-    return str(aside)
 
 
 def restore_point(settings: Settings, name: str) -> str:
@@ -227,7 +214,7 @@ def pitr_command(
 ) -> None:
     """Recover the loan book to a moment, beside the primary. Example: make pitr TO='2026-01-31 14:32:05+00'"""
     settings = load()
-    runtime = embedded(settings, "make pitr")
+    runtime = chosen(settings)[0]
     if mark:
         out.print(f"restore point {mark} at {restore_point(settings, mark)}: make pitr TO={mark} recovers to it")
         return
@@ -249,11 +236,11 @@ def pitr_command(
             )
             return
         confirm(
-            f"This puts the recovered cluster in place of the primary ({runtime.primary}). What was written to the "
-            "primary since\nis lost to the applications; its data is kept aside. The replicas are cloned anew.",
+            f"This puts the recovered cluster in place of the primary ({primary_name(settings)}). What was written to\n"
+            "the primary since is lost to the applications; its data is kept aside. The replicas are cloned anew.",
             "promote",
             force,
         )
-        aside = install(settings, runtime)
+        aside = runtime.install_side_cluster()
     out.print(f"The primary is the recovered cluster now. The old data: {aside}", soft_wrap=True)
     out.print("The next run of the warehouse compares everything. Make a base backup now: make backup KIND=physical")

@@ -24,6 +24,7 @@ from eds.errors import UserError
 from eds.ops import backup
 from eds.ops.cluster import answers, ask, current_position, wait_for_replay
 from eds.ops.programs import at, program
+from eds.runtime import Runtime, chosen
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -179,7 +180,7 @@ def _reconnect_readers(settings: Settings, replaced: str) -> None:
         )
 
 
-def restore(settings: Settings, chosen: backup.Backup, server: Server) -> str:
+def restore(settings: Settings, runtime: Runtime, made: backup.Backup, server: Server) -> str:
     """Put a dump in place of a database. Returns the name under which the old database is kept.
 
     An older database kept by a restore before is dropped. Raises UserError with nothing changed.
@@ -187,13 +188,10 @@ def restore(settings: Settings, chosen: backup.Backup, server: Server) -> str:
     now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
     new, replaced = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
     with step(f"loaded into {new}, compared with the manifest"):
-        load_dump(settings, chosen, server, new)
+        load_dump(settings, made, server, new)
     with step(f"{server.database} swapped"):
         swap(settings, server, new, replaced)
-    if server.name == "warehouse":
-        provision.provision_warehouse(settings)
-    else:
-        provision.provision_oltp(settings)
+    runtime.provision()
     with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
         psycopg_notices_off(connection)
         pattern = rf"^{server.database}_(replaced|restore)_[0-9]{{8}}_[0-9]{{6}}$"
@@ -216,20 +214,21 @@ def restore_command(
             "Which backup? `make backups` lists them. Example: make restore FILE=backup_operational_….sql.gz"
         )
     settings = load()
-    chosen = backup.named(settings, file)
-    if chosen.path.is_dir():
+    made = backup.named(settings, file)
+    if made.path.is_dir():
         raise UserError(
-            f"{chosen.path.name} is a base backup: a recovery starts from it. `make pitr` restores it into a cluster "
+            f"{made.path.name} is a base backup: a recovery starts from it. `make pitr` restores it into a cluster "
             "of its own, and with PROMOTE=1 puts that in place of the primary."
         )
-    if chosen.kind not in ("operational", "warehouse"):
+    if made.kind not in ("operational", "warehouse"):
         raise UserError(
-            f"{chosen.path} is called neither backup_operational_… nor backup_warehouse_…, nor does a manifest say."
+            f"{made.path} is called neither backup_operational_… nor backup_warehouse_…, nor does a manifest say."
         )
-    server = backup.database_of(settings, chosen.kind)
+    runtime = chosen(settings)[0]
+    server = backup.database_of(settings, made.kind)
     with step("the backup is read and checked"):
-        rows = backup.verify(settings, chosen)
-    if not chosen.manifest:
+        rows = backup.verify(settings, made)
+    if not made.manifest:
         err.print("There is no manifest beside it: its checksum and its rows are not known beforehand.")
     present = rows_now(server)
     lines = [
@@ -239,7 +238,7 @@ def restore_command(
     ]
     confirm(
         f"This replaces database {server.database} at {server.host}:{server.port} by the backup of "
-        f"{chosen.manifest.get('made_at', chosen.made_at)}:\n"
+        f"{made.manifest.get('made_at', made.made_at)}:\n"
         + "\n".join(lines or ["  as many rows in each table"])
         + "\nWhat was written since is lost to the applications. The old database is kept beside it until the next "
         "restore.",
@@ -248,7 +247,7 @@ def restore_command(
     )
     with platform.exclusive(settings), backup.directory(settings):
         platform.wait_for_run(settings)
-        replaced = restore(settings, chosen, server)
+        replaced = restore(settings, runtime, made, server)
     out.print(f"restored {server.database}; the old one is kept as {replaced}")
     if server.name != "warehouse":
         out.print(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from eds.db import primary_server
 from eds.errors import UserError
 from eds.ops.cluster import ask, ask_dicts, one, wait_for
 from eds.ops.replication import size
-from eds.runtime import Runtime, embedded
+from eds.runtime import Runtime, chosen
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -28,10 +27,10 @@ _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?\.gz"
 
 @dataclass
 class Timeline:
-    """The archived segments of one timeline. Numbers count segments from the beginning of WAL."""
+    """The archived segments of one timeline: their sizes in bytes, by their number from the beginning of WAL."""
 
     number: int
-    segments: dict[int, Path] = field(default_factory=dict)
+    segments: dict[int, int] = field(default_factory=dict)
 
     def gaps(self) -> list[tuple[int, int]]:
         """The runs of missing segments between the first and the last one: (first missing, last missing)."""
@@ -45,16 +44,18 @@ def segment_name(timeline: int, number: int, segment_bytes: int) -> str:
     return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
 
 
-def timelines(archives: Iterable[Path], segment_bytes: int) -> list[Timeline]:
-    """What the archives hold together, by timeline. A segment that a promotion left half-filled does not count."""
+def timelines(files: Mapping[str, int], segment_bytes: int) -> list[Timeline]:
+    """What the archives hold together, by timeline. A segment that a promotion left half-filled does not count.
+
+    files: the archived files with their sizes.
+    """
     found: dict[int, Timeline] = {}
-    for archive in archives:
-        for path in archive.glob("*.gz"):
-            match = _SEGMENT.fullmatch(path.name)
-            if match and not match[4]:
-                number = int(match[2], 16) * (0x100000000 // segment_bytes) + int(match[3], 16)
-                timeline = found.setdefault(int(match[1], 16), Timeline(int(match[1], 16)))
-                timeline.segments[number] = path
+    for name, size_of_file in files.items():
+        match = _SEGMENT.fullmatch(name)
+        if match and not match[4]:
+            number = int(match[2], 16) * (0x100000000 // segment_bytes) + int(match[3], 16)
+            timeline = found.setdefault(int(match[1], 16), Timeline(int(match[1], 16)))
+            timeline.segments[number] = size_of_file
     return [found[number] for number in sorted(found)]
 
 
@@ -112,7 +113,7 @@ def wal_command(
 ) -> None:
     """Show the WAL archive: segments by timeline, gaps, what waits or fails. Exit code 1 when something is wrong."""
     settings = load()
-    runtime = embedded(settings, "make wal")
+    runtime = chosen(settings)[0]
     if switch:
         name, seconds = switch_and_wait(settings, runtime, 30)
         out.print(f"{name} closed, in the archive after {seconds:.1f} s")
@@ -122,14 +123,14 @@ def wal_command(
         table.add_column(column, justify="right" if column in ("timeline", "segments", "size") else "left")
     bytes_each = segment_bytes(settings)
     broken = False
-    for timeline in timelines(runtime.archives().values(), bytes_each):
+    for timeline in timelines(runtime.archived_files(), bytes_each):
         gaps = timeline.gaps()
         broken |= bool(gaps)
         first, last = min(timeline.segments), max(timeline.segments)
         table.add_row(
             str(timeline.number),
             str(len(timeline.segments)),
-            size(sum(path.stat().st_size for path in timeline.segments.values())),
+            size(sum(timeline.segments.values())),
             segment_name(timeline.number, first, bytes_each),
             segment_name(timeline.number, last, bytes_each),
             ", ".join(

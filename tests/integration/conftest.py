@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from eds.binaries import find_pgbouncer
 from eds.db import Server, connect, primary_name, replica_names, servers
 from eds.local import LocalRuntime
 from eds.platform import start_servers
+from eds.processes import free_ports
 from eds.scheduler import spawn_dbt, warm_up
 from eds.settings import ROOT, Settings, ensure_env_file
 
@@ -56,20 +55,7 @@ MARTS = (
 )
 
 
-def _free_ports(count: int) -> list[int]:
-    # Below the range that the system gives to outgoing connections: one of those could have the port when a server
-    # is started again.
-    ports: list[int] = []
-    for port in random.sample(range(20000, 32000), 1000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise AssertionError(f"no {count} free ports below 32000")
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0, pause: float = 0.02) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0, pause: float = 0.02) -> Any:
     """Ask again until the condition gives something true, which is returned."""
     try:
         return Retrying(
@@ -249,7 +235,7 @@ def separate_settings(prefix: str, **values: Any) -> Iterator[Settings]:
     env_file = place / "own.env"
     ensure_env_file(env_file)
     services = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "pitr")
-    ports = zip(services, _free_ports(len(services)), strict=True)
+    ports = zip(services, free_ports(len(services)), strict=True)
     try:
         yield Settings(
             _env_file=env_file,  # type: ignore[call-arg]
@@ -300,7 +286,7 @@ def runtime() -> Iterator[LocalRuntime]:
     names = ("PRIMARY", "REPLICA1", "REPLICA2", "WAREHOUSE", "PGBOUNCER", "METABASE", "PGADMIN", "DOCS")
     env_file = state / "test.env"
     ensure_env_file(env_file)
-    values = {f"{name}_PORT": str(port) for name, port in zip(names, _free_ports(len(names)), strict=True)}
+    values = {f"{name}_PORT": str(port) for name, port in zip(names, free_ports(len(names)), strict=True)}
     values |= {
         "RUNTIME": "local",
         "STATE_DIR": str(state / "state"),

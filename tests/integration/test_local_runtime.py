@@ -25,8 +25,9 @@ from eds.binaries import find_pgbouncer
 from eds.db import connect
 from eds.errors import UserError
 from eds.local import LocalRuntime
+from eds.processes import free_ports
 from eds.settings import ROOT, Settings
-from integration.conftest import _free_ports, plain_values, separate_servers, separate_settings
+from integration.conftest import plain_values, separate_servers, separate_settings
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +288,7 @@ def test_a_replica_with_broken_data_is_cloned_anew(runtime: LocalRuntime) -> Non
 
 def test_moved_ports_take_everything_along_also_when_two_servers_swap_theirs(runtime: LocalRuntime) -> None:
     settings = runtime.settings
-    (new_pgbouncer,) = _free_ports(1)
+    (new_pgbouncer,) = free_ports(1)
     moved = settings.model_copy(
         update={
             "primary_port": settings.replica1_port,

@@ -29,9 +29,10 @@ from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, prov
 from eds.db import connect
 from eds.errors import UserError
 from eds.local import LocalRuntime
+from eds.processes import free_ports
 from eds.settings import ROOT, Settings
 
-from .conftest import VIEWS, Platform, _free_ports
+from .conftest import VIEWS, Platform
 
 COMMAND = os.environ.get("METABASE_TEST_COMMAND", "")
 needs_metabase = pytest.mark.skipif(
@@ -78,7 +79,7 @@ def settings(demo_platform: Platform) -> Settings:
 @pytest.fixture(scope="module")
 def url(demo_platform: Platform, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Metabase that was provisioned once."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     with running(tmp_path_factory.mktemp("metabase"), port):
         address = f"http://127.0.0.1:{port}"
         report = provision(settings, address)
@@ -439,7 +440,7 @@ def test_a_new_password_of_the_reader_reaches_the_connection(demo_platform, sett
 
 @needs_metabase
 def test_a_connection_that_leads_elsewhere_is_said_with_its_settings(settings, url, api):
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     with pytest.raises(UserError, match=rf"127\.0\.0\.1:{port}.*(.|\n)*METABASE_WAREHOUSE_PORT"):
         provision(settings.model_copy(update={"metabase_warehouse_port": port}), url)
     assert provision(settings, url, check=False).changes == []
@@ -469,7 +470,7 @@ def test_questions_and_filters_that_do_not_work_are_named(settings, url):
 
 @needs_metabase
 def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp_path):
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     failures: list[BaseException] = []
 
@@ -560,7 +561,7 @@ exec {COMMAND or "false"}
 def test_the_embedded_runtime_runs_a_metabase_jar(demo_platform, java, tmp_path):
     java("21.0.4")
     (tmp_path / "metabase.jar").touch()
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     settings = demo_platform.settings.model_copy(
         update={"metabase_jar": tmp_path / "metabase.jar", "metabase_port": port}
     )
@@ -598,7 +599,7 @@ def test_an_old_java_and_a_jar_that_is_not_there_are_said_before_anything_starts
 
 
 def test_where_nothing_answers_the_sentence_names_the_settings(runtime):
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     settings = runtime.settings.model_copy(update={"metabase_start_seconds": 1})
     with pytest.raises(UserError, match=r"not ready within 1 s.*METABASE_PORT"):
         provision(settings, f"http://127.0.0.1:{port}")

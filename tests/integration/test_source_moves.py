@@ -17,9 +17,10 @@ import pytest
 from eds.db import Server, connect
 from eds.etl import SCHEDULED_BUILD
 from eds.local import LocalRuntime
+from eds.processes import free_ports
 
 from .book import add_customer, add_loan, pay
-from .conftest import Platform, _free_ports, kill_server, point_at, use_only, wait_for
+from .conftest import Platform, kill_server, point_at, use_only, wait_for
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 
 
@@ -118,7 +119,7 @@ def other_cluster(all_servers: Platform) -> Iterator[LocalRuntime]:
     """An empty second cluster, in a directory of its own."""
     place = Path(tempfile.mkdtemp(prefix="platform-test-other-", dir="/tmp"))
     place.chmod(0o755)
-    settings = all_servers.settings.model_copy(update={"state_dir": place / "state", "primary_port": _free_ports(1)[0]})
+    settings = all_servers.settings.model_copy(update={"state_dir": place / "state", "primary_port": free_ports(1)[0]})
     runtime = LocalRuntime(settings)
     try:
         runtime.up_primary()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated
@@ -180,12 +181,22 @@ def _reconnect_readers(settings: Settings, replaced: str) -> None:
         )
 
 
+def _unused_second(server: Server) -> str:
+    """The present time, as names of databases have it, when no restore has used it yet."""
+    while True:
+        now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+        used = "select 1 from pg_database where datname ~ %s"
+        if not ask(server, used, (f"^{server.database}_(replaced|restore)_{now}$",), database="postgres"):
+            return now
+        time.sleep(0.2)
+
+
 def restore(settings: Settings, runtime: Runtime, made: backup.Backup, server: Server) -> str:
     """Put a dump in place of a database. Returns the name under which the old database is kept.
 
     An older database kept by a restore before is dropped. Raises UserError with nothing changed.
     """
-    now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    now = _unused_second(server)
     new, replaced = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
     with step(f"loaded into {new}, compared with the manifest"):
         load_dump(settings, made, server, new)

@@ -5,12 +5,9 @@ Run by `make test-docker`; a machine without an engine fails these tests instead
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +20,7 @@ import pytest
 
 from eds.compose import ComposeRuntime, why_not_docker
 from eds.db import Server, connect, servers
+from eds.processes import free_ports
 from eds.settings import OPTIONAL_SERVICES, ROOT, Settings, ensure_env_file
 
 METABASE_IMAGE = "metabase/metabase:v0.65.4.x"
@@ -34,18 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.docker)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine on which nothing listens, below those of outgoing connections."""
-    ports: list[int] = []
-    for port in random.sample(range(15000, 16000), 1000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise AssertionError(f"no {count} free ports from 15000 to 15999")
 
 
 def docker(*arguments: str, check: bool = True, stdin: str = "", environment: dict[str, str] | None = None) -> str:

@@ -74,7 +74,7 @@ rotate: venv ## Give a role a new password, everywhere it is used (ROLE=app_user
 .PHONY: dashboards metabase docs
 dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
 	@$(EDS) dashboards
-metabase: venv ## Bring Metabase to what dashboards/*.yml say (METABASE_HOST, METABASE_PORT)
+metabase: venv ## Bring Metabase to what infra/dashboards/*.yml say (METABASE_HOST, METABASE_PORT)
 	@$(EDS) metabase
 docs: venv ## Serve dashboards, lineage and star schema on DOCS_PORT (GENERATE_ONLY=1 writes them and ends)
 	@$(EDS) docs

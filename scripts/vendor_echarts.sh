@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the part of Apache ECharts that the dashboards page uses into one file, which is kept in the repository so that
-# nobody who runs the platform needs npm. Versions: infra/dashboards/package-lock.json.
+# nobody who runs the platform needs npm. Versions: infra/dashboards/charts/package-lock.json.
 #
 # usage: scripts/vendor_echarts.sh
 set -eu
@@ -8,7 +8,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp "$root/infra/dashboards/"* "$work"
+cp "$root/infra/dashboards/charts/"* "$work"
 cd "$work"
 npm ci --no-audit --no-fund --ignore-scripts >/dev/null
 target=$root/scripts/eds/dashboards/static

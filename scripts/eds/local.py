@@ -1172,7 +1172,7 @@ class LocalRuntime:
         """A digest of what a scheduler keeps in memory: settings, its code, the installed packages."""
         digest = hashlib.sha256(self.settings.fingerprint().encode())
         code = sorted(path for path in Path(__file__).parent.rglob("*") if "__pycache__" not in path.parts)
-        for path in [*code, *sorted((ROOT / "dashboards").glob("*")), Path(sys.prefix) / ".installed"]:
+        for path in [*code, *sorted((ROOT / "infra/dashboards").glob("*.yml")), Path(sys.prefix) / ".installed"]:
             if path.is_file():
                 digest.update(path.read_bytes())
         return digest.hexdigest()

@@ -1,1 +1,1 @@
-"""Dashboards: plain data in dashboards/*.yml, provisioned into Metabase and drawn as one local page."""
+"""Dashboards: plain data in infra/dashboards/*.yml, provisioned into Metabase and drawn as one local page."""

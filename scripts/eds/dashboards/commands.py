@@ -48,7 +48,7 @@ def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
 
 
 def metabase() -> None:
-    """Bring Metabase to what dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
+    """Bring Metabase to what infra/dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
     runtime, _ = chosen(load())
     if not provision_metabase(runtime):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What the dashboards are: the files in dashboards/, read and checked."""
+"""What the dashboards are: the files in infra/dashboards, read and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from eds.errors import UserError
 from eds.settings import ROOT
 
-FOLDER = ROOT / "dashboards"
+FOLDER = ROOT / "infra/dashboards"
 QUESTIONS = "questions.yml"
 GRID_COLUMNS = 24
 SCHEMA = "warehouse"
@@ -56,7 +56,7 @@ class Filter(_Strict):
 
 
 class Question(_Strict):
-    """One query and how its result is shown. dashboards/questions.yml describes the parts."""
+    """One query and how its result is shown. infra/dashboards/questions.yml describes the parts."""
 
     name: str
     description: str
@@ -154,7 +154,7 @@ class Collection(_Strict):
 
 
 class Content(_Strict):
-    """Everything in dashboards/: questions, filters and dashboards, by key."""
+    """Everything in infra/dashboards: questions, filters and dashboards, by key."""
 
     collection: Collection
     database: str

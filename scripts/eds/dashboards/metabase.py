@@ -1,4 +1,4 @@
-"""Metabase as code: brings a Metabase to what dashboards/*.yml say, through its HTTP API.
+"""Metabase as code: brings a Metabase to what infra/dashboards/*.yml say, through its HTTP API.
 
 Ids of the server are looked up and never stored. Questions are found again by an entity id that follows from their key,
 dashboards by the ids of their filters, so that a person may have renamed either. What a person changed in them is
@@ -847,7 +847,7 @@ def address(settings: Settings) -> str:
 
 
 def provision(settings: Settings, url: str | None = None, *, check: bool | None = True) -> Report:
-    """Bring the Metabase at `url` (default: that of the settings) to what dashboards/*.yml say.
+    """Bring the Metabase at `url` (default: that of the settings) to what infra/dashboards/*.yml say.
 
     check: also run every question and every filter (None: when anything changed). Returns what was changed and what
     does not work; raises UserError when it cannot be reached or entered.

@@ -62,21 +62,23 @@ commit;
 
 begin;
 create temporary table reversed on commit drop as
-select
+select distinct on (payments.loan_id)
     payments.payment_id,
     payments.loan_id,
     payments.principal_portion
-from operational.payments
-inner join operational.loans on payments.loan_id = loans.loan_id
-where loans.status = 'active'
-    and payments.payment_id % 1000 = (abs(hashtext(current_setting('bench.seed'))) % 1000)
-order by payments.payment_id desc
-limit 50;
+from (
+    select loan_id from operational.loans
+    where status = 'active' and outstanding_balance < amount
+    order by md5(loan_id || current_setting('bench.seed') || 'reversed')
+    limit 50
+) as loans
+inner join operational.payments on loans.loan_id = payments.loan_id
+order by payments.loan_id asc, payments.payment_id desc;
 
 delete from operational.payments where payment_id in (select payment_id from reversed);
 
 update operational.loans
-set outstanding_balance = loans.outstanding_balance + back.principal
-from (select loan_id, sum(principal_portion) as principal from reversed group by loan_id) as back
-where loans.loan_id = back.loan_id;
+set outstanding_balance = loans.outstanding_balance + reversed.principal_portion
+from reversed
+where loans.loan_id = reversed.loan_id;
 commit;

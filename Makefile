@@ -111,7 +111,7 @@ screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pag
 	@$(EDS) screenshots
 .PHONY: test test-docker soak lint format lock
 test: venv-dev ## Run the whole test suite on throw-away clusters, one per job (ARGS="-k import" JOBS=2)
-	@.venv/bin/python -m pytest --numprocesses $(or $(JOBS),2) --dist worksteal $(ARGS)
+	@.venv/bin/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(ARGS)
 test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an engine (ARGS="-k network")
 	@.venv/bin/python -m pytest tests/docker $(ARGS)
 soak: venv-dev ## Random changes, crashes and moving sources for as long as you like (FOR=30m RANDOM_SEED=…)

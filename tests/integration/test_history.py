@@ -13,7 +13,7 @@ from .book import add_customer, add_loan, pay
 from .random_book import Change, changes
 from .story import CLOCKS, Story
 
-EXAMPLES = int(os.environ.get("HISTORY_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("HISTORY_EXAMPLES", "2"))
 clock_changes = st.builds(Change, st.sampled_from(sorted(CLOCKS)), st.integers(0, 999), st.integers(0, 999))
 late_changes = st.builds(
     Change, st.sampled_from(("late_segment", "late_status")), st.integers(0, 999), st.integers(0, 999)

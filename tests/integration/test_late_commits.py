@@ -18,7 +18,7 @@ from .book import add_customer, add_loan, pay
 from .conftest import Platform, use_only
 from .oracle import assert_landing_equals_source
 
-EXAMPLES = int(os.environ.get("LATE_COMMIT_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("LATE_COMMIT_EXAMPLES", "3"))
 SESSIONS = 3
 SOURCES = ("replica1", "replica2", "primary")
 

@@ -73,7 +73,8 @@ from (
     limit 50
 ) as loans
 inner join operational.payments on loans.loan_id = payments.loan_id
-order by payments.loan_id asc, payments.payment_id desc;
+-- the oldest one, which was there before this increment
+order by payments.loan_id asc, payments.payment_id asc;
 
 delete from operational.payments where payment_id in (select payment_id from reversed);
 

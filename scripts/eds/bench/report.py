@@ -45,6 +45,10 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
         each("first load: extraction, per million payments", lambda s: _seconds(_per_million(s, "extraction"))),
         each("first load: models, per million payments", lambda s: _seconds(_per_million(s, "models"))),
         each("no-change run", lambda s: _seconds(_median(s["no_change"], "wall"))),
+        each(
+            "increment: rows it brings (a small book has fewer active loans)",
+            lambda s: f"{_median(s['runs'], 'rows'):.0f}",
+        ),
         each("increment: whole run", lambda s: _seconds(run(s))),
         each("increment: extraction", lambda s: _seconds(_median(s["runs"], "extraction"))),
         each("increment: models", lambda s: _seconds(_median(s["runs"], "models"))),

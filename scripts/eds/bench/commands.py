@@ -121,7 +121,7 @@ def bench_command(
         "processor": _processor(),
         "cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
     }
     measured: list[dict[str, Any]] = []
     results = {

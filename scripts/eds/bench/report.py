@@ -121,21 +121,16 @@ def page(results: dict[str, Any]) -> str:
     ]
     if len(sizes) > 1:
         names = ", ".join(f'"{size["payments"] / 1_000_000:g} M"' for size in sizes)
-        series = [
-            ("increment", [_median(size["runs"], "wall") for size in sizes]),
-            ("full reload", [size.get("reload_seconds") for size in sizes]),
-        ]
+        platform = ", ".join(f"{_median(size['runs'], 'wall'):.2f}" for size in sizes)
+        reload = ", ".join(f"{size.get('reload_seconds', 0):.2f}" for size in sizes)
         lines += [
             "```mermaid",
             "xychart-beta",
-            '    title "Seconds to take in the same increment: this platform (lower line), full reload (upper line)"',
+            '    title "Seconds to take in an increment: this platform (bars), full reload (line)"',
             f"    x-axis [{names}]",
             '    y-axis "seconds"',
-            *(
-                "    line [" + ", ".join(f"{value:.2f}" for value in values) + "]"
-                for _, values in series
-                if all(value is not None for value in values)
-            ),
+            f"    bar [{platform}]",
+            *([f"    line [{reload}]"] if all("reload_seconds" in size for size in sizes) else []),
             "```",
             "",
         ]

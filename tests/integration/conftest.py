@@ -383,6 +383,15 @@ def fill_small_book(platform: Platform) -> Platform:
     return platform
 
 
+def changed_nodes(platform: Platform, run_id: int) -> list[tuple[Any, ...]]:
+    """The nodes of a run that changed rows, with how many they inserted, updated and deleted."""
+    return platform.warehouse(
+        "select node_name, rows_inserted, rows_updated, rows_deleted from audit.model_runs "
+        "where run_id = %s and rows_inserted + rows_updated + rows_deleted > 0",
+        (run_id,),
+    )
+
+
 def kill_server(platform: Platform, name: str) -> None:
     """SIGKILL one of the platform's PostgreSQL servers, and wait until it is gone."""
     pid = platform.runtime.server_pid(name)

@@ -12,7 +12,7 @@ import pytest
 from eds.etl import SCHEDULED_BUILD
 
 from .book import add_customer, add_loan, pay
-from .conftest import Platform, kill_server
+from .conftest import Platform, changed_nodes, kill_server
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from .readers import Readers, State, oltp_state
 
@@ -68,14 +68,7 @@ def test_runs_killed_at_random_moments_are_repaired_while_dashboards_are_read(sm
     assert_views_equal_the_oltp(platform)
     # What the increments made of it all is what a full computation makes of it.
     full = platform.build("--full-refresh", "--vars", "{full_tests: true}")
-    assert (
-        platform.warehouse(
-            "select node_name, rows_inserted, rows_updated, rows_deleted from audit.model_runs "
-            "where run_id = %s and rows_inserted + rows_updated + rows_deleted > 0",
-            (full.run["run_id"],),
-        )
-        == []
-    )
+    assert changed_nodes(platform, full.run["run_id"]) == []
 
 
 @pytest.mark.parametrize("name", ["warehouse", "replica1"])

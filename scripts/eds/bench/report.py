@@ -27,16 +27,12 @@ def _times(part: float | None, whole: float) -> str:
     return "–" if part is None else f"{part / whole:.1f} ×"
 
 
-def _row(label: str, values: list[str]) -> list[str]:
-    return [label, *values]
-
-
 def rows(results: dict[str, Any]) -> list[list[str]]:
     """The table: a label and one text per size."""
     sizes = results["sizes"]
 
     def each(label: str, value: Callable[[dict[str, Any]], str]) -> list[str]:
-        return _row(label, [value(size) for size in sizes])
+        return [label, *(value(size) for size in sizes)]
 
     def run(size: dict[str, Any]) -> float:
         return _median(size["runs"], "wall")

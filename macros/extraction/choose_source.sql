@@ -25,7 +25,7 @@
                         {% set chosen.changed = not loop.first %}
                     {% endif %}
                     {% set source = source_verdict() %}
-                    {% do run_query('commit') %}
+                    {% do run_statement('commit') %}
                     {% if source['verdict'] == 'behind' %}
                         {% do chosen.seen.append('port ' ~ source['server_port'] ~ ' (timeline ' ~ source['timeline']
                             ~ ', position ' ~ source['position_lsn'] ~ ')') %}
@@ -35,13 +35,13 @@
                 {% endif %}
             {% endfor %}
             {% if not chosen.done and not loop.last %}
-                {% do run_query('select pg_sleep(0.5); commit') %}
+                {% do run_statement('select pg_sleep(0.5); commit') %}
             {% endif %}
         {% endif %}
     {% endfor %}
     {% if not chosen.done %}
         {% do set_server_options(candidates[0]) %}
-        {% do run_query('commit') %}
+        {% do run_statement('commit') %}
         {{ exceptions.raise_compiler_error(
             "Every server of the source is behind what the warehouse has seen: " ~ chosen.seen | unique | join(', ')
             ~ ". Waited " ~ wait_seconds ~ " s. Look at replication (make ps, the servers' logs); the next run tries again."
@@ -112,7 +112,7 @@
 {% endmacro %}
 
 {% macro set_server_options(candidate) %}
-    {% do run_query("alter server oltp options (set host " ~ sql_literal(candidate.hosts | join(','))
+    {% do run_statement("alter server oltp options (set host " ~ sql_literal(candidate.hosts | join(','))
         ~ ", set port " ~ sql_literal(candidate.ports | join(',')) ~ ", set target_session_attrs "
         ~ sql_literal(candidate.attrs) ~ "); commit") %}
 {% endmacro %}
@@ -122,7 +122,7 @@
 #}
 {% macro server_answers(candidate) %}
     {% do set_server_options(candidate) %}
-    {% do run_query("
+    {% do run_statement("
         do $$
         begin
             perform 1 from operational_fdw.source_state;
@@ -133,6 +133,6 @@
         $$
     ") %}
     {% set answers = first_row("select current_setting('etl.server_answers') as answer")['answer'] == 'yes' %}
-    {% do run_query('commit') %}
+    {% do run_statement('commit') %}
     {{ return(answers) }}
 {% endmacro %}

@@ -26,7 +26,7 @@
         {% do statements.append("create foreign table " ~ table.foreign ~ "_changes (xact_id xid8, "
             ~ columns | join(', ') ~ ") server oltp options (schema_name 'etl')") %}
     {% endfor %}
-    {% do run_query(statements | join(';\n')) %}
+    {% do run_statement(statements | join(';\n')) %}
 {% endmacro %}
 
 {#
@@ -34,7 +34,7 @@
 #}
 {% macro ensure_source_state_tables() %}
     {% if not relation_exists('operational_fdw.trail_end') %}
-        {% do run_query("
+        {% do run_statement("
             create foreign table if not exists operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
                 timeline integer, position_lsn text, is_standby boolean, server_port integer
@@ -47,5 +47,5 @@
             ) server oltp options (schema_name 'etl')
         ") %}
     {% endif %}
-    {% do run_query('commit') %}
+    {% do run_statement('commit') %}
 {% endmacro %}

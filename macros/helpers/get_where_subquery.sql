@@ -1,12 +1,14 @@
 {#
-    dbt's hook for a test's `where`. Three words stand for "what this build has to look at":
+    dbt's hook for a test's `where`. Four words stand for "what this build has to look at":
 
+      where: __changed_rows__        on a staging model, whose rows have _run_id
       where: __changed_payments__    on a relation with payment_id
       where: __changed_loans__       on a relation with loan_id
       where: __changed_customers__   on a relation with customer_id
 #}
 {% macro get_where_subquery(relation) %}
     {% set words = {
+        '__changed_rows__': [none, none],
         '__changed_payments__': ['payment_id', 'operational.payments'],
         '__changed_loans__': ['loan_id', 'operational.loans'],
         '__changed_customers__': ['customer_id', 'operational.customers']

@@ -22,7 +22,7 @@
     {% set default_server = choose_source() %}
 
     {# From here on one transaction, here and on the source. The driver opens none by itself after a commit in SQL. #}
-    {% do run_query('begin') %}
+    {% do run_statement('begin') %}
     {% set run_id = assert_run_is_ours() %}
     {% set source = source_verdict() %}
     {% if source['verdict'] == 'behind' %}
@@ -38,10 +38,10 @@
         {% set plan.reason = 'asked for' %}
     {% endif %}
     {# Of another source's feed nothing is known that could be told from what was seen before. #}
-    {% do run_query("create temporary table feed_events_read on commit drop as
+    {% do run_statement("create temporary table feed_events_read on commit drop as
         select table_name, operation, record_id, change_time from operational_fdw.feed_events
         " ~ ("where xact_id >= '" ~ source['watermark'] ~ "'::xid8" if source['verdict'] == 'same' else 'with no data')) %}
-    {% do run_query("analyze feed_events_read") %}
+    {% do run_statement("analyze feed_events_read") %}
     {% if first_row("select count(*) as reloads from feed_events_read where operation = 'RELOAD'")['reloads'] | int > 0 %}
         {% set plan.reason = 'a table was filled with the trail switched off' %}
     {% endif %}

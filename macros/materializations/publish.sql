@@ -24,18 +24,20 @@
 
     {% set run_id = assert_run_is_ours() %}
     {% do assert_marts_are_complete() %}
-    {% set state = model_state(model.name) %}
+    {% set node = node_state() %}
+    {% set state = node.state %}
+    {% set present = columns_of_copies(copies) %}
     {% set total = namespace(inserted=0, updated=0, deleted=0) %}
-    {% for copy in copies %}
-        {% set counts = publish_copy(copy, state) %}
+    {% for copy in copies if node.has_news or copy_is_not_as(copy, present[copy]) %}
+        {% set counts = publish_copy(copy, present[copy], state) %}
         {% set total.inserted = total.inserted + counts.inserted %}
         {% set total.updated = total.updated + counts.updated %}
         {% set total.deleted = total.deleted + counts.deleted %}
     {% endfor %}
 
-    {% if not relation_exists(this.render()) %}
+    {% if not node.exists %}
         {% set columns = adapter.render_raw_columns_constraints(raw_columns=model.columns) %}
-        {% do run_query("create table " ~ this ~ " (" ~ columns | join(', ') ~ ")") %}
+        {% do run_statement("create table " ~ this ~ " (" ~ columns | join(', ') ~ ")") %}
         {% do persist_docs(target_relation, model) %}
     {% endif %}
     {% call statement('main') %}
@@ -91,10 +93,43 @@
 {% endmacro %}
 
 {#
-    Bring one published copy to its mart's state. Returns a dictionary: inserted, updated, deleted.
+    The columns that each published copy has, as a dictionary of lists; none: it is not there.
 #}
-{% macro publish_copy(mart_name, state) %}
-    {% set node = (graph.nodes.values() | selectattr('name', 'equalto', mart_name) | list)[0] %}
+{% macro columns_of_copies(copies) %}
+    {% set found = {} %}
+    {% for copy in copies %}
+        {% do found.update({copy: []}) %}
+    {% endfor %}
+    {% for column in run_query("
+        select relname::text as copy, attname::text as name
+        from pg_attribute
+        inner join pg_class on attrelid = pg_class.oid
+        where relnamespace = to_regnamespace(" ~ sql_literal(schema_in_target('publish', target.name, target.schema) | trim) ~ ")
+            and relkind = 'r' and attnum > 0 and not attisdropped
+    ").rows if column['copy'] in found %}
+        {% do found[column['copy']].append(column['name']) %}
+    {% endfor %}
+    {{ return(found) }}
+{% endmacro %}
+
+{% macro node_of_mart(mart_name) %}
+    {{ return((graph.nodes.values() | selectattr('name', 'equalto', mart_name) | list)[0]) }}
+{% endmacro %}
+
+{#
+    Whether a published copy with these columns lacks one that its mart has.
+#}
+{% macro copy_is_not_as(mart_name, present) %}
+    {% set names = node_of_mart(mart_name).columns.values() | map(attribute='name') | list %}
+    {{ return(names | reject('in', present) | list | length > 0) }}
+{% endmacro %}
+
+{#
+    Bring one published copy to its mart's state. present: the columns that it has. Returns a dictionary: inserted,
+    updated, deleted.
+#}
+{% macro publish_copy(mart_name, present, state) %}
+    {% set node = node_of_mart(mart_name) %}
     {% set mart = node.relation_name %}
     {% set copy = published(mart_name) | trim %}
     {% set keys = node.config.unique_key %}
@@ -102,23 +137,19 @@
     {% set difference = mart_name ~ '__unpublished' %}
     {% set by_key = node.config.get('log_changes') and state is not none %}
 
-    {% set present = run_query("
-        select attname::text as name from pg_attribute
-        where attrelid = to_regclass(" ~ sql_literal(copy) ~ ") and attnum > 0 and not attisdropped
-    ").columns[0].values() %}
     {% if not present %}
-        {% do run_query("create table " ~ copy ~ " (like " ~ mart ~ " including all)") %}
-        {% do run_query("insert into " ~ copy ~ " select * from " ~ mart) %}
-        {% do run_query("analyze " ~ copy) %}
+        {% do run_statement("create table " ~ copy ~ " (like " ~ mart ~ " including all)") %}
+        {% do run_statement("insert into " ~ copy ~ " select * from " ~ mart) %}
+        {% do run_statement("analyze " ~ copy) %}
         {% set counts = first_row("select count(*) as inserted from " ~ copy) %}
         {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}
     {% endif %}
     {% for column in node.columns.values() if column.name not in present %}
-        {% do run_query("alter table " ~ copy ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
+        {% do run_statement("alter table " ~ copy ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
     {% endfor %}
     {# A view may still read a column that the mart has no more; new rows come without it. #}
     {% for name in present if name not in names %}
-        {% do run_query("alter table " ~ copy ~ " alter column " ~ name ~ " drop not null") %}
+        {% do run_statement("alter table " ~ copy ~ " alter column " ~ name ~ " drop not null") %}
     {% endfor %}
 
     {% set touched %}
@@ -126,7 +157,7 @@
             (select distinct {{ comma_list(keys) }} from {{ changes_of(mart_name) }} where _run_id > {{ state['run_id'] }})
         {% endif %}
     {% endset %}
-    {% do run_query("
+    {% do run_statement("
         create temporary table " ~ difference ~ " on commit drop as
         select
             " ~ comma_list(names, 'mart') ~ ",

@@ -16,6 +16,6 @@
     {% set run_id = assert_run_is_ours() %}
     {% set loaded = dbt.materialization_seed_default() %}
     {# Made anew: the models that read it are computed in full. #}
-    {% do run_query(save_model_state(model.name, run_id, hash, made_anew=true) ~ '; commit') %}
+    {% do run_statement(save_model_state(model.name, run_id, hash, made_anew=true) ~ '; commit') %}
     {{ return({'relations': [this.incorporate(type='table')]}) }}
 {% endmaterialization %}

@@ -9,12 +9,12 @@
     {% set changed = target_relation.identifier ~ '__changed' %}
     {% set compared = target_relation.identifier ~ '__compared' %}
     {% if not relation_exists('pg_temp.' ~ changed) %}
-        {% do run_query("create temporary table " ~ changed ~ " on commit drop as " ~ source_sql) %}
-        {% do run_query("analyze " ~ changed) %}
-        {% do run_query("create temporary table " ~ compared ~ " on commit drop as
+        {% do run_statement("create temporary table " ~ changed ~ " on commit drop as " ~ source_sql) %}
+        {% do run_statement("analyze " ~ changed) %}
+        {% do run_statement("create temporary table " ~ compared ~ " on commit drop as
             select * from " ~ target_relation ~ " where " ~ strategy.unique_key ~ " in (
                 select " ~ strategy.unique_key ~ " from " ~ changed ~ ")") %}
-        {% do run_query("analyze " ~ compared) %}
+        {% do run_statement("analyze " ~ compared) %}
     {% endif %}
     {{ return(default__snapshot_staging_table(strategy, 'select * from ' ~ changed, compared)) }}
 {% endmacro %}

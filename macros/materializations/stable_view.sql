@@ -18,9 +18,9 @@
 
     {% set run_id = assert_run_is_ours() %}
     {# A reader with a long query must not make the others queue behind this: give up after two seconds. #}
-    {% do run_query("set local lock_timeout = '2s'") %}
+    {% do run_statement("set local lock_timeout = '2s'") %}
     {% if exists and not replaceable(sql) %}
-        {% do run_query("drop view " ~ this) %}
+        {% do run_statement("drop view " ~ this) %}
     {% endif %}
     {% call statement('main') %}
         create or replace view {{ this }} as
@@ -28,7 +28,7 @@
     {% endcall %}
     {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
     {% do persist_docs(target_relation, model) %}
-    {% do run_query(save_model_state(model.name, run_id, hash)) %}
+    {% do run_statement(save_model_state(model.name, run_id, hash)) %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}

@@ -41,17 +41,19 @@
     {% if not exists %}
         {% do create_upsert_table(target_relation, names, sql) %}
         {% set counts = first_row("select count(*) as inserted, 0 as updated, 0 as deleted from " ~ this) %}
+    {% elif since and not node.has_news %}
+        {% set counts = {'inserted': 0, 'updated': 0, 'deleted': 0} %}
     {% else %}
         {% if redefined %}
             {% do alter_upsert_table(names) %}
         {% endif %}
-        {% do run_query("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
-        {% do run_query("analyze " ~ incoming) %}
-        {% do run_query("create temporary table " ~ difference ~ " on commit drop as "
+        {% do run_statement("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
+        {% do run_statement("analyze " ~ incoming) %}
+        {% do run_statement("create temporary table " ~ difference ~ " on commit drop as "
             ~ difference_sql(since, names, keys, incoming)) %}
         {% set counts = count_difference(difference) %}
         {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
-            {% do run_query("analyze " ~ difference) %}
+            {% do run_statement("analyze " ~ difference) %}
             {% do apply_difference(target_relation, names, keys, difference, run_id) %}
         {% endif %}
     {% endif %}
@@ -63,7 +65,7 @@
 
     {% call statement('main') %}
         {{ record_rows(run_id, counts['inserted'], counts['updated'], counts['deleted']) }};
-        {{ save_model_state(model.name, run_id, hash, made_anew=not exists) }};
+        {{ save_model_state(model.name, run_id, hash, landing_run=node.landing_run_id, made_anew=not exists) }};
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -127,7 +129,7 @@
 {% macro apply_difference(target_relation, names, keys, difference, run_id) %}
     {% if config.get('log_changes') %}
         {% do prune_change_log() %}
-        {% do run_query("
+        {% do run_statement("
             insert into " ~ changes_of(model.name) ~ " (" ~ comma_list(names) ~ ", _run_id, _sign)
             select " ~ comma_list(names, 'present') ~ ", " ~ run_id ~ ", -1
             from " ~ target_relation ~ " as present
@@ -139,7 +141,7 @@
             where not changed.is_removed
         ") %}
         {# It is small, and read by the models that follow with _run_id > the last one. #}
-        {% do run_query("analyze " ~ changes_of(model.name)) %}
+        {% do run_statement("analyze " ~ changes_of(model.name)) %}
     {% endif %}
     {% do write_difference(target_relation, names, keys, difference) %}
 {% endmacro %}
@@ -164,12 +166,12 @@
     {% for name in names if name not in keys %}
         {% do assignments.append(name ~ ' = excluded.' ~ name) %}
     {% endfor %}
-    {% do run_query("
+    {% do run_statement("
         delete from " ~ target_relation ~ " as present
         using " ~ difference ~ " as changed
         where changed.is_removed and " ~ keys_equal(keys, 'changed', 'present')
     ) %}
-    {% do run_query("
+    {% do run_statement("
         insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
         select " ~ comma_list(names) ~ " from " ~ difference ~ " where not is_removed
         on conflict (" ~ keys | join(', ') ~ ") do " ~ ('update set ' ~ assignments | join(', ') if assignments else 'nothing')
@@ -182,15 +184,15 @@
 {% macro create_upsert_table(target_relation, names, sql) %}
     {% set columns = adapter.render_raw_columns_constraints(raw_columns=model.columns) %}
     {% set constraints = adapter.render_raw_model_constraints(raw_constraints=model.constraints) %}
-    {% do run_query("create table " ~ target_relation ~ " (" ~ columns | join(', ') ~ ")") %}
-    {% do run_query("insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
+    {% do run_statement("create table " ~ target_relation ~ " (" ~ columns | join(', ') ~ ")") %}
+    {% do run_statement("insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
         select " ~ comma_list(names) ~ " from (" ~ sql ~ ") as computed") %}
     {% for constraint in constraints %}
-        {% do run_query("alter table " ~ target_relation ~ " add " ~ constraint) %}
+        {% do run_statement("alter table " ~ target_relation ~ " add " ~ constraint) %}
     {% endfor %}
-    {% do run_query("analyze " ~ target_relation) %}
+    {% do run_statement("analyze " ~ target_relation) %}
     {% if config.get('log_changes') %}
-        {% do run_query("
+        {% do run_statement("
             create schema if not exists " ~ schema_in_target('changes', target.name, target.schema) ~ ";
             drop table if exists " ~ changes_of(model.name) ~ ";
             create table " ~ changes_of(model.name) ~ " (like " ~ target_relation ~ ");
@@ -218,22 +220,22 @@
     {% for table in logged %}
         {% for column in model.columns.values() %}
             {% if column.name not in present %}
-                {% do run_query("alter table " ~ table ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
+                {% do run_statement("alter table " ~ table ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
             {% elif first_row("select format_type(" ~ sql_literal(column.data_type.split('(')[0]) ~ "::regtype, null) <> "
                     ~ sql_literal(present[column.name].split('(')[0]) ~ " as differs")['differs'] %}
-                {% do run_query("alter table " ~ table ~ " alter column " ~ column.name ~ " type " ~ column.data_type
+                {% do run_statement("alter table " ~ table ~ " alter column " ~ column.name ~ " type " ~ column.data_type
                     ~ " using " ~ column.name ~ "::" ~ column.data_type) %}
             {% endif %}
         {% endfor %}
         {% for name in present if name not in names %}
-            {% do run_query("alter table " ~ table ~ " drop column " ~ name) %}
+            {% do run_statement("alter table " ~ table ~ " drop column " ~ name) %}
         {% endfor %}
     {% endfor %}
 {% endmacro %}
 
 {% macro create_upsert_indexes() %}
     {% for index in config.get('indexes', []) %}
-        {% do run_query("create " ~ ('unique ' if index.unique) ~ "index if not exists "
+        {% do run_statement("create " ~ ('unique ' if index.unique) ~ "index if not exists "
             ~ (index.name or model.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx') ~ " on " ~ this
             ~ " (" ~ index.columns | join(', ') ~ ")"
             ~ (" include (" ~ index.include | join(', ') ~ ")" if index.include)) %}
@@ -244,6 +246,6 @@
     Change-log rows that every follower has taken in: those up to the last published run, which depends on all of them.
 #}
 {% macro prune_change_log() %}
-    {% do run_query("delete from " ~ changes_of(model.name) ~ " where _run_id <= (
+    {% do run_statement("delete from " ~ changes_of(model.name) ~ " where _run_id <= (
         select run_id from " ~ audit_schema() ~ ".model_states where model_name = 'published_state')") %}
 {% endmacro %}

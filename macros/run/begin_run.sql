@@ -19,7 +19,7 @@
             {% if run_is_alive(holder['dbt_invocation_id']) %}
                 {% do refuse_start(holder) %}
             {% endif %}
-            {% do run_query("update " ~ audit_schema() ~ ".etl_runs
+            {% do run_statement("update " ~ audit_schema() ~ ".etl_runs
                 set status = 'failed', run_finished_at = clock_timestamp(),
                     error_message = 'killed: it ended without a word, as a later run found'
                 where run_id = " ~ holder['run_id'] ~ " and status = 'running'; commit") %}
@@ -37,7 +37,7 @@
         values (" ~ sql_literal(env_var('ETL_TRIGGER', 'manual')) ~ ", " ~ sql_literal(started_by()) ~ ", "
         ~ sql_literal('dbt ' ~ flags.WHICH) ~ ", " ~ sql_literal(invocation_id) ~ ")
         on conflict (status) where status = 'running' do nothing returning run_id") %}
-    {% do run_query('commit') %}
+    {% do run_statement('commit') %}
     {{ return(row is not none) }}
 {% endmacro %}
 
@@ -51,12 +51,12 @@
 #}
 {% macro run_is_alive(invocation) %}
     {% set found = namespace(alive=false) %}
-    {% do run_query('select pg_sleep(1.2)') %}
+    {% do run_statement('select pg_sleep(1.2)') %}
     {% for probe in range(60) %}
         {% if not found.alive %}
             {% set seen = first_row("select count(*) as sessions, pg_sleep(0.03)::text as pause from pg_stat_activity
                 where query like " ~ sql_literal('%invocation ' ~ invocation ~ '%') ~ " and pid <> pg_backend_pid()") %}
-            {% do run_query('commit') %}
+            {% do run_statement('commit') %}
             {% if seen['sessions'] > 0 %}
                 {% set found.alive = true %}
             {% endif %}
@@ -66,7 +66,7 @@
 {% endmacro %}
 
 {% macro refuse_start(holder) %}
-    {% do run_query("insert into " ~ audit_schema() ~ ".refused_starts
+    {% do run_statement("insert into " ~ audit_schema() ~ ".refused_starts
         (holder_run_id, run_trigger, started_by, dbt_invocation_id)
         values (" ~ holder['run_id'] ~ ", " ~ sql_literal(env_var('ETL_TRIGGER', 'manual')) ~ ", "
         ~ sql_literal(started_by()) ~ ", " ~ sql_literal(invocation_id) ~ "); commit") %}

@@ -13,7 +13,7 @@
     {% if relation_exists(audit ~ '.extraction_trail') %}
         {{ return('') }}
     {% endif %}
-    {% do run_query("
+    {% do run_statement("
         create schema if not exists " ~ audit ~ ";
         create table if not exists " ~ audit ~ ".etl_runs (
             run_id bigint generated always as identity primary key,

@@ -1,6 +1,7 @@
 {{ config(unique_key=['branch_sk']) }}
 
 -- depends_on: {{ ref('stg_loans') }}
+-- depends_on: {{ ref('loans_snapshot') }}
 {% set since = increment() %}
 
 {#
@@ -19,15 +20,12 @@ with known as (
 
 seen as (
     select distinct branch_code
-    from {{ ref('loans_snapshot') }}
     {% if since %}
-    where
-        branch_code is not null
-        and loan_id in (
-            select changed.loan_id from {{ ref('stg_loans') }} as changed
-            where changed._run_id > {{ since.landing_run_id }}
-        )
+    -- what has come into the history since
+    from {{ ref('stg_loans') }}
+    where branch_code is not null and _run_id > {{ since.landing_run_id }}
     {% else %}
+    from {{ ref('loans_snapshot') }}
     where branch_code is not null
     {% endif %}
 ),

@@ -1,4 +1,4 @@
-{{ config(unique_key=['date_sk'], indexes=[{'columns': ['full_date'], 'unique': true}]) }}
+{{ config(reads_landing=false, unique_key=['date_sk'], indexes=[{'columns': ['full_date'], 'unique': true}]) }}
 
 -- depends_on: {{ ref('extraction') }}
 {% set since = increment() %}

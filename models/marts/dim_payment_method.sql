@@ -1,4 +1,4 @@
-{{ config(unique_key=['method_sk']) }}
+{{ config(reads_landing=false, unique_key=['method_sk']) }}
 
 -- depends_on: {{ ref('extraction') }}
 {% set since = increment() %}

@@ -1,43 +1,32 @@
 """Runs `dbt build` on a cron schedule: one run at a time, for as long as the process lives.
 
-dbt is imported once. Each run is a child forked from this warm process: it starts in a fraction of the time of a new
-process, and a crash or a leak of a run is gone with the child. The process has one thread, so forking it is safe.
+Each run is a child forked from this warm process (see dbt_child).
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
-import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
 
 import psycopg
 from cronsim import CronSim
 
 from eds import etl
 from eds.dashboards import site
+from eds.dbt_child import dbt_arguments, log, spawn_dbt, warm_up
 from eds.errors import UserError
 from eds.lineage import CancelledError
-from eds.settings import ROOT, Settings
+from eds.settings import Settings
 
 CANCEL_SECONDS = 7.0
 KILL_SECONDS = 2.0
-
-
-def log(event: str, **fields: Any) -> None:
-    """One JSON object per line on standard output."""
-    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
-    print(json.dumps(record, default=str), flush=True)
 
 
 @dataclass(frozen=True)
@@ -67,48 +56,6 @@ def overdue(schedule: str, full_schedule: str, after: datetime, now: datetime) -
     return missed
 
 
-def warm_up() -> None:
-    """Import dbt into this process, so that each child finds it in memory."""
-    import dbt.cli.main  # noqa: F401
-    from dbt.adapters.postgres import connections  # noqa: F401
-
-
-def spawn_dbt(arguments: Sequence[str], environment: dict[str, str]) -> multiprocessing.process.BaseProcess:
-    """Start dbt in a child forked from this process. arguments: dbt's own. Returns the started child."""
-    child = multiprocessing.get_context("fork").Process(target=_run_dbt, args=(list(arguments), environment))
-    child.start()
-    return child
-
-
-def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
-    """In the child: run dbt and exit with its code."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
-    os.environ.update(environment)
-    # dbt's locks are counted by a tracker process, which would write a complaint about them between our JSON lines.
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-    from dbt.cli.main import dbtRunner
-
-    try:
-        result = dbtRunner().invoke(list(arguments))
-        # The work is done: whoever asks this process to stop now gets what it wants anyway.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except KeyboardInterrupt:
-        os._exit(130)
-    if result.exception is not None:
-        log("dbt", message=str(result.exception).strip())
-    # Locks that dbt made go with its objects, not with the process.
-    success = result.success
-    del result
-    gc.collect()
-    sys.exit(0 if success else 1)
-
-
 class Scheduler:
     """The loop.
 
@@ -124,26 +71,6 @@ class Scheduler:
         self.signal: str | None = None
         self.state = settings.state
         self.state.mkdir(parents=True, exist_ok=True)
-
-    def _arguments(self, full: bool) -> list[str]:
-        arguments = [
-            "--quiet",
-            "--log-format",
-            "json",
-            "--log-path",
-            str(self.state / "dbt-logs"),
-            "--log-level-file",
-            "info",
-            "--no-write-json",
-            *etl.SCHEDULED_BUILD,
-            "--project-dir",
-            str(ROOT),
-            "--target-path",
-            str(self.state / "dbt-target"),
-        ]
-        if full:
-            arguments += ["--vars", json.dumps(etl.RECONCILE_VARS)]
-        return arguments
 
     def stop(self, signal_number: int, _frame: FrameType | None) -> None:
         """Signal handler: finish the present run's cancellation, then leave.
@@ -174,7 +101,8 @@ class Scheduler:
         return code == 0
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
-        child = spawn_dbt(self._arguments(full), environment)
+        options = ("--vars", json.dumps(etl.RECONCILE_VARS)) if full else ()
+        child = spawn_dbt(dbt_arguments(self.settings, *etl.SCHEDULED_BUILD, *options), environment)
         while child.is_alive() and not self.stopping.is_set():
             child.join(0.2)
         if child.is_alive():
@@ -226,9 +154,9 @@ class Scheduler:
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
         started = time.monotonic()
-        warm_up()
-        logging.getLogger().setLevel(logging.WARNING)
         settings = self.settings
+        warm_up(settings)
+        logging.getLogger().setLevel(logging.WARNING)
         log(
             "started",
             schedule=settings.etl_schedule,

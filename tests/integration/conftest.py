@@ -24,10 +24,10 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from eds import demo, etl, provision
 from eds.binaries import find_pgbouncer
 from eds.db import Server, connect, primary_name, replica_names, servers
+from eds.dbt_child import dbt_arguments, spawn_dbt, warm_up
 from eds.local import LocalRuntime
 from eds.platform import start_servers
 from eds.processes import free_ports
-from eds.scheduler import spawn_dbt, warm_up
 from eds.settings import ROOT, Settings, ensure_env_file
 
 from .book import add_customer, add_loan, pay
@@ -137,22 +137,13 @@ class Platform:
     def start_dbt(self, *arguments: str, environment: dict[str, str] | None = None) -> Any:
         """Start dbt in a child and return the child."""
         return spawn_dbt(
-            [
-                "--quiet",
-                "--log-path",
-                str(self.settings.state / "dbt-logs"),
-                "--log-level-file",
-                "info",
-                "--no-write-json",
+            dbt_arguments(
+                self.settings,
                 *arguments,
                 *(self.build_options if arguments[0] == "build" else ()),
-                "--project-dir",
-                str(self.project),
-                "--profiles-dir",
-                str(self.project),
-                "--target-path",
-                str(self.target_path),
-            ],
+                project=self.project,
+                target_path=self.target_path,
+            ),
             self.dbt_environment | (environment or {}),
         )
 
@@ -352,7 +343,7 @@ def all_servers(primary_server: LocalRuntime) -> Platform:
     platform = Platform(primary_server)
     with connect(platform.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
         connection.execute(f"create database warehouse_template template {platform.settings.warehouse_db}")
-    warm_up()
+    warm_up(platform.settings)
     return platform
 
 

@@ -146,7 +146,7 @@ CONTROLS = [
                 EXTRACTION,
                 "{% for table in tables %}\n        {% set must_read_all",
                 "{% for table in tables %}\n"
-                "        {% do run_query('commit') %}{% do run_query('begin') %}\n        {% set must_read_all",
+                "        {% do run_statement('commit') %}{% do run_statement('begin') %}\n        {% set must_read_all",
             ),
             (EXTRACTION, "feed_events_read on commit drop as", "feed_events_read as"),
         ),
@@ -263,8 +263,9 @@ CONTROLS = [
         (
             (
                 PUBLISH,
-                "{% set counts = publish_copy(copy, state) %}",
-                "{% set counts = publish_copy(copy, state) %}{% do run_query('commit') %}{% do run_query('begin') %}",
+                "{% set counts = publish_copy(copy, present[copy], state) %}",
+                "{% set counts = publish_copy(copy, present[copy], state) %}"
+                "{% do run_statement('commit') %}{% do run_statement('begin') %}",
             ),
         ),
     ),

@@ -21,11 +21,11 @@ import pytest
 
 from eds import platform, provision
 from eds.db import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
+from eds.dbt_child import warm_up
 from eds.errors import UserError
 from eds.local import LocalRuntime
 from eds.ops import backup, failover, pitr, verify, wal
 from eds.ops.cluster import ask, in_recovery, one, wait_for
-from eds.scheduler import warm_up
 from eds.services import SIDE
 from eds.settings import Settings
 from integration.book import add_customer, add_loan, pay
@@ -45,7 +45,7 @@ def settings() -> Iterator[Settings]:
 @pytest.fixture(scope="module")
 def runtime(settings: Settings) -> Iterator[LocalRuntime]:
     with separate_servers(settings) as started:
-        warm_up()
+        warm_up(settings)
         yield started
 
 

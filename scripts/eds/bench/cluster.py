@@ -18,11 +18,11 @@ from psycopg import sql
 from eds import demo, etl
 from eds.console import step
 from eds.db import connect, servers
+from eds.dbt_child import dbt_arguments, spawn_dbt, warm_up
 from eds.local import LocalRuntime
 from eds.ops.cluster import current_position, wait_for_replay
 from eds.processes import free_ports
-from eds.scheduler import spawn_dbt, warm_up
-from eds.settings import ROOT, Settings
+from eds.settings import Settings
 
 SQL = Path(__file__).parent / "sql"
 SAMPLE_SECONDS = 0.05
@@ -88,13 +88,7 @@ class Bench:
     def run(self, *options: str) -> RunCost:
         """One `dbt build` in a child of this warm process. Raises RuntimeError when it fails."""
         who = etl.started_by("bench")
-        state = self.settings.state
-        arguments = [
-            *("--quiet", "--no-write-json", "--log-path", str(state / "dbt-logs"), "--log-level-file", "info"),
-            *etl.SCHEDULED_BUILD,
-            *options,
-            *("--project-dir", str(ROOT), "--profiles-dir", str(ROOT), "--target-path", str(state / "dbt-target")),
-        ]
+        arguments = dbt_arguments(self.settings, *etl.SCHEDULED_BUILD, *options)
         cpu = self._primary_cpu()
         started = time.monotonic()
         child = spawn_dbt(arguments, etl.dbt_environment(self.settings) | {"ETL_STARTED_BY": who})
@@ -105,7 +99,7 @@ class Bench:
         wall = time.monotonic() - started
         watcher.join()
         if child.exitcode != 0:
-            raise RuntimeError(f"dbt build failed; see {state / 'dbt-logs'}")
+            raise RuntimeError("dbt build failed, see above")
         with connect(self.warehouse) as connection:
             nodes = connection.execute(
                 "select node_name, resource_type, seconds::float from audit.model_runs "
@@ -192,7 +186,7 @@ def throw_away(settings: Settings) -> Iterator[Bench]:
         with step("a throw-away cluster"):
             runtime.prepare()
             runtime.start_servers()
-            warm_up()
+            warm_up(own)
         yield Bench(runtime)
     finally:
         runtime.stop_all(mode="immediate")

@@ -37,16 +37,20 @@
 {% endmaterialization %}
 
 {#
-    Whether `create or replace view` accepts the new query: it may only add columns at the end.
+    Whether `create or replace view` accepts the new query: it may only add columns at the end, and change no type.
 #}
 {% macro replaceable(sql) %}
-    {% set present = adapter.get_columns_in_relation(this) %}
-    {% set wanted = get_column_schema_from_query(sql) %}
-    {% set differs = namespace(value=wanted | length < present | length) %}
-    {% for column in present if not differs.value %}
-        {% if column.name != wanted[loop.index0].name %}
-            {% set differs.value = true %}
-        {% endif %}
-    {% endfor %}
-    {{ return(not differs.value) }}
+    {% set probe = model.name ~ '__probe' %}
+    {% do run_statement("create temporary view " ~ probe ~ " as " ~ sql) %}
+    {% set row = first_row("
+        select not exists (
+            select attnum, attname, atttypid, atttypmod, attcollation from pg_attribute
+            where attrelid = " ~ sql_literal(this.render()) ~ "::regclass and attnum > 0
+            except
+            select attnum, attname, atttypid, atttypmod, attcollation from pg_attribute
+            where attrelid = " ~ sql_literal('pg_temp.' ~ probe) ~ "::regclass and attnum > 0
+        ) as accepted
+    ") %}
+    {% do run_statement("drop view pg_temp." ~ probe) %}
+    {{ return(row['accepted']) }}
 {% endmacro %}

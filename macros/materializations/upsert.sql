@@ -46,6 +46,9 @@
     {% else %}
         {% if redefined %}
             {% do alter_upsert_table(names) %}
+            {% if config.get('log_changes') and not relation_exists(changes_of(model.name) | trim) %}
+                {% do create_change_log(target_relation) %}
+            {% endif %}
         {% endif %}
         {% do run_statement("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
         {% do run_statement("analyze " ~ incoming) %}
@@ -192,15 +195,22 @@
     {% endfor %}
     {% do run_statement("analyze " ~ target_relation) %}
     {% if config.get('log_changes') %}
-        {% do run_statement("
-            create schema if not exists " ~ schema_in_target('changes', target.name, target.schema) ~ ";
-            drop table if exists " ~ changes_of(model.name) ~ ";
-            create table " ~ changes_of(model.name) ~ " (like " ~ target_relation ~ ");
-            alter table " ~ changes_of(model.name) ~ "
-                add column _run_id bigint not null, add column _sign smallint not null;
-            create index on " ~ changes_of(model.name) ~ " (_run_id)
-        ") %}
+        {% do create_change_log(target_relation) %}
     {% endif %}
+{% endmacro %}
+
+{#
+    An empty change log for a table.
+#}
+{% macro create_change_log(target_relation) %}
+    {% do run_statement("
+        create schema if not exists " ~ schema_in_target('changes', target.name, target.schema) ~ ";
+        drop table if exists " ~ changes_of(model.name) ~ ";
+        create table " ~ changes_of(model.name) ~ " (like " ~ target_relation ~ ");
+        alter table " ~ changes_of(model.name) ~ "
+            add column _run_id bigint not null, add column _sign smallint not null;
+        create index on " ~ changes_of(model.name) ~ " (_run_id)
+    ") %}
 {% endmacro %}
 
 {#
@@ -208,7 +218,7 @@
 #}
 {% macro alter_upsert_table(names) %}
     {% set logged = [this.render()] %}
-    {% if config.get('log_changes') %}
+    {% if config.get('log_changes') and relation_exists(changes_of(model.name) | trim) %}
         {% do logged.append(changes_of(model.name)) %}
     {% endif %}
     {% set present = {} %}

@@ -1,6 +1,7 @@
 {{
     config(
         unique_key=['payment_month', 'method_sk', 'branch_sk'],
+        log_changes=true,
         accumulate=[
             'payment_count', 'payment_amount', 'principal_amount', 'interest_amount', 'penalty_amount'
         ],

@@ -3,7 +3,9 @@
         materialized='publish',
         schema='publish',
         grants={},
-        copies=['agg_payments', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch']
+        copies=[
+            'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch'
+        ]
     )
 }}
 
@@ -17,6 +19,7 @@
 -- depends_on: {{ ref('fact_payments') }}
 -- depends_on: {{ ref('fact_loans') }}
 -- depends_on: {{ ref('agg_payments') }}
+-- depends_on: {{ ref('agg_payments_by_month') }}
 -- depends_on: {{ ref('agg_loans') }}
 -- depends_on: {{ ref('agg_customers') }}
 -- depends_on: {{ ref('stg_loan_products') }}

@@ -1,8 +1,8 @@
 """dbt in children of a warm process.
 
 The parent imports dbt, reads the project once and compiles its macros. Each run is a child forked from it, which finds
-all that in memory: it starts in a fraction of the time of a new process, and a crash or a leak of a run is gone with the
-child. The parent has one thread, so forking it is safe.
+all that in memory: it starts in a fraction of the time of a new process, and a crash or a leak of a run is gone with
+the child. The parent has one thread, so forking it is safe.
 """
 
 from __future__ import annotations

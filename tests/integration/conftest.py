@@ -50,6 +50,7 @@ MARTS = (
     "fact_payments",
     "fact_loans",
     "agg_payments",
+    "agg_payments_by_month",
     "agg_loans",
     "agg_customers",
 )

@@ -314,7 +314,7 @@ def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
     try:
         with connect(platform.warehouse_conninfo) as lock:
             # Neither can end before the other has started.
-            lock.execute("lock table warehouse.fact_loans in access exclusive mode")
+            lock.execute("lock table publish.published_state in access exclusive mode")
             children += [platform.start_dbt(*SCHEDULED_BUILD) for _ in range(2)]
             wait_for(lambda: any(child.exitcode is not None for child in children), seconds=20)
             refused = [child.exitcode for child in children if child.exitcode is not None]

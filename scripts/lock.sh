@@ -8,15 +8,16 @@ set -eu
 
 cd "$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)"
 
-# compile FILE [OPTION …]
+# compile FILE [OPTION …]: of the project with these extras, or of a group alone
 compile() {
     lock=$1
     shift
     # Without the addresses of the indexes: whoever installs uses his own.
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-        --no-emit-index-url --no-emit-find-links "$@" --output-file "$lock" pyproject.toml
+        --no-emit-index-url --no-emit-find-links "$@" --output-file "$lock"
 }
 
-compile requirements.txt "$@"
-compile requirements-dev.txt --extra dev "$@"
-compile requirements-embedded.txt --extra embedded "$@"
+compile requirements.txt pyproject.toml "$@"
+compile requirements-dev.txt pyproject.toml --extra dev "$@"
+compile requirements-embedded.txt pyproject.toml --extra embedded "$@"
+compile requirements-bench.txt --group bench "$@"

@@ -67,6 +67,11 @@ def static_files(name: str) -> dict[str, str]:
     }
 
 
+# Enough for any sort of an increment; a statement may take it several times.
+WORK_MEM_KB = 256 * 1024
+MAINTENANCE_KB = 1024 * 1024
+
+
 def settings_lines(settings: Settings, name: str, places: Places, follows: Address | None) -> list[str]:
     """The lines of a server's configuration that follow from the settings.
 
@@ -79,7 +84,10 @@ def settings_lines(settings: Settings, name: str, places: Places, follows: Addre
         f"effective_cache_size = {memory_kb * 4}kB",
     ]
     if name == "warehouse":
-        lines.append(f"work_mem = {memory_kb // 4}kB")
+        lines += [
+            f"work_mem = {min(memory_kb // 4, WORK_MEM_KB)}kB",
+            f"maintenance_work_mem = {min(memory_kb, MAINTENANCE_KB)}kB",
+        ]
     else:
         archive_command = f'{_quoted(places.scripts / "archive_wal.sh")} "%p" {_quoted(places.own_archive)}'
         lines += [

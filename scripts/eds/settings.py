@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     metabase_warehouse_port: Annotated[Port | None, BeforeValidator(_blank_is_none)] = None
 
     max_slot_wal_keep_size: str = "2GB"
+    # Of the machine, for the servers' share of it; shared_buffers of each server.
+    memory: str = "4GB"
     oltp_memory: str = "128MB"
     warehouse_memory: str = "256MB"
 
@@ -151,7 +153,17 @@ class Settings(BaseSettings):
             raise ValueError(f"expected some of {', '.join(OPTIONAL_SERVICES)}, not {', '.join(unknown)}")
         return value
 
-    @field_validator("max_slot_wal_keep_size", "oltp_memory", "warehouse_memory")
+    @model_validator(mode="before")
+    @classmethod
+    def _share_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Where nothing is said of the servers' memory: a share of the machine's."""
+        memory = size_in_kb(str(values.get("memory") or ""))
+        if memory:
+            for name, share in (("warehouse_memory", 16), ("oltp_memory", 32)):
+                values.setdefault(name, f"{max(1, memory // share // SIZE_UNITS['MB'])}MB")
+        return values
+
+    @field_validator("max_slot_wal_keep_size", "memory", "oltp_memory", "warehouse_memory")
     @classmethod
     def _is_size(cls, value: str) -> str:
         kilobytes = size_in_kb(value)

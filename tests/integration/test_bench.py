@@ -11,10 +11,21 @@ from eds.bench.cluster import Bench, percentile
 def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monkeypatch):
     monkeypatch.setattr(commands, "REPEATS", 1)
     monkeypatch.setattr(commands, "REST_SECONDS", 0.5)
-    result = commands.measure(Bench(platform.runtime), payments=3000, increment=100, with_peers=True)
+    monkeypatch.setattr(commands, "DLT_MOST", 0)
+    monkeypatch.setattr(commands.load, "MINUTE", 8.0)
+    extent = commands.Extent(increment=100, minutes=1, runs=1, trail_seconds=1.0)
+    result = commands.measure(Bench(platform.runtime), payments=3000, extent=extent)
     # By hand comes to the same marts as the models do; full reload keeps what was reversed.
     assert result["same_as_by_hand"] is True
     assert result["reload_wrong"] > 0
+    assert result["wrong"] == 0
+    assert result["rebuild_seconds"] > 0
+    assert result["lateral_seconds"] > 0
+    assert result["pace"]["rate"] > 100
+    assert result["pace"]["fresh_p95"] >= result["pace"]["fresh_p50"] > 0
+    assert len(result["memory_of_runs"]) == 1
+    assert result["trail"]["update_loan"]["with_trail"] > 0
+    assert result["trail"]["hot_share"] > 0.9
     for cost in (result["first_load"], *result["no_change"], *result["runs"], result["reconcile"]):
         assert cost["wall"] > cost["extraction"] > 0
         assert cost["memory"] > 50_000_000
@@ -24,7 +35,14 @@ def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monke
     for views in (result["views_at_rest"], result["views_during_a_run"]):
         assert len(views) == 5
         assert all(0 < view["p50"] <= view["p95"] <= view["max"] for view in views.values())
-    machine = {"processor": "a", "cores": 2, "memory_bytes": 2**34, "system": "b", "postgresql": "15"}
+    machine = {
+        "processor": "a",
+        "cores": 2,
+        "memory_bytes": 2**34,
+        "system": "b",
+        "postgresql": "15",
+        "memory_setting": "4GB",
+    }
     page = report.page({"measured_at": "now", "machine": machine, "sizes": [result, result]})
     assert "| increment: whole run |" in page
     assert "xychart-beta" in page

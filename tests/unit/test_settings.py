@@ -65,6 +65,25 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
 
 
 @pytest.mark.parametrize(
+    ("given", "warehouse", "oltp"),
+    [
+        ({}, "256MB", "128MB"),
+        ({"MEMORY": "4GB"}, "256MB", "128MB"),
+        ({"MEMORY": "24GB"}, "1536MB", "768MB"),
+        ({"MEMORY": "24GB", "OLTP_MEMORY": "512MB"}, "1536MB", "512MB"),
+        ({"MEMORY": "1MB"}, "1MB", "1MB"),
+    ],
+)
+def test_the_servers_share_the_memory_of_the_machine(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], warehouse: str, oltp: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    loaded = settings.load()
+    assert (loaded.warehouse_memory, loaded.oltp_memory) == (warehouse, oltp)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("PRIMARY_PORT", "0"),

@@ -79,6 +79,19 @@ class Bench:
             connection.execute((SQL / "increment.sql").read_bytes())
         self.wait_for_replicas()
 
+    @contextmanager
+    def late_payment(self) -> Iterator[None]:
+        """A payment whose transaction stays open meanwhile, and commits at the end."""
+        with connect(self.app) as connection:
+            connection.execute(
+                "insert into operational.payments "
+                "(loan_id, amount, principal_portion, interest_portion, payment_method, payment_date, recorded_by) "
+                "select loan_id, 1.00, 0.00, 1.00, 'cash', now(), 'bench' from operational.loans "
+                "where status = 'active' order by loan_id limit 1"
+            )
+            yield
+        self.wait_for_replicas()
+
     def wait_for_replicas(self) -> None:
         """Wait until both replicas have replayed what the primary has written."""
         position = current_position(self.servers["primary"])
@@ -121,6 +134,16 @@ class Bench:
             primary_cpu=self._primary_cpu() - cpu,
             nodes=seconds,
         )
+
+    def compile(self, select: str) -> dict[str, str]:
+        """The SQL of models as it is without an increment: name and text."""
+        arguments = dbt_arguments(self.settings, "compile", "--select", select)
+        child = spawn_dbt(arguments, etl.dbt_environment(self.settings))
+        child.join()
+        if child.exitcode != 0:
+            raise RuntimeError("dbt compile failed, see above")
+        compiled = self.settings.state / "dbt-target" / "compiled"
+        return {path.stem: path.read_text(encoding="utf-8") for path in compiled.rglob("*.sql")}
 
     def _primary_cpu(self) -> float:
         pid = self.runtime.server_pid("primary")

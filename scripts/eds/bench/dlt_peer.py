@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 
-import dlt
-from dlt.sources.sql_database import sql_table
+import dlt  # type: ignore[import-not-found]
+from dlt.sources.sql_database import sql_table  # type: ignore[import-not-found]
 
 KEYS = {"customers": "customer_id", "loan_products": "product_id", "loans": "loan_id", "payments": "payment_id"}
 CHUNK = 100_000

@@ -56,18 +56,82 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
         ),
         each("full reload", lambda s: _seconds(s.get("reload_seconds"))),
         each("full reload against the run", lambda s: _times(s.get("reload_seconds"), run(s))),
-        each("payments that full reload has too many, or wrong", lambda s: str(s.get("reload_wrong", "–"))),
+        each(
+            "full reload with a lateral sum over unindexed staging: that step",
+            lambda s: _seconds(s.get("lateral_seconds")),
+        ),
+        each("dlt by updated_at, with merge", lambda s: _seconds(s.get("dlt_seconds"))),
+        each("the marts made anew as tables", lambda s: _seconds(s.get("rebuild_seconds"))),
+        each("dlt and the marts anew, against the run", lambda s: _times(_dlt(s), run(s))),
+        each("payments missing, left over or wrong: this platform", lambda s: str(s.get("wrong", "–"))),
+        each("… full reload", lambda s: str(s.get("reload_wrong", "–"))),
+        each("… dlt", lambda s: str(s.get("dlt_wrong", "–"))),
         each("views: slowest p95 at rest", lambda s: f"{_worst_p95(s['views_at_rest']):.1f} ms"),
         each("views: slowest p95 during a run", lambda s: f"{_worst_p95(s['views_during_a_run']):.1f} ms"),
         each(
             "views: longest read during a run",
             lambda s: f"{max(v['max'] for v in s['views_during_a_run'].values()):.0f} ms",
         ),
+        each(
+            "a run each minute under 500 payments a second: payments that came, a second",
+            lambda s: _pace(s, "rate", "{:.0f}"),
+        ),
+        each("… slowest run", lambda s: _pace(s, "walls", "{:.1f} s")),
+        each("… from a payment to its dashboard, p50", lambda s: _pace(s, "fresh_p50", "{:.0f} s")),
+        each("… from a payment to its dashboard, p95", lambda s: _pace(s, "fresh_p95", "{:.0f} s")),
+        each("audit trail: updates of loans a second, with it and without", lambda s: _trail(s, "update_loan")),
+        each("audit trail: inserts of payments a second, with it and without", lambda s: _trail(s, "insert_payment")),
+        each(
+            "HOT updates of loans, with the audit trail",
+            lambda s: f"{s['trail']['hot_share']:.1%}" if "trail" in s else "–",
+        ),
+        each("memory of dbt over many runs in a row: the first ten, the last ten", _memory),
         each("full reconcile, with all tests", lambda s: _seconds(s["reconcile"]["wall"])),
         each("memory of dbt", lambda s: f"{_median(s['runs'], 'memory') / MB:.0f} MB"),
         each("warehouse, bytes per payment", lambda s: f"{s['warehouse_bytes'] / s['payments']:.0f}"),
         each("computing time of the primary in a run", lambda s: _seconds(_median(s["runs"], "primary_cpu"))),
         each("COPY (binary) through a pipe", lambda s: _thousands(s.get("copy_rows_per_second"))),
+    ]
+
+
+def _dlt(size: dict[str, Any]) -> float | None:
+    return float(size["dlt_seconds"] + size["rebuild_seconds"]) if "dlt_seconds" in size else None
+
+
+def _pace(size: dict[str, Any], name: str, form: str) -> str:
+    if "pace" not in size:
+        return "–"
+    value = size["pace"][name]
+    return form.format(max(value) if isinstance(value, list) else value)
+
+
+def _trail(size: dict[str, Any], kind: str) -> str:
+    if "trail" not in size:
+        return "–"
+    found = size["trail"][kind]
+    return f"{found['with_trail']:.0f} / {found['without']:.0f}"
+
+
+def _memory(size: dict[str, Any]) -> str:
+    runs = size.get("memory_of_runs", [])
+    if not runs:
+        return "–"
+    first, last = statistics.median(runs[:10]), statistics.median(runs[-10:])
+    return f"{first / MB:.0f} MB, {last / MB:.0f} MB ({len(runs)} runs)"
+
+
+def nodes(size: dict[str, Any]) -> list[str]:
+    """The seconds of each model that takes longest: at the first load, in an increment and without a change."""
+    names = {name for run in size["runs"] for name in run["nodes"]}
+
+    def median(runs: list[dict[str, Any]], name: str) -> float:
+        return float(statistics.median(run["nodes"].get(name, 0.0) for run in runs))
+
+    ordered = sorted(names, key=lambda name: -median(size["runs"], name))[:12]
+    return [
+        f"| {name} | {size['first_load']['nodes'].get(name, 0.0):.2f} s | {median(size['runs'], name):.2f} s | "
+        f"{median(size['no_change'], name):.2f} s |"
+        for name in ordered
     ]
 
 
@@ -105,7 +169,8 @@ def page(results: dict[str, Any]) -> str:
         "three, on one machine in one go: look at the ratios.",
         "",
         f"{results['measured_at']}, {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / MB / 1024:.0f} GiB, PostgreSQL {machine['postgresql']}, {machine['system']}. "
+        f"{machine['memory_bytes'] / MB / 1024:.0f} GiB (MEMORY={machine['memory_setting']}), "
+        f"PostgreSQL {machine['postgresql']}, {machine['system']}. "
         f"An increment: {sizes[0]['increment']:,} new payments with the balances of their loans, 200 back-dated "
         "payments, 200 changed customers, 50 reversed payments. A run is a whole `dbt build` with its tests, started "
         "as the scheduler does it.",
@@ -115,6 +180,15 @@ def page(results: dict[str, Any]) -> str:
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
     ]
+    for size in sizes[-1:]:
+        lines += [
+            f"The models that take longest, at {headings({'sizes': [size]})[0]}:",
+            "",
+            "| | first load | increment | without a change |",
+            "| --- | ---: | ---: | ---: |",
+            *nodes(size),
+            "",
+        ]
     if len(sizes) > 1:
         names = ", ".join(f'"{size["payments"] / 1_000_000:g} M"' for size in sizes)
         platform = ", ".join(f"{_median(size['runs'], 'wall'):.2f}" for size in sizes)

@@ -772,7 +772,7 @@ class ComposeRuntime:
         """The transactions that a stopped server committed behind a position of its timeline.
 
         Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit. None: its
-        WAL is not there.
+        WAL is not there, or cannot be read.
         """
         if not self.has_data(name):
             return None

@@ -731,7 +731,7 @@ class LocalRuntime:
         """The transactions that a stopped server committed behind a position of its timeline.
 
         Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit. None: its
-        WAL is not there.
+        WAL is not there, or cannot be read.
         """
         if not (self.data(name) / "pg_wal").exists():
             return None

@@ -109,6 +109,12 @@ def why_not_following(
     return None
 
 
-def commits(told: str) -> list[str]:
-    """The lines of pg_waldump's output that tell of a commit."""
-    return [line.strip() for line in told.splitlines() if re.search(r"desc: COMMIT(_PREPARED)? ", line)]
+def commits(told: str) -> list[str] | None:
+    """The lines of pg_waldump's output that tell of a commit. None: it has not got as far as to look for any.
+
+    Where the WAL of a server that was killed breaks off, it ends with an error too, of another kind.
+    """
+    found = [line.strip() for line in told.splitlines() if re.search(r"desc: COMMIT(_PREPARED)? ", line)]
+    if not found and re.search(r"error: could not (open|read|find file|find any WAL file)", told):
+        return None
+    return found

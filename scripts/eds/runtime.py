@@ -109,7 +109,7 @@ class Runtime(Protocol):
         """The transactions that a stopped server committed behind a position of its timeline.
 
         Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit. None: its
-        WAL is not there.
+        WAL is not there, or cannot be read.
         """
 
     def start_copy(self, name: str, port: int) -> None:

@@ -220,7 +220,7 @@ def lost_changes(settings: Settings, runtime: Runtime, name: str) -> tuple[int, 
         raise UserError(f"{name} runs as a replica: what only it had was wiped when it rejoined.")
     commits = runtime.commits_beyond(name, position, timeline)
     if commits is None:
-        raise UserError(f"{name} has no data whose WAL could be read.")
+        raise UserError(f"The WAL of {name} from {position} on is not there, or cannot be read.")
     numbers = [int(found[1]) for line in commits if (found := re.search(r"tx: +(\d+)", line))]
     runtime.start_copy(name, settings.pitr_port)
     return len(commits), ask(recovered_server(settings), _LOST_CHANGES, (numbers,))

@@ -1,21 +1,31 @@
 #!/usr/bin/env bash
 # Starts one PostgreSQL server of the platform in its container.
 #
-# usage: entrypoint.sh primary|warehouse NAME_OF_THE_SUPERUSERS_SECRET
-#        entrypoint.sh replica NAME_OF_ITS_SLOT
+# usage: entrypoint.sh warehouse|primary|replica1|replica2 NAME_OF_THE_SUPERUSERS_SECRET [rewind]
+#
+# The file current-primary beside this script says which member of the OLTP cluster takes the writes; the others are its
+# replicas. It is read at each start, so a member that comes back after a failover never takes writes beside the new
+# primary. While a file `fenced` is there, this member does not start at all. OLTP_DB is in a member's environment.
 #
 # The data directory is made under another name and renamed when it is complete, so that it is whole or not there. A
 # replica is cloned from the primary, watched, and cloned anew when it cannot follow any more; its old data is kept
-# aside until that happens again. A replica also needs PRIMARY_HOST, PRIMARY_PORT and OLTP_DB in the environment.
+# aside until that happens again. `rewind` brings the data of a former primary back to where it left the present one's
+# history, and starts nothing.
 set -euo pipefail
 umask 077
 
-role=$1
+name=$1
+secret=$2
+task=${3:-serve}
+files=/etc/platform
 volume=/var/lib/postgresql/data
 data=$volume/pgdata
 incoming=$volume/incoming
-config=/etc/platform/postgresql.conf
+config=$files/postgresql.conf
 secrets=/run/secrets
+archive=/var/lib/postgresql/wal_archive
+# Each member has an archive of its own and reads all. That of the one called primary is the volume itself.
+own_archive=$archive$([ "$name" = primary ] || echo "/$name")
 # A replica that neither streams nor comes nearer to a primary that answers cannot follow it, after so many seconds.
 patience=20
 # One that does not answer yet may be recovering from a crash.
@@ -33,6 +43,25 @@ die() {
 exec 9>"$volume/lock"
 flock --nonblock 9 || die "another container works on this volume; this one does not start"
 
+# The noted primary; its name is also its host.
+primary() { cat "$files/current-primary"; }
+takes_writes() { [ "$name" = warehouse ] || [ "$name" = "$(primary)" ]; }
+
+if [ "$task" = serve ] && [ -e "$files/fenced" ]; then
+    die "$(cat "$files/fenced")"
+fi
+# A new cluster beside old data would be an empty book in the place of a full one.
+if [ ! -e "$data" ] && takes_writes; then
+    kept=$(find "$volume" -maxdepth 1 -name 'pgdata.aside-*' | sort | tail -n 1)
+    if [ -n "$kept" ]; then
+        die "there is no data directory $data, but older data is there: $kept. What should have taken its place is in" \
+            "$incoming, if anywhere; an exchange of the two was interrupted. Rename the one that should serve to" \
+            "pgdata in the volume of $name (docs/runbooks.md, Recover to a moment, says how), then make up again"
+    fi
+    case $name in
+        replica*) die "$name is the primary since the last failover, but it has no data; put it back, or restore a backup" ;;
+    esac
+fi
 if [ -e "$incoming" ]; then
     say "an earlier attempt to make the data directory did not finish; what it left is removed, and it is made anew"
     rm -rf "$incoming"
@@ -41,29 +70,30 @@ if [ -e "$data" ] && [ ! -e "$data/PG_VERSION" ]; then
     die "$data exists but holds no PostgreSQL data; move it away, or begin anew with make nuke"
 fi
 
-initialise() { # SECRET
+initialise() {
     say "making a new database cluster"
-    initdb --pgdata="$incoming" --username=postgres --pwfile="$secrets/$1" --auth=scram-sha-256 --data-checksums \
+    initdb --pgdata="$incoming" --username=postgres --pwfile="$secrets/$secret" --auth=scram-sha-256 --data-checksums \
         --encoding=UTF8 --locale=C.UTF-8 >&2
-    note_password "$1"
+    note_password
     mv "$incoming" "$data"
     sync "$volume"
 }
 
-password_digest() { sha256sum <"$secrets/$1" | cut -d ' ' -f 1; }
-note_password() { password_digest "$1" >"$volume/superuser-password.sha256"; }
+password_note=$volume/superuser-password.sha256
+password_digest() { sha256sum <"$secrets/$secret" | cut -d ' ' -f 1; }
+note_password() { password_digest >"$password_note"; }
 
 # Nobody can log in to change a superuser's password that .env has already forgotten; whoever owns the data can.
-take_over_password() { # SECRET
-    if [ "$(cat "$volume/superuser-password.sha256" 2>/dev/null)" = "$(password_digest "$1")" ]; then
+take_over_password() {
+    if [ "$(cat "$password_note" 2>/dev/null)" = "$(password_digest)" ]; then
         return
     fi
     say "the superuser's password has changed in .env, the server takes it over"
     local literal
-    literal=$(sed "s/'/''/g" "$secrets/$1")
+    literal=$(sed "s/'/''/g" "$secrets/$secret")
     printf "set standard_conforming_strings = on\nalter role postgres password '%s'\n" "$literal" |
         postgres --single -D "$data" -c config_file="$config" postgres >/dev/null
-    note_password "$1"
+    note_password
 }
 
 # --- a replica --------------------------------------------------------------------------------------------------------
@@ -102,17 +132,17 @@ run() {
 }
 
 ask_primary() {
-    psql --host="$PRIMARY_HOST" --port="$PRIMARY_PORT" --username=postgres --dbname="$OLTP_DB" -XAtq \
+    psql --host="$(primary)" --port=5432 --username=postgres --dbname="$OLTP_DB" -XAtq \
         -v ON_ERROR_STOP=1 "$@"
 }
 
 primary_streams() {
-    psql "host=$PRIMARY_HOST port=$PRIMARY_PORT user=replicator dbname=postgres replication=true" -XAtqc \
+    psql "host=$(primary) port=5432 user=replicator dbname=postgres replication=true" -XAtqc \
         'IDENTIFY_SYSTEM' >/dev/null 2>&1
 }
 
 ensure_slot() { # CLEAR
-    ask_primary -v slot="$slot" -v clear="$1" >/dev/null 2>&1 \
+    ask_primary -v slot="$name" -v clear="$1" >/dev/null 2>&1 \
         <<<"select platform.ensure_replication_slot(:'slot', :'clear');"
 }
 
@@ -126,8 +156,8 @@ clone() {
     done
     rm -rf "$incoming"
     say "cloning the primary"
-    if ! run pg_basebackup --pgdata="$incoming" --host="$PRIMARY_HOST" --port="$PRIMARY_PORT" --username=replicator \
-        --no-password --wal-method=stream --checkpoint=fast --slot="$slot" >&2; then
+    if ! run pg_basebackup --pgdata="$incoming" --host="$(primary)" --port=5432 --username=replicator \
+        --no-password --wal-method=stream --checkpoint=fast --slot="$name" >&2; then
         rm -rf "$incoming"
         die "the primary could not be cloned, see above; the next start tries again"
     fi
@@ -139,7 +169,7 @@ clone() {
         mv "$data" "$aside"
         say "the old data is kept in $aside until this happens again"
     fi
-    rm -f "$volume/failed-start"
+    rm -f "$volume/failed-start" "$volume/clone-anew"
     mv "$incoming" "$data"
     sync "$volume"
 }
@@ -154,8 +184,9 @@ look() {
 }
 
 # Run the server until it ends or is asked to. Returns 0 when it should be cloned anew; else the script ends with it.
-serve() {
-    local server state position='' since=$SECONDS slot_seen='' streamed='' code=0
+# A replica that a failover makes the primary goes on in here, until its next start.
+serve() { # PROMOTE
+    local server state position='' since=$SECONDS slot_seen='' streamed='' noted='' code=0
     rm -f "$data/postmaster.pid"
     postgres -D "$data" -c config_file="$config" &
     server=$!
@@ -168,6 +199,21 @@ serve() {
             break
         fi
         state=$(look)
+        if takes_writes; then
+            since=$SECONDS
+            case $state in
+                *\|t)
+                    [ -z "$1" ] || pg_ctl promote --pgdata="$data" --no-wait >/dev/null || true
+                    ;;
+                *\|f)
+                    # It has let us in by the password of .env: the next start need not take that over.
+                    [ -n "$noted" ] || note_password
+                    noted=1
+                    rm -f "$volume/failed-start" "$volume/not-proven"
+                    ;;
+            esac
+            continue
+        fi
         case $state in
             streaming\|*\|t)
                 since=$SECONDS
@@ -207,7 +253,7 @@ serve() {
     if [ -n "$stopping" ]; then
         exit "$code"
     fi
-    if [ "$code" = 1 ] && [ -z "$streamed" ] && primary_streams; then
+    if [ "$code" = 1 ] && [ -z "$streamed" ] && ! takes_writes && primary_streams; then
         # It refuses to start. Once may be chance; the second time its data is the reason.
         if [ -e "$volume/failed-start" ] && ! just_cloned; then
             say "it does not start, for the second time; it is cloned anew"
@@ -219,34 +265,58 @@ serve() {
     exit "$code"
 }
 
-case $role in
-    primary | warehouse)
-        [ -e "$data" ] || initialise "$2"
+be_replica() {
+    # Should it become the primary, its password is that of the primary now, whatever the note says.
+    rm -f "$password_note"
+    # A wrong setting is no reason to clone.
+    postgres -D "$data" -C port -c config_file="$config" >/dev/null 2>/tmp/check || [ ! -e "$data" ] ||
+        die "the configuration is wrong: $(cat /tmp/check)"
+    if [ ! -e "$data" ]; then
+        clone
+    elif [ -e "$volume/clone-anew" ]; then
+        say "it is cloned anew, as it was told"
+        clone
+    elif [ ! -e "$data/standby.signal" ]; then
+        say "it is no replica any more (it was promoted), it is cloned anew"
+        clone
+    elif ! ensure_slot false; then
+        say "the primary does not answer; the replica starts without it"
+    fi
+    while true; do
+        serve ''
+        clone
+    done
+}
+
+# What the present primary has not, goes. --restore-target-wal reads it from this member's own archive.
+rewind() {
+    rm -f "$data/postmaster.pid"
+    PGPASSWORD=$(cat "$secrets/$secret") pg_rewind --target-pgdata="$data" --config-file="$files/rewind.conf" \
+        --source-server="host=$(primary) port=5432 user=postgres dbname=postgres" --restore-target-wal
+    touch "$data/standby.signal"
+    sync "$data" "$data/standby.signal"
+}
+
+if [ "$name" != warehouse ]; then
+    export PGPASSFILE=/tmp/pgpass PGCONNECT_TIMEOUT=5
+    install -m 600 "$secrets/member_pgpass" "$PGPASSFILE"
+    mkdir -p "$archive/replica1" "$archive/replica2"
+fi
+case $task in
+    serve)
+        if ! takes_writes; then
+            be_replica
+        fi
+        [ -e "$data" ] || initialise
         # Of a server that was killed; the lock says that nobody else works here.
-        rm -f "$data/postmaster.pid" /var/lib/postgresql/wal_archive/.incoming.*
-        take_over_password "$2"
+        rm -f "$data/postmaster.pid" "$own_archive"/.incoming.*
+        if [ -e "$data/standby.signal" ]; then
+            say "it is the primary since the last failover, which was interrupted: it is promoted"
+            serve promote
+        fi
+        take_over_password
         exec postgres -D "$data" -c config_file="$config"
         ;;
-    replica)
-        slot=$2
-        export PGPASSFILE=/tmp/pgpass PGCONNECT_TIMEOUT=5
-        install -m 600 "$secrets/replica_pgpass" "$PGPASSFILE"
-        mkdir -p "$volume/wal_archive"
-        # A wrong setting is no reason to clone.
-        postgres -D "$data" -C port -c config_file="$config" >/dev/null 2>/tmp/check || [ ! -e "$data" ] ||
-            die "the configuration is wrong: $(cat /tmp/check)"
-        if [ ! -e "$data" ]; then
-            clone
-        elif [ ! -e "$data/standby.signal" ]; then
-            say "it is no replica any more (it was promoted), it is cloned anew"
-            clone
-        elif ! ensure_slot false; then
-            say "the primary does not answer; the replica starts without it"
-        fi
-        while true; do
-            serve
-            clone
-        done
-        ;;
-    *) die "expected primary, warehouse or replica, found '$role'" ;;
+    rewind) rewind ;;
+    *) die "expected serve or rewind, found '$task'" ;;
 esac

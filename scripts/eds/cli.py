@@ -25,6 +25,7 @@ from eds.db import (
     primary_server,
     recovered_server,
     servers,
+    wait_until_accepting,
 )
 from eds.errors import UserError
 from eds.local import LocalRuntime
@@ -32,6 +33,9 @@ from eds.provision import provision_oltp, provision_warehouse
 from eds.runtime import Runtime, chosen, has_data
 from eds.scheduler import Scheduler
 from eds.settings import ROOT, Settings, ensure_env_file, env_file, load
+
+# How long the provisioning waits for a primary that starts, in seconds.
+PRIMARY_STARTS_SECONDS = 300
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -293,6 +297,7 @@ def fresh() -> None:
 def provision() -> None:
     """Bring databases, roles and schemas of both servers up to date (the one-shot job of the Docker runtime)."""
     settings = load()
+    wait_until_accepting(primary_server(settings).superuser_conninfo("postgres"), PRIMARY_STARTS_SECONDS)
     for done in (*provision_oltp(settings), *provision_warehouse(settings)):
         print(done, flush=True)
 

@@ -22,9 +22,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from eds import binaries, server_conf
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from eds import binaries, members, server_conf
 from eds.console import err, step
-from eds.db import Server, servers
+from eds.db import (
+    MEMBERS,
+    Server,
+    primary_name,
+    recovered_server,
+    replica_names,
+    servers,
+    wait_until_accepting,
+)
 from eds.errors import UserError
 from eds.server_conf import INFRA, Address, Places
 from eds.services import (
@@ -46,6 +56,8 @@ OLDEST_COMPOSE = (2, 24)
 ASK_SECONDS = 20
 # The longest that a start may take: the first clone of a large book is part of it.
 START_SECONDS = 1800
+# The longest that a replica with data may take until it lets somebody in.
+REPLICA_SECONDS = 120
 
 SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
 # What works on a warehouse that has been built, or needs no more than the warehouse.
@@ -54,7 +66,14 @@ LATER = ("scheduler", *OPTIONAL_SERVICES)
 MOUNTED = Path("/etc/platform")
 SECRETS = Path("/run/secrets")
 WAL_ARCHIVE = Path("/var/lib/postgresql/wal_archive")
-OWN_WAL_ARCHIVE = Path("/var/lib/postgresql/data/wal_archive")
+PGDATA = Path("/var/lib/postgresql/data/pgdata")
+# What a failover changes while the containers run. In a member's folder: who the primary is, the configuration that
+# follows from it, and the sentence with which a fenced member refuses to start. In PgBouncer's: who is where.
+NOTE = "current-primary"
+PART_CONF = "95-part.conf"
+FENCE = "fenced"
+POOL_CONF = "pgbouncer.ini"
+LIVE_FILES = (NOTE, PART_CONF, FENCE, POOL_CONF)
 # Files of libpq must be readable by their owner only, which a mounted secret is not: the entrypoint copies it here.
 PASSFILE = Path("/tmp/pgpass")
 SERVER_PORT = 5432
@@ -125,9 +144,32 @@ class ComposeRuntime:
         """The services that should run, in the order in which data flows."""
         return [name for name in (*SERVERS, *LATER) if name not in self.settings.left_out]
 
+    @property
+    def servers(self) -> dict[str, Server]:
+        """The four servers, as this machine reaches them."""
+        return servers(self.settings)
+
+    @property
+    def inside(self) -> Settings:
+        """The settings with the addresses at which the servers reach each other."""
+        places: dict[str, str | int] = {}
+        for name in self.servers:
+            places |= {f"{name}_host": name, f"{name}_port": SERVER_PORT}
+        return self.settings.model_copy(update=places)
+
+    @property
+    def primary(self) -> str:
+        """The member that takes the writes. Not cached: a failover changes it."""
+        return primary_name(self.settings)
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The members that follow the primary."""
+        return replica_names(self.settings)
+
     def container(self, name: str) -> str:
         """The name of a service's container."""
-        middle = "postgres_" if name in ("primary", "replica1", "replica2") else ""
+        middle = "postgres_" if name in MEMBERS else ""
         last = {"warehouse": "warehouse_db", "scheduler": "etl_pipeline"}.get(name, name)
         return f"{self.project}_{middle}{last}"
 
@@ -148,9 +190,11 @@ class ComposeRuntime:
             _write(secrets / name.lower(), getattr(settings, name.lower()).get_secret_value(), 0o444)
         superuser = ("postgres", settings.postgres_password.get_secret_value())
         replicator = ("replicator", settings.replicator_password.get_secret_value())
-        primary = Address("primary", SERVER_PORT)
-        entries = [(primary, *replicator), (primary, *superuser), (Address("127.0.0.1", SERVER_PORT), *superuser)]
-        _write(secrets / "replica_pgpass", server_conf.pgpass(entries), 0o444)
+        # Whichever of them is the primary.
+        places = [Address(name, SERVER_PORT) for name in MEMBERS]
+        entries = [(place, *role) for place in places for role in (replicator, superuser)]
+        entries.append((Address("127.0.0.1", SERVER_PORT), *superuser))
+        _write(secrets / "member_pgpass", server_conf.pgpass(entries), 0o444)
         _write(secrets / "pgbouncer_userlist", server_conf.pgbouncer_userlist(settings), 0o444)
         of_all = [
             (Address(name, SERVER_PORT), "postgres", place.superuser_password)
@@ -160,12 +204,20 @@ class ComposeRuntime:
 
         for name in servers(settings):
             self._render_server(name)
-        pgbouncer = self._subfolder("pgbouncer")
+        self._render_cluster()
+        self._render_pgbouncer()
+        template = string.Template((INFRA / "pgadmin" / "servers.json").read_text(encoding="utf-8"))
+        text = template.substitute(oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db)
+        _write(self._subfolder("pgadmin") / "servers.json", text)
+        for file in ("nginx.conf", "not-yet.html"):
+            _write(self._subfolder("docs") / file, (INFRA / "docs" / file).read_text(encoding="utf-8"))
+
+    def _render_pgbouncer(self) -> None:
         ini = server_conf.pgbouncer_ini(
-            settings,
-            primary_host="primary",
+            self.settings,
+            primary_host=self.primary,
             primary_port=SERVER_PORT,
-            replica_host="replica1,replica2",
+            replica_host=",".join(self.replicas),
             replica_port=SERVER_PORT,
             listen_addr="*",
             listen_port=6432,
@@ -173,24 +225,13 @@ class ComposeRuntime:
             logfile="",
             auth_file=SECRETS / "pgbouncer_userlist",
         )
-        _write(pgbouncer / "pgbouncer.ini", ini)
-        template = string.Template((INFRA / "pgadmin" / "servers.json").read_text(encoding="utf-8"))
-        text = template.substitute(oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db)
-        _write(self._subfolder("pgadmin") / "servers.json", text)
-        for file in ("nginx.conf", "not-yet.html"):
-            _write(self._subfolder("docs") / file, (INFRA / "docs" / file).read_text(encoding="utf-8"))
+        _write(self._subfolder("pgbouncer") / POOL_CONF, ini)
+
+    def _places(self, name: str) -> Places:
+        return Places(scripts=MOUNTED, own_archive=_archive(name), archive=_archive(self.primary), passfile=PASSFILE)
 
     def _render_server(self, name: str) -> None:
         folder = self._subfolder(name)
-        replica = name in ("replica1", "replica2")
-        places = Places(
-            scripts=MOUNTED,
-            # A replica archives only when it was promoted, and then apart: its timeline is not the primary's.
-            own_archive=OWN_WAL_ARCHIVE if replica else WAL_ARCHIVE,
-            archive=WAL_ARCHIVE,
-            passfile=PASSFILE,
-        )
-        follows = Address("primary", SERVER_PORT) if replica else None
         static = server_conf.static_files(name)
         lines = [
             "# Written by `make up`; settings belong in .env and infra/postgres.",
@@ -198,17 +239,33 @@ class ComposeRuntime:
             f"port = {SERVER_PORT}",
             "unix_socket_directories = ''",
             f"hba_file = {server_conf.conf(MOUNTED / 'pg_hba.conf')}",
-            *server_conf.settings_lines(self.settings, name, places, follows),
+            *server_conf.settings_lines(self.settings, name, self._places(name)),
         ]
         files = static | {"90-runtime.conf": "\n".join(lines) + "\n"}
-        includes = [server_conf.conf(MOUNTED / file) for file in sorted(files) if file != "pg_hba.conf"]
+        includes = [file for file in files if file != "pg_hba.conf"] + ([PART_CONF] if name in MEMBERS else [])
         # What initdb found out about the machine comes first.
-        own = server_conf.conf("/var/lib/postgresql/data/pgdata/postgresql.conf")
-        files["postgresql.conf"] = "".join(f"include {path}\n" for path in (own, *includes))
+        paths = [PGDATA / "postgresql.conf", *(MOUNTED / file for file in sorted(includes))]
+        files["postgresql.conf"] = "".join(f"include {server_conf.conf(path)}\n" for path in paths)
+        if name in MEMBERS:
+            # pg_rewind goes back in the member's own history, which is in its own archive.
+            own = server_conf.restore_command(MOUNTED, [_archive(name)])
+            files["rewind.conf"] = (
+                f"include {server_conf.conf(MOUNTED / 'postgresql.conf')}\nrestore_command = {server_conf.conf(own)}\n"
+            )
         for file, text in files.items():
             _write(folder / file, text)
         for script in ("archive_wal.sh", "restore_wal.sh", "entrypoint.sh", "health.sh"):
             _write(folder / script, (INFRA / "postgres" / script).read_text(encoding="utf-8"), 0o755)
+
+    def _render_cluster(self) -> None:
+        """Tell each member, and the provisioning, who is the primary. A member that runs takes it over by a reload."""
+        # The one that takes the writes learns it last.
+        for name in (*self.replicas, self.primary):
+            follows = Address(self.primary, SERVER_PORT) if name in self.replicas else None
+            lines = server_conf.part_lines(name, self._places(name), follows)
+            _write(self._subfolder(name) / PART_CONF, "\n".join(lines) + "\n")
+            _write(self._subfolder(name) / NOTE, f"{self.primary}\n")
+        _write(self._subfolder("provision") / NOTE, f"{self.primary}\n")
 
     def _subfolder(self, name: str) -> Path:
         folder = self.folder / name
@@ -263,7 +320,10 @@ class ComposeRuntime:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        """A digest for each service of the files that it reads, so that a changed file makes a new container."""
+        """A digest for each service of the files that it reads, so that a changed file makes a new container.
+
+        What a failover changes is no reason for a new one: it takes effect in the one that runs.
+        """
         config = self._config
         digests = {}
         for name, service in config["services"].items():
@@ -276,7 +336,8 @@ class ComposeRuntime:
             digest = hashlib.sha256()
             for place in mounted:
                 for path in sorted(place.iterdir()) if place.is_dir() else [place]:
-                    digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+                    if path.name not in LIVE_FILES:
+                        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
             digests[f"PLATFORM_DIGEST_{name.upper().replace('-', '_')}"] = digest.hexdigest()
         return digests
 
@@ -411,13 +472,81 @@ class ComposeRuntime:
             self.compose("build", show=True)
 
     def start_servers(self) -> None:
-        """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
+        """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat.
+
+        A former primary that a failover has fenced is cloned anew; its old data is kept aside in its volume.
+        """
+        for name in self.replicas:
+            if self._is_fenced(name):
+                err.print(
+                    f"{name}, a former primary, is cloned anew; its old data is kept in the volume "
+                    f"{self._volume(name)} (pgdata.aside-…) until this happens again"
+                )
+        self._unfence(*MEMBERS)
+        self._bring_up()
+
+    def _bring_up(self) -> None:
         if self.is_running("scheduler") and self._will_change(("provision", *SERVERS)):
             # It would run against servers that move, or with passwords that change, under it.
             with step("stopped the scheduler: settings or configuration have changed"):
                 self.compose("stop", "scheduler")
+        self._settle()
         with step("primary, replicas, warehouse and PgBouncer"):
-            self._up(SERVERS)
+            # The two that the provisioning works on first: when one does not start, it is said at once.
+            self._up([self.primary, "warehouse"])
+            self._up([name for name in SERVERS if not self._is_fenced(name)])
+
+    def _settle(self) -> None:
+        """Let the members that run take the parts that are noted: a failover that was interrupted is finished.
+
+        At no point do two of them take writes. A member that starts later reads the note by itself.
+        """
+        running = {row["Service"] for row in self._containers() if row["State"] == "running"}
+        for name in self.replicas:
+            if name in running and self._ask_inside(name, "select pg_is_in_recovery()") == "f":
+                with step(f"stopped {name}: it takes writes, and the primary is {self.primary}"):
+                    self.stop_server(name)
+                    running.discard(name)
+        name = self.primary
+        if name in running and self._ask_inside(name, "select pg_is_in_recovery()") == "t":
+            with step(f"{name} promoted: a failover was interrupted"):
+                if self._ask_inside(name, f"select pg_promote(true, {members.PROMOTE_SECONDS})") != "t":
+                    raise UserError(f"{name} was not promoted; see `make logs SERVICE={name}`.")
+        for name in MEMBERS:
+            if name in running:
+                self._ask_inside(name, "select pg_reload_conf()")
+        if "pgbouncer" in running:
+            self.up_pgbouncer()
+
+    def _ask_inside(self, name: str, query: str) -> str | None:
+        """The answer of a server whose port or password may be about to change, or None when it gives none."""
+        script = (
+            "PGPASSWORD=$(cat /run/secrets/postgres_password) PGCONNECT_TIMEOUT=5 exec psql -h 127.0.0.1 "
+            f'-p {SERVER_PORT} -U postgres -d postgres -XAtqc "$1"'
+        )
+        command = ("docker", "exec", self.container(name), "bash", "-c", script, "ask", query)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def up_pgbouncer(self) -> bool:
+        """Start PgBouncer, or let a running one take over its configuration. Returns whether it was started."""
+        self._render_pgbouncer()
+        if not self.is_running("pgbouncer"):
+            self._start("pgbouncer")
+            return True
+        # Clients keep their sessions. By its init: for the engine, a signal of its own would count as a stop.
+        code, said = _ask("docker", "exec", self.container("pgbouncer"), "sh", "-c", "kill -HUP 1")
+        if code != 0:
+            raise UserError(f"PgBouncer cannot be told its new configuration: {said}")
+        return False
+
+    def _start(self, name: str) -> None:
+        """Start the container that a service has; make one when it has none. Nothing else is started."""
+        if _ask("docker", "inspect", "--format", "{{.Id}}", self.container(name))[0] == 0:
+            # Not by Compose: a start of its without what the service depends on would make a new container.
+            self._docker("start", self.container(name))
+        else:
+            self.compose("up", "--detach", "--no-deps", name)
 
     def start_services(self) -> None:
         """Start what works on a warehouse that has been built: the scheduler, Metabase, pgAdmin, the docs."""
@@ -437,7 +566,8 @@ class ComposeRuntime:
     def refresh_secrets(self) -> None:
         """Let everything that runs use the passwords of the settings: what changed for a container makes a new one."""
         self.prepare()
-        self.start_servers()
+        # What only a fenced one has is left alone.
+        self._bring_up()
         self.start_services()
 
     def _will_change(self, names: Sequence[str]) -> bool:
@@ -486,7 +616,15 @@ class ComposeRuntime:
             if row is None and (why := self._why_absent(name)):
                 result.append(ServiceState(name, "absent", None, None, why))
                 continue
+            if self._is_fenced(name):
+                detail = "fenced by make failover: make lost shows what only it has, make rejoin brings it back"
+                result.append(ServiceState(name, "stopped", None, port, detail))
+                continue
             status, detail = _status(row)
+            if name == self.primary and name != "primary":
+                detail = f"the primary since the last failover; {detail}".rstrip("; ")
+            elif name == "primary" and name != self.primary:
+                detail = f"a replica since the last failover; {detail}".rstrip("; ")
             published = _published(row) if row else []
             if published and port not in published:
                 detail = f"{port} in the settings: `make up` moves it"
@@ -502,8 +640,10 @@ class ComposeRuntime:
         return None
 
     def is_running(self, name: str) -> bool:
-        """Whether a service runs."""
-        return any(row["Service"] == name and row["State"] == "running" for row in self._containers())
+        """Whether a service runs. A fenced server does not: its container may be there, and refuse to start it."""
+        return not self._is_fenced(name) and any(
+            row["Service"] == name and row["State"] == "running" for row in self._containers()
+        )
 
     def log_place(self, name: str) -> str:
         """Where a service's log is, for a person."""
@@ -518,19 +658,132 @@ class ComposeRuntime:
         """The logs went with the containers."""
 
     def archived_files(self) -> dict[str, int]:
-        """The files of the WAL archive, with their sizes in bytes."""
+        """The files of the WAL archives of all members, with their sizes in bytes."""
         listing = ("find", str(WAL_ARCHIVE), "-name", "*.gz", "-printf", "%f %s\\n")
-        code, output = _ask("docker", "exec", self.container("primary"), *listing)
+        code, output = _ask("docker", "exec", self.container(self.primary), *listing)
         if code != 0:
             raise UserError(f"The WAL archive cannot be listed: {output}")
         return {name: int(length) for name, length in (line.split() for line in output.splitlines())}
 
     def clean_archives(self, oldest: str) -> None:
-        """Remove the WAL segments before this one, of any timeline, from the archive."""
-        command = ("pg_archivecleanup", "-x", ".gz", str(WAL_ARCHIVE), oldest)
-        code, output = _ask("docker", "exec", "--user", "postgres", self.container("primary"), *command)
+        """Remove the WAL segments before this one, of any timeline, from the archives."""
+        for name in MEMBERS:
+            command = ("pg_archivecleanup", "-x", ".gz", str(_archive(name)), oldest)
+            code, output = _ask("docker", "exec", "--user", "postgres", self.container(self.primary), *command)
+            if code != 0:
+                raise UserError(f"The WAL archive cannot be cleaned: {output}")
+
+    # --- a failover ---------------------------------------------------------------------------------------------------
+
+    def _volume(self, name: str) -> str:
+        return f"{self.project}_{name}_data"
+
+    def stop_server(self, name: str) -> bool:
+        """Stop a server in order; the engine does not start it again by itself. Returns whether it ran."""
+        code, status = _ask("docker", "inspect", "--format", "{{.State.Status}}", self.container(name))
         if code != 0:
-            raise UserError(f"The WAL archive cannot be cleaned: {output}")
+            return False
+        self._docker("stop", self.container(name))
+        return status == "running"
+
+    def fence(self, name: str) -> None:
+        """Stop the primary, and let its container refuse to start, whoever starts it."""
+        sentence = (
+            f"{name} is fenced, because make failover made another member the primary or was about to: it does not "
+            f"start. make lost NAME={name} shows what only it has, make rejoin brings it back as a replica; make up "
+            "goes on with a failover that was interrupted."
+        )
+        _write(self._subfolder(name) / FENCE, sentence + "\n")
+        self.stop_server(name)
+
+    def _is_fenced(self, name: str) -> bool:
+        return (self.folder / name / FENCE).exists()
+
+    def _unfence(self, *names: str) -> None:
+        for name in names:
+            (self._subfolder(name) / FENCE).unlink(missing_ok=True)
+
+    def promote(self, name: str) -> None:
+        """Make a running replica the primary. It must be noted as such (`db.set_primary_name`) before."""
+        self._render_cluster()
+        members.promote(self.servers[name])
+        members.reload(self.servers[name])
+
+    def repoint(self, name: str) -> None:
+        """Give a running member the configuration of its present part, without a restart: whom it follows, if any."""
+        self._render_cluster()
+        members.reload(self.servers[name])
+
+    def _last_complaint(self, name: str) -> str:
+        lines = [line for line in self.tail(name, 50) if "FATAL: " in line]
+        return lines[-1].partition("FATAL: ")[2].strip() if lines else ""
+
+    def why_not_following(self, name: str) -> str | None:
+        """Wait until a running replica streams from the primary. Returns why it never will, or None."""
+        return members.why_not_following(
+            self.settings, name, lambda: self.is_running(name), lambda: self._last_complaint(name)
+        )
+
+    def has_data(self, name: str) -> bool:
+        """Whether a member has a data directory."""
+        if _ask("docker", "volume", "inspect", self._volume(name))[0] != 0:
+            return False
+        look = "if [ -e /member/pgdata/PG_VERSION ]; then echo yes; fi"
+        return self._in_volumes(look, f"{self._volume(name)}:/member:ro", user="postgres").strip() == "yes"
+
+    def rewind(self, name: str) -> None:
+        """Bring a stopped member back to where it left the primary's history, by pg_rewind. Raises UserError."""
+        self._render_cluster()
+        entrypoint = str(MOUNTED / "entrypoint.sh")
+        options = ("--rm", "--no-deps", "--no-TTY", "--entrypoint", entrypoint)
+        self.compose("run", *options, name, name, "postgres_password", "rewind")
+
+    def start_replica(self, name: str) -> str | None:
+        """Start a member that has a replica's data. Returns why it does not follow the primary, or None."""
+        self._unfence(name)
+        self._start(name)
+        try:
+            wait_until_accepting(self.servers[name].superuser_conninfo("postgres"), REPLICA_SECONDS)
+        except UserError as error:
+            return self._last_complaint(name) or str(error)
+        return self.why_not_following(name)
+
+    def clone_replica(self, name: str) -> None:
+        """Make a replica from the present primary and start it. Data that it had is put aside."""
+        self.stop_server(name)
+        self._unfence(name)
+        # Its container does it, and keeps the old data until the clone is complete.
+        self._in_volumes("touch /member/clone-anew", f"{self._volume(name)}:/member", user="postgres")
+        self._start(name)
+        health = ("docker", "inspect", "--format", "{{.State.Health.Status}}", self.container(name))
+        try:
+            Retrying(
+                stop=stop_after_delay(START_SECONDS),
+                wait=wait_fixed(0.5),
+                retry=retry_if_result(lambda answer: answer != (0, "healthy")),
+            )(_ask, *health)
+        except RetryError as error:
+            raise UserError(
+                f"{name} was told to clone the primary, and does not follow it after {START_SECONDS} s; "
+                f"`make logs SERVICE={name}` shows more."
+            ) from error
+
+    def commits_beyond(self, name: str, position: str, timeline: int) -> list[str] | None:
+        """The transactions that a stopped server committed behind a position of its timeline.
+
+        Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit. None: its
+        WAL is not there, or cannot be read.
+        """
+        if not self.has_data(name):
+            return None
+        # Where the WAL of a server that was killed breaks off, pg_waldump ends with an error.
+        told = self._in_volumes(
+            f"pg_waldump --path=/member/pgdata/pg_wal --timeline={timeline} --start={position} --rmgr=Transaction "
+            "2>&1 || true",
+            f"{self._volume(name)}:/member:ro",
+            user="postgres",
+        )
+        return members.commits(told)
 
     # --- a recovery beside the primary --------------------------------------------------------------------------------
 
@@ -558,42 +811,75 @@ class ComposeRuntime:
 
         target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
         """
-        self.remove_side_cluster()
-        check_addresses({"pitr": ("127.0.0.1", port)}, ())
-        sources, extra = [WAL_ARCHIVE], []
-        if not self.is_running("primary"):
+        sources = [_archive(name) for name in MEMBERS]
+        extra = []
+        if not self.is_running(self.primary):
             # What a primary that is down has not archived any more.
             sources.append(Path("/primary/pgdata/pg_wal"))
-            extra = ["--volume", f"{self.project}_primary_data:/primary:ro"]
-        folder = self._subfolder(SIDE)
-        for path in self._subfolder("primary").iterdir():
-            _write(folder / path.name, path.read_text(encoding="utf-8"), 0o755 if path.suffix == ".sh" else 0o644)
+            extra = ["--volume", f"{self._volume(self.primary)}:/primary:ro"]
         lines = [
-            f"cluster_name = {server_conf.conf(SIDE)}",
-            "archive_mode = off",
-            "synchronous_standby_names = ''",
             f"restore_command = {server_conf.conf(server_conf.restore_command(MOUNTED, sources))}",
             "recovery_target_action = promote",
             *target,
         ]
-        _write(folder / "99-recovery.conf", "\n".join(lines) + "\n")
+        self._start_aside(f"{base_backup}:/source:ro", "/source", lines, port, "recovery.signal", extra)
+
+    def start_copy(self, name: str, port: int) -> None:
+        """Start a copy of a stopped member's data beside the primary, to look at. It takes no writes."""
+        if self.is_running(name):
+            raise UserError(f"{name} runs: there is no need for a copy of it.")
+        if not self.has_data(name):
+            raise UserError(f"{name} has no data in the volume {self._volume(name)}.")
+        lines = ["default_transaction_read_only = on"]
+        self._start_aside(f"{self._volume(name)}:/source:ro", "/source/pgdata", lines, port)
+        try:
+            wait_until_accepting(recovered_server(self.settings).superuser_conninfo("postgres"), REPLICA_SECONDS)
+        except UserError as error:
+            raise UserError(f"The copy of {name} does not start: {error}\n" + "\n".join(self.tail(SIDE, 15))) from error
+
+    def _start_aside(
+        self,
+        mount: str,
+        source: str,
+        lines: Sequence[str],
+        port: int,
+        signal_file: str | None = None,
+        extra: Sequence[str] = (),
+    ) -> None:
+        """Start a cluster from a copy of a data directory, in place of one that was started so before.
+
+        mount: the volume with the source. extra: further mounts of the cluster.
+        """
+        self.remove_side_cluster()
+        check_addresses({"pitr": ("127.0.0.1", port)}, ())
+        folder = self._subfolder(SIDE)
+        for path in self._subfolder(self.primary).iterdir():
+            _write(folder / path.name, path.read_text(encoding="utf-8"), 0o755 if path.suffix == ".sh" else 0o644)
+        own = [
+            f"cluster_name = {server_conf.conf(SIDE)}",
+            "archive_mode = off",
+            "synchronous_standby_names = ''",
+            *lines,
+        ]
+        _write(folder / "99-recovery.conf", "\n".join(own) + "\n")
         main = (folder / "postgresql.conf").read_text(encoding="utf-8")
-        own = f"include {server_conf.conf(MOUNTED / '99-recovery.conf')}\n"
-        _write(folder / "postgresql.conf", main + own)
+        include = f"include {server_conf.conf(MOUNTED / '99-recovery.conf')}\n"
+        _write(folder / "postgresql.conf", main + include)
         volume = f"{self._side_volume}:/var/lib/postgresql/data"
+        signal = f"touch pgdata/{signal_file}; " if signal_file else ""
         self._in_volumes(
-            "cd /var/lib/postgresql/data; cp -a /backup pgdata; rm -f pgdata/postmaster.pid; "
-            "touch pgdata/recovery.signal; chown -R postgres:postgres .; chmod 700 pgdata",
+            f"cd /var/lib/postgresql/data; cp -a {source} pgdata; rm -f pgdata/postmaster.pid; {signal}"
+            "chown -R postgres:postgres .; chmod 700 pgdata",
             volume,
-            f"{base_backup}:/backup:ro",
+            mount,
         )
-        data = "/var/lib/postgresql/data/pgdata"
         self._docker(
             *("run", "--detach", "--name", self.container(SIDE), "--user", "postgres"),
             *("--security-opt", "no-new-privileges:true", "--publish", f"127.0.0.1:{port}:{SERVER_PORT}"),
             *("--volume", volume, "--volume", f"{folder}:{MOUNTED}:ro"),
             *("--volume", f"{self.project}_wal_archive:{WAL_ARCHIVE}:ro", *extra),
-            *("--entrypoint", "postgres", POSTGRES_IMAGE, "-D", data, "-c", f"config_file={MOUNTED}/postgresql.conf"),
+            *("--entrypoint", "postgres", POSTGRES_IMAGE),
+            *("-D", str(PGDATA), "-c", f"config_file={MOUNTED}/postgresql.conf"),
         )
 
     def side_cluster_runs(self) -> bool:
@@ -616,15 +902,17 @@ class ComposeRuntime:
         """
         aside = f"pgdata.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         again = self.is_running("scheduler")
-        with step("the servers stopped, the recovered cluster in the place of the primary"):
+        primary, replicas = self.primary, self.replicas
+        with step(f"the servers stopped, the recovered cluster in the place of {primary}"):
             self._docker("stop", self.container(SIDE))
-            self.compose("stop", "scheduler", "pgbouncer", "replica1", "replica2", "primary")
+            self.compose("stop", "scheduler", "pgbouncer", *replicas, primary)
             # The new timeline's history goes to the archive: without it, no later recovery finds its way along. The
-            # note of the superuser's password goes, so that the server takes over that of .env.
+            # note of the superuser's password goes, so that the server takes over that of .env. Between the two
+            # renames there is no data directory; the entrypoint then refuses to make a new one.
             self._in_volumes(
                 f"""
                 for history in /{SIDE}/pgdata/pg_wal/*.history; do
-                    [ ! -e "$history" ] || {MOUNTED}/archive_wal.sh "$history" {WAL_ARCHIVE}
+                    [ ! -e "$history" ] || {MOUNTED}/archive_wal.sh "$history" {_archive(primary)}
                 done
                 cd /primary
                 rm -rf incoming pgdata.aside-*
@@ -636,20 +924,20 @@ class ComposeRuntime:
                 sync
                 """,
                 f"{self._side_volume}:/{SIDE}",
-                f"{self.project}_primary_data:/primary",
+                f"{self._volume(primary)}:/primary",
                 f"{self.project}_wal_archive:{WAL_ARCHIVE}",
-                f"{self._subfolder('primary')}:{MOUNTED}:ro",
+                f"{self._subfolder(primary)}:{MOUNTED}:ro",
                 user="postgres",
             )
-            for replica in ("replica1", "replica2"):
+            for replica in replicas:
                 # A replica without data is cloned when it starts.
                 script = f"cd /replica; rm -rf pgdata.aside-*; [ ! -e pgdata ] || mv pgdata {aside}"
-                self._in_volumes(script, f"{self.project}_{replica}_data:/replica", user="postgres")
+                self._in_volumes(script, f"{self._volume(replica)}:/replica", user="postgres")
             self.remove_side_cluster()
         self.start_servers()
         if again:
             self._up(["--no-deps", "scheduler"])
-        return f"{aside} in the volume {self.project}_primary_data"
+        return f"{aside} in the volume {self._volume(primary)}"
 
     def provision(self) -> None:
         """Bring databases, roles, schemas and the foreign server of both servers up to date, by the one-shot job."""
@@ -657,13 +945,14 @@ class ComposeRuntime:
 
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
-        file = f"{WAL_ARCHIVE}/{segment}.gz"
+        file = _archive(self.primary) / f"{segment}.gz"
+        container = self.container(self.primary)
         read = f"test -e {file} || exit 3; set -o pipefail; gzip -dc {file} | wc -c"
-        code, output = _ask("docker", "exec", self.container("primary"), "bash", "-c", read)
+        code, output = _ask("docker", "exec", container, "bash", "-c", read)
         if code == 3:
             return None
         if code != 0:
-            raise UserError(f"{file} in {self.container('primary')} cannot be read back: {output}")
+            raise UserError(f"{file} in {container} cannot be read back: {output}")
         return int(output)
 
     def client(self, name: str) -> list[str]:
@@ -691,6 +980,11 @@ class ComposeRuntime:
         return [*into, "psql", "-h", "127.0.0.1", "-p", str(SERVER_PORT), *arguments], {"PGPASSWORD": password}
 
 
+def _archive(name: str) -> Path:
+    """Where a member archives its WAL. Each can read all; one whose timeline is its own does not mislead the others."""
+    return WAL_ARCHIVE if name == "primary" else WAL_ARCHIVE / name
+
+
 def _status(row: dict[str, Any] | None) -> tuple[str, str]:
     """A container's status and detail, as `make ps` shows them."""
     if row is None:
@@ -712,5 +1006,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     path.chmod(mode)

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from eds.errors import UserError
+from eds.services import compose_folder, runs_in_docker
 from eds.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -89,7 +90,8 @@ def recovered_server(settings: Settings) -> Server:
 
 
 def _primary_note(settings: Settings) -> Path:
-    return settings.state / "current-primary"
+    # Each runtime has data of its own, and so a primary of its own.
+    return (compose_folder(settings) if runs_in_docker(settings) else settings.state) / "current-primary"
 
 
 def primary_name(settings: Settings) -> str:

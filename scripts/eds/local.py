@@ -29,13 +29,12 @@ from typing import Any, ClassVar
 import psutil
 import psycopg
 
-from eds import binaries, metabase_jar, processes, provision, server_conf
+from eds import binaries, members, metabase_jar, processes, provision, server_conf
 from eds.console import err, step
 from eds.db import (
     MEMBERS,
     Server,
     WrongPasswordError,
-    connect,
     pooled_conninfo,
     primary_name,
     replica_names,
@@ -58,10 +57,6 @@ from eds.settings import ROOT, Settings
 
 START_SECONDS = 120
 STOP_SECONDS = 60
-# A replica that neither streams nor comes nearer to the primary for this long is not following it.
-STANDSTILL_SECONDS = 10.0
-# A replica that has a long way to go may go it after `make up` is done.
-CATCH_UP_SECONDS = 60.0
 # A replica takes over a changed password with the primary's WAL.
 PASSWORD_ARRIVES_SECONDS = 15.0
 TAIL_BYTES = 65536
@@ -418,7 +413,8 @@ class LocalRuntime:
             "log_rotation_age = 1d",
             "log_rotation_size = 0",
             "log_truncate_on_rotation = on",
-            *server_conf.settings_lines(self.settings, name, places, follows),
+            *server_conf.settings_lines(self.settings, name, places),
+            *([] if name == "warehouse" else server_conf.part_lines(name, places, follows)),
         ]
         return "\n".join([*lines, *self.extra_conf]) + "\n"
 
@@ -532,11 +528,6 @@ class LocalRuntime:
             self._write(directory / "standby.signal", "", 0o600)
 
         return fill
-
-    def _ensure_slot(self, name: str, *, clear: bool = False) -> None:
-        """See that the primary keeps WAL for a replica. clear: also end whoever uses the slot now."""
-        with connect(self.servers[self.primary].superuser_conninfo(), autocommit=True) as connection:
-            connection.execute("select platform.ensure_replication_slot(%s, %s)", (name, clear))
 
     # --- one server ---------------------------------------------------------------------------------------------------
 
@@ -676,7 +667,7 @@ class LocalRuntime:
         self._write_shared_files()
         present = (self.data(name) / "PG_VERSION").exists()
         if present:
-            self._ensure_slot(name)
+            members.ensure_slot(self.settings, name)
             started, trouble = self._start_replica(name)
             if trouble is None:
                 return started
@@ -691,7 +682,7 @@ class LocalRuntime:
         """Make a replica from the present primary and start it. Data that it had is put aside."""
         self._write_shared_files()
         self.stop_server(name)
-        self._ensure_slot(name, clear=True)
+        members.ensure_slot(self.settings, name, clear=True)
         self._bootstrap(name, self._base_backup(name), replace=(self.data(name) / "PG_VERSION").exists())
         _, trouble = self._start_replica(name)
         if trouble:
@@ -709,74 +700,41 @@ class LocalRuntime:
             started = self.start_server(name)
         except UserError as error:
             return False, self._last_complaint(name) or str(error)
-        return started, self._why_not_following(name)
+        return started, self.why_not_following(name)
 
     def _last_complaint(self, name: str) -> str:
         """The newest complaint in a server's log, without its time, or nothing."""
         lines = [line for line in self.tail(name, 50) if "FATAL: " in line]
         return lines[-1].partition("FATAL: ")[2].strip() if lines else ""
 
-    def _streams(self, name: str) -> bool:
-        with connect(self.servers[self.primary].superuser_conninfo("postgres")) as connection:
-            row = connection.execute(
-                "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'", (name,)
-            ).fetchone()
-        return row is not None
-
-    def _why_not_following(self, name: str) -> str | None:
+    def why_not_following(self, name: str) -> str | None:
         """Wait until a running replica streams from the primary. Returns why it never will, or None."""
-        began = time.monotonic()
-        moved, best = began, ""
-        while not self._streams(name):
-            now = time.monotonic()
-            complaint = ""
-            try:
-                position = self._replayed(name)
-                if position is None:
-                    return "it is no replica any more (it was promoted)"
-                if position > best:
-                    moved, best = now, position
-            except psycopg.OperationalError as error:
-                # Its password may be that of an earlier time until it has replayed more.
-                complaint = str(error).strip()
-            if now - moved > STANDSTILL_SECONDS or self.server_pid(name) is None:
-                return complaint or self._last_complaint(name) or "it does not come nearer to the primary"
-            if now - began > CATCH_UP_SECONDS:
-                err.print(f"{name} is still catching up with the primary; `make ps` shows when it streams")
-                return None
-            time.sleep(0.1)
-        return None
+        return members.why_not_following(
+            self.settings, name, lambda: self.server_pid(name) is not None, lambda: self._last_complaint(name)
+        )
 
-    def _replayed(self, name: str) -> str | None:
-        """How far a replica has replayed, as text that sorts; None when the server is no replica."""
-        with psycopg.connect(self.servers[name].superuser_conninfo("postgres")) as connection:
-            row = connection.execute(
-                "select lpad(coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::text, 20) "
-                "where pg_is_in_recovery()"
-            ).fetchone()
-        return row[0] if row else None
+    def fence(self, name: str) -> None:
+        """Stop a member. Nothing but a command starts it again, and by then another one is noted as the primary."""
+        self.stop_server(name)
 
     def promote(self, name: str) -> None:
         """Make a running replica the primary. It must be noted as such (`db.set_primary_name`) before."""
-        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
-            row = connection.execute(
-                "select case when pg_is_in_recovery() then pg_promote(true, %s) else true end", (START_SECONDS,)
-            ).fetchone()
-        if row is None or not row[0]:
-            raise UserError(f"{name} was not promoted within {START_SECONDS} s; see `make logs SERVICE={name}`.")
+        members.promote(self.servers[name])
         self.repoint(name)
 
     def repoint(self, name: str) -> None:
         """Give a running member the configuration of its present part, without a restart: whom it follows, if any."""
         self._write_conf(name, self.data(name))
-        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
-            connection.execute("select pg_reload_conf()")
+        members.reload(self.servers[name])
 
-    def commits_beyond(self, name: str, position: str, timeline: int) -> list[str]:
+    def commits_beyond(self, name: str, position: str, timeline: int) -> list[str] | None:
         """The transactions that a stopped server committed behind a position of its timeline.
 
-        Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit.
+        Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit. None: its
+        WAL is not there, or cannot be read.
         """
+        if not (self.data(name) / "pg_wal").exists():
+            return None
         # Where the WAL of a server that was killed breaks off, pg_waldump ends with an error.
         told = self.run(
             [
@@ -788,53 +746,38 @@ class LocalRuntime:
             ],
             check=False,
         )
-        return [line.strip() for line in told.splitlines() if re.search(r"desc: COMMIT(_PREPARED)? ", line)]
+        return members.commits(told)
 
-    def rejoin(self, name: str) -> str:
-        """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound, cloned anew."""
+    def has_data(self, name: str) -> bool:
+        """Whether a member has a data directory."""
+        return (self.data(name) / "PG_VERSION").exists()
+
+    def rewind(self, name: str) -> None:
+        """Bring a stopped member back to where it left the primary's history, by pg_rewind. Raises UserError."""
         self._write_shared_files()
-        self.stop_server(name)
-        if not (self.data(name) / "PG_VERSION").exists():
-            self.clone_replica(name)
-            return "cloned anew"
         primary = self.servers[self.primary]
-        with connect(primary.superuser_conninfo("postgres"), autocommit=True) as connection:
-            # pg_rewind reads the timeline from the source's last checkpoint.
-            connection.execute("checkpoint")
         self._clear_up_after_crash(self.data(name))
-        try:
-            self.run(
-                [
-                    self.bindir / "pg_rewind",
-                    f"--target-pgdata={self.data(name)}",
-                    f"--source-server={primary.passwordless_conninfo()}",
-                    "--restore-target-wal",
-                    *self._sync_options(),
-                ],
-                env={"PGPASSWORD": primary.superuser_password},
-                what=f"pg_rewind of {name}",
-            )
-        except UserError as error:
-            err.print(f"{name} is cloned anew. Found: {error}", markup=False)
-            self.clone_replica(name)
-            return "cloned anew"
+        self.run(
+            [
+                self.bindir / "pg_rewind",
+                f"--target-pgdata={self.data(name)}",
+                f"--source-server={primary.passwordless_conninfo()}",
+                "--restore-target-wal",
+                *self._sync_options(),
+            ],
+            env={"PGPASSWORD": primary.superuser_password},
+            what=f"pg_rewind of {name}",
+        )
         self._write(self.data(name) / "standby.signal", "", 0o600)
-        self._ensure_slot(name, clear=True)
-        _, trouble = self._start_replica(name)
-        if trouble:
-            err.print(f"{name} was rewound but does not follow, it is cloned anew. Found: {trouble}", markup=False)
-            self.clone_replica(name)
-            return "cloned anew"
-        with connect(self.servers[name].superuser_conninfo("postgres"), autocommit=True) as connection:
-            # The slots of its time as a primary would keep WAL for ever.
-            connection.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active")
-        return "rewound"
 
-    def follow(self, name: str) -> str | None:
-        """Let a running replica follow the present primary. Returns why it cannot, or None."""
-        self._ensure_slot(name)
-        self.repoint(name)
-        return self._why_not_following(name)
+    def start_replica(self, name: str) -> str | None:
+        """Start a member that has a replica's data. Returns why it does not follow the primary, or None."""
+        return self._start_replica(name)[1]
+
+    @property
+    def inside(self) -> Settings:
+        """The settings with the addresses at which the servers reach each other."""
+        return self.settings
 
     # --- a recovery beside the primary --------------------------------------------------------------------------------
 

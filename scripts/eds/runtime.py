@@ -8,9 +8,8 @@ from typing import Protocol
 
 from eds.compose import ComposeRuntime, why_not_docker
 from eds.db import Server
-from eds.errors import UserError
 from eds.local import LocalRuntime
-from eds.services import ServiceState, compose_note, embedded_note
+from eds.services import ServiceState, compose_note, embedded_note, runs_in_docker
 from eds.settings import Settings
 
 
@@ -24,6 +23,22 @@ class Runtime(Protocol):
     @property
     def settings(self) -> Settings: ...
 
+    @property
+    def inside(self) -> Settings:
+        """The settings with the addresses at which the servers reach each other."""
+
+    @property
+    def servers(self) -> dict[str, Server]:
+        """The four servers, as this process reaches them."""
+
+    @property
+    def primary(self) -> str:
+        """The member of the OLTP cluster that takes the writes. Not cached: a failover changes it."""
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The members that follow the primary."""
+
     def prepare(self) -> None:
         """See that everything is there that a start needs; install or build what can be. Nothing is started."""
 
@@ -35,6 +50,9 @@ class Runtime(Protocol):
 
     def refresh_secrets(self) -> None:
         """Let everything that runs use the passwords of the settings."""
+
+    def up_pgbouncer(self) -> bool | None:
+        """Start PgBouncer, or start it anew when its configuration changed. None: there is none here."""
 
     def stop_all(self, mode: str = "fast") -> list[str]:
         """Stop everything, readers first. mode: fast or immediate. Returns the names of what ran."""
@@ -59,6 +77,43 @@ class Runtime(Protocol):
 
     def tail(self, name: str, lines: int) -> list[str]:
         """The last lines of a service's log."""
+
+    def fence(self, name: str) -> None:
+        """Stop the primary, so that nothing starts it again as one once another member is noted (a failover)."""
+
+    def promote(self, name: str) -> None:
+        """Make a running replica the primary. It must be noted as such (`db.set_primary_name`) before."""
+
+    def repoint(self, name: str) -> None:
+        """Give a running member the configuration of its present part, without a restart: whom it follows, if any."""
+
+    def why_not_following(self, name: str) -> str | None:
+        """Wait until a running replica streams from the primary. Returns why it never will, or None."""
+
+    def stop_server(self, name: str) -> bool:
+        """Stop a server in order. Returns whether it ran."""
+
+    def has_data(self, name: str) -> bool:
+        """Whether a member has a data directory."""
+
+    def rewind(self, name: str) -> None:
+        """Bring a stopped member back to where it left the primary's history, by pg_rewind. Raises UserError."""
+
+    def start_replica(self, name: str) -> str | None:
+        """Start a member that has a replica's data. Returns why it does not follow the primary, or None."""
+
+    def clone_replica(self, name: str) -> None:
+        """Make a replica from the present primary and start it. Data that it had is put aside."""
+
+    def commits_beyond(self, name: str, position: str, timeline: int) -> list[str] | None:
+        """The transactions that a stopped server committed behind a position of its timeline.
+
+        Returns a line for each, as pg_waldump tells them: its number, its position, the time of the commit. None: its
+        WAL is not there, or cannot be read.
+        """
+
+    def start_copy(self, name: str, port: int) -> None:
+        """Start a copy of a stopped member's data beside the primary, to look at. It takes no writes."""
 
     def archived_bytes(self, segment: str) -> int | None:
         """How long a WAL segment is that the primary has archived, read back whole; None when it is not there."""
@@ -107,27 +162,13 @@ def chosen(settings: Settings) -> tuple[Runtime, str]:
         return ComposeRuntime(settings), "RUNTIME says so"
     if settings.runtime == "local":
         return LocalRuntime(settings), "RUNTIME says so"
+    if runs_in_docker(settings):
+        return ComposeRuntime(settings), "this checkout's data is there"
     if embedded_note(settings).exists():
         return LocalRuntime(settings), "this checkout's data is there"
-    if compose_note(settings).exists():
-        return ComposeRuntime(settings), "this checkout's data is there"
     if why := why_not_docker():
         return LocalRuntime(settings), why
     return ComposeRuntime(settings), "a Docker engine answers"
-
-
-def embedded(settings: Settings, what: str) -> LocalRuntime:
-    """The embedded runtime, for what works on nothing else. Raises UserError when this checkout has containers.
-
-    what: a command, for the message.
-    """
-    runtime = chosen(settings)[0]
-    if not isinstance(runtime, LocalRuntime):
-        raise UserError(
-            f"{what} needs the servers' own files, and works on the embedded servers only; the platform of this "
-            "checkout runs in Docker. docs/docker.md says what to do there."
-        )
-    return runtime
 
 
 def has_data(settings: Settings) -> bool:

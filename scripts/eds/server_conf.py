@@ -72,11 +72,8 @@ WORK_MEM_KB = 256 * 1024
 MAINTENANCE_KB = 1024 * 1024
 
 
-def settings_lines(settings: Settings, name: str, places: Places, follows: Address | None) -> list[str]:
-    """The lines of a server's configuration that follow from the settings.
-
-    name: the server. follows: the primary, when the server is a replica of it.
-    """
+def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
+    """The lines of a server's configuration that follow from the settings, whatever its part in the cluster."""
     memory_kb = size_in_kb(settings.warehouse_memory if name == "warehouse" else settings.oltp_memory) or 0
     lines = [
         f"cluster_name = {conf(name)}",
@@ -92,12 +89,23 @@ def settings_lines(settings: Settings, name: str, places: Places, follows: Addre
         archive_command = f'{_quoted(places.scripts / "archive_wal.sh")} "%p" {_quoted(places.own_archive)}'
         lines += [
             f"archive_command = {conf(archive_command)}",
-            f"restore_command = {conf(restore_command(places.scripts, [places.archive]))}",
             f"max_slot_wal_keep_size = {conf(settings.max_slot_wal_keep_size)}",
         ]
         if settings.synchronous == "on":
             # The same on each member, so that whichever becomes the primary goes on with it.
             lines.append(f"synchronous_standby_names = 'ANY 1 ({', '.join(MEMBERS)})'")
+    if not settings.pg_durable:
+        # Whole pages in the WAL stay: pg_rewind needs them.
+        lines.append("fsync = off")
+    return lines
+
+
+def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
+    """The lines of a member's configuration that a failover changes. All of them take effect by a reload.
+
+    follows: the primary, when the member is a replica of it.
+    """
+    lines = [f"restore_command = {conf(restore_command(places.scripts, [places.archive]))}"]
     if follows:
         conninfo = make_conninfo(
             host=follows.host,
@@ -111,9 +119,6 @@ def settings_lines(settings: Settings, name: str, places: Places, follows: Addre
             f"primary_conninfo = {conf(conninfo)}",
             f"primary_slot_name = {conf(name)}",
         ]
-    if not settings.pg_durable:
-        # Whole pages in the WAL stay: pg_rewind needs them.
-        lines.append("fsync = off")
     return lines
 
 

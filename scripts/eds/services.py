@@ -63,6 +63,13 @@ def compose_note(settings: Settings) -> Path:
     return compose_folder(settings) / "project"
 
 
+def runs_in_docker(settings: Settings) -> bool:
+    """Whether the data of this checkout is the containers'. RUNTIME decides; without it, the data that is there."""
+    if settings.runtime is not None:
+        return settings.runtime == "docker"
+    return compose_note(settings).exists() and not embedded_note(settings).exists()
+
+
 def check_addresses(places: Mapping[str, tuple[str, int]], ours: Collection[int | None]) -> None:
     """Raise UserError that names every address where nothing can listen, and the setting that moves it.
 

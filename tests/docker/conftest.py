@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,9 @@ def engine() -> None:
         pytest.fail(f"These tests need a Docker engine with Compose, but {why}.")
 
 
-@pytest.fixture(scope="session")
-def new_stack(engine: None) -> Iterator[Stack]:
-    """A stack of which nothing has been started."""
+@contextmanager
+def throw_away() -> Iterator[Stack]:
+    """A stack of which nothing has been started; nothing of it is left at the end."""
     directory = Path(tempfile.mkdtemp(prefix="platform-docker-test-"))
     stack = Stack(directory)
     # Made now: at the end, a test may have destroyed the settings too.
@@ -196,6 +197,13 @@ def new_stack(engine: None) -> Iterator[Stack]:
         images = [f"{stack.project}_etl_pipeline", f"{stack.project}_pgbouncer"]
         docker("rmi", *images, check=False)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_stack(engine: None) -> Iterator[Stack]:
+    """A stack of which nothing has been started."""
+    with throw_away() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

@@ -67,3 +67,22 @@ def test_a_second_server_on_a_volume_refuses_to_start(stack: Stack) -> None:
     )
     assert "another container works on this volume" in output
     assert stack.value("warehouse", "select 1") == 1
+
+
+def test_no_new_cluster_is_made_beside_older_data(lone: list[str]) -> None:
+    """As an exchange leaves it that was interrupted between its two renames (`make pitr PROMOTE=1`)."""
+    name = lone[1]
+    left = ("pgdata.aside-20260131T143205Z", "incoming")
+    script = f"mkdir {left[0]} {left[1]}; touch {left[0]}/PG_VERSION {left[1]}/PG_VERSION"
+    place = "/var/lib/postgresql/data"
+    helper = ("run", "--rm", "--user", "postgres", "--volume", f"{name}:{place}", "--workdir", place)
+    docker(*helper, "postgres:15-bookworm", "bash", "-c", script)
+    docker("run", *lone, check=False)
+    log = docker("logs", name)
+    assert f"older data is there: {place}/{left[0]}" in log
+    assert "Rename the one that should serve to pgdata" in log
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "1"
+    docker("rm", name)
+    found = docker(*helper, "postgres:15-bookworm", "ls").split()
+    assert set(left) <= set(found)
+    assert "pgdata" not in found

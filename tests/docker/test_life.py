@@ -153,7 +153,7 @@ def test_replicas_that_cannot_follow_are_cloned_anew_and_their_data_is_kept_asid
 def test_a_replica_that_was_promoted_is_cloned_anew_at_its_next_start(stack: Stack) -> None:
     stack.query("replica2", "select pg_promote()")
     # The health check says so at its next looks.
-    check = ("/etc/platform/health.sh", "replica", "postgres_password")
+    check = ("/etc/platform/health.sh", "replica2", "postgres_password")
     assert "not doing its duty as replica" in stack.exec("replica2", *check, check=False)
     docker("restart", stack.container("replica2"))
     until(lambda: "it was promoted" in stack.log("replica2"), 60, "said")

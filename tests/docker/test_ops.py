@@ -1,4 +1,4 @@
-"""Operations on the stack: verify, archive, backups, restore, recovery, passwords. Failover says it is not there."""
+"""Operations on the stack: verify, archive, backups, restore, recovery, passwords."""
 
 from __future__ import annotations
 
@@ -87,10 +87,3 @@ def test_a_password_is_rotated(stack: Stack) -> None:
     new = stack.settings.app_user_password.get_secret_value()
     assert new != old
     assert failures(stack) == []
-
-
-def test_failover_says_that_it_is_not_there(stack: Stack) -> None:
-    for command in ("failover", "rejoin", "lost"):
-        told = stack.eds(command, code=1, NAME="primary", FORCE="1")
-        assert "runs in Docker" in told
-        assert "Traceback" not in told

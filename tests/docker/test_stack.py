@@ -119,8 +119,9 @@ def test_no_secret_is_in_an_image_a_definition_or_a_process_list(stack: Stack) -
 
 def test_a_container_has_the_secrets_of_its_duty_only(stack: Stack) -> None:
     wanted = {
-        "primary": {"postgres_password"},
-        "replica1": {"postgres_password", "replica_pgpass"},
+        # Each member may have to follow another one.
+        "primary": {"postgres_password", "member_pgpass"},
+        "replica1": {"postgres_password", "member_pgpass"},
         "warehouse": {"warehouse_postgres_password"},
         "pgbouncer": {"pgbouncer_userlist", "pgbouncer_lookup_password"},
         "scheduler": {"etl_writer_password", "warehouse_reader_password"},

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from eds import local, platform, processes, provision
+from eds import local, members, platform, processes, provision
 from eds.binaries import find_pgbouncer
 from eds.db import connect
 from eds.errors import UserError
@@ -229,7 +229,7 @@ def test_a_promoted_replica_is_cloned_anew_and_its_data_kept(
 
     # Once more: a diverged one that claims to be a replica. Only the newest is kept.
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(local, "STANDSTILL_SECONDS", 1.5)
+    monkey.setattr(members, "STANDSTILL_SECONDS", 1.5)
     time.sleep(1.0 - time.time() % 1.0)
     try:
         ask(runtime, "replica1", "select pg_promote()")
@@ -246,7 +246,7 @@ def test_a_promoted_replica_is_cloned_anew_and_its_data_kept(
 def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_cloned(
     runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(local, "STANDSTILL_SECONDS", 1.5)
+    monkeypatch.setattr(members, "STANDSTILL_SECONDS", 1.5)
     for older in asides(runtime, "replica2"):
         shutil.rmtree(older)
 

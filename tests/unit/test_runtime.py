@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eds import compose, runtime
-from eds.errors import UserError
+from eds.db import primary_name, set_primary_name
 from eds.settings import Settings
 
 PASSWORDS = {name.lower(): "secret" for name in Settings.secret_names()}
@@ -59,11 +59,14 @@ def test_a_checkout_with_data_stays_where_it_is(
     assert runtime.chosen(settings)[0].name == expected
 
 
-def test_what_needs_the_servers_files_is_refused_in_docker(settings: Settings) -> None:
-    docker = settings.model_copy(update={"runtime": "docker"})
-    with pytest.raises(UserError, match="make pitr needs the servers' own files"):
-        runtime.embedded(docker, "make pitr")
-    assert runtime.embedded(settings.model_copy(update={"runtime": "local"}), "make pitr").name == "local"
+def test_a_failover_of_one_runtime_is_none_of_the_other(settings: Settings) -> None:
+    note(settings, "servers-home")
+    note(settings, "compose/project")
+    docker, local = (settings.model_copy(update={"runtime": name}) for name in ("docker", "local"))
+    set_primary_name(docker, "replica1")
+    assert (primary_name(docker), primary_name(local), primary_name(settings)) == ("replica1", "primary", "primary")
+    set_primary_name(local, "replica2")
+    assert (primary_name(docker), primary_name(local), primary_name(settings)) == ("replica1", "replica2", "replica2")
 
 
 @pytest.mark.parametrize(

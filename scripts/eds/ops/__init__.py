@@ -3,8 +3,7 @@
 Each area is a module with its own commands (`app`), which the command line takes in as a whole. The servers are
 reached by host and port (`eds.db.servers`), so the operations do not care where a server runs. What needs a server's
 files or its process goes through the runtime (`eds.runtime.Runtime`): the WAL archive, client programs, a recovery
-beside the primary. Failover needs more, which the embedded runtime alone has: `primary`, `replicas`, `promote`,
-`follow`, `rejoin`, `commits_beyond`, `start_copy`.
+beside the primary, the steps of a failover.
 """
 
 from __future__ import annotations

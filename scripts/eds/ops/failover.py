@@ -4,8 +4,9 @@ Assisted, not automatic: a person decides that the primary is gone, one command 
 Nothing watches the primary and nothing promotes by itself: two servers that take writes are worse than none.
 
 The order keeps at most one server that takes writes, at each point where it may be interrupted: the old primary is
-stopped; the decision is noted where every command reads it; the replica is promoted; the others are turned to it. A
-`make up` after an interrupt goes on from the note.
+fenced; the decision is noted where every command reads it; the replica is promoted; the others are turned to it. A
+`make up` after an interrupt goes on from the note. What differs between the runtimes is behind `Runtime`: how a server
+is stopped, how its files are read, where its configuration is.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ import psycopg
 import typer
 from rich.table import Table
 
-from eds import etl, platform, provision
+from eds import etl, members, platform, provision
 from eds.console import confirm, err, out, step
 from eds.db import connect, pooled_conninfo, primary_server, psycopg_notices_off, recovered_server, set_primary_name
 from eds.errors import UserError
-from eds.local import LocalRuntime
 from eds.ops.cluster import answers, ask, in_recovery, one, wait_for
 from eds.ops.replication import size
-from eds.runtime import embedded
+from eds.runtime import Runtime, chosen
 from eds.settings import Settings, load
 
 app = typer.Typer()
@@ -52,7 +52,7 @@ class Failover:
     rejoined: str | None
 
 
-def positions(runtime: LocalRuntime) -> dict[str, int]:
+def positions(runtime: Runtime) -> dict[str, int]:
     """How far the WAL of each replica that answers reaches, in bytes: received or replayed, whichever is more."""
     query = (
         "select pg_wal_lsn_diff(greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), pg_last_wal_replay_lsn()), '0/0') "
@@ -65,7 +65,7 @@ def positions(runtime: LocalRuntime) -> dict[str, int]:
     return found
 
 
-def choose(runtime: LocalRuntime, to: str | None, force: bool) -> str:
+def choose(runtime: Runtime, to: str | None, force: bool) -> str:
     """The replica to promote: the named one, else the one that has most. Raises UserError when it should not be."""
     reach = positions(runtime)
     if to is not None and to == runtime.primary:
@@ -87,7 +87,7 @@ def choose(runtime: LocalRuntime, to: str | None, force: bool) -> str:
     return to
 
 
-def failover(settings: Settings, runtime: LocalRuntime, to: str | None, force: bool = False) -> Failover:
+def failover(settings: Settings, runtime: Runtime, to: str | None, force: bool = False) -> Failover:
     """Make a replica the primary. Raises UserError, before anything is changed when it can be told before."""
     old = runtime.primary
     alive = answers(runtime.servers[old])
@@ -101,7 +101,7 @@ def failover(settings: Settings, runtime: LocalRuntime, to: str | None, force: b
             )
     began = time.monotonic()
     with step(f"{old} fenced ({'stopped' if alive else 'it was down'})"):
-        runtime.stop_server(old)
+        runtime.fence(old)
     # The other one may have received the last bytes that this one has not.
     new = choose(runtime, to, force)
     others = [name for name in runtime.replicas if name != new]
@@ -113,7 +113,7 @@ def failover(settings: Settings, runtime: LocalRuntime, to: str | None, force: b
     for name in others:
         if answers(runtime.servers[name]):
             with step(f"{name} turned to {new}"):
-                if trouble := runtime.follow(name):
+                if trouble := _follow(settings, runtime, name):
                     err.print(f"{name} has gone another way ({trouble})", markup=False)
                     stray.append(name)
         else:
@@ -122,20 +122,50 @@ def failover(settings: Settings, runtime: LocalRuntime, to: str | None, force: b
         pooled = runtime.up_pgbouncer() is not None
         wait_for(lambda: _writes(settings, pooled), WRITABLE_SECONDS, f"{new} accepts a write")
         seconds = time.monotonic() - began
-    _turn_extraction(settings)
+    _turn_extraction(settings, runtime)
     for name in stray:
         with step(f"{name} cloned anew"):
             runtime.clone_replica(name)
-    lost = runtime.commits_beyond(old, position, timeline) if (runtime.data(old) / "pg_wal").exists() else None
+    lost = runtime.commits_beyond(old, position, timeline)
     # What only the old primary has is looked at before it is wiped.
     rejoined = None
     if lost == []:
         with step(f"{old} follows {new}"):
-            rejoined = runtime.rejoin(old)
+            rejoined = _rejoin(settings, runtime, old)
     return Failover(old, new, position, lost, seconds, rejoined)
 
 
-def _fork(runtime: LocalRuntime, new: str) -> tuple[int, str]:
+def _follow(settings: Settings, runtime: Runtime, name: str) -> str | None:
+    """Let a running replica follow the present primary. Returns why it cannot, or None."""
+    members.ensure_slot(settings, name)
+    runtime.repoint(name)
+    return runtime.why_not_following(name)
+
+
+def _rejoin(settings: Settings, runtime: Runtime, name: str) -> str:
+    """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound, cloned anew."""
+    runtime.stop_server(name)
+    if not runtime.has_data(name):
+        runtime.clone_replica(name)
+        return "cloned anew"
+    # pg_rewind reads the timeline from the source's last checkpoint.
+    members.checkpoint(primary_server(settings))
+    try:
+        runtime.rewind(name)
+    except UserError as error:
+        err.print(f"{name} is cloned anew. Found: {error}", markup=False)
+        runtime.clone_replica(name)
+        return "cloned anew"
+    members.ensure_slot(settings, name, clear=True)
+    if trouble := runtime.start_replica(name):
+        err.print(f"{name} was rewound but does not follow, it is cloned anew. Found: {trouble}", markup=False)
+        runtime.clone_replica(name)
+        return "cloned anew"
+    members.drop_idle_slots(runtime.servers[name])
+    return "rewound"
+
+
+def _fork(runtime: Runtime, new: str) -> tuple[int, str]:
     """The timeline that a promoted server has left, and the position where."""
     history = one(
         runtime.servers[new],
@@ -154,12 +184,12 @@ def _writes(settings: Settings, pooled: bool) -> bool:
     return True
 
 
-def _turn_extraction(settings: Settings) -> None:
+def _turn_extraction(settings: Settings, runtime: Runtime) -> None:
     """Tell the warehouse's foreign server the new order of the servers."""
     try:
         with connect(etl.writer_conninfo(settings)) as connection:
             psycopg_notices_off(connection)
-            provision.ensure_foreign_server(connection, settings)
+            provision.ensure_foreign_server(connection, runtime.inside)
     except (UserError, psycopg.Error) as error:
         err.print(f"The warehouse does not know yet; `make up` tells it. {error}", markup=False)
 
@@ -174,7 +204,7 @@ _LOST_CHANGES = """
 """
 
 
-def lost_changes(settings: Settings, runtime: LocalRuntime, name: str) -> tuple[int, list[tuple[Any, ...]]]:
+def lost_changes(settings: Settings, runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]]]:
     """The changes of the books that only a former primary has, by the trail in a copy of its data.
 
     The copy is left running. Returns how many of its commits the primary lacks, and for each change: transaction, time,
@@ -186,16 +216,19 @@ def lost_changes(settings: Settings, runtime: LocalRuntime, name: str) -> tuple[
         timeline, position = _fork(runtime, runtime.primary)
     except psycopg.errors.UndefinedFile as error:
         raise UserError("There was no failover: no timeline was ever left.") from error
-    if runtime.server_pid(name) is not None:
+    if runtime.is_running(name):
         raise UserError(f"{name} runs as a replica: what only it had was wiped when it rejoined.")
     commits = runtime.commits_beyond(name, position, timeline)
+    if commits is None:
+        raise UserError(f"The WAL of {name} from {position} on is not there, or cannot be read.")
     numbers = [int(found[1]) for line in commits if (found := re.search(r"tx: +(\d+)", line))]
     runtime.start_copy(name, settings.pitr_port)
     return len(commits), ask(recovered_server(settings), _LOST_CHANGES, (numbers,))
 
 
-def rejoin(runtime: LocalRuntime, name: str | None) -> dict[str, str]:
+def rejoin(runtime: Runtime, name: str | None) -> dict[str, str]:
     """Bring the members back that do not follow the primary (or the named one). Returns how, by name."""
+    settings = runtime.settings
     primary = runtime.servers[runtime.primary]
     if in_recovery(primary):
         raise UserError(f"{primary.name} is noted as the primary, but is a replica: `make up` finishes the failover.")
@@ -209,7 +242,7 @@ def rejoin(runtime: LocalRuntime, name: str | None) -> dict[str, str]:
         if each in streaming:
             continue
         with step(f"{each} follows {runtime.primary}"):
-            result[each] = runtime.rejoin(each)
+            result[each] = _rejoin(settings, runtime, each)
     return result
 
 
@@ -245,7 +278,7 @@ def failover_command(
 ) -> None:
     """Make a replica the primary, and let everything follow it. Example: make failover TO=replica1"""
     settings = load()
-    runtime = embedded(settings, "make failover")
+    runtime = chosen(settings)[0]
     with platform.exclusive(settings):
         old = runtime.primary
         new = choose(runtime, to, force)
@@ -274,7 +307,7 @@ def lost_command(
     if not name:
         raise UserError("Of which former primary? Example: make lost NAME=primary")
     with platform.exclusive(settings):
-        commits, changes = lost_changes(settings, embedded(settings, "make lost"), name)
+        commits, changes = lost_changes(settings, chosen(settings)[0], name)
     table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
     for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
         table.add_column(column, overflow="fold")
@@ -293,7 +326,7 @@ def rejoin_command(
 ) -> None:
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
-    runtime = embedded(settings, "make rejoin")
+    runtime = chosen(settings)[0]
     with platform.exclusive(settings):
         confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
         done = rejoin(runtime, name)

@@ -1,0 +1,250 @@
+"""A replica becomes the primary, in containers: what follows, what is lost, and that never two servers take writes.
+
+The tests play one after the other on one stack of their own, which has no more than they need.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from eds.db import primary_name, replica_names, set_primary_name
+from eds.errors import UserError
+from eds.settings import OPTIONAL_SERVICES
+from tests.docker.conftest import OLTP, Stack, docker, throw_away, until
+
+BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
+
+
+@pytest.fixture(scope="module")
+def stack(engine: None) -> Iterator[Stack]:
+    """A stack of this file, up."""
+    with throw_away() as stack:
+        stack.values["WITHOUT"] = ",".join(OPTIONAL_SERVICES)
+        stack.up()
+        yield stack
+
+
+def primary(stack: Stack) -> str:
+    """Who is noted as the primary."""
+    return primary_name(stack.settings)
+
+
+def add_customer(stack: Stack, name: str) -> None:
+    """Commit a customer as the application does: through PgBouncer."""
+    conninfo = stack.app_conninfo(stack.settings.pgbouncer_port)
+    with psycopg.connect(conninfo, prepare_threshold=None) as connection:
+        connection.execute("insert into operational.customers (full_name) values (%s)", (name,))
+
+
+def has_customer(stack: Stack, server: str, name: str) -> bool:
+    return bool(stack.value(server, f"select count(*) from operational.customers where full_name = '{name}'"))
+
+
+def followers(stack: Stack) -> set[str]:
+    rows = stack.query(primary(stack), "select application_name from pg_stat_replication where state = 'streaming'")
+    return {row[0] for row in rows}
+
+
+def all_follow(stack: Stack) -> bool:
+    return followers(stack) == set(OLTP) - {primary(stack)}
+
+
+def takes_writes(stack: Stack, server: str) -> bool:
+    """Whether a member answers and takes writes."""
+    try:
+        stack.query(server, "select pg_current_xact_id()")
+    except (UserError, psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
+        # Nothing answers, or a replica does.
+        return False
+    return True
+
+
+def writers(stack: Stack) -> set[str]:
+    """The members that take writes now."""
+    return {name for name in OLTP if takes_writes(stack, name)}
+
+
+def cut_off(stack: Stack, *names: str) -> None:
+    """Let replicas lose their primary; they clone themselves anew when that lasts longer than 20 seconds."""
+    for name in names:
+        stack.query(name, "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
+        stack.query(name, "select pg_reload_conf()")
+    until(lambda: not followers(stack) & set(names), 15, "cut off")
+
+
+def mend(stack: Stack, *names: str) -> None:
+    for name in names:
+        stack.query(name, "alter system reset primary_conninfo")
+
+
+def start_anyway(stack: Stack, server: str) -> None:
+    """Start a fenced member's container by hand: it refuses, and says why."""
+    refusals = stack.log(server).count(f"{server} is fenced")
+    docker("start", stack.container(server))
+    until(lambda: stack.log(server).count(f"{server} is fenced") > refusals, 20, "refused")
+    assert not takes_writes(stack, server)
+    assert "make rejoin" in stack.log(server)
+
+
+def failures(stack: Stack) -> list[str]:
+    checks = json.loads(stack.eds("verify", "--json"))["checks"]
+    assert len(checks) > 50
+    return [check["name"] for check in checks if check["status"] == "FAIL"]
+
+
+def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -> None:
+    add_customer(stack, "just before")
+    containers = {name: stack.inspect(name)["Id"] for name in stack.runtime.services}
+    pool = stack.app_conninfo(stack.settings.pgbouncer_port)
+    with psycopg.connect(pool, prepare_threshold=None, autocommit=True) as session:
+        assert session.execute("show cluster_name").fetchone() == ("primary",)
+        told = stack.eds("failover", TO="replica1", FORCE="1")
+        # An application's session with the pool outlives it.
+        assert session.execute("show cluster_name").fetchone() == ("replica1",)
+    assert "RPO: 0, every commit of primary is on replica1" in told
+    assert re.search(r"RTO: [0-9.]+ s", told)
+    assert "primary follows as a replica (rewound)" in told
+    assert primary(stack) == "replica1"
+    assert all_follow(stack)
+    assert writers(stack) == {"replica1"}
+    add_customer(stack, "just after")
+    for name in ("just before", "just after"):
+        assert has_customer(stack, "replica1", name)
+    options = stack.value("warehouse", "select array_to_string(srvoptions, ' ') from pg_foreign_server")
+    assert "host=replica2,primary,replica1" in options
+    assert "port=5432,5432,5432" in options
+    # It took no new container, nor does the next `make up` make one.
+    stack.wait_healthy()
+    assert {name: stack.inspect(name)["Id"] for name in stack.runtime.services} == containers
+    stack.up()
+    assert {name: stack.inspect(name)["Id"] for name in stack.runtime.services} == containers
+
+    stack.assert_warehouse_equals_book()
+    assert failures(stack) == []
+    assert json.loads(stack.eds("health", "--json"))["problems"] == []
+    stack.eds("replication")
+    assert "the primary since the last failover" in stack.eds("ps")
+    assert stack.eds("psql", "primary", stdin="show cluster_name").strip() == "replica1"
+
+
+def test_archive_backup_and_recovery_follow_the_primary(stack: Stack) -> None:
+    name = primary(stack)
+    assert name != "primary"
+    assert "in the archive after" in stack.eds("wal", SWITCH="1")
+    # Every member sees what it archives.
+    assert "00000002.history.gz" in stack.exec("primary", "ls", f"/var/lib/postgresql/wal_archive/{name}")
+    stack.eds("backup", KIND="physical")
+    add_customer(stack, "after the backup")
+    assert "the books are whole" in stack.eds("pitr", TO="latest")
+    query = "select count(*) from operational.customers where full_name = 'after the backup'"
+    assert stack.eds("psql", "recovered", stdin=query).strip() == "1"
+    stack.eds("pitr", REMOVE="1")
+
+
+def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejoins(stack: Stack) -> None:
+    old = primary(stack)
+    new, other = replica_names(stack.settings)
+    cut_off(stack, new, other)
+    for number in range(3):
+        add_customer(stack, f"lost {number}")
+    docker("kill", stack.container(old))
+    mend(stack, new, other)
+    told = stack.eds("failover", TO=new, FORCE="1")
+    found = re.search(rf"RPO: (\d+) commits of {old} are not on {new}", told)
+    assert found, told
+    assert int(found[1]) >= 3
+    assert f"{old} was left as it is, stopped" in told
+    assert primary(stack) == new
+    assert followers(stack) == {other}
+    assert writers(stack) == {new}
+    # Whoever starts it: it stays out, with what only it has.
+    start_anyway(stack, old)
+    add_customer(stack, "on the new timeline")
+
+    shown = stack.eds("lost", NAME=old, COLUMNS="200")
+    assert f"{found[1]} commits are only on {old}" in shown
+    assert [number for number in range(5) if f"lost {number}" in shown] == [0, 1, 2]
+    refused = stack.eds("psql", "recovered", stdin="create table nothing ()", code=3)
+    assert "read-only transaction" in refused
+    assert f"{old} follows {new} (rewound)" in stack.eds("rejoin", FORCE="1")
+    stack.eds("pitr", REMOVE="1")
+    assert "nothing to do" in stack.eds("rejoin", FORCE="1")
+    assert all_follow(stack)
+    assert writers(stack) == {new}
+    assert stack.value(old, "select count(*) from pg_replication_slots") == 0
+    until(lambda: has_customer(stack, old, "on the new timeline"), 20, "it has the new timeline")
+    assert not any(has_customer(stack, name, "lost 0") for name in OLTP)
+    stack.wait_healthy(*OLTP)
+
+
+def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
+    before, name = stack.query(primary(stack), BOOK), primary(stack)
+    assert name != "primary"
+    stack.eds("down")
+    # With it, the next test goes on.
+    stack.values["SYNCHRONOUS"] = "on"
+    stack.up()
+    assert primary(stack) == name
+    assert writers(stack) == {name}
+    assert all_follow(stack)
+    assert stack.query(name, BOOK) == stack.query("primary", BOOK) == before
+    add_customer(stack, "after the start")
+    assert has_customer(stack, name, "after the start")
+
+
+def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(stack: Stack) -> None:
+    old = primary(stack)
+    assert stack.value(old, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
+    ahead, behind = replica_names(stack.settings)
+    cut_off(stack, behind)
+    add_customer(stack, "on one replica only")
+    docker("kill", stack.container(old))
+    refused = stack.eds("failover", TO=behind, code=1)
+    assert f"of WAL behind {ahead}" in refused
+    assert primary(stack) == old
+    mend(stack, behind)
+    told = stack.eds("failover", FORCE="1")
+    assert f"RPO: 0, every commit of {old} is on {ahead}" in told
+    assert f"{old} follows as a replica (rewound)" in told
+    assert "what only it had was wiped" in stack.eds("lost", NAME=old, code=1)
+    assert writers(stack) == {ahead}
+    assert all_follow(stack)
+    for name in OLTP:
+        until(lambda name=name: has_customer(stack, name, "on one replica only"), 20, name)  # type: ignore[misc]
+    add_customer(stack, "acknowledged by a replica")
+    stack.assert_warehouse_equals_book()
+
+
+def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_else_takes_writes(stack: Stack) -> None:
+    old, new = primary(stack), replica_names(stack.settings)[-1]
+    # Before the decision was noted.
+    stack.runtime.fence(old)
+    assert writers(stack) == set()
+    start_anyway(stack, old)
+    stack.up()
+    assert primary(stack) == old
+    assert writers(stack) == {old}
+    assert all_follow(stack)
+    # After it, and before the promotion.
+    stack.runtime.fence(old)
+    set_primary_name(stack.settings, new)
+    start_anyway(stack, old)
+    assert writers(stack) == set()
+    told = stack.up()
+    assert f"{new} promoted: a failover was interrupted" in told
+    assert f"{old}, a former primary, is cloned anew" in told
+    assert writers(stack) == {new}
+    assert all_follow(stack)
+    add_customer(stack, "after the interrupt")
+    # A server that crashes and starts again by itself finds its part in the note, whichever comes first.
+    docker("kill", *(stack.container(name) for name in OLTP))
+    docker("start", *(stack.container(name) for name in (old, *replica_names(stack.settings), new)))
+    stack.wait_healthy(*OLTP)
+    assert writers(stack) == {new}
+    until(lambda: all_follow(stack), 30, "all follow")
+    assert has_customer(stack, old, "after the interrupt")

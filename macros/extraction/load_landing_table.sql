@@ -11,6 +11,7 @@
 {% macro load_landing_table(table, run_id, watermark, allow_mass_delete) %}
     {% set key = table.key %}
     {% set names = table.column_names %}
+    {% set landing_rows = rows_to_compare(table.landing, table.name ~ '_landing', table.placement) %}
     {% if not relation_exists(table.landing) %}
         {{ return(first_load(table, run_id)) }}
     {% endif %}
@@ -30,8 +31,9 @@
                             and event.record_id = landing.{{ key }}
                     ),
                     statement_timestamp()
-                ) as deleted_at
-            from {{ table.landing }} as landing
+                ) as deleted_at,
+                landing._changed_at as changed_before
+            from {{ landing_rows }} as landing
             where landing._deleted_at is null
                 and not exists (select from {{ table.name }}_read as present where present.{{ key }} = landing.{{ key }})
         {% endset %}
@@ -42,9 +44,12 @@
             where xact_id >= '{{ watermark }}'::xid8
         {% endset %}
         {% set gone %}
-            select event.record_id as key, max(event.change_time) as deleted_at
+            select
+                event.record_id as key,
+                max(event.change_time) as deleted_at,
+                max(landing._changed_at) as changed_before
             from feed_events_read as event
-            inner join {{ table.landing }} as landing on landing.{{ key }} = event.record_id
+            inner join {{ landing_rows }} as landing on landing.{{ key }} = event.record_id
             where event.table_name = {{ sql_literal(table.name) }}
                 and event.operation = 'DELETE'
                 and landing._deleted_at is null
@@ -55,13 +60,17 @@
 
     {% do run_statement("create temporary table " ~ table.name ~ "_read on commit drop as " ~ read_from) %}
     {% do run_statement("analyze " ~ table.name ~ "_read") %}
+    {% do fetch_rows(table.landing, landing_rows, table.placement, [key],
+        "select " ~ key ~ " from " ~ table.name ~ "_read union select record_id from feed_events_read
+        where operation = 'DELETE' and table_name = " ~ sql_literal(table.name) if watermark is not none) %}
     {% do run_statement("
         create temporary table " ~ table.name ~ "_changed on commit drop as
         select
             incoming.*,
+            greatest(incoming.updated_at, landing._changed_at + interval '1 microsecond') as _changed_at,
             landing." ~ key ~ " is null or landing._deleted_at is not null as _is_new
         from " ~ table.name ~ "_read as incoming
-        left join " ~ table.landing ~ " as landing on incoming." ~ key ~ " = landing." ~ key ~ "
+        left join " ~ landing_rows ~ " as landing on incoming." ~ key ~ " = landing." ~ key ~ "
         where landing." ~ key ~ " is null
             or landing._deleted_at is not null
             or (" ~ comma_list(names, 'landing') ~ ") is distinct from (" ~ comma_list(names, 'incoming') ~ ")
@@ -84,25 +93,30 @@
             update " ~ table.landing ~ " as landing
             set
                 _deleted_at = gone.deleted_at,
-                _changed_at = greatest(gone.deleted_at, landing._changed_at + interval '1 microsecond'),
+                _changed_at = gone.changed_at,
                 _run_id = " ~ run_id ~ "
-            from " ~ table.name ~ "_gone as gone
+            from (
+                select key, deleted_at, greatest(deleted_at, changed_before + interval '1 microsecond') as changed_at
+                from " ~ table.name ~ "_gone
+            ) as gone
             where landing." ~ key ~ " = gone.key
         ") %}
     {% endif %}
     {% if result.inserted + result.updated > 0 %}
         {% set assignments = [] %}
-        {% for name in names if name != key %}
+        {% set unique_key = key_in_place([key], table.placement) %}
+        {% do delete_moved(table.landing, table.name ~ '_changed', [key], table.placement) %}
+        {% for name in names if name not in unique_key %}
             {% do assignments.append(name ~ ' = excluded.' ~ name) %}
         {% endfor %}
         {% do run_statement("
             insert into " ~ table.landing ~ " as landing (" ~ comma_list(names) ~ ", _run_id, _changed_at)
-            select " ~ comma_list(names) ~ ", " ~ run_id ~ ", updated_at from " ~ table.name ~ "_changed
-            on conflict (" ~ key ~ ") do update
+            select " ~ comma_list(names) ~ ", " ~ run_id ~ ", _changed_at from " ~ table.name ~ "_changed
+            on conflict (" ~ unique_key | join(', ') ~ ") do update
             set " ~ assignments | join(', ') ~ ",
                 _run_id = excluded._run_id,
                 _deleted_at = null,
-                _changed_at = greatest(excluded._changed_at, landing._changed_at + interval '1 microsecond')
+                _changed_at = excluded._changed_at
         ") %}
     {% endif %}
     {# Models ask for _run_id > the last one. Without fresh statistics the planner expects a single row, and loops. #}
@@ -128,11 +142,13 @@
             _deleted_at timestamptz
         )
     ") %}
+    {% do place_empty_table(table.landing, table.placement) %}
     {% do run_statement("
         insert into " ~ table.landing ~ " (" ~ comma_list(table.column_names) ~ ", _run_id, _changed_at)
         select " ~ comma_list(table.column_names) ~ ", " ~ run_id ~ ", updated_at from " ~ table.foreign
     ) %}
-    {% do run_statement("alter table " ~ table.landing ~ " add primary key (" ~ table.key ~ ")") %}
+    {% do run_statement("alter table " ~ table.landing ~ " add primary key ("
+        ~ key_in_place([table.key], table.placement) | join(', ') ~ ")") %}
     {% do run_statement("create index on " ~ table.landing ~ " (_run_id)") %}
     {% for index_columns in table.indexes %}
         {% do run_statement("create index on " ~ table.landing ~ " (" ~ index_columns | join(', ') ~ ")") %}
@@ -154,7 +170,7 @@
     {# To see that the loss is small it is enough to count as many rows as make it small. #}
     {% set enough = (lost / max_share) | int + 1 if max_share > 0 else none %}
     {% set live = first_row("select count(*) as live from (
-        select from " ~ table.landing ~ " where _deleted_at is null " ~ ("limit " ~ enough if enough) ~ ") as counted"
+        select 1 from " ~ table.landing ~ " where _deleted_at is null " ~ ("limit " ~ enough if enough) ~ ") as counted"
     )['live'] | int %}
     {% if lost > live * max_share and (lost >= 10 or lost == live) %}
         {{ exceptions.raise_compiler_error(

@@ -5,9 +5,17 @@
     schema_in_target('audit', 'dev', 'dev') -> dev_audit
 #}
 {% macro schema_in_target(schema_name, target_name, target_schema) -%}
-    {%- if target_name == 'prod' or schema_name == target_schema -%}
+    {%- if is_production(target_name) or schema_name == target_schema -%}
         {{ schema_name | trim }}
     {%- else -%}
         {{ target_schema | trim }}_{{ schema_name | trim }}
     {%- endif -%}
 {%- endmacro %}
+
+{#
+    Whether a target is the warehouse itself, which extracts and has the plain schema names: on one server (prod), or on
+    a cluster (citus).
+#}
+{% macro is_production(target_name) %}
+    {{ return(target_name in ('prod', 'citus')) }}
+{% endmacro %}

@@ -8,7 +8,7 @@
 #}
 {% materialization extraction, adapter='postgres' %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {% set wanted = var('extract') if var('extract') is not none else target.name == 'prod' %}
+    {% set wanted = var('extract') if var('extract') is not none else is_production(target.name) %}
     {% if not wanted %}
         {% call statement('main') %}
             select 'target {{ target.name }} reads the landing tables as they are' as note
@@ -119,8 +119,9 @@
     {% for table in tables %}
         {% set seen = first_row("
             select
-                exists (select from " ~ table.landing ~ " where _deleted_at is null) as landing_has_rows,
-                exists (select from (select 1 from " ~ table.foreign ~ " limit 1) as probe) as source_has_rows
+                exists (select 1 from (select 1 from " ~ table.landing ~ " where _deleted_at is null limit 1) as probe)
+                    as landing_has_rows,
+                exists (select 1 from (select 1 from " ~ table.foreign ~ " limit 1) as probe) as source_has_rows
         ") %}
         {% if seen['landing_has_rows'] and not seen['source_has_rows'] %}
             {{ exceptions.raise_compiler_error(

@@ -45,6 +45,7 @@
         {% set counts = {'inserted': 0, 'updated': 0, 'deleted': 0} %}
     {% else %}
         {% if redefined %}
+            {% do take_home(this, placement_of(model)) %}
             {% do alter_upsert_table(names) %}
             {% if config.get('log_changes') and not relation_exists(changes_of(model.name) | trim) %}
                 {% do create_change_log(target_relation) %}
@@ -52,18 +53,22 @@
         {% endif %}
         {% do run_statement("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
         {% do run_statement("analyze " ~ incoming) %}
+        {% set present = rows_to_compare(this, model.name ~ '__present', placement_of(model)) %}
+        {% do fetch_rows(this, present, placement_of(model), keys,
+            "select " ~ comma_list(keys) ~ " from " ~ incoming if since else none) %}
         {% do run_statement("create temporary table " ~ difference ~ " on commit drop as "
-            ~ difference_sql(since, names, keys, incoming)) %}
+            ~ difference_sql(since, names, keys, incoming, present)) %}
         {% set counts = count_difference(difference) %}
         {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
             {% do run_statement("analyze " ~ difference) %}
-            {% do apply_difference(target_relation, names, keys, difference, run_id) %}
+            {% do apply_difference(target_relation, names, keys, difference, run_id, present) %}
         {% endif %}
     {% endif %}
     {% if redefined %}
         {% do create_upsert_indexes() %}
         {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
         {% do persist_docs(target_relation, model) %}
+        {% do place_table(target_relation, placement_of(model)) %}
     {% endif %}
 
     {% call statement('main') %}
@@ -109,13 +114,13 @@
     {% endif %}
 {% endmacro %}
 
-{% macro difference_sql(since, names, keys, incoming) %}
+{% macro difference_sql(since, names, keys, incoming, present_rows) %}
     select
         {{ comma_list(names, 'incoming') }},
         coalesce(incoming.is_removed, false) as is_removed,
         present.{{ keys[0] }} is null as _is_new
     from {{ incoming }} as incoming
-    left join {{ this }} as present on {{ keys_equal(keys, 'incoming', 'present') }}
+    left join {{ present_rows }} as present on {{ keys_equal(keys, 'incoming', 'present') }}
     where case
         when coalesce(incoming.is_removed, false) then present.{{ keys[0] }} is not null
         else present.{{ keys[0] }} is null
@@ -124,18 +129,18 @@
     {% if not since %}
     union all
     select {{ comma_list(names, 'present') }}, true, false
-    from {{ this }} as present
+    from {{ present_rows }} as present
     where not exists (select from {{ incoming }} as incoming where {{ keys_equal(keys, 'incoming', 'present') }})
     {% endif %}
 {% endmacro %}
 
-{% macro apply_difference(target_relation, names, keys, difference, run_id) %}
+{% macro apply_difference(target_relation, names, keys, difference, run_id, present_rows) %}
     {% if config.get('log_changes') %}
         {% do prune_change_log() %}
         {% do run_statement("
             insert into " ~ changes_of(model.name) ~ " (" ~ comma_list(names) ~ ", _run_id, _sign)
             select " ~ comma_list(names, 'present') ~ ", " ~ run_id ~ ", -1
-            from " ~ target_relation ~ " as present
+            from " ~ present_rows ~ " as present
             inner join " ~ difference ~ " as changed on " ~ keys_equal(keys, 'changed', 'present') ~ "
             where not changed._is_new
             union all
@@ -146,7 +151,7 @@
         {# It is small, and read by the models that follow with _run_id > the last one. #}
         {% do run_statement("analyze " ~ changes_of(model.name)) %}
     {% endif %}
-    {% do write_difference(target_relation, names, keys, difference) %}
+    {% do write_difference(target_relation, names, keys, difference, placement_of(model)) %}
 {% endmacro %}
 
 {#
@@ -164,20 +169,22 @@
 {#
     Write a table of differences (all columns, and is_removed) to a table by key.
 #}
-{% macro write_difference(target_relation, names, keys, difference) %}
+{% macro write_difference(target_relation, names, keys, difference, placement='coordinator') %}
     {% set assignments = [] %}
-    {% for name in names if name not in keys %}
+    {% set unique_key = key_in_place(keys, placement) %}
+    {% for name in names if name not in unique_key %}
         {% do assignments.append(name ~ ' = excluded.' ~ name) %}
     {% endfor %}
     {% do run_statement("
         delete from " ~ target_relation ~ " as present
-        using " ~ difference ~ " as changed
+        using (select * from " ~ difference ~ ") as changed
         where changed.is_removed and " ~ keys_equal(keys, 'changed', 'present')
     ) %}
+    {% do delete_moved(target_relation, difference, keys, placement) %}
     {% do run_statement("
         insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
         select " ~ comma_list(names) ~ " from " ~ difference ~ " where not is_removed
-        on conflict (" ~ keys | join(', ') ~ ") do " ~ ('update set ' ~ assignments | join(', ') if assignments else 'nothing')
+        on conflict (" ~ unique_key | join(', ') ~ ") do " ~ ('update set ' ~ assignments | join(', ') if assignments else 'nothing')
     ) %}
 {% endmacro %}
 
@@ -186,8 +193,10 @@
 #}
 {% macro create_upsert_table(target_relation, names, sql) %}
     {% set columns = adapter.render_raw_columns_constraints(raw_columns=model.columns) %}
-    {% set constraints = adapter.render_raw_model_constraints(raw_constraints=model.constraints) %}
+    {% set constraints = adapter.render_raw_model_constraints(
+        raw_constraints=constraints_in_place(model.constraints, placement_of(model))) %}
     {% do run_statement("create table " ~ target_relation ~ " (" ~ columns | join(', ') ~ ")") %}
+    {% do place_empty_table(target_relation, placement_of(model)) %}
     {% do run_statement("insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
         select " ~ comma_list(names) ~ " from (" ~ sql ~ ") as computed") %}
     {% for constraint in constraints %}
@@ -203,8 +212,12 @@
     An empty change log for a table.
 #}
 {% macro create_change_log(target_relation) %}
+    {% set schema = schema_in_target('changes', target.name, target.schema) | trim %}
+    {# Only where it is missing: Citus takes no statement on a schema after one that wrote to several shards. #}
+    {% if first_row("select to_regnamespace(" ~ sql_literal(schema) ~ ") is null as missing")['missing'] %}
+        {% do run_statement("create schema " ~ schema) %}
+    {% endif %}
     {% do run_statement("
-        create schema if not exists " ~ schema_in_target('changes', target.name, target.schema) ~ ";
         drop table if exists " ~ changes_of(model.name) ~ ";
         create table " ~ changes_of(model.name) ~ " (like " ~ target_relation ~ ");
         alter table " ~ changes_of(model.name) ~ "

@@ -77,7 +77,7 @@ from final
 union all
 select
     {{ unknown_sk() }}::bigint as loan_sk,
-    null::bigint as loan_id,
+    {{ unknown_loan_id() }} as loan_id,
     null::integer as customer_id,
     {{ unknown_sk() }}::bigint as product_sk,
     {{ unknown_sk() }}::bigint as branch_sk,

@@ -80,6 +80,7 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
         "WAREHOUSE_DB": settings.warehouse_db,
         "DBT_ENV_SECRET_ETL_WRITER_PASSWORD": settings.etl_writer_password.get_secret_value(),
         "DBT_PROFILES_DIR": str(ROOT),
+        "DBT_TARGET": settings.dbt_target,
         # dbt by hand works from any directory.
         "DBT_PROJECT_DIR": str(ROOT),
         "ETL_MAX_DELETE_SHARE": str(settings.etl_max_delete_share),

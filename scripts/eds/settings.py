@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     etl_source_wait_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     etl_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     etl_fresh_minutes: Annotated[int, Field(ge=1)] = 40
+    dbt_target: Literal["prod", "citus", "dev"] = "prod"
 
     # Durability beyond one machine, and backups.
     synchronous: Literal["on", "off"] = "off"

@@ -338,6 +338,6 @@ def test_dbt_is_given_every_setting_that_its_project_reads(env_file: Path) -> No
         name for path in files for name in re.findall(r"env_var\(\s*'([A-Z0-9_]+)'", path.read_text(encoding="utf-8"))
     }
     # Of a run, of the shell, or of dbt's own; none of them is a setting.
-    others = {"ETL_TRIGGER", "ETL_STARTED_BY", "DBT_TARGET", "DBT_DEV_SCHEMA", "USER", "HOSTNAME"}
+    others = {"ETL_TRIGGER", "ETL_STARTED_BY", "DBT_DEV_SCHEMA", "USER", "HOSTNAME"}
     assert "ETL_MAX_DELETE_SHARE" in read
     assert read - others <= set(etl.dbt_environment(settings.load()))

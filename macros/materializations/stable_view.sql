@@ -51,6 +51,6 @@
             where attrelid = " ~ sql_literal('pg_temp.' ~ probe) ~ "::regclass and attnum > 0
         ) as accepted
     ") %}
-    {% do run_statement("drop view pg_temp." ~ probe) %}
+    {% do run_statement("drop view " ~ probe) %}
     {{ return(row['accepted']) }}
 {% endmacro %}

@@ -162,7 +162,8 @@ def test_a_mart_whose_columns_change_keeps_its_place(platform, cluster, tmp_path
         "      - name: twice\n        data_type: numeric(20, 2)\n        description: Twice the amount.\n",
     )
     # A staging view over a distributed table, which must be made anew for it.
-    edit(project / "models/staging/stg_payments.sql", "    _changed_at as changed_at,\n", "    notes is null as is_bare,\n")
+    payments = project / "models/staging/stg_payments.sql"
+    edit(payments, "    _changed_at as changed_at,\n", "    notes is null as is_bare,\n")
     # And one of a reference table.
     edit(marts / "dim_product.yml", "      - name: is_active\n", "      - name: label\n        data_type: text\n")
     edit(marts / "dim_product.sql", "        -- booleans\n", "        product_name as label,\n")

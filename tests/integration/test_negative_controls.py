@@ -221,8 +221,8 @@ CONTROLS = [
         (
             (
                 LANDING,
-                "_changed_at = greatest(excluded._changed_at, landing._changed_at + interval '1 microsecond')",
-                "_changed_at = excluded._changed_at",
+                "greatest(incoming.updated_at, landing._changed_at + interval '1 microsecond') as _changed_at",
+                "incoming.updated_at as _changed_at",
             ),
         ),
     ),

@@ -257,6 +257,24 @@ CONTROLS = [
         ),
     ),
     Control(
+        "a model looks whether something new has come to it",
+        later_payment,
+        "differ",
+        (("macros/materializations/upsert.sql", "{% elif since and not node.has_news %}", "{% elif since %}"),),
+    ),
+    Control(
+        "a snapshot looks whether something new has come to it",
+        late_version,
+        "retail",
+        (("macros/materializations/snapshot.sql", "not node.has_news", "true"),),
+    ),
+    Control(
+        "a model has taken in no more than its parents have",
+        on_a_small_book(test_runs.test_a_mart_that_is_built_ahead_of_its_history_takes_it_in_later),
+        "differ",
+        (("macros/run/model_state.sql", "'landing_run_id': row['can_take_in'] | int", "'landing_run_id': none"),),
+    ),
+    Control(
         "all published tables change in one transaction",
         on_a_small_book(test_runs.test_the_published_tables_change_together_or_not_at_all),
         "views disagree",

@@ -201,6 +201,8 @@ def bench_command(
             trail_seconds=trail if number == 0 else 0.0,
         )
         with throw_away(settings) as bench:
+            if minutes or trail:
+                load.assert_pgbench(bench)
             machine["postgresql"] = bench.ask("show server_version")
             measured.append(measure(bench, scale.payments, extent))
         # After each size: a large one that fails costs no small one.

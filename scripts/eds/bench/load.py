@@ -15,12 +15,20 @@ from psycopg import sql
 
 from eds.bench.cluster import SQL, Bench, percentile
 from eds.db import connect
+from eds.errors import UserError
 
 CLIENTS = 2
 TABLES = ("customers", "loan_products", "loans", "payments")
 MINUTE = 60.0
 # Until the sessions that ended have reported what they did.
 REPORT_SECONDS = 1.5
+
+
+def assert_pgbench(bench: Bench) -> None:
+    """Raise UserError when the servers' installation has no pgbench."""
+    program = bench.runtime.bindir / "pgbench"
+    if not program.exists():
+        raise UserError(f"MINUTES and TRAIL need pgbench, and there is no {program}: install PostgreSQL's package.")
 
 
 def _pgbench(bench: Bench, script: str, seconds: float, *options: str) -> subprocess.Popen[str]:

@@ -47,6 +47,9 @@ def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monke
     }
     page = report.page({"measured_at": "now", "machine": machine, "sizes": [result, result]})
     assert "| increment: whole run |" in page
+    assert "## Targets" in page
+    again = report.page({"measured_at": "now", "machine": machine, "sizes": [result]}, page + "## Notes\n\nWhy.\n")
+    assert again.endswith("## Notes\n\nWhy.\n")
     assert "xychart-beta" in page
 
 

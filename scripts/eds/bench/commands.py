@@ -207,7 +207,9 @@ def bench_command(
             measured.append(measure(bench, scale.payments, extent))
         # After each size: a large one that fails costs no small one.
         (folder / "benchmarks.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (folder / "benchmarks.md").write_text(report.page(results), encoding="utf-8")
+        page = folder / "benchmarks.md"
+        before = page.read_text(encoding="utf-8") if page.exists() else ""
+        page.write_text(report.page(results, before), encoding="utf-8")
     out.print(report.table(results))
     err.print(f"written: {folder / 'benchmarks.md'} and benchmarks.json beside it")
 

@@ -135,6 +135,72 @@ def nodes(size: dict[str, Any]) -> list[str]:
     ]
 
 
+def targets(results: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """What design asks for, what was found, and whether that is within; only of what was measured."""
+    found: list[tuple[str, str, bool]] = []
+
+    def judge(size: dict[str, Any], text: str, value: float | None, form: str, within: Callable[[float], bool]) -> None:
+        if value is not None:
+            found.append((f"{headings({'sizes': [size]})[0]}: {text}", form.format(value), within(value)))
+
+    def run(size: dict[str, Any]) -> float:
+        return _median(size["runs"], "wall")
+
+    by_size = {size["payments"]: size for size in results["sizes"]}
+    five, twenty = by_size.get(5_000_000), by_size.get(20_000_000)
+    if five and twenty:
+        ratio = run(twenty) / run(five)
+        judge(twenty, "increment against that at 5 million, 1.3 × at most", ratio, "{:.2f} ×", lambda v: v <= 1.3)
+    for size in results["sizes"]:
+        floor, reload, dlt = size.get("floor_seconds"), size.get("reload_seconds"), _dlt(size)
+        if floor:
+            judge(
+                size,
+                f"increment, 1.3 × of the floor and 2 s at most ({1.3 * floor + 2:.2f} s)",
+                run(size),
+                "{:.2f} s",
+                lambda value, most=1.3 * floor + 2: value <= most,  # type: ignore[misc]
+            )
+        judge(
+            size,
+            "run without a change, 2.5 s at most",
+            _median(size["no_change"], "wall"),
+            "{:.2f} s",
+            lambda v: v <= 2.5,
+        )
+        if size["payments"] >= 5_000_000 and reload:
+            least = 20 if size is twenty else 6
+            judge(
+                size,
+                f"full reload against the increment, {least} × at least",
+                reload / run(size),
+                "{:.1f} ×",
+                lambda value, least=least: value >= least,  # type: ignore[misc]
+            )
+        if size["payments"] >= 1_000_000 and dlt:
+            judge(size, "dlt and the marts anew, 4 × at least", dlt / run(size), "{:.1f} ×", lambda v: v >= 4)
+        judge(size, "payments missing, left over or wrong, none", size.get("wrong"), "{}", lambda v: v == 0)
+        if size["payments"] >= 5_000_000:
+            rest, during = size["views_at_rest"], size["views_during_a_run"]
+            judge(size, "views at rest, p95 10 ms at most", _worst_p95(rest), "{:.1f} ms", lambda v: v <= 10)
+            judge(size, "views during a run, p95 10 ms at most", _worst_p95(during), "{:.1f} ms", lambda v: v <= 10)
+            longest = max(view["max"] for view in during.values())
+            judge(size, "longest read during a run, 100 ms at most", longest, "{:.0f} ms", lambda v: v <= 100)
+        judge(size, "extraction, 1.5 s at most", _median(size["runs"], "extraction"), "{:.2f} s", lambda v: v <= 1.5)
+        if size["payments"] >= 1_000_000:
+            per = {name: _per_million(size, name) for name in ("extraction", "models")}
+            judge(
+                size, "first load: extraction, 10 s a million at most", per["extraction"], "{:.1f} s", lambda v: v <= 10
+            )
+            judge(size, "first load: models, 12 s a million at most", per["models"], "{:.1f} s", lambda v: v <= 12)
+        if "trail" in size:
+            judge(size, "HOT updates of loans", size["trail"]["hot_share"] * 100, "{:.1f} %", lambda v: v >= 99.5)
+        if "pace" in size:
+            slowest = max(size["pace"]["walls"])
+            judge(size, "slowest of the runs each minute, 60 s at most", slowest, "{:.1f} s", lambda v: v <= 60)
+    return found
+
+
 def _thousands(rows_per_second: float | None) -> str:
     return "–" if rows_per_second is None else f"{rows_per_second / 1000:.0f} k rows/s"
 
@@ -159,8 +225,11 @@ def table(results: dict[str, Any]) -> Table:
     return shown
 
 
-def page(results: dict[str, Any]) -> str:
-    """docs/benchmarks.md."""
+NOTES = "## Notes"
+
+
+def page(results: dict[str, Any], before: str = "") -> str:
+    """docs/benchmarks.md. before: the page as it is; what a person wrote under its last heading, Notes, stays."""
     machine, sizes = results["machine"], results["sizes"]
     lines = [
         "# What a run costs",
@@ -180,6 +249,17 @@ def page(results: dict[str, Any]) -> str:
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
     ]
+    if judged := targets(results):
+        lines += [
+            "## Targets",
+            "",
+            "| | found | |",
+            "| --- | ---: | --- |",
+            *(f"| {text} | {value} | {'met' if met else '**missed**'} |" for text, value, met in judged),
+            "",
+            "## Models",
+            "",
+        ]
     for size in sizes[-1:]:
         lines += [
             f"The models that take longest, at {headings({'sizes': [size]})[0]}:",
@@ -204,4 +284,6 @@ def page(results: dict[str, Any]) -> str:
             "```",
             "",
         ]
+    if NOTES in before:
+        lines += [before[before.index(NOTES) :].rstrip("\n"), ""]
     return "\n".join(lines)

@@ -86,7 +86,7 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
             lambda s: f"{s['trail']['hot_share']:.1%}" if "trail" in s else "–",
         ),
         each("memory of dbt over many runs in a row: the first ten, the last ten", _memory),
-        each("full reconcile, with all tests", lambda s: _seconds(s["reconcile"]["wall"])),
+        each("full reconcile, with all tests", lambda s: _seconds(s.get("reconcile", {}).get("wall"))),
         each("memory of dbt", lambda s: f"{_median(s['runs'], 'memory') / MB:.0f} MB"),
         each("warehouse, bytes per payment", lambda s: f"{s['warehouse_bytes'] / s['payments']:.0f}"),
         each("computing time of the primary in a run", lambda s: _seconds(_median(s["runs"], "primary_cpu"))),
@@ -127,11 +127,11 @@ def nodes(size: dict[str, Any]) -> list[str]:
     def median(runs: list[dict[str, Any]], name: str) -> float:
         return float(statistics.median(run["nodes"].get(name, 0.0) for run in runs))
 
-    ordered = sorted(names, key=lambda name: -median(size["runs"], name))[:12]
+    first = size["first_load"]["nodes"] if "first_load" in size else {}
     return [
-        f"| {name} | {size['first_load']['nodes'].get(name, 0.0):.2f} s | {median(size['runs'], name):.2f} s | "
+        f"| {name} | {_seconds(first.get(name))} | {median(size['runs'], name):.2f} s | "
         f"{median(size['no_change'], name):.2f} s |"
-        for name in ordered
+        for name in sorted(names, key=lambda name: -median(size["runs"], name))[:12]
     ]
 
 
@@ -205,8 +205,8 @@ def _thousands(rows_per_second: float | None) -> str:
     return "–" if rows_per_second is None else f"{rows_per_second / 1000:.0f} k rows/s"
 
 
-def _per_million(size: dict[str, Any], name: str) -> float:
-    return float(size["first_load"][name] / size["payments"] * 1_000_000)
+def _per_million(size: dict[str, Any], name: str) -> float | None:
+    return float(size["first_load"][name] / size["payments"] * 1_000_000) if "first_load" in size else None
 
 
 def headings(results: dict[str, Any]) -> list[str]:

@@ -29,9 +29,7 @@ from eds.console import err, step
 from eds.db import (
     MEMBERS,
     Server,
-    primary_name,
     recovered_server,
-    replica_names,
     servers,
     wait_until_accepting,
 )
@@ -120,7 +118,7 @@ def _text(version: tuple[int, ...]) -> str:
 
 
 @dataclass
-class ComposeRuntime:
+class ComposeRuntime(members.Membership):
     """Starts, stops and looks at the services of one checkout: the `Runtime` of Docker Compose."""
 
     name: ClassVar[str] = "docker"
@@ -156,16 +154,6 @@ class ComposeRuntime:
         for name in self.servers:
             places |= {f"{name}_host": name, f"{name}_port": SERVER_PORT}
         return self.settings.model_copy(update=places)
-
-    @property
-    def primary(self) -> str:
-        """The member that takes the writes. Not cached: a failover changes it."""
-        return primary_name(self.settings)
-
-    @property
-    def replicas(self) -> tuple[str, ...]:
-        """The members that follow the primary."""
-        return replica_names(self.settings)
 
     def container(self, name: str) -> str:
         """The name of a service's container."""

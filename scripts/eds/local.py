@@ -36,8 +36,6 @@ from eds.db import (
     Server,
     WrongPasswordError,
     pooled_conninfo,
-    primary_name,
-    replica_names,
     servers,
     sync_directory,
     wait_until_accepting,
@@ -146,7 +144,7 @@ def _reachable(path: Path, account: Account) -> bool:
 
 
 @dataclass
-class LocalRuntime:
+class LocalRuntime(members.Membership):
     """Starts, stops and looks at the services of one checkout: the `Runtime` that needs no Docker.
 
     extra_conf: lines for every server's configuration (tests use it).
@@ -259,16 +257,6 @@ class LocalRuntime:
     @cached_property
     def servers(self) -> dict[str, Server]:
         return servers(self.settings)
-
-    @property
-    def primary(self) -> str:
-        """The member that takes the writes. Not cached: a failover changes it."""
-        return primary_name(self.settings)
-
-    @property
-    def replicas(self) -> tuple[str, ...]:
-        """The members that follow the primary."""
-        return replica_names(self.settings)
 
     def data(self, name: str) -> Path:
         """The data directory of a server."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import psycopg
 
 from eds.console import err
-from eds.db import Server, connect, primary_server, servers
+from eds.db import Server, connect, primary_name, primary_server, replica_names, servers
 from eds.errors import UserError
 from eds.settings import Settings
 
@@ -21,6 +21,22 @@ PROMOTE_SECONDS = 120
 STANDSTILL_SECONDS = 10.0
 # A replica that has a long way to go may go it after `make up` is done.
 CATCH_UP_SECONDS = 60.0
+
+
+class Membership:
+    """Who is who in the OLTP cluster, for a runtime. Not cached: a failover changes it."""
+
+    settings: Settings
+
+    @property
+    def primary(self) -> str:
+        """The member that takes the writes."""
+        return primary_name(self.settings)
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The members that follow the primary."""
+        return replica_names(self.settings)
 
 
 def ensure_slot(settings: Settings, name: str, *, clear: bool = False) -> None:

@@ -10,7 +10,8 @@
 
 {#
     A loan is computed anew when its row, one of its payments (also one that left it for another loan, or was deleted)
-    or its customer's present version changed.
+    or its customer's present version changed. Payments that were only added are added to its totals; where one was taken
+    away or changed, the loan's payments are summed up again, since a latest payment can not be subtracted.
 #}
 with
 {% if since %}
@@ -27,6 +28,36 @@ affected as (
             select customer_id from {{ changes_of('dim_customer') }}
             where _run_id > {{ since.run_id }}
         )
+),
+
+changed_payments as (
+    select
+        loan_id,
+        sum(_sign)::bigint as payment_count,
+        sum(_sign * payment_amount) as total_paid,
+        sum(_sign * principal_amount) as principal_paid,
+        sum(_sign * interest_amount) as interest_paid,
+        sum(_sign * penalty_amount) as penalty_paid,
+        max(payment_date) as last_payment_date,
+        bool_and(_sign > 0) as only_added
+    from {{ changes_of('fact_payments') }}
+    where _run_id > {{ since.run_id }}
+    group by loan_id
+),
+
+added as (
+    select
+        present.loan_id,
+        present.payment_count + coalesce(changed.payment_count, 0) as payment_count,
+        present.total_paid + coalesce(changed.total_paid, 0) as total_paid,
+        present.principal_paid + coalesce(changed.principal_paid, 0) as principal_paid,
+        present.interest_paid + coalesce(changed.interest_paid, 0) as interest_paid,
+        present.penalty_paid + coalesce(changed.penalty_paid, 0) as penalty_paid,
+        greatest(present.last_payment_date, changed.last_payment_date) as last_payment_date
+    from affected
+    inner join {{ this }} as present on affected.loan_id = present.loan_id
+    left join changed_payments as changed on present.loan_id = changed.loan_id
+    where coalesce(changed.only_added, true)
 ),
 {% endif %}
 
@@ -52,9 +83,21 @@ payment_totals as (
         max(payments.payment_date) as last_payment_date
     from {{ ref('fact_payments') }} as payments
     {% if since %}
-    where payments.loan_id in (select affected.loan_id from affected)
+    where payments.loan_id in (select loan_id from affected except select loan_id from added)
     {% endif %}
     group by payments.loan_id
+    {% if since %}
+    union all
+    select
+        loan_id,
+        payment_count,
+        total_paid,
+        principal_paid,
+        interest_paid,
+        penalty_paid,
+        last_payment_date
+    from added
+    {% endif %}
 ),
 
 final as (

@@ -2,13 +2,11 @@
     config(
         unique_key=['payment_id'],
         log_changes=true,
-        indexes=[{
-            'columns': ['loan_id'],
-            'include': ['payment_date', 'payment_amount', 'principal_amount', 'interest_amount', 'penalty_amount']
-        }]
+        indexes=[{'columns': ['loan_id']}]
     )
 }}
 
+-- depends_on: {{ ref('stg_loans') }}
 {% set since = increment() %}
 
 {#
@@ -33,8 +31,9 @@ affected as (
     select payment_id from {{ ref('stg_payments') }}
     where _run_id > {{ since.landing_run_id }}
     union
-    select payments.payment_id from {{ ref('stg_payments') }} as payments
-    where payments.loan_id in (select touched_loans.loan_id from touched_loans)
+    -- those that did not change themselves stand here with the loan that they have
+    select present.payment_id from {{ this }} as present
+    where present.loan_id in (select touched_loans.loan_id from touched_loans)
 ),
 {% endif %}
 
@@ -59,7 +58,7 @@ final as (
         {{ date_sk("(payments.payment_date at time zone 'UTC')::date") }} as date_sk,
         coalesce(dim_payment_method.method_sk, {{ unknown_sk() }}) as method_sk,
         -- where the loan is today, so that the views agree with the OLTP; loan_sk leads to the branch of that time
-        {{ branch_sk('loans.branch_code') }} as branch_sk,
+        coalesce(current_loan.branch_sk, {{ unknown_sk() }}) as branch_sk,
 
         -- measures
         payments.payment_amount,
@@ -73,7 +72,8 @@ final as (
 
         payments.is_deleted
     from payments
-    left join {{ ref('stg_loans') }} as loans on payments.loan_id = loans.loan_id
+    left join {{ ref('dim_loan') }} as current_loan
+        on payments.loan_id = current_loan.loan_id and current_loan.is_current
     left join {{ ref('dim_loan') }} as dim_loan
         on
             payments.loan_id = dim_loan.loan_id
@@ -81,7 +81,7 @@ final as (
             and payments.payment_date < dim_loan.valid_to
     left join {{ ref('dim_customer') }} as dim_customer
         on
-            coalesce(dim_loan.customer_id, loans.customer_id) = dim_customer.customer_id
+            coalesce(dim_loan.customer_id, current_loan.customer_id) = dim_customer.customer_id
             and payments.payment_date >= dim_customer.valid_from
             and payments.payment_date < dim_customer.valid_to
     left join {{ ref('dim_payment_method') }} as dim_payment_method

@@ -114,7 +114,7 @@ union
 select payment_id from payments_gone
 union
 select payments.payment_id
-from operational.payments
+from warehouse.fact_payments as payments
 where payments.loan_id in (
     select loan_id from loan_versions
     union
@@ -181,6 +181,35 @@ where loans.customer_id in (select customer_id from customer_versions);
 analyze loans_touched;
 create temporary table loans_before on commit drop as
 select present.* from loans_touched inner join warehouse.fact_loans as present using (loan_id);
+create temporary table payments_changed on commit drop as
+select
+    loan_id, sum(sign) as payment_count, sum(sign * payment_amount) as total_paid,
+    sum(sign * principal_amount) as principal_paid, sum(sign * interest_amount) as interest_paid,
+    sum(sign * penalty_amount) as penalty_paid, max(payment_date) as last_payment_date, bool_and(sign > 0) as only_added
+from (
+    select *, -1 as sign from (table payments_before except table payments_after) as taken
+    union all
+    select *, 1 from (table payments_after except table payments_before) as given
+) as changed
+group by loan_id;
+create temporary table totals_after on commit drop as
+select
+    present.loan_id, present.total_paid + coalesce(changed.total_paid, 0) as total_paid,
+    present.principal_paid + coalesce(changed.principal_paid, 0) as principal_paid,
+    present.interest_paid + coalesce(changed.interest_paid, 0) as interest_paid,
+    present.penalty_paid + coalesce(changed.penalty_paid, 0) as penalty_paid,
+    present.payment_count + coalesce(changed.payment_count, 0) as payment_count,
+    greatest(present.last_payment_date, changed.last_payment_date) as last_payment_date
+from loans_before as present
+left join payments_changed as changed on present.loan_id = changed.loan_id
+where coalesce(changed.only_added, true);
+insert into totals_after
+select
+    loan_id, sum(payment_amount), sum(principal_amount), sum(interest_amount), sum(penalty_amount), count(*),
+    max(payment_date)
+from warehouse.fact_payments
+where loan_id in (select loan_id from loans_touched except select loan_id from totals_after)
+group by loan_id;
 create temporary table loans_after on commit drop as
 select
     loans.loan_id, loans.customer_id, coalesce(customers.customer_sk, -1) as customer_sk,
@@ -196,15 +225,7 @@ select
     loans.status = 'repaid' as is_repaid, loans.status = 'written_off' as is_written_off, totals.last_payment_date
 from loans_touched
 inner join operational.loans using (loan_id)
-left join (
-    select
-        payments.loan_id, sum(payment_amount) as total_paid, sum(principal_amount) as principal_paid,
-        sum(interest_amount) as interest_paid, sum(penalty_amount) as penalty_paid, count(*) as payment_count,
-        max(payment_date) as last_payment_date
-    from warehouse.fact_payments as payments
-    where payments.loan_id in (select loan_id from loans_touched)
-    group by payments.loan_id
-) as totals on loans.loan_id = totals.loan_id
+left join totals_after as totals on loans.loan_id = totals.loan_id
 left join warehouse.dim_loan as versions on loans.loan_id = versions.loan_id and versions.is_current
 left join warehouse.dim_customer as customers
     on loans.customer_id = customers.customer_id and customers.is_current

@@ -110,7 +110,7 @@
 {% macro mark_done() %}
     {% if execute and records_runs() %}
         {% do place_table(this, placement_of(model)) %}
-        {% for column in [config.get('unique_key'), 'dbt_scd_id'] %}
+        {% for column in [config.get('unique_key'), 'dbt_scd_id', '_run_id'] %}
             {% do run_statement("create index if not exists " ~ model.name ~ "_" ~ column ~ "_idx on " ~ this ~ " (" ~ column ~ ")") %}
         {% endfor %}
         {{ save_model_state(model.name, assert_run_is_ours(), definition_hash()) }}

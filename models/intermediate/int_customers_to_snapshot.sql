@@ -10,6 +10,8 @@ select
     is_active,
     created_at,
     is_deleted,
-    changed_at
+    changed_at,
+    -- not compared: with it the dimension finds the versions that are new to it
+    _run_id
 from {{ ref('stg_customers') }}
 where {{ changed_since('customers_snapshot') }}

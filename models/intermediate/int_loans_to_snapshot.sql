@@ -16,6 +16,8 @@ select
     branch_code,
     created_at,
     is_deleted,
-    changed_at
+    changed_at,
+    -- not compared: with it the dimension finds the versions that are new to it
+    _run_id
 from {{ ref('stg_loans') }}
 where {{ changed_since('loans_snapshot') }}

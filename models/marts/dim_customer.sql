@@ -6,7 +6,6 @@
     )
 }}
 
--- depends_on: {{ ref('stg_customers') }}
 {% set since = increment() %}
 
 with versions as (
@@ -17,7 +16,7 @@ with versions as (
     {% if since %}
     where
         customer_id in (
-            select changed.customer_id from {{ ref('stg_customers') }} as changed
+            select changed.customer_id from {{ ref('customers_snapshot') }} as changed
             where changed._run_id > {{ since.landing_run_id }}
         )
     {% endif %}

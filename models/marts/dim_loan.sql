@@ -6,7 +6,6 @@
     )
 }}
 
--- depends_on: {{ ref('stg_loans') }}
 {% set since = increment() %}
 
 with versions as (
@@ -17,7 +16,7 @@ with versions as (
     {% if since %}
     where
         loan_id in (
-            select changed.loan_id from {{ ref('stg_loans') }} as changed
+            select changed.loan_id from {{ ref('loans_snapshot') }} as changed
             where changed._run_id > {{ since.landing_run_id }}
         )
     {% endif %}

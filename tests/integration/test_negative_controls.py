@@ -60,6 +60,20 @@ def moved_payment(platform: Platform) -> None:
     assert_views_equal_the_oltp(platform)
 
 
+def last_payment_taken_back(platform: Platform) -> None:
+    """The latest payment of a loan is deleted: the one before it is the latest again."""
+    with platform.app() as connection:
+        loan = add_loan(connection, add_customer(connection))
+        pay(connection, loan)
+    with platform.app() as connection:
+        last = pay(connection, loan, "20.00", "2.00")
+    run(platform)
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments where payment_id = %s", (last,))
+    run(platform)
+    assert_views_equal_the_oltp(platform)
+
+
 def later_payment(platform: Platform) -> None:
     """An ordinary new payment after the first build."""
     with platform.app() as connection:
@@ -91,7 +105,7 @@ def late_version(platform: Platform) -> None:
     assert segments == [("sme",)]
 
 
-SCENARIOS = (deletion, moved_payment, later_payment, late_version)
+SCENARIOS = (deletion, moved_payment, last_payment_taken_back, later_payment, late_version)
 
 
 def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Callable[[Platform], None]:
@@ -231,6 +245,12 @@ CONTROLS = [
         moved_payment,
         "differs",
         ((UPSERT, "where not changed._is_new", "where false"),),
+    ),
+    Control(
+        "a loan that lost a payment is summed up anew",
+        last_payment_taken_back,
+        "differ",
+        (("models/marts/fact_loans.sql", "bool_and(_sign > 0) as only_added", "true as only_added"),),
     ),
     Control(
         "a model's state is saved with what it has taken in, not ahead of it",

@@ -1,6 +1,6 @@
 -- The floor: one increment by hand, in one session and one transaction, without dbt and without its tests.
 -- It does to a copy of the warehouse what the models do: landing tables, both histories, facts, aggregates.
--- Variable: watermark.
+-- Variables: watermark; finish, commit or rollback.
 
 begin;
 
@@ -319,4 +319,4 @@ set
     total_loans = excluded.total_loans, total_paid = excluded.total_paid, payment_count = excluded.payment_count,
     last_payment_date = excluded.last_payment_date;
 
-commit;
+:finish;

@@ -1,10 +1,10 @@
 {#
     What is extracted, read from the sources' YAML: a list of dictionaries with
-    name, key, columns (name and data_type), column_names, indexes (lists of columns), placement (see placement.sql),
+    name, key, columns (name and data_type), column_names, placement (see placement.sql),
     landing and foreign (qualified names).
 
-    A table needs `meta.key`, a primary key of one integer column, `meta.placement`, and data types on its columns; it
-    may have `meta.indexes`. A new table is a new entry there, and etl.publish_table() on the OLTP side.
+    A table needs `meta.key`, a primary key of one integer column, `meta.placement`, and data types on its columns. A new
+    table is a new entry there, and etl.publish_table() on the OLTP side.
 #}
 {% macro extraction_tables() %}
     {% set tables = [] %}
@@ -27,7 +27,6 @@
             'key': meta['key'],
             'columns': columns,
             'column_names': columns | map(attribute='name') | list,
-            'indexes': meta.get('indexes', []),
             'placement': placement_of(source_node),
             'landing': 'operational.' ~ source_node.name,
             'foreign': 'operational_fdw.' ~ source_node.name

@@ -152,9 +152,6 @@
     {% do run_statement("create index on " ~ table.landing ~ " (_run_id)") %}
     {# Analyzed in each run: a third of the usual sample, which reads as many pages from all over the table. #}
     {% do run_statement("alter table " ~ table.landing ~ " alter column _run_id set statistics 30") %}
-    {% for index_columns in table.indexes %}
-        {% do run_statement("create index on " ~ table.landing ~ " (" ~ index_columns | join(', ') ~ ")") %}
-    {% endfor %}
     {% do run_statement("analyze " ~ table.landing) %}
     {% set counts = first_row("select count(*) as inserted from " ~ table.landing) %}
     {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}

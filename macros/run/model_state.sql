@@ -118,8 +118,8 @@
 {% endmacro %}
 
 {#
-    What a model has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it), or none
-    when it has to compute everything: it is new, its definition changed, a relation it reads was made anew, or
+    What a model has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it) and
+    has_news (whether there may be anything), or none when it has to compute everything: it is new, its definition changed, a relation it reads was made anew, or
     --full-refresh was given. Commands that only compile see none, and so the whole definition.
 
     Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
@@ -139,7 +139,7 @@
     {% if node.parents_made > state['run_id'] | int %}
         {{ return(none) }}
     {% endif %}
-    {{ return({'run_id': state['run_id'] | int, 'landing_run_id': state['landing_run_id'] | int}) }}
+    {{ return({'run_id': state['run_id'] | int, 'landing_run_id': state['landing_run_id'] | int, 'has_news': node.has_news}) }}
 {% endmacro %}
 
 {#

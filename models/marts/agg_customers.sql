@@ -8,18 +8,18 @@
 
 {% set since = increment() %}
 
-with
 {% if since %}
-affected as (
-    select customer_id from {{ changes_of('dim_customer') }}
-    where _run_id > {{ since.run_id }} and customer_id is not null
-    union
-    select customer_id from {{ changes_of('fact_loans') }}
-    where _run_id > {{ since.run_id }}
-),
+{% set keys %}
+select customer_id from {{ changes_of('dim_customer') }}
+where _run_id > {{ since.run_id }} and customer_id is not null
+union
+select customer_id from {{ changes_of('fact_loans') }}
+where _run_id > {{ since.run_id }}
+{% endset %}
+{% set affected = gathered(since, 'affected', keys) %}
 {% endif %}
 
-customers as (
+with customers as (
     {% if since %}
     select
         affected.customer_id,
@@ -27,7 +27,7 @@ customers as (
         dim_customer.customer_segment,
         dim_customer.city,
         dim_customer.customer_id is null as is_removed
-    from affected
+    from {{ affected }} as affected
     left join {{ ref('dim_customer') }} as dim_customer
         on affected.customer_id = dim_customer.customer_id and dim_customer.is_current
     {% else %}
@@ -50,7 +50,7 @@ loan_totals as (
         max(loans.last_payment_date) as last_payment_date
     from {{ ref('fact_loans') }} as loans
     {% if since %}
-    where loans.customer_id in (select affected.customer_id from affected)
+    where loans.customer_id in (select customer_id from {{ affected }})
     {% endif %}
     group by loans.customer_id
 ),

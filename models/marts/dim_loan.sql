@@ -2,7 +2,7 @@
     config(
         unique_key=['loan_sk'],
         log_changes=true,
-        indexes=[{'columns': ['loan_id', 'valid_from']}]
+        indexes=[{'columns': ['loan_id', 'valid_from']}, {'columns': ['customer_id']}]
     )
 }}
 

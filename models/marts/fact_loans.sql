@@ -13,23 +13,26 @@
     or its customer's present version changed. Payments that were only added are added to its totals; where one was taken
     away or changed, the loan's payments are summed up again, since a latest payment can not be subtracted.
 #}
+{% if since %}
+{% set keys %}
+select loan_id from {{ ref('stg_loans') }}
+where _run_id > {{ since.landing_run_id }}
+union
+select loan_id from {{ changes_of('fact_payments') }}
+where _run_id > {{ since.run_id }}
+union
+select present.loan_id from {{ this }} as present
+where
+    present.customer_id in (
+        select customer_id from {{ changes_of('dim_customer') }}
+        where _run_id > {{ since.run_id }}
+    )
+{% endset %}
+{% set affected = gathered(since, 'affected', keys) %}
+{% endif %}
+
 with
 {% if since %}
-affected as (
-    select loan_id from {{ ref('stg_loans') }}
-    where _run_id > {{ since.landing_run_id }}
-    union
-    select loan_id from {{ changes_of('fact_payments') }}
-    where _run_id > {{ since.run_id }}
-    union
-    select loans.loan_id from {{ ref('stg_loans') }} as loans
-    where
-        loans.customer_id in (
-            select customer_id from {{ changes_of('dim_customer') }}
-            where _run_id > {{ since.run_id }}
-        )
-),
-
 changed_payments as (
     select
         loan_id,
@@ -54,7 +57,7 @@ added as (
         present.interest_paid + coalesce(changed.interest_paid, 0) as interest_paid,
         present.penalty_paid + coalesce(changed.penalty_paid, 0) as penalty_paid,
         greatest(present.last_payment_date, changed.last_payment_date) as last_payment_date
-    from affected
+    from {{ affected }} as affected
     inner join {{ this }} as present on affected.loan_id = present.loan_id
     left join changed_payments as changed on present.loan_id = changed.loan_id
     where coalesce(changed.only_added, true)
@@ -64,7 +67,7 @@ added as (
 loans as (
     {% if since %}
     select stg_loans.*
-    from affected
+    from {{ affected }} as affected
     inner join {{ ref('stg_loans') }} as stg_loans on affected.loan_id = stg_loans.loan_id
     {% else %}
     select * from {{ ref('stg_loans') }}
@@ -83,7 +86,12 @@ payment_totals as (
         max(payments.payment_date) as last_payment_date
     from {{ ref('fact_payments') }} as payments
     {% if since %}
-    where payments.loan_id in (select loan_id from affected except select loan_id from added)
+    where
+        payments.loan_id in (
+            select loan_id from {{ affected }}
+            except
+            select loan_id from added
+        )
     {% endif %}
     group by payments.loan_id
     {% if since %}

@@ -2,45 +2,63 @@
     config(
         unique_key=['payment_id'],
         log_changes=true,
-        indexes=[{'columns': ['loan_id']}]
+        indexes=[{'columns': ['loan_id', 'payment_date']}]
     )
 }}
 
--- depends_on: {{ ref('stg_loans') }}
 {% set since = increment() %}
 
 {#
     A payment is computed anew when it changed itself, when the loan got another version (which includes another branch
-    or customer), or when the customer got another version: also one that arrives after its payments.
+    or customer), or when another version of the customer is now the one valid at its date: also one that arrives after
+    its payments. Payments that did not change themselves stand here with the loan that they have.
 #}
-with
 {% if since %}
-touched_loans as (
-    select loan_id from {{ changes_of('dim_loan') }}
+{% set keys %}
+with versions as (
+    -- of a version that was there before and ends at another time now, what lies between; of any other, all of its time
+    select
+        customer_id,
+        case
+            when sum(_sign) = 0 and min(valid_from) = max(valid_from) then min(valid_to)
+            else min(valid_from)
+        end as touched_from
+    from {{ changes_of('dim_customer') }}
     where _run_id > {{ since.run_id }}
-    union
-    select loans.loan_id from {{ ref('stg_loans') }} as loans
-    where
-        loans.customer_id in (
-            select customer_id from {{ changes_of('dim_customer') }}
-            where _run_id > {{ since.run_id }}
-        )
+    group by customer_id, customer_sk
 ),
 
-affected as (
-    select payment_id from {{ ref('stg_payments') }}
-    where _run_id > {{ since.landing_run_id }}
-    union
-    -- those that did not change themselves stand here with the loan that they have
-    select present.payment_id from {{ this }} as present
-    where present.loan_id in (select touched_loans.loan_id from touched_loans)
-),
+touched_customers as (
+    select
+        customer_id,
+        min(touched_from) as touched_from
+    from versions
+    group by customer_id
+)
+
+select payment_id from {{ ref('stg_payments') }}
+where _run_id > {{ since.landing_run_id }}
+union
+select present.payment_id from {{ this }} as present
+where
+    present.loan_id in (
+        select loan_id from {{ changes_of('dim_loan') }}
+        where _run_id > {{ since.run_id }}
+    )
+union
+select present.payment_id
+from touched_customers
+inner join {{ ref('dim_loan') }} as loans on touched_customers.customer_id = loans.customer_id
+inner join {{ this }} as present
+    on loans.loan_id = present.loan_id and touched_customers.touched_from <= present.payment_date
+{% endset %}
+{% set affected = gathered(since, 'affected', keys) %}
 {% endif %}
 
-payments as (
+with payments as (
     {% if since %}
     select stg_payments.*
-    from affected
+    from {{ affected }} as affected
     inner join {{ ref('stg_payments') }} as stg_payments on affected.payment_id = stg_payments.payment_id
     {% else %}
     select * from {{ ref('stg_payments') }}

@@ -67,9 +67,14 @@ def static_files(name: str) -> dict[str, str]:
     }
 
 
-# Enough for any sort of an increment; a statement may take it several times.
-WORK_MEM_KB = 256 * 1024
-MAINTENANCE_KB = 1024 * 1024
+# Of shared_buffers: what one sort or hash may take, of which a statement has several and a run two statements at once;
+# and what making an index may. With least and most, in kB.
+WORK_MEM = (16, 64 * 1024, 256 * 1024)
+MAINTENANCE = (4, 256 * 1024, 1024 * 1024)
+
+
+def _share(memory_kb: int, part: int, least: int, most: int) -> int:
+    return min(max(memory_kb // part, least), most)
 
 
 def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
@@ -78,12 +83,12 @@ def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
     lines = [
         f"cluster_name = {conf(name)}",
         f"shared_buffers = {memory_kb}kB",
-        f"effective_cache_size = {memory_kb * 4}kB",
+        f"effective_cache_size = {max(memory_kb, min(memory_kb * 4, (size_in_kb(settings.memory) or 0) * 3 // 4))}kB",
     ]
     if name == "warehouse":
         lines += [
-            f"work_mem = {min(memory_kb // 4, WORK_MEM_KB)}kB",
-            f"maintenance_work_mem = {min(memory_kb, MAINTENANCE_KB)}kB",
+            f"work_mem = {min(memory_kb // 4, _share(memory_kb, *WORK_MEM))}kB",
+            f"maintenance_work_mem = {min(memory_kb, _share(memory_kb, *MAINTENANCE))}kB",
         ]
     else:
         archive_command = f'{_quoted(places.scripts / "archive_wal.sh")} "%p" {_quoted(places.own_archive)}'

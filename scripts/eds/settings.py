@@ -157,11 +157,18 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _share_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Where nothing is said of the servers' memory: a share of the machine's."""
+        """Where nothing is said of the servers' memory: a share of the machine's.
+
+        The warehouse gets a quarter of what is beyond the 3 GB that everything else needs on a small machine.
+        """
         memory = size_in_kb(str(values.get("memory") or ""))
         if memory:
-            for name, share in (("warehouse_memory", 16), ("oltp_memory", 32)):
-                values.setdefault(name, f"{max(1, memory // share // SIZE_UNITS['MB'])}MB")
+            shares = {
+                "warehouse_memory": max(memory // 16, (memory - 3 * SIZE_UNITS["GB"]) // 4),
+                "oltp_memory": memory // 32,
+            }
+            for name, share in shares.items():
+                values.setdefault(name, f"{max(1, share // SIZE_UNITS['MB'])}MB")
         return values
 
     @field_validator("max_slot_wal_keep_size", "memory", "oltp_memory", "warehouse_memory")

@@ -271,8 +271,8 @@ CONTROLS = [
         (
             (
                 "models/marts/fact_payments.sql",
-                "select customer_id from {{ changes_of('dim_customer') }}\n",
-                "select customer_id from {{ changes_of('dim_customer') }} tablesample system (0)\n",
+                "from {{ changes_of('dim_customer') }}\n",
+                "from {{ changes_of('dim_customer') }} tablesample system (0)\n",
             ),
         ),
     ),

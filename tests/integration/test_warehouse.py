@@ -266,7 +266,8 @@ def test_every_index_that_the_models_ask_for_is_there(platform):
     platform.build()
     indexes = {row[0] for row in platform.warehouse("select indexname from pg_indexes")}
     assert {
-        "fact_payments_loan_id_idx",
+        "fact_payments_loan_id_payment_date_idx",
+        "dim_loan_customer_id_idx",
         "fact_loans_customer_id_idx",
         "dim_customer_customer_id_valid_from_idx",
         "dim_loan_loan_id_valid_from_idx",

@@ -69,8 +69,8 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
     [
         ({}, "256MB", "128MB"),
         ({"MEMORY": "4GB"}, "256MB", "128MB"),
-        ({"MEMORY": "24GB"}, "1536MB", "768MB"),
-        ({"MEMORY": "24GB", "OLTP_MEMORY": "512MB"}, "1536MB", "512MB"),
+        ({"MEMORY": "24GB"}, "5376MB", "768MB"),
+        ({"MEMORY": "24GB", "OLTP_MEMORY": "512MB"}, "5376MB", "512MB"),
         ({"MEMORY": "1MB"}, "1MB", "1MB"),
     ],
 )

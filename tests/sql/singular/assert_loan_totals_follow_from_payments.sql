@@ -1,5 +1,5 @@
--- The totals of each loan are those of its payments. Increments add to the totals, so when all data is tested (dbt test,
--- the nightly run) every loan is summed up again. In every build assert_aggregates_agree compares the sums by branch.
+-- The totals of each loan are those of its payments. Increments add to the totals, so when all data is tested (dbt
+-- test, the nightly run) every loan is summed up again. In every build assert_aggregates_agree compares by branch.
 with by_payment as (
     select
         loan_id,

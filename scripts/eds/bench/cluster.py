@@ -171,9 +171,7 @@ class Bench:
             names = {"copy": sql.Identifier(name), "original": sql.Identifier(self.settings.warehouse_db)}
             connection.execute(sql.SQL("drop database if exists {copy} with (force)").format(**names))
             # The files, not page by page through the WAL: the copy of a large warehouse fills no disk with it.
-            connection.execute(
-                sql.SQL("create database {copy} template {original} strategy file_copy").format(**names)
-            )
+            connection.execute(sql.SQL("create database {copy} template {original} strategy file_copy").format(**names))
             connection.execute("checkpoint")
             try:
                 yield self.servers["warehouse"].superuser_conninfo(name)

@@ -41,7 +41,7 @@ MARTS = {
 def floor(bench: Bench, database: str, watermark: str) -> float:
     """The same increment by hand: one psql session on a copy of the warehouse, no dbt, no tests. Returns seconds.
 
-    Played twice, and taken back the first time: a fresh copy's pages are not in memory, those of a warehouse at work are.
+    Played twice, and taken back the first time: of a fresh copy nothing is in memory, as it is in a warehouse at work.
     """
     server = bench.servers["warehouse"]
     started = 0.0

@@ -259,8 +259,8 @@ CONTROLS = [
         (
             (
                 "macros/run/model_state.sql",
-                "'landing_run_id': state['landing_run_id'] | int}",
-                "'landing_run_id': landing_run_id()}",
+                "'landing_run_id': state['landing_run_id'] | int, 'has_news'",
+                "'landing_run_id': landing_run_id(), 'has_news'",
             ),
         ),
     ),

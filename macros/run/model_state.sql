@@ -119,8 +119,9 @@
 
 {#
     What a model has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it) and
-    has_news (whether there may be anything), or none when it has to compute everything: it is new, its definition changed, a relation it reads was made anew, or
-    --full-refresh was given. Commands that only compile see none, and so the whole definition.
+    has_news (whether there may be anything), or none when it has to compute everything: it is new, its definition
+    changed, a relation it reads was made anew, or --full-refresh was given. Commands that only compile see none, and so
+    the whole definition.
 
     Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
     The numbers are literals in the compiled SQL because the planner misjudges a sub-query in their place.

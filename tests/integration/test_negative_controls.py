@@ -98,14 +98,42 @@ def late_version(platform: Platform) -> None:
             pay(connection, loan)
         run(platform)
     run(platform)
-    segments = platform.warehouse(
+    assert segments_of_payments(platform) == [("sme",)]
+
+
+def late_version_of_a_former_customer(platform: Platform) -> None:
+    """As late_version, and the loan has gone to another customer by then."""
+    with platform.app() as connection:
+        customer = add_customer(connection, segment="retail")
+        other = add_customer(connection, segment="corporate")
+        loan = add_loan(connection, customer)
+    run(platform)
+    with connect(platform.app_conninfo) as late:
+        late.execute("update operational.customers set segment = 'sme' where customer_id = %s", (customer,))
+        with platform.app() as connection:
+            pay(connection, loan)
+        with platform.app() as connection:
+            connection.execute("update operational.loans set customer_id = %s where loan_id = %s", (other, loan))
+        run(platform)
+    run(platform)
+    assert segments_of_payments(platform) == [("sme",)]
+
+
+def segments_of_payments(platform: Platform) -> list[tuple[Any, ...]]:
+    return platform.warehouse(
         "select customers.customer_segment from warehouse.fact_payments as payments "
         "join warehouse.dim_customer as customers on customers.customer_sk = payments.customer_sk"
     )
-    assert segments == [("sme",)]
 
 
-SCENARIOS = (deletion, moved_payment, last_payment_taken_back, later_payment, late_version)
+SCENARIOS = (
+    deletion,
+    moved_payment,
+    last_payment_taken_back,
+    later_payment,
+    late_version,
+    late_version_of_a_former_customer,
+)
 
 
 def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Callable[[Platform], None]:
@@ -273,6 +301,18 @@ CONTROLS = [
                 "models/marts/fact_payments.sql",
                 "from {{ changes_of('dim_customer') }}\n",
                 "from {{ changes_of('dim_customer') }} tablesample system (0)\n",
+            ),
+        ),
+    ),
+    Control(
+        "payments are looked for in every loan that the customer ever had",
+        late_version_of_a_former_customer,
+        "retail",
+        (
+            (
+                "models/marts/fact_payments.sql",
+                "on touched_customers.customer_id = loans.customer_id\n",
+                "on touched_customers.customer_id = loans.customer_id and loans.is_current\n",
             ),
         ),
     ),

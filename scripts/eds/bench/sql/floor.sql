@@ -115,12 +115,13 @@ select payment_id from payments_gone
 union
 select payments.payment_id
 from warehouse.fact_payments as payments
-where payments.loan_id in (
-    select loan_id from loan_versions
-    union
-    select loans.loan_id from operational.loans
-    where loans.customer_id in (select customer_id from customer_versions)
-);
+where payments.loan_id in (select loan_id from loan_versions)
+union
+select payments.payment_id
+from customer_versions
+inner join warehouse.dim_loan as loans on customer_versions.customer_id = loans.customer_id
+inner join warehouse.fact_payments as payments
+    on loans.loan_id = payments.loan_id and customer_versions.updated_at <= payments.payment_date;
 analyze payments_touched;
 create temporary table payments_before on commit drop as
 select present.* from payments_touched inner join warehouse.fact_payments as present using (payment_id);
@@ -176,7 +177,7 @@ select loan_id from payments_before
 union
 select loan_id from payments_after
 union
-select loans.loan_id from operational.loans
+select loans.loan_id from warehouse.fact_loans as loans
 where loans.customer_id in (select customer_id from customer_versions);
 analyze loans_touched;
 create temporary table loans_before on commit drop as

@@ -203,7 +203,7 @@
     {% do run_statement("set local parallel_tuple_cost = 0.01") %}
     {% do run_statement("create table " ~ target_relation ~ " as " ~ rows ~ (" with no data" if is_spread(placement))) %}
     {% if is_spread(placement) %}
-        {% do place_table(target_relation, placement) %}
+        {% do place_empty_table(target_relation, placement) %}
         {% do run_statement("insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ") " ~ rows) %}
     {% endif %}
     {% do run_statement("reset parallel_tuple_cost") %}

@@ -105,7 +105,7 @@ psql-recovered: venv ## psql on the cluster that make pitr left
 ##@ Development
 .PHONY: bench
 bench: venv ## Measure what a run costs on a throw-away cluster (SIZES=1M,5M MINUTES=5 TRAIL=5 RUNS=200) into docs/benchmarks.md
-	@$(EDS) bench
+	@.venv/bin/python -m bench
 .PHONY: screenshots
 screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)
 	@$(EDS) screenshots

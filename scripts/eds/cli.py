@@ -13,11 +13,14 @@ from typing import Annotated
 import psycopg
 import typer
 
-from eds import bench, book_import, demo, etl, ops, platform, simulate
-from eds.compose import ComposeRuntime
-from eds.console import confirm, err, out
-from eds.dashboards import commands as dashboard_commands
-from eds.db import (
+from eds import ops, up
+from eds.base.console import confirm, err, out
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings, ensure_env_file, env_file, load
+from eds.book import simulate
+from eds.book.csv_import import importer
+from eds.book.demo import fill
+from eds.cluster.connections import (
     connect,
     forget_libpq_environment,
     pooled_conninfo,
@@ -27,12 +30,13 @@ from eds.db import (
     servers,
     wait_until_accepting,
 )
-from eds.errors import UserError
-from eds.local import LocalRuntime
-from eds.provision import provision_oltp, provision_warehouse
-from eds.runtime import Runtime, chosen, has_data
+from eds.cluster.provision import provision_oltp, provision_warehouse
+from eds.dashboards import commands as dashboard_commands
+from eds.runtime.choice import Runtime, chosen, has_data
+from eds.runtime.docker.runtime import ComposeRuntime
+from eds.runtime.local.runtime import LocalRuntime
 from eds.scheduler import Scheduler
-from eds.settings import ROOT, Settings, ensure_env_file, env_file, load
+from eds.warehouse import runs
 
 # How long the provisioning waits for a primary that starts, in seconds.
 PRIMARY_STARTS_SECONDS = 300
@@ -45,7 +49,6 @@ app = typer.Typer(
     help="The data platform's commands. `make` lists the same by group.",
 )
 app.add_typer(ops.app)
-app.add_typer(bench.app)
 
 
 dashboard_commands.register(app)
@@ -55,21 +58,21 @@ def _runtime() -> Runtime:
     return chosen(load())[0]
 
 
-@app.command()
-def up() -> None:
+@app.command("up")
+def start() -> None:
     """Start everything; the first time also install, create, fill and build it."""
     if ensure_env_file():
         err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
     runtime, why = chosen(load())
     err.print(f"runtime: {runtime.name} ({why})", markup=False)
-    platform.up(runtime)
+    up.up(runtime)
 
 
 @app.command()
 def down() -> None:
     """Stop everything. The data stays."""
     runtime = _runtime()
-    with platform.exclusive(runtime.settings):
+    with up.exclusive(runtime.settings):
         stopped = runtime.stop_all()
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
@@ -78,7 +81,7 @@ def down() -> None:
 def ps() -> None:
     """Show what runs where. Exit code 3 when something that should run does not."""
     runtime = _runtime()
-    out.print(platform.state_table(runtime))
+    out.print(up.state_table(runtime))
     if any(state.status in ("stopped", "unhealthy") for state in runtime.states()):
         raise typer.Exit(3)
 
@@ -103,7 +106,7 @@ def logs(
 def clean() -> None:
     """Stop everything and remove process ids, logs and dbt's files. The data stays."""
     runtime = _runtime()
-    with platform.exclusive(runtime.settings):
+    with up.exclusive(runtime.settings):
         stopped = runtime.stop_all()
         for folder in (
             ROOT / "target",
@@ -136,7 +139,7 @@ def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do
         "nuke",
         force,
     )
-    with platform.exclusive(runtime.settings):
+    with up.exclusive(runtime.settings):
         runtime.stop_all(mode="immediate")
         runtime.destroy()
     if not has_data(runtime.settings):
@@ -151,7 +154,7 @@ def env_command() -> None:
     """Print the variables that dbt needs, for a shell: . scripts/activate evaluates them."""
     if sys.stdout.isatty():
         raise UserError("This would show passwords on the screen. Use it as: . scripts/activate")
-    for name, value in etl.dbt_environment(load()).items():
+    for name, value in runs.dbt_environment(load()).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -161,7 +164,7 @@ def build(
     full_refresh: Annotated[bool, typer.Option(envvar="FULL_REFRESH", help="Compute every row anew.")] = False,
 ) -> None:
     """Run dbt build. Example: make build SELECT=fact_loans+"""
-    raise typer.Exit(etl.build(load(), select=select, full_refresh=full_refresh))
+    raise typer.Exit(runs.build(load(), select=select, full_refresh=full_refresh))
 
 
 @app.command(name="etl")
@@ -176,9 +179,9 @@ def etl_command(
     settings = load()
     code = 0
     if now:
-        code = etl.build(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
-    runs = etl.history(settings, limit)
-    out.print(etl.history_table(runs) if runs else "No run yet.")
+        code = runs.build(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
+    history = runs.history(settings, limit)
+    out.print(runs.history_table(history) if history else "No run yet.")
     raise typer.Exit(code)
 
 
@@ -189,8 +192,8 @@ def reconcile(
     ] = False,
 ) -> None:
     """Run one that compares every row of the source, and tests all data (also done nightly)."""
-    variables = etl.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
-    raise typer.Exit(etl.build(load(), variables=variables, scheduled=True, trigger="reconcile"))
+    variables = runs.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
+    raise typer.Exit(runs.build(load(), variables=variables, scheduled=True, trigger="reconcile"))
 
 
 @app.command()
@@ -206,9 +209,9 @@ def scheduler(
 def demo_command() -> None:
     """Fill an empty loan book with demo data. Example: make demo SCALE=medium SEED=7"""
     settings = load()
-    scale = demo.Scale.parse(settings.scale)
+    scale = fill.Scale.parse(settings.scale)
     with connect(primary_server(settings).superuser_conninfo()) as connection:
-        out.print(str(demo.fill(connection, scale, settings.seed)))
+        out.print(str(fill.fill(connection, scale, settings.seed)))
 
 
 @app.command(name="simulate")
@@ -240,7 +243,7 @@ def import_command(
     settings = load()
     conninfo = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
     with connect(conninfo) as connection:
-        result = book_import.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
+        result = importer.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
     out.print(result.table())
     if mass_delete:
         out.print(
@@ -288,7 +291,7 @@ def compose_command(
 def fresh() -> None:
     """Tell by the exit code whether the last success is fresh (the health check of the scheduler's container)."""
     settings = load()
-    _, minutes = etl.last_success(settings)
+    _, minutes = runs.last_success(settings)
     print("no successful run yet" if minutes is None else f"last success {minutes:.1f} minutes ago")
     raise typer.Exit(0 if minutes is not None and minutes <= settings.etl_fresh_minutes else 1)
 
@@ -314,11 +317,11 @@ def watchdog(parent: int) -> None:
     runtime.destroy()
 
 
-def main() -> None:
-    """Run the command line. A person's mistake ends in a sentence on standard error, without a traceback."""
+def main(application: typer.Typer = app) -> None:
+    """Run a command line. A person's mistake ends in a sentence on standard error, without a traceback."""
     forget_libpq_environment()
     try:
-        app()
+        application()
         return
     except UserError as error:
         message, code = str(error), error.exit_code

@@ -18,12 +18,12 @@ from types import FrameType
 import psycopg
 from cronsim import CronSim
 
-from eds import etl
+from eds.base.errors import UserError
+from eds.base.settings import Settings
 from eds.dashboards import site
-from eds.dbt_child import dbt_arguments, log, spawn_dbt, warm_up
-from eds.errors import UserError
-from eds.lineage import CancelledError
-from eds.settings import Settings
+from eds.warehouse import runs
+from eds.warehouse.dbt_child import dbt_arguments, log, spawn_dbt, warm_up
+from eds.warehouse.dbt_docs import CancelledError
 
 CANCEL_SECONDS = 7.0
 KILL_SECONDS = 2.0
@@ -88,9 +88,9 @@ class Scheduler:
 
     def run_once(self, *, full: bool, trigger: str = "schedule") -> bool:
         """One run, tried again when the source changed under it. Returns whether it succeeded."""
-        who = etl.started_by("scheduler")
-        environment = etl.dbt_environment(self.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
-        code = etl.with_retries(
+        who = runs.started_by("scheduler")
+        environment = runs.dbt_environment(self.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
+        code = runs.with_retries(
             self.settings,
             who,
             lambda: self._run_child(full, environment, who),
@@ -101,8 +101,8 @@ class Scheduler:
         return code == 0
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
-        options = ("--vars", json.dumps(etl.RECONCILE_VARS)) if full else ()
-        child = spawn_dbt(dbt_arguments(self.settings, *etl.SCHEDULED_BUILD, *options), environment)
+        options = ("--vars", json.dumps(runs.RECONCILE_VARS)) if full else ()
+        child = spawn_dbt(dbt_arguments(self.settings, *runs.SCHEDULED_BUILD, *options), environment)
         while child.is_alive() and not self.stopping.is_set():
             child.join(0.2)
         if child.is_alive():
@@ -110,7 +110,7 @@ class Scheduler:
             log("cancelling", pid=child.pid)
             child.terminate()
             # Ends the run's statements on the server, so that dbt comes back to Python and sees the signal.
-            etl.mark_cancelled(self.settings, who, "cancelled: the scheduler was told to stop")
+            runs.mark_cancelled(self.settings, who, "cancelled: the scheduler was told to stop")
             child.join(CANCEL_SECONDS)
             if child.is_alive():
                 child.kill()
@@ -119,7 +119,7 @@ class Scheduler:
 
     def _report(self, code: int, who: str) -> None:
         try:
-            run = next((run for run in etl.history(self.settings, 5) if run.started_by == who), None)
+            run = next((run for run in runs.history(self.settings, 5) if run.started_by == who), None)
         except (UserError, psycopg.Error) as error:
             log("run", status="failed", exit_code=code, message=str(error))
             return
@@ -127,7 +127,7 @@ class Scheduler:
             # Refused (another run is at work), or it never came as far as its record.
             log("run", status="not started", exit_code=code)
         else:
-            log("run", exit_code=code, **etl.run_as_json(run))
+            log("run", exit_code=code, **runs.run_as_json(run))
 
     def _refresh_pages(self) -> None:
         """Write the pages anew, unless it is time to leave. A page that fails is said, and fails no run."""
@@ -144,7 +144,7 @@ class Scheduler:
 
     def _last_success(self) -> datetime | None:
         try:
-            return etl.last_success(self.settings)[0]
+            return runs.last_success(self.settings)[0]
         except (UserError, psycopg.Error) as error:
             log("error", kind=type(error).__name__, message=str(error))
             return None

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from eds.compose import ComposeRuntime, why_not_docker
-from eds.db import Server, connect, servers
-from eds.processes import free_ports
-from eds.settings import OPTIONAL_SERVICES, ROOT, Settings, ensure_env_file
+from eds.base.settings import OPTIONAL_SERVICES, ROOT, Settings, ensure_env_file
+from eds.cluster.connections import Server, connect, servers
+from eds.runtime.docker.runtime import ComposeRuntime, why_not_docker
+from eds.runtime.local.processes import free_ports
 
 METABASE_IMAGE = "metabase/metabase:v0.65.4.x"
 OLTP = ("primary", "replica1", "replica2")

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from eds.db import primary_name, replica_names, set_primary_name
-from eds.errors import UserError
-from eds.settings import OPTIONAL_SERVICES
+from eds.base.errors import UserError
+from eds.base.settings import OPTIONAL_SERVICES
+from eds.cluster.connections import primary_name, replica_names, set_primary_name
 from tests.docker.conftest import OLTP, Stack, docker, throw_away, until
 
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"

@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 
-from eds.settings import Settings
+from eds.base.settings import Settings
 from tests.docker.conftest import DATABASES, Stack, docker, until
 from tests.docker.test_stack import pgadmin_session
 

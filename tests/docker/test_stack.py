@@ -13,9 +13,9 @@ import urllib.request
 import psycopg
 import pytest
 
-from eds import binaries
-from eds.db import connect, pooled_conninfo
-from eds.settings import Settings
+from eds.base.settings import Settings
+from eds.cluster.connections import connect, pooled_conninfo
+from eds.runtime.local import binaries
 from tests.docker.conftest import DATABASES, Stack, docker, until
 
 LAPTOP_BYTES = 4 * 1024**3

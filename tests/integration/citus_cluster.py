@@ -11,11 +11,11 @@ from pathlib import Path
 
 from psycopg import sql
 
-from eds import provision
-from eds.db import Server, connect, servers
-from eds.local import LocalRuntime
-from eds.processes import free_ports
-from eds.settings import Settings
+from eds.base.settings import Settings
+from eds.cluster import provision
+from eds.cluster.connections import Server, connect, servers
+from eds.runtime.local.processes import free_ports
+from eds.runtime.local.runtime import LocalRuntime
 
 # Few shards: both workers and the coordinator share one machine.
 EXTRA_CONF = (

@@ -21,14 +21,16 @@ import pytest
 from psycopg.rows import dict_row
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from eds import demo, etl, provision
-from eds.binaries import find_pgbouncer
-from eds.db import Server, connect, primary_name, replica_names, servers
-from eds.dbt_child import dbt_arguments, spawn_dbt, warm_up
-from eds.local import LocalRuntime
-from eds.platform import start_servers
-from eds.processes import free_ports
-from eds.settings import ROOT, Settings, ensure_env_file
+from eds.base.settings import ROOT, Settings, ensure_env_file
+from eds.book.demo import fill
+from eds.cluster import provision
+from eds.cluster.connections import Server, connect, primary_name, replica_names, servers
+from eds.runtime.local.binaries import find_pgbouncer
+from eds.runtime.local.processes import free_ports
+from eds.runtime.local.runtime import LocalRuntime
+from eds.up import start_servers
+from eds.warehouse import runs
+from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt, warm_up
 
 from .book import add_customer, add_loan, pay
 
@@ -85,11 +87,11 @@ class Platform:
         self.superuser_conninfo = primary.superuser_conninfo()
         self.app_conninfo = primary.conninfo("app_user", self.settings.app_user_password.get_secret_value())
         self.warehouse_conninfo = self.servers["warehouse"].superuser_conninfo()
-        self.writer_conninfo = etl.writer_conninfo(self.settings)
+        self.writer_conninfo = runs.writer_conninfo(self.settings)
         self.reader_conninfo = self.servers["warehouse"].conninfo(
             "warehouse_reader", self.settings.warehouse_reader_password.get_secret_value()
         )
-        self.dbt_environment = etl.dbt_environment(self.settings)
+        self.dbt_environment = runs.dbt_environment(self.settings)
         self.project = ROOT
         self.target_path = self.settings.state / "dbt-target"
         self.build_options: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ class Platform:
 
     def build(self, *arguments: str) -> BuildResult:
         """`dbt build` the scheduler's way; fails the test when it fails."""
-        result = self.dbt(*etl.SCHEDULED_BUILD, *arguments)
+        result = self.dbt(*runs.SCHEDULED_BUILD, *arguments)
         assert result.exit_code == 0, f"dbt build failed: {result.run and result.run['error_message']}"
         return result
 
@@ -421,7 +423,7 @@ def demo_platform(all_servers: Platform) -> Platform:
     all_servers.empty_book()
     all_servers.empty_warehouse()
     with connect(all_servers.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("3000"))
+        fill.fill(connection, fill.Scale.parse("3000"))
     all_servers.wait_for_replicas()
     all_servers.build()
     return all_servers

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from eds.db import connect
+from eds.cluster.connections import connect
 
 OPEN_PAST = datetime(1900, 1, 1, tzinfo=UTC)
 OPEN_FUTURE = datetime(9999, 12, 31, tzinfo=UTC)

@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from eds.db import connect
+from eds.cluster.connections import connect
 
 VIEW_QUERIES = {
     "vw_monthly_revenue": """

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from hypothesis import strategies as st
 
-from eds.db import connect
+from eds.cluster.connections import connect
 
 from .book import add_customer, add_loan, pay
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from eds.db import connect
+from eds.cluster.connections import connect
 
 State = tuple[Decimal, int, int, Decimal]
 

@@ -7,10 +7,10 @@ import random
 import signal
 import time
 
-from eds import demo
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
-from eds.simulate import parse_duration
+from eds.book.demo import fill
+from eds.book.simulate import parse_duration
+from eds.cluster.connections import connect
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .conftest import Platform, kill_server, use_only
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -47,7 +47,7 @@ def before_the_run(platform: Platform, what: str, chance: random.Random, seconds
 def test_the_promises_hold_for_as_long_as_it_runs(platform, chance):
     seconds_to_go = parse_duration(os.environ.get("FOR") or "5m")
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("500"))
+        fill.fill(connection, fill.Scale.parse("500"))
     platform.wait_for_replicas()
     story, told = Story(platform), []
     story.run()

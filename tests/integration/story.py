@@ -6,8 +6,8 @@ import contextlib
 
 import psycopg
 
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
+from eds.cluster.connections import connect
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .conftest import Platform
 from .history_oracle import History

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eds.bench import commands, peers, report
-from eds.bench.cluster import Bench, percentile
+from bench import commands, peers, report
+from bench.cluster import Bench, percentile
 
 
 def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monkeypatch):

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 
-from eds import book_import
-from eds.book_import import TABLES, Counts, import_book
-from eds.errors import UserError
+from eds.base.errors import UserError
+from eds.book.csv_import import importer
+from eds.book.csv_import.importer import TABLES, Counts, import_book
 
 
 class Oltp(Protocol):
@@ -633,7 +633,7 @@ def test_the_import_gives_up_when_others_do_not_finish(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(book_import, "LOCK_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(importer, "LOCK_PATIENCE_SECONDS", 0.5)
     with psycopg.connect(empty_book.app_conninfo) as other:
         other.execute("insert into operational.customers (full_name) values ('open')")
         before = state(admin)
@@ -668,7 +668,7 @@ def test_a_writer_is_waited_for_and_never_deadlocked(empty_book: Oltp, app: psyc
 def test_readers_are_not_held_up(
     empty_book: Oltp, app: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = book_import._Import._write
+    original = importer._Import._write
     seen: list[Any] = []
 
     def write_and_read(self: Any, deletions: dict[str, int]) -> dict[str, Counts]:
@@ -677,7 +677,7 @@ def test_readers_are_not_held_up(
             seen.append(value(reader, "select count(*) from operational.customers"))
         return counts
 
-    monkeypatch.setattr(book_import._Import, "_write", write_and_read)
+    monkeypatch.setattr(importer._Import, "_write", write_and_read)
     import_book(app, write(tmp_path, **BOOK))
     assert seen == [0]
 
@@ -686,7 +686,7 @@ def test_readers_are_not_held_up(
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.name))
-def test_the_import_knows_the_tables_as_they_are(admin: psycopg.Connection, table: book_import.Table) -> None:
+def test_the_import_knows_the_tables_as_they_are(admin: psycopg.Connection, table: importer.Table) -> None:
     found = admin.execute(
         """
         select

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from eds import demo
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
-from eds.local import LocalRuntime
+from eds.book.demo import fill
+from eds.cluster.connections import connect
+from eds.runtime.local.runtime import LocalRuntime
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .citus_cluster import citus_cluster
 from .conftest import Platform, changed_nodes, project_copy
@@ -90,7 +90,7 @@ def rows_by_worker(warehouse: Platform, table: str) -> dict[int, int]:
 def test_a_cluster_gives_what_one_server_gives_through_random_changes(platform, cluster, chance):
     empty(cluster)
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("1000"))
+        fill.fill(connection, fill.Scale.parse("1000"))
     for _ in range(4):
         platform.wait_for_replicas()
         for warehouse in (platform, cluster):
@@ -120,7 +120,7 @@ def test_a_cluster_gives_what_one_server_gives_through_random_changes(platform, 
 def test_a_warehouse_of_one_server_moves_to_a_cluster_with_its_history(platform, cluster, chance, capfd):
     empty(cluster)
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("500"))
+        fill.fill(connection, fill.Scale.parse("500"))
     one_server = {"DBT_TARGET": "prod"}
     for _ in range(2):
         platform.wait_for_replicas()
@@ -146,7 +146,7 @@ def test_a_warehouse_of_one_server_moves_to_a_cluster_with_its_history(platform,
 def test_a_mart_whose_columns_change_keeps_its_place(platform, cluster, tmp_path):
     empty(cluster)
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("500"))
+        fill.fill(connection, fill.Scale.parse("500"))
     platform.wait_for_replicas()
     cluster.build()
     project = project_copy(tmp_path / "project")

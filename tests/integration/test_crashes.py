@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from eds.etl import SCHEDULED_BUILD
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .book import add_customer, add_loan, pay
 from .conftest import Platform, changed_nodes, kill_server

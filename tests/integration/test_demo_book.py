@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from eds import demo
-from eds.demo import BOOK_RULES, Scale, Summary, fill
-from eds.errors import UserError
+from eds.base.errors import UserError
+from eds.book.demo import fill as demo
+from eds.book.demo.fill import BOOK_RULES, Scale, Summary, fill
 
 DAY = datetime.date(2025, 6, 30)
 KEYS = {"customers": "customer_id", "loans": "loan_id", "payments": "payment_id"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
+from eds.cluster.connections import connect
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .book import pay
 from .conftest import use_only
@@ -130,11 +130,11 @@ def test_only_changed_rows_travel(small_book):
 
 
 def test_a_demo_book_filled_after_the_first_run_arrives_though_the_trail_was_off(platform):
-    from eds import demo
+    from eds.book.demo import fill
 
     platform.build()
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("1000"))
+        fill.fill(connection, fill.Scale.parse("1000"))
     platform.wait_for_replicas()
     result = platform.build()
     assert result.run["extraction_mode"] == "reconcile"

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from eds.etl import SCHEDULED_BUILD
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .conftest import MARTS, changed_nodes
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp

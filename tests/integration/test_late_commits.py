@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eds.db import connect
+from eds.cluster.connections import connect
 
 from .book import add_customer, add_loan, pay
 from .conftest import Platform, use_only

@@ -20,13 +20,16 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from eds import local, members, platform, processes, provision
-from eds.binaries import find_pgbouncer
-from eds.db import connect
-from eds.errors import UserError
-from eds.local import LocalRuntime
-from eds.processes import free_ports
-from eds.settings import ROOT, Settings
+from eds import up
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings
+from eds.cluster import members, provision
+from eds.cluster.connections import connect
+from eds.runtime.local import processes
+from eds.runtime.local import runtime as local
+from eds.runtime.local.binaries import find_pgbouncer
+from eds.runtime.local.processes import free_ports
+from eds.runtime.local.runtime import LocalRuntime
 from integration.conftest import plain_values, separate_servers, separate_settings
 
 
@@ -49,7 +52,7 @@ def started(own_settings: Settings) -> Iterator[LocalRuntime]:
 def runtime(started: LocalRuntime) -> LocalRuntime:
     """The servers with everything running, and a fresh look at them."""
     fresh = LocalRuntime(started.settings)
-    platform.start_servers(fresh)
+    up.start_servers(fresh)
     return fresh
 
 
@@ -100,7 +103,7 @@ def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
     before = pids(runtime)
     assert None not in before.values() or not find_pgbouncer()
     again = LocalRuntime(runtime.settings)
-    platform.start_servers(again)
+    up.start_servers(again)
     assert pids(again) == before
     assert {path: path.stat().st_mtime_ns for path in conf} == conf
     assert again.up_pgbouncer() in (False, None)
@@ -109,12 +112,12 @@ def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
 
 def test_only_one_command_at_a_time(runtime: LocalRuntime) -> None:
     with (
-        platform.exclusive(runtime.settings),
+        up.exclusive(runtime.settings),
         pytest.raises(UserError, match="at work"),
-        platform.exclusive(runtime.settings),
+        up.exclusive(runtime.settings),
     ):
         pass
-    with platform.exclusive(runtime.settings):
+    with up.exclusive(runtime.settings):
         pass
 
 
@@ -184,7 +187,7 @@ def test_a_killed_server_comes_back_also_when_its_process_id_is_anothers_now(run
     other = runtime.server_pid("replica2")
     pidfile.write_text("\n".join([str(other), *lines[1:]]) + "\n", encoding="utf-8")
     assert runtime.server_pid(name) is None
-    platform.start_servers(runtime)
+    up.start_servers(runtime)
     assert runtime.server_pid(name) not in (None, other)
     assert runtime.server_pid("replica2") == other
     assert asides(runtime, name) == []
@@ -299,7 +302,7 @@ def test_moved_ports_take_everything_along_also_when_two_servers_swap_theirs(run
     before = pids(runtime)
     other = LocalRuntime(moved)
     assert "moves it" in next(state.detail for state in other.states() if state.name == "primary")
-    platform.start_servers(other)
+    up.start_servers(other)
     after = pids(other)
     assert after["warehouse"] == before["warehouse"]
     for name in ("primary", "replica1", "replica2"):
@@ -321,7 +324,7 @@ def test_moved_ports_take_everything_along_also_when_two_servers_swap_theirs(run
 def test_a_changed_setting_restarts_the_server_it_is_for(runtime: LocalRuntime) -> None:
     before = pids(runtime)
     other = LocalRuntime(runtime.settings.model_copy(update={"warehouse_memory": "24MB"}))
-    platform.start_servers(other)
+    up.start_servers(other)
     after = pids(other)
     assert {name for name in before if before[name] != after[name]} == {"warehouse"}
     assert ask(other, "warehouse", "show shared_buffers") == [("24MB",)]
@@ -333,7 +336,7 @@ def test_changed_passwords_are_taken_over_the_superusers_too(runtime: LocalRunti
     # As a person may write them; the servers of the fixture go on with the old ones afterwards.
     changes = {name.lower(): secret(f"""it's "new": \\ {name} ü#""") for name in Settings.secret_names()}
     new = LocalRuntime(old.model_copy(update=changes))
-    platform.start_servers(new)
+    up.start_servers(new)
     for name, server in runtime.servers.items():
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(server.superuser_conninfo())
@@ -422,7 +425,7 @@ def test_an_address_that_is_not_this_machines_is_told_before_anything_stops(runt
     before = pids(runtime)
     other = LocalRuntime(runtime.settings.model_copy(update={"warehouse_host": "192.0.2.1"}))
     with pytest.raises(UserError, match=r"192\.0\.2\.1 is no address of this machine"):
-        platform.start_servers(other)
+        up.start_servers(other)
     assert pids(runtime) == before
 
 

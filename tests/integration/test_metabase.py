@@ -23,14 +23,14 @@ import requests
 from psycopg import sql
 from pydantic import SecretStr
 
-from eds import platform
+from eds import up
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings
+from eds.cluster.connections import connect
 from eds.dashboards import content
 from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, provision
-from eds.db import connect
-from eds.errors import UserError
-from eds.local import LocalRuntime
-from eds.processes import free_ports
-from eds.settings import ROOT, Settings
+from eds.runtime.local.processes import free_ports
+from eds.runtime.local.runtime import LocalRuntime
 
 from .conftest import VIEWS, Platform
 
@@ -591,11 +591,11 @@ def test_an_old_java_and_a_jar_that_is_not_there_are_said_before_anything_starts
     jar = tmp_path / "metabase.jar"
     settings = runtime.settings.model_copy(update={"metabase_jar": jar})
     with pytest.raises(UserError, match=r"METABASE_JAR names .*metabase\.jar, which is not there"):
-        platform.up(LocalRuntime(settings))
+        up.up(LocalRuntime(settings))
     jar.touch()
     java("17.0.9")
     with pytest.raises(UserError, match=r'Java 21 or later.*version "17'):
-        platform.up(LocalRuntime(settings))
+        up.up(LocalRuntime(settings))
 
 
 def test_where_nothing_answers_the_sentence_names_the_settings(runtime):

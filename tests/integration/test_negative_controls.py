@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from eds.db import connect
-from eds.settings import ROOT
+from eds.base.settings import ROOT
+from eds.cluster.connections import connect
 
 from . import test_extraction, test_history, test_one_instant, test_runs, test_warehouse
 from .book import add_customer, add_loan, pay

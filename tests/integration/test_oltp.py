@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from eds.db import connect
+from eds.cluster.connections import connect
 
 from .book import add_customer, add_loan, pay
 

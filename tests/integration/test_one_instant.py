@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from eds import demo, simulate
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
+from eds.book import simulate
+from eds.book.demo import fill
+from eds.cluster.connections import connect
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .book import pay
 from .conftest import use_only, wait_for
@@ -30,7 +31,7 @@ LANDING = BALANCES.format(
 @pytest.mark.parametrize("source", ["replica1", "replica2", "primary"])
 def test_balances_and_payments_agree_after_every_run_while_traffic_goes_on(platform, source):
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("2000"))
+        fill.fill(connection, fill.Scale.parse("2000"))
     platform.wait_for_replicas()
     platform.build()
     use_only(platform, source)

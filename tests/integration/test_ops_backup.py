@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from eds.db import connect
-from eds.errors import UserError
+from eds.base.errors import UserError
+from eds.base.settings import Settings
+from eds.cluster.connections import connect
 from eds.ops import backup, restore
-from eds.settings import Settings
 from integration.book import add_customer, add_loan, pay
 from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import psycopg
 import pytest
 
-from eds.db import connect
-from eds.errors import UserError
+from eds.base.errors import UserError
+from eds.base.settings import ROOT
+from eds.cluster.connections import connect
+from eds.cluster.queries import wait_for
 from eds.ops import concurrency, privileges
-from eds.ops.cluster import wait_for
 from eds.ops.stage import Stage
-from eds.settings import ROOT
 from integration.book import add_customer, add_loan
 
 TRACES = """

@@ -19,15 +19,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from eds import platform, provision
-from eds.db import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
-from eds.dbt_child import warm_up
-from eds.errors import UserError
-from eds.local import LocalRuntime
+from eds import up
+from eds.base.errors import UserError
+from eds.base.services import SIDE
+from eds.base.settings import Settings
+from eds.cluster import provision
+from eds.cluster.connections import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
+from eds.cluster.queries import ask, in_recovery, one, wait_for
 from eds.ops import backup, failover, pitr, verify, wal
-from eds.ops.cluster import ask, in_recovery, one, wait_for
-from eds.services import SIDE
-from eds.settings import Settings
+from eds.runtime.local.runtime import LocalRuntime
+from eds.warehouse.dbt_child import warm_up
 from integration.book import add_customer, add_loan, pay
 from integration.conftest import Platform, plain_values, separate_servers, separate_settings
 from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -52,7 +53,7 @@ def runtime(settings: Settings) -> Iterator[LocalRuntime]:
 @pytest.fixture
 def cluster(runtime: LocalRuntime) -> Platform:
     """The cluster with everything running and following, whoever the primary is."""
-    platform.start_servers(runtime)
+    up.start_servers(runtime)
     return Platform(runtime)
 
 
@@ -238,7 +239,7 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Plat
 
 def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(cluster: Platform) -> None:
     runtime = LocalRuntime(cluster.settings.model_copy(update={"synchronous": "on"}))
-    platform.start_servers(runtime)
+    up.start_servers(runtime)
     primary = runtime.servers[runtime.primary]
     assert one(primary, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
     with writers(Platform(runtime).app_conninfo, 4) as log:
@@ -269,7 +270,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     # Who is the primary outlives a stop and a start.
     runtime.stop_all()
     again = LocalRuntime(runtime.settings)
-    platform.start_servers(again)
+    up.start_servers(again)
     assert again.primary == found.new
     assert followers(again) == {"primary", "replica1", "replica2"} - {found.new}
     assert "after the failover" in names(Platform(again).superuser_conninfo)
@@ -365,7 +366,7 @@ def test_a_failover_that_was_interrupted_after_its_decision_is_finished_by_make_
     runtime.stop_server(old)
     set_primary_name(cluster.settings, new)
     fresh = LocalRuntime(cluster.settings)
-    platform.start_servers(fresh)
+    up.start_servers(fresh)
     assert not in_recovery(fresh.servers[new])
     assert in_recovery(fresh.servers[old])
     assert followers(fresh) == set(fresh.replicas)

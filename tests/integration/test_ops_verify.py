@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from eds.db import connect
-from eds.errors import UserError
+from eds.base.errors import UserError
+from eds.cluster.connections import connect
 from eds.ops import privileges, replication, verify, wal
 from integration.book import add_customer, add_loan, pay
 

@@ -16,10 +16,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 from psycopg import sql
 
-from eds import etl
+from eds.cluster.connections import connect
 from eds.dashboards import content, page, site
 from eds.dashboards.screenshots import browser, find_chromium
-from eds.db import connect
+from eds.warehouse import runs
 
 from .book import add_customer, add_loan, pay
 from .conftest import Platform
@@ -293,14 +293,14 @@ def test_a_filter_shows_what_the_view_says_of_that_choice_and_leaves_the_rest(ch
 @needs_chromium
 def test_the_time_of_the_data_and_the_runs_are_shown_and_age(chromium, address, platform):
     as_of = platform.view("vw_data_as_of")[0]["data_as_of"]
-    runs = etl.history(platform.settings, page.RUNS_SHOWN)
+    history = runs.history(platform.settings, page.RUNS_SHOWN)
     with opened(chromium, f"{address}dashboards.html#runs") as (shown, _):
         line = shown.locator("#freshness")
         assert f"{as_of.day} {as_of:%b %Y, %H:%M} UTC".replace("Sep", "Sept") in (line.text_content() or "")
         assert "old" not in (line.get_attribute("class") or "").split()
         table = cells(shown, "runs-history")
         assert [(row[0], row[3], row[7]) for row in table] == [
-            (str(run.run_id), run.status.capitalize(), f"{run.rows_inserted:,}") for run in runs
+            (str(run.run_id), run.status.capitalize(), f"{run.rows_inserted:,}") for run in history
         ]
         shown.clock.set_fixed_time(as_of + timedelta(hours=3))
         shown.reload()

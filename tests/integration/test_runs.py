@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
+from eds.cluster.connections import connect
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .book import add_customer, add_loan, pay
 from .conftest import wait_for
@@ -249,7 +249,7 @@ def test_a_source_of_another_shape_stops_the_run_with_what_to_do(small_book, sta
             connection.execute("reset role")
             for name in ("030_reports.sql",):
                 if "payments_old" not in text or text == undo:
-                    from eds.settings import ROOT
+                    from eds.base.settings import ROOT
 
                     connection.execute((ROOT / "infra/primary/sql" / name).read_text(encoding="utf-8"))
                 else:

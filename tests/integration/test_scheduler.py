@@ -10,10 +10,10 @@ import sys
 import time
 from typing import Any
 
-from eds.db import connect
-from eds.etl import SCHEDULED_BUILD
+from eds.base.settings import ROOT
+from eds.cluster.connections import connect
 from eds.scheduler import Scheduler
-from eds.settings import ROOT
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .book import add_customer, add_loan, pay
 from .conftest import wait_for

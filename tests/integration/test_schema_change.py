@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from eds.db import connect
-from eds.settings import ROOT
+from eds.base.settings import ROOT
+from eds.cluster.connections import connect
 
 from .book import add_customer, add_loan, pay
 from .conftest import Platform, project_copy

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from eds import provision
-from eds.binaries import find_pgbouncer
-from eds.db import connect
-from eds.errors import UserError
-from eds.local import LocalRuntime
-from eds.settings import ROOT
+from eds.base.errors import UserError
+from eds.base.settings import ROOT
+from eds.cluster import provision
+from eds.cluster.connections import connect
+from eds.runtime.local.binaries import find_pgbouncer
+from eds.runtime.local.runtime import LocalRuntime
 
 from .conftest import kill_server, wait_for
 

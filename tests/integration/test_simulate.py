@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from eds.demo import BOOK_RULES, Scale, fill
-from eds.errors import UserError
-from eds.simulate import OPERATIONS, Counts, simulate
+from eds.base.errors import UserError
+from eds.book.demo.fill import BOOK_RULES, Scale, fill
+from eds.book.simulate import OPERATIONS, Counts, simulate
 
 from .conftest import wait_for
 

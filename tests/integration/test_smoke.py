@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from eds import demo
-from eds.db import connect
+from eds.book.demo import fill
+from eds.cluster.connections import connect
 
 
 def test_a_demo_book_reaches_the_five_views_and_a_second_build_changes_nothing(platform):
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("5000"))
+        fill.fill(connection, fill.Scale.parse("5000"))
     platform.wait_for_replicas()
     first = platform.build()
     assert first.run["rows_inserted"] > 5000

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from eds.db import Server, connect
-from eds.etl import SCHEDULED_BUILD
-from eds.local import LocalRuntime
-from eds.processes import free_ports
+from eds.cluster.connections import Server, connect
+from eds.runtime.local.processes import free_ports
+from eds.runtime.local.runtime import LocalRuntime
+from eds.warehouse.runs import SCHEDULED_BUILD
 
 from .book import add_customer, add_loan, pay
 from .conftest import Platform, kill_server, point_at, use_only, wait_for

@@ -7,8 +7,8 @@ from decimal import Decimal
 import psycopg
 import pytest
 
-from eds import demo
-from eds.db import connect
+from eds.book.demo import fill
+from eds.cluster.connections import connect
 
 from .book import add_customer, add_loan, pay
 from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -16,7 +16,7 @@ from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 
 def test_changes_of_every_kind_reach_the_five_views(platform):
     with connect(platform.superuser_conninfo) as connection:
-        demo.fill(connection, demo.Scale.parse("3000"))
+        fill.fill(connection, fill.Scale.parse("3000"))
     platform.wait_for_replicas()
     platform.build()
     assert_views_equal_the_oltp(platform)

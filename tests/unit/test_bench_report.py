@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eds.bench import report
+from bench import report
 
 
 def size(payments: int, wall: float, **more: Any) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from eds import book_import
-from eds.book_import import (
+from eds.base.errors import UserError
+from eds.book.csv_import import importer
+from eds.book.csv_import.importer import (
     TABLES,
     Counts,
     Malformed,
@@ -29,7 +30,6 @@ from eds.book_import import (
     read_records,
     show_value,
 )
-from eds.errors import UserError
 
 CUSTOMERS, PRODUCTS, LOANS, PAYMENTS = TABLES
 
@@ -125,7 +125,7 @@ def test_what_is_no_csv_is_told(data: bytes, line: int, position: int | None, ex
 
 
 def test_an_endless_quote_or_line_stops_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book_import, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(importer, "MAX_RECORD_BYTES", 1000)
     (_, problem) = read(b'a,b\n1,"' + b"x,y\n" * 1000)
     assert isinstance(problem, Malformed)
     assert (problem.line, problem.is_last) == (2, True)
@@ -208,14 +208,14 @@ def test_a_header_that_is_no_utf8_is_told() -> None:
 # -- values ---------------------------------------------------------------------------------------------------------
 
 
-def convert(table: book_import.Table, name: str, text: str) -> str:
+def convert(table: importer.Table, name: str, text: str) -> str:
     found = converter(table, next(column for column in table.columns if column.name == name))
     return text if found is None else found(text)
 
 
-def refusal(table: book_import.Table, column: str, text: str) -> str:
+def refusal(table: importer.Table, column: str, text: str) -> str:
     """What was expected instead of the text."""
-    with pytest.raises(book_import._ExpectedError) as refused:
+    with pytest.raises(importer._ExpectedError) as refused:
         convert(table, column, text)
     return str(refused.value)
 
@@ -389,7 +389,7 @@ def test_unique_texts_fit_into_an_index() -> None:
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(table: book_import.Table, data: bytes) -> tuple[RowReader, list[tuple[object, ...]], list[Problem]]:
+def read_rows(table: importer.Table, data: bytes) -> tuple[RowReader, list[tuple[object, ...]], list[Problem]]:
     records = read_records(io.BytesIO(data))
     columns, problems = check_header(table, next(records, None))
     assert problems == []

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from eds.base.errors import UserError
+from eds.base.settings import ROOT
 from eds.dashboards import content, metabase, page, star_schema
-from eds.errors import UserError
-from eds.settings import ROOT
 
 GOOD: dict[str, Any] = {
     "collection": {"name": "C", "description": "D"},

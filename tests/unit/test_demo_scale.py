@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eds.demo import MOST_PAYMENTS, Scale, read_branches
-from eds.errors import UserError
-from eds.simulate import parse_duration, simulate
+from eds.base.errors import UserError
+from eds.book.demo.fill import MOST_PAYMENTS, Scale, read_branches
+from eds.book.simulate import parse_duration, simulate
 
 
 @pytest.mark.parametrize(

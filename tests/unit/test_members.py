@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eds.members import commits
+from eds.cluster.members import commits
 
 RECORD = "rmgr: Transaction len (rec/tot):    421/   421, tx:        768, lsn: 0/13016AE0, prev 0/13016AA0, desc: "
 END = "pg_waldump: error: error in WAL record at 0/13016AE0: invalid record length at 0/13016C88: wanted 24, got 0"

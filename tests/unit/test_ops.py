@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eds.errors import UserError
+from eds.base.errors import UserError
 from eds.ops import backup, pitr, privileges, replication, wal
 
 SEGMENT = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from eds.settings import ROOT
+from eds.base.settings import ROOT
 
 PLACEMENTS = {"distributed", "reference", "coordinator"}
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 from tenacity import wait_none
 
-from eds import etl
+from eds.warehouse import runs
 
 SETTINGS = SimpleNamespace(etl_attempts=3)
 
 
 @pytest.fixture
 def transient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(etl, "failed_transiently", lambda settings, who: True)
-    monkeypatch.setattr(etl, "wait_exponential", lambda **limits: wait_none())
+    monkeypatch.setattr(runs, "failed_transiently", lambda settings, who: True)
+    monkeypatch.setattr(runs, "wait_exponential", lambda **limits: wait_none())
 
 
 def codes(*values: int):
@@ -26,17 +26,17 @@ def codes(*values: int):
 
 def test_a_transient_failure_is_tried_again_until_it_succeeds(transient: None) -> None:
     failed = []
-    assert etl.with_retries(SETTINGS, "me", codes(1, 1, 0), on_retry=failed.append) == 0
+    assert runs.with_retries(SETTINGS, "me", codes(1, 1, 0), on_retry=failed.append) == 0
     assert failed == [1, 2]
 
 
 def test_the_tries_are_bounded_and_the_last_code_is_returned(transient: None) -> None:
-    assert etl.with_retries(SETTINGS, "me", codes(1, 2, 3, 0)) == 3
+    assert runs.with_retries(SETTINGS, "me", codes(1, 2, 3, 0)) == 3
 
 
 def test_another_failure_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(etl, "failed_transiently", lambda settings, who: False)
-    assert etl.with_retries(SETTINGS, "me", codes(2, 0)) == 2
+    monkeypatch.setattr(runs, "failed_transiently", lambda settings, who: False)
+    assert runs.with_retries(SETTINGS, "me", codes(2, 0)) == 2
 
 
 def test_nothing_is_tried_again_once_somebody_says_stop(transient: None) -> None:
@@ -46,4 +46,4 @@ def test_nothing_is_tried_again_once_somebody_says_stop(transient: None) -> None
         stopping.set()
         return 1
 
-    assert etl.with_retries(SETTINGS, "me", attempt, stopping=stopping) == 1
+    assert runs.with_retries(SETTINGS, "me", attempt, stopping=stopping) == 1

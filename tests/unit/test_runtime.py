@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eds import compose, runtime
-from eds.db import primary_name, set_primary_name
-from eds.settings import Settings
+from eds.base.settings import Settings
+from eds.cluster.connections import primary_name, set_primary_name
+from eds.runtime import choice
+from eds.runtime.docker import runtime as docker_runtime
 
 PASSWORDS = {name.lower(): "secret" for name in Settings.secret_names()}
 
@@ -28,24 +29,24 @@ def note(settings: Settings, name: str) -> None:
 
 def test_the_setting_decides_whatever_data_there_is(settings: Settings) -> None:
     note(settings, "servers-home")
-    assert runtime.chosen(settings.model_copy(update={"runtime": "docker"}))[0].name == "docker"
+    assert choice.chosen(settings.model_copy(update={"runtime": "docker"}))[0].name == "docker"
     note(settings, "compose/project")
-    assert runtime.chosen(settings.model_copy(update={"runtime": "local"}))[0].name == "local"
+    assert choice.chosen(settings.model_copy(update={"runtime": "local"}))[0].name == "local"
 
 
 def test_a_new_checkout_takes_docker_when_an_engine_answers(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "why_not_docker", lambda: None)
-    chosen, why = runtime.chosen(settings)
+    monkeypatch.setattr(choice, "why_not_docker", lambda: None)
+    chosen, why = choice.chosen(settings)
     assert (chosen.name, why) == ("docker", "a Docker engine answers")
 
 
 def test_a_new_checkout_without_an_engine_is_embedded_and_says_why(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "why_not_docker", lambda: "no Docker engine answers")
-    chosen, why = runtime.chosen(settings)
+    monkeypatch.setattr(choice, "why_not_docker", lambda: "no Docker engine answers")
+    chosen, why = choice.chosen(settings)
     assert (chosen.name, why) == ("local", "no Docker engine answers")
 
 
@@ -54,9 +55,9 @@ def test_a_checkout_with_data_stays_where_it_is(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
 ) -> None:
     answer = "no engine" if expected == "docker" else None
-    monkeypatch.setattr(runtime, "why_not_docker", lambda: answer)
+    monkeypatch.setattr(choice, "why_not_docker", lambda: answer)
     note(settings, name)
-    assert runtime.chosen(settings)[0].name == expected
+    assert choice.chosen(settings)[0].name == expected
 
 
 def test_a_failover_of_one_runtime_is_none_of_the_other(settings: Settings) -> None:
@@ -82,15 +83,15 @@ def test_a_failover_of_one_runtime_is_none_of_the_other(settings: Settings) -> N
 def test_why_a_machine_cannot_run_containers(
     monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]], expected: str | None
 ) -> None:
-    monkeypatch.setattr(compose.shutil, "which", lambda name: "/usr/bin/docker")
-    monkeypatch.setattr(compose, "_ask", lambda *command: answers[command[1]])
-    found = compose.why_not_docker()
+    monkeypatch.setattr(docker_runtime.shutil, "which", lambda name: "/usr/bin/docker")
+    monkeypatch.setattr(docker_runtime, "_ask", lambda *command: answers[command[1]])
+    found = docker_runtime.why_not_docker()
     assert (found is None) if expected is None else (found is not None and expected in found)
 
 
 def test_a_machine_without_the_command_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compose.shutil, "which", lambda name: None)
-    assert compose.why_not_docker() == "there is no docker command on the PATH"
+    monkeypatch.setattr(docker_runtime.shutil, "which", lambda name: None)
+    assert docker_runtime.why_not_docker() == "there is no docker command on the PATH"
 
 
 def test_without_names_optional_services_only(settings: Settings) -> None:
@@ -103,7 +104,7 @@ def test_without_names_optional_services_only(settings: Settings) -> None:
 def test_a_container_has_blank_secrets_beyond_those_of_its_duty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eds.settings import load
+    from eds.base.settings import load
 
     (tmp_path / "etl_writer_password").write_text("known", encoding="utf-8")
     monkeypatch.setenv("EDS_SECRETS_DIR", str(tmp_path))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eds import etl, settings
-from eds.errors import UserError
-from eds.settings import ENV_EXAMPLE, ROOT, Settings, ensure_env_file
+from eds.base import settings
+from eds.base.errors import UserError
+from eds.base.settings import ENV_EXAMPLE, ROOT, Settings, ensure_env_file
+from eds.warehouse import runs
 
 
 @pytest.fixture
@@ -340,4 +341,4 @@ def test_dbt_is_given_every_setting_that_its_project_reads(env_file: Path) -> No
     # Of a run, of the shell, or of dbt's own; none of them is a setting.
     others = {"ETL_TRIGGER", "ETL_STARTED_BY", "DBT_DEV_SCHEMA", "USER", "HOSTNAME"}
     assert "ETL_MAX_DELETE_SHARE" in read
-    assert read - others <= set(etl.dbt_environment(settings.load()))
+    assert read - others <= set(runs.dbt_environment(settings.load()))

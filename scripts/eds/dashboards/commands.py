@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from eds.console import err, out, step
+from eds.base.console import err, out, step
+from eds.base.settings import load
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
-from eds.runtime import Runtime, chosen
-from eds.settings import load
+from eds.runtime.choice import Runtime, chosen
 
 
 def dashboards() -> None:

@@ -11,8 +11,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eds.errors import UserError
-from eds.settings import ROOT
+from eds.base.errors import UserError
+from eds.base.settings import ROOT
 
 FOLDER = ROOT / "infra/dashboards"
 QUESTIONS = "questions.yml"

@@ -22,11 +22,11 @@ from requests.adapters import HTTPAdapter
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 from urllib3.util.retry import Retry
 
-from eds import lineage
+from eds.base.errors import UserError
+from eds.base.settings import Settings
 from eds.dashboards import content
 from eds.dashboards.content import GRID_COLUMNS, SCHEMA, Content, Dashboard, Filter, Question
-from eds.errors import UserError
-from eds.settings import Settings
+from eds.warehouse import dbt_docs
 
 Json = dict[str, Any]
 
@@ -749,7 +749,7 @@ class Provisioner:
         from dbtmetabase import DbtMetabase, Filter
         from dbtmetabase.manifest import Manifest
 
-        manifest = lineage.manifest(self.settings)
+        manifest = dbt_docs.manifest(self.settings)
         tables = self._tables(database)
         models = [model for model in Manifest(manifest).read_models() if model.schema == SCHEMA]
         behind = []

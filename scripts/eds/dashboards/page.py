@@ -22,12 +22,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 from psycopg import sql
 
-from eds import etl
+from eds.base.errors import UserError
+from eds.base.settings import Settings
+from eds.cluster.connections import connect, servers
 from eds.dashboards import content
 from eds.dashboards.content import CONDITION, Content, Question
-from eds.db import connect, servers
-from eds.errors import UserError
-from eds.settings import Settings
+from eds.warehouse import runs
 
 FILE_NAME = "dashboards.html"
 RUNS_SHOWN = 40
@@ -180,14 +180,14 @@ def _runs(settings: Settings) -> list[dict[str, Any]]:
             "deleted": run.rows_deleted,
             "message": ((run.error_message or "").strip().splitlines() or [""])[0],
         }
-        for run in etl.history(settings, RUNS_SHOWN)
+        for run in runs.history(settings, RUNS_SHOWN)
     ]
 
 
 def render(settings: Settings) -> str:
     """The page, as text. Raises UserError when the warehouse is away or has no views yet."""
     what = content.load()
-    finished, _ = etl.last_success(settings)
+    finished, _ = runs.last_success(settings)
     data = read(settings, what) | {
         "currency": settings.currency,
         "fresh_minutes": settings.etl_fresh_minutes,

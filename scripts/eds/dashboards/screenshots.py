@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings
 from eds.dashboards import site
-from eds.errors import UserError
-from eds.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

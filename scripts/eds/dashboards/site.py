@@ -12,10 +12,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from eds import lineage
+from eds.base.errors import UserError
+from eds.base.settings import Settings
 from eds.dashboards import content, page, star_schema
-from eds.errors import UserError
-from eds.settings import Settings
+from eds.warehouse import dbt_docs
 
 LINEAGE = "lineage/index.html"
 STAR = "star-schema.svg"
@@ -36,7 +36,7 @@ CORRECTIONS = {
 def _wanted(settings: Settings) -> str:
     """What the documentation is made of, as one short text."""
     code = [page.FOLDER, content.FOLDER]
-    return lineage.digest(code, lineage.project_digest(), lineage.schema_digest(settings))
+    return dbt_docs.digest(code, dbt_docs.project_digest(), dbt_docs.schema_digest(settings))
 
 
 def _stamp(settings: Settings) -> Path:
@@ -51,10 +51,10 @@ def is_current(settings: Settings) -> bool:
 
 
 def generate(settings: Settings, stopping: threading.Event | None = None) -> None:
-    """Make lineage, star schema and index anew. stopping: ends it early with lineage.CancelledError."""
+    """Make lineage, star schema and index anew. stopping: ends it early with dbt_docs.CancelledError."""
     site = settings.site
     wanted = _wanted(settings)
-    folder = lineage.generate(settings, stopping)
+    folder = dbt_docs.generate(settings, stopping)
     text = (folder / "static_index.html").read_text(encoding="utf-8")
     if "<head>" not in text:
         raise UserError("dbt's documentation has no <head>: this version of dbt is not known.")

@@ -28,15 +28,15 @@ import typer
 from filelock import FileLock, Timeout
 from rich.table import Table
 
-from eds.console import err, out, step
-from eds.db import Server, connect, primary_server, servers, sync_directory
-from eds.errors import UserError
-from eds.ops.cluster import ask, one
-from eds.ops.programs import at, program, run_program
+from eds.base.console import err, out, step
+from eds.base.errors import UserError
+from eds.base.settings import Settings, load
+from eds.cluster.connections import Server, connect, primary_server, servers, sync_directory
+from eds.cluster.queries import ask, one
 from eds.ops.replication import size
 from eds.ops.wal import segment_name
-from eds.runtime import Runtime, chosen
-from eds.settings import Settings, load
+from eds.runtime.choice import Runtime, chosen
+from eds.runtime.client_programs import at, program, run_program
 
 app = typer.Typer()
 

@@ -15,10 +15,10 @@ import psycopg
 import typer
 from psycopg import errors
 
-from eds.console import out
-from eds.errors import UserError
+from eds.base.console import out
+from eds.base.errors import UserError
+from eds.base.settings import load
 from eds.ops.stage import Scenario, Session, Stage, stage
-from eds.settings import load
 
 app = typer.Typer()
 

@@ -20,14 +20,23 @@ import psycopg
 import typer
 from rich.table import Table
 
-from eds import etl, members, platform, provision
-from eds.console import confirm, err, out, step
-from eds.db import connect, pooled_conninfo, primary_server, psycopg_notices_off, recovered_server, set_primary_name
-from eds.errors import UserError
-from eds.ops.cluster import answers, ask, in_recovery, one, wait_for
+from eds import up
+from eds.base.console import confirm, err, out, step
+from eds.base.errors import UserError
+from eds.base.settings import Settings, load
+from eds.cluster import members, provision
+from eds.cluster.connections import (
+    connect,
+    pooled_conninfo,
+    primary_server,
+    psycopg_notices_off,
+    recovered_server,
+    set_primary_name,
+)
+from eds.cluster.queries import answers, ask, in_recovery, one, wait_for
 from eds.ops.replication import size
-from eds.runtime import Runtime, chosen
-from eds.settings import Settings, load
+from eds.runtime.choice import Runtime, chosen
+from eds.warehouse import runs
 
 app = typer.Typer()
 
@@ -187,7 +196,7 @@ def _writes(settings: Settings, pooled: bool) -> bool:
 def _turn_extraction(settings: Settings, runtime: Runtime) -> None:
     """Tell the warehouse's foreign server the new order of the servers."""
     try:
-        with connect(etl.writer_conninfo(settings)) as connection:
+        with connect(runs.writer_conninfo(settings)) as connection:
             psycopg_notices_off(connection)
             provision.ensure_foreign_server(connection, runtime.inside)
     except (UserError, psycopg.Error) as error:
@@ -279,7 +288,7 @@ def failover_command(
     """Make a replica the primary, and let everything follow it. Example: make failover TO=replica1"""
     settings = load()
     runtime = chosen(settings)[0]
-    with platform.exclusive(settings):
+    with up.exclusive(settings):
         old = runtime.primary
         new = choose(runtime, to, force)
         state = "it is up and will be stopped" if answers(runtime.servers[old]) else "it does not answer"
@@ -306,7 +315,7 @@ def lost_command(
     settings = load()
     if not name:
         raise UserError("Of which former primary? Example: make lost NAME=primary")
-    with platform.exclusive(settings):
+    with up.exclusive(settings):
         commits, changes = lost_changes(settings, chosen(settings)[0], name)
     table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
     for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
@@ -327,7 +336,7 @@ def rejoin_command(
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
     runtime = chosen(settings)[0]
-    with platform.exclusive(settings):
+    with up.exclusive(settings):
         confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
         done = rejoin(runtime, name)
     for each, how in done.items():

@@ -12,16 +12,17 @@ import psycopg
 import typer
 from rich.table import Table
 
-from eds import platform
-from eds.console import confirm, err, out, step
-from eds.db import primary_name, primary_server, recovered_server
-from eds.errors import UserError
-from eds.ops import backup, books
-from eds.ops.cluster import answers, ask, one
+from eds import up
+from eds.base.console import confirm, err, out, step
+from eds.base.errors import UserError
+from eds.base.services import SIDE
+from eds.base.settings import Settings, load
+from eds.book import invariants
+from eds.cluster.connections import primary_name, primary_server, recovered_server
+from eds.cluster.queries import answers, ask, one
+from eds.ops import backup
 from eds.ops.wal import switch_and_wait
-from eds.runtime import Runtime, chosen
-from eds.services import SIDE
-from eds.settings import Settings, load
+from eds.runtime.choice import Runtime, chosen
 
 app = typer.Typer()
 
@@ -137,7 +138,7 @@ def recover(settings: Settings, runtime: Runtime, target: Target, timeline: str 
         base=base,
         newest=one(server, "select pg_last_xact_replay_timestamp()"),
         seconds=time.monotonic() - began,
-        broken=books.violations(server),
+        broken=invariants.violations(server),
         rows=count_rows(settings, SIDE),
     )
 
@@ -194,7 +195,7 @@ def _report(settings: Settings, found: Recovery) -> None:
     for name, count in found.broken.items():
         out.print(f"[yellow]{count} rows break: {name}[/]")
     if not found.broken:
-        out.print(f"[green]the books are whole[/]: {len(books.INVARIANTS)} invariants hold")
+        out.print(f"[green]the books are whole[/]: {len(invariants.INVARIANTS)} invariants hold")
 
 
 @app.command(name="pitr")
@@ -218,7 +219,7 @@ def pitr_command(
     if mark:
         out.print(f"restore point {mark} at {restore_point(settings, mark)}: make pitr TO={mark} recovers to it")
         return
-    with platform.exclusive(settings):
+    with up.exclusive(settings):
         if remove:
             out.print("removed" if runtime.remove_side_cluster() else "there is no recovered cluster")
             return

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from eds.console import out
-from eds.db import primary_name, primary_server, replica_names
-from eds.ops.cluster import ask_dicts
-from eds.settings import Settings, load
+from eds.base.console import out
+from eds.base.settings import Settings, load
+from eds.cluster.connections import primary_name, primary_server, replica_names
+from eds.cluster.queries import ask_dicts
 
 app = typer.Typer()
 

@@ -18,15 +18,16 @@ import typer
 from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from eds import platform, provision
-from eds.console import confirm, err, out, step
-from eds.db import Server, connect, primary_server, psycopg_notices_off, replica_names, servers
-from eds.errors import UserError
+from eds import up
+from eds.base.console import confirm, err, out, step
+from eds.base.errors import UserError
+from eds.base.settings import Settings, load
+from eds.cluster import provision
+from eds.cluster.connections import Server, connect, primary_server, psycopg_notices_off, replica_names, servers
+from eds.cluster.queries import answers, ask, current_position, wait_for_replay
 from eds.ops import backup
-from eds.ops.cluster import answers, ask, current_position, wait_for_replay
-from eds.ops.programs import at, program
-from eds.runtime import Runtime, chosen
-from eds.settings import Settings, load
+from eds.runtime.choice import Runtime, chosen
+from eds.runtime.client_programs import at, program
 
 app = typer.Typer()
 
@@ -256,8 +257,8 @@ def restore_command(
         "restore",
         force,
     )
-    with platform.exclusive(settings), backup.directory(settings):
-        platform.wait_for_run(settings)
+    with up.exclusive(settings), backup.directory(settings):
+        up.wait_for_run(settings)
         replaced = restore(settings, runtime, made, server)
     out.print(f"restored {server.database}; the old one is kept as {replaced}")
     if server.name != "warehouse":

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from eds import platform, provision
-from eds.console import out, step
-from eds.db import connect, primary_server, servers
-from eds.errors import UserError
-from eds.runtime import chosen
-from eds.settings import Settings, load, set_secret
+from eds import up
+from eds.base.console import out, step
+from eds.base.errors import UserError
+from eds.base.settings import Settings, load, set_secret
+from eds.cluster import provision
+from eds.cluster.connections import connect, primary_server, servers
+from eds.runtime.choice import chosen
 
 app = typer.Typer()
 
@@ -47,7 +48,7 @@ def rotate_command(
     settings = load()
     if not role:
         raise UserError(f"Whose password? Example: make rotate ROLE=app_user. Roles: {', '.join(ROLES)}.")
-    with platform.exclusive(settings):
+    with up.exclusive(settings):
         with step(f"new password for {role}, on the server and in .env"):
             fresh = rotate(settings, role)
         with step("taken over by what uses it"):

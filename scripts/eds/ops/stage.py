@@ -12,11 +12,11 @@ import psycopg
 from psycopg import sql
 from rich.markup import escape
 
-from eds.console import out
-from eds.db import connect, primary_server
-from eds.errors import UserError
-from eds.ops.cluster import wait_for
-from eds.settings import Settings
+from eds.base.console import out
+from eds.base.errors import UserError
+from eds.base.settings import Settings
+from eds.cluster.connections import connect, primary_server
+from eds.cluster.queries import wait_for
 
 SCHEMA = "concurrency"
 # A statement that should not wait, and one whose waiting ends.

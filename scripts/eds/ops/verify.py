@@ -15,10 +15,12 @@ import psycopg
 import typer
 from psycopg import sql
 
-from eds import etl, processes
-from eds.console import out
-from eds.dashboards import metabase
-from eds.db import (
+from eds.base.console import out
+from eds.base.errors import UserError
+from eds.base.services import ServiceState
+from eds.base.settings import Settings, load
+from eds.book.invariants import INVARIANTS, violations
+from eds.cluster.connections import (
     connect,
     pooled_conninfo,
     primary_name,
@@ -26,14 +28,14 @@ from eds.db import (
     replica_names,
     servers,
 )
-from eds.errors import UserError
-from eds.ops import books, privileges, replication
-from eds.ops.cluster import answers, ask, ask_dicts, current_position, in_recovery, one, wait_for, wait_for_replay
-from eds.ops.programs import at, run_program
-from eds.provision import OLTP_ROLES, WAREHOUSE_ROLES
-from eds.runtime import Runtime, chosen
-from eds.services import ServiceState
-from eds.settings import Settings, load
+from eds.cluster.provision import OLTP_ROLES, WAREHOUSE_ROLES
+from eds.cluster.queries import answers, ask, ask_dicts, current_position, in_recovery, one, wait_for, wait_for_replay
+from eds.dashboards import metabase
+from eds.ops import privileges, replication
+from eds.runtime.choice import Runtime, chosen
+from eds.runtime.client_programs import at, run_program
+from eds.runtime.local import processes
+from eds.warehouse import runs
 
 app = typer.Typer()
 
@@ -195,9 +197,9 @@ def _oltp(run: Verification) -> None:
         return f"{expected} triggers, enabled always"
 
     def invariants() -> str:
-        if broken := books.violations(server):
+        if broken := violations(server):
             raise Warned("; ".join(f"{count} rows break: {name}" for name, count in broken.items()))
-        return f"{len(books.INVARIANTS)} rules hold"
+        return f"{len(INVARIANTS)} rules hold"
 
     for table in (*BUSINESS_TABLES, "audit_log", "vw_active_loans", "vw_customer_payment_summary"):
         run.check("OLTP", f"operational.{table} has rows", lambda table=table: has_data(table))  # type: ignore[misc]
@@ -380,7 +382,7 @@ def _warehouse(run: Verification) -> None:
         return f"{row[0]} succeeded, {row[1]} failed"
 
     def fresh() -> str:
-        _, minutes = etl.last_success(settings)
+        _, minutes = runs.last_success(settings)
         _must(minutes is not None, "no run has ever succeeded")
         limit = settings.etl_fresh_minutes
         _must(minutes is not None and minutes <= limit, f"{minutes:.0f} minutes old, expected {limit} at most")
@@ -599,7 +601,7 @@ def health(settings: Settings, runtime: Runtime) -> dict[str, Any]:
         found["archive_fails"] = failing
         if failing:
             problems.append(f"WAL is not archived: {failing}")
-    last = look("warehouse", lambda: etl.last_success(settings)) if services.get("warehouse") == "running" else None
+    last = look("warehouse", lambda: runs.last_success(settings)) if services.get("warehouse") == "running" else None
     finished, minutes = last or (None, None)
     fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
     found |= {

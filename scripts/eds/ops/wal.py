@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from eds.console import out
-from eds.db import primary_server
-from eds.errors import UserError
-from eds.ops.cluster import ask, ask_dicts, one, wait_for
+from eds.base.console import out
+from eds.base.errors import UserError
+from eds.base.settings import Settings, load
+from eds.cluster.connections import primary_server
+from eds.cluster.queries import ask, ask_dicts, one, wait_for
 from eds.ops.replication import size
-from eds.runtime import Runtime, chosen
-from eds.settings import Settings, load
+from eds.runtime.choice import Runtime, chosen
 
 app = typer.Typer()
 

@@ -1,0 +1,87 @@
+"""What both runtimes have in common: the services' names and states, the state directory, the check of addresses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from eds.base.errors import UserError
+from eds.base.settings import Settings
+from eds.runtime.local import processes
+
+# Stands in a state directory that the platform made itself.
+OWN_STATE_MARK = ".platform"
+# The cluster of a recovery beside the primary.
+SIDE = "recovered"
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What `make ps` shows of one service.
+
+    status: running; starting or unhealthy (it runs, and does not do its duty); stopped; or absent (left out).
+    """
+
+    name: str
+    status: str
+    pid: int | None
+    port: int | None
+    detail: str = ""
+
+
+def state_directory(settings: Settings) -> Path:
+    """The state directory, made on first use and then marked as wholly the platform's own."""
+    state = settings.state
+    try:
+        if not state.exists():
+            state.mkdir(parents=True)
+            (state / OWN_STATE_MARK).touch()
+        if not os.access(state, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UserError(
+            f"The state directory {state} cannot be made or written by this account: {error.strerror}. "
+            "Let it write there, or name another place in STATE_DIR."
+        ) from error
+    return state
+
+
+def embedded_note(settings: Settings) -> Path:
+    """The file that says where the embedded servers' data is. It exists when there is such data."""
+    return settings.state / "servers-home"
+
+
+def compose_folder(settings: Settings) -> Path:
+    """What the containers read: configuration and secrets."""
+    return settings.state / "compose"
+
+
+def compose_note(settings: Settings) -> Path:
+    """The file that names the Compose project of this checkout. It exists when there may be volumes of it."""
+    return compose_folder(settings) / "project"
+
+
+def runs_in_docker(settings: Settings) -> bool:
+    """Whether the data of this checkout is the containers'. RUNTIME decides; without it, the data that is there."""
+    if settings.runtime is not None:
+        return settings.runtime == "docker"
+    return compose_note(settings).exists() and not embedded_note(settings).exists()
+
+
+def check_addresses(places: Mapping[str, tuple[str, int]], ours: Collection[int | None]) -> None:
+    """Raise UserError that names every address where nothing can listen, and the setting that moves it.
+
+    places: host and port of each service. ours: the ports that the platform's own running services have.
+    """
+    found = []
+    for name, (host, port) in places.items():
+        # Of a port that is ours, only the host is in question.
+        if why := processes.why_not_listen(host, 0 if port in ours else port):
+            found.append(f"  {name.upper()}_PORT={port} ({name}): {why}")
+    if found:
+        raise UserError(
+            "These addresses cannot be used:\n" + "\n".join(found) + "\n"
+            "Stop what is there, or set others in .env or the environment, and try again. Nothing was started."
+        )

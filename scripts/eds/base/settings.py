@@ -1,0 +1,423 @@
+"""The platform's settings: read once, from the environment and from `.env`; the environment wins."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import functools
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cronsim import CronSim, CronSimError
+from dotenv.parser import parse_stream
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eds.base.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+ENV_FILE = ROOT / ".env"
+ENV_EXAMPLE = ROOT / ".env.example"
+
+SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "metabase")
+SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
+# What the Docker runtime can do without.
+OPTIONAL_SERVICES = ("metabase", "pgadmin", "docs")
+SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
+# How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
+SLIP_LIKENESS = 0.85
+
+
+def _blank_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
+DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
+OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
+OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. `.env.example` explains them; names here are the variables in lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=False)
+
+    runtime: Annotated[Literal["docker", "local"] | None, BeforeValidator(_blank_is_none)] = None
+
+    # Where each service listens.
+    primary_host: Host = "127.0.0.1"
+    primary_port: Port = 5432
+    replica1_host: Host = "127.0.0.1"
+    replica1_port: Port = 5433
+    replica2_host: Host = "127.0.0.1"
+    replica2_port: Port = 5434
+    warehouse_host: Host = "127.0.0.1"
+    warehouse_port: Port = 5435
+    pgbouncer_host: Host = "127.0.0.1"
+    pgbouncer_port: Port = 6432
+    metabase_host: Host = "127.0.0.1"
+    metabase_port: Port = 3000
+    pgadmin_port: Port = 5050
+    docs_port: Port = 8080
+    # A recovery beside the primary.
+    pitr_port: Port = 5436
+
+    oltp_db: DatabaseName = "loans_db"
+    warehouse_db: DatabaseName = "warehouse_db"
+
+    # The embedded runtime.
+    state_dir: OptionalPath = None
+    pg_bindir: OptionalPath = None
+    pg_os_user: OptionalText = None
+    pg_durable: bool = True
+
+    # The Docker runtime.
+    compose_project_name: ProjectName = "eds"
+    without: str = ""
+    pgadmin_email: Annotated[str, Field(pattern=r"^[^@\s'\"]+@[^@\s'\"]+$")] = "admin@enterprise.local"
+
+    # The demo loan book.
+    scale: str = "small"
+    seed: int = 42
+
+    # The warehouse's runs.
+    etl_schedule: str = "*/15 * * * *"
+    etl_reconcile_schedule: str = "30 2 * * *"
+    etl_max_delete_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    etl_source_wait_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
+    etl_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    etl_fresh_minutes: Annotated[int, Field(ge=1)] = 40
+    dbt_target: Literal["prod", "citus", "dev"] = "prod"
+
+    # Durability beyond one machine, and backups.
+    synchronous: Literal["on", "off"] = "off"
+    backup_dir: OptionalPath = None
+    backup_keep: Annotated[int, Field(ge=1)] = 7
+    # Dashboards and documentation. Metabase may see the warehouse at another address than this machine does.
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "KES"
+    docs_dir: OptionalPath = None
+    metabase_jar: OptionalPath = None
+    metabase_admin_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")] = "admin@enterprise.local"
+    metabase_start_seconds: Annotated[int, Field(ge=1, le=3600)] = 300
+    metabase_warehouse_host: Annotated[Host | None, BeforeValidator(_blank_is_none)] = None
+    metabase_warehouse_port: Annotated[Port | None, BeforeValidator(_blank_is_none)] = None
+
+    max_slot_wal_keep_size: str = "2GB"
+    # Of the machine, for the servers' share of it; shared_buffers of each server.
+    memory: str = "4GB"
+    oltp_memory: str = "128MB"
+    warehouse_memory: str = "256MB"
+
+    # Secrets: generated into .env.
+    postgres_password: SecretStr
+    app_user_password: SecretStr
+    readonly_user_password: SecretStr
+    etl_reader_password: SecretStr
+    replicator_password: SecretStr
+    pgbouncer_lookup_password: SecretStr
+    warehouse_postgres_password: SecretStr
+    warehouse_user_password: SecretStr
+    etl_writer_password: SecretStr
+    warehouse_reader_password: SecretStr
+    metabase_admin_password: SecretStr
+    metabase_db_password: SecretStr
+    pgadmin_password: SecretStr
+
+    @field_validator("etl_schedule", "etl_reconcile_schedule")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        try:
+            # A schedule may be well-formed and yet never come, such as 31 February.
+            next(CronSim(value, datetime.datetime.now(datetime.UTC)))
+        except (CronSimError, StopIteration) as error:
+            raise ValueError(
+                f"expected five cron fields such as '*/15 * * * *' ({error or 'it never comes'})"
+            ) from error
+        return value
+
+    @field_validator("without")
+    @classmethod
+    def _names_services(cls, value: str) -> str:
+        if unknown := sorted(set(_words(value)) - set(OPTIONAL_SERVICES)):
+            raise ValueError(f"expected some of {', '.join(OPTIONAL_SERVICES)}, not {', '.join(unknown)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Where nothing is said of the servers' memory: a share of the machine's.
+
+        The warehouse gets a quarter of what is beyond the 3 GB that everything else needs on a small machine.
+        """
+        memory = size_in_kb(str(values.get("memory") or ""))
+        if memory:
+            shares = {
+                "warehouse_memory": max(memory // 16, (memory - 3 * SIZE_UNITS["GB"]) // 4),
+                "oltp_memory": memory // 32,
+            }
+            for name, share in shares.items():
+                values.setdefault(name, f"{max(1, share // SIZE_UNITS['MB'])}MB")
+        return values
+
+    @field_validator("max_slot_wal_keep_size", "memory", "oltp_memory", "warehouse_memory")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        kilobytes = size_in_kb(value)
+        if kilobytes is None or not SIZE_UNITS["MB"] <= kilobytes <= 1024 * SIZE_UNITS["GB"]:
+            raise ValueError("expected a size such as 256MB or 2GB, from 1MB to 1024GB")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _fits_on_a_line(cls, value: Any) -> Any:
+        # Settings are written into configuration and password files of one line each.
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if not text.isprintable():
+            raise ValueError("expected text without line breaks and control characters")
+        return value
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Settings:
+        seen: dict[tuple[str, int], str] = {}
+        clashes = []
+        for name in (*SERVICES_WITH_HOST, *SERVICES_WITHOUT_HOST):
+            place = (getattr(self, f"{name}_host", "127.0.0.1"), getattr(self, f"{name}_port"))
+            if place in seen:
+                clashes.append(f"{seen[place].upper()}_PORT and {name.upper()}_PORT are both {place[1]}")
+            seen.setdefault(place, name)
+        if clashes:
+            raise ValueError("; ".join(clashes) + ": each service needs a port of its own")
+        return self
+
+    @property
+    def state(self) -> Path:
+        """The directory of everything this checkout keeps outside of git: data, logs, process ids."""
+        return from_root(self.state_dir) if self.state_dir else ROOT / ".state"
+
+    @property
+    def backups(self) -> Path:
+        """The directory of the backups."""
+        return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
+
+    @property
+    def site(self) -> Path:
+        """The directory of the pages: dashboards, documentation, lineage."""
+        return from_root(self.docs_dir) if self.docs_dir else self.state / "site"
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The optional services that WITHOUT names."""
+        return tuple(_words(self.without))
+
+    def fingerprint(self) -> str:
+        """A digest of all values, secrets too: the same in two processes that have the same settings."""
+        values = self.model_dump(mode="json") | {
+            name.lower(): getattr(self, name.lower()).get_secret_value() for name in self.secret_names()
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def secret_names(cls) -> list[str]:
+        """The names, as in `.env`, of the settings that are secrets."""
+        return [name.upper() for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+
+
+def new_secret() -> str:
+    """A password that any rule of complexity accepts: small and capital letters and a digit are in it."""
+    while True:
+        secret = secrets.token_urlsafe(24)
+        if all(any(test(letter) for letter in secret) for test in (str.islower, str.isupper, str.isdigit)):
+            return secret
+
+
+def from_root(path: Path) -> Path:
+    """A path of the settings as an absolute one: what is relative is relative to the checkout, wherever one stands."""
+    try:
+        return Path(os.path.normpath(ROOT / path.expanduser()))
+    except RuntimeError as error:
+        raise UserError(f"{path} names the home of an account that does not exist: write the whole path.") from error
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def size_in_kb(text: str) -> int | None:
+    """A size such as 256MB in kilobytes, or None when the text is none."""
+    found = re.fullmatch(r"([0-9]{1,12})(kB|MB|GB)", text)
+    return int(found.group(1)) * SIZE_UNITS[found.group(2)] if found else None
+
+
+def env_file() -> Path:
+    """The file of this process's settings: EDS_ENV_FILE (the tests have their own), else `.env`."""
+    return Path(os.environ.get("EDS_ENV_FILE") or ENV_FILE)
+
+
+def _read(path: Path) -> str:
+    try:
+        # Line ends as they are, so that writing the file back changes nothing else.
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}). Correct it, or move it away: `make up` makes a "
+            "new one, and the data that is there stays."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Mend that, or move it away.") from error
+
+
+def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bool:
+    """Make `.env` from `.env.example` with fresh secrets, or add secrets that a newer version asks for.
+
+    path: the file (default: the one this process reads). Existing values are never changed.
+    Returns whether the file was written. The file's mode is 600.
+    """
+    path = path or env_file()
+    present = path.exists()
+    text = _read(path if present else example)
+    new_text = text
+    for name in Settings.secret_names():
+        # As python-dotenv reads it: "export" and blanks are allowed, quotes around nothing are nothing.
+        setting = rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)"
+        empty = r"[ \t]*(?:''|\"\")?[ \t]*(\r?)$"
+        new_text, found = re.subn(setting + empty, rf"\g<1>{new_secret()}\g<2>", new_text)
+        if not found and not re.search(setting, new_text):
+            new_text = new_text.rstrip("\n") + f"\n{name}={new_secret()}\n"
+    if present and new_text == text and stat.S_IMODE(path.stat().st_mode) == 0o600:
+        return False
+    _write_env_file(path, new_text)
+    return not present or new_text != text
+
+
+def _write_env_file(path: Path, text: str) -> None:
+    """Write `.env` whole or not at all, readable by its owner only from the first byte on. Raises UserError."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists() and os.geteuid() == 0:
+                os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}. It holds the generated passwords: let this account write it."
+        ) from error
+
+
+def set_secret(name: str, value: str, path: Path | None = None) -> None:
+    """Give a secret of `.env` another value, and let `load` read it. Nothing else in the file changes.
+
+    name: the setting as in `.env`. Raises UserError when the environment has it, which would win.
+    """
+    path = path or env_file()
+    if any(name == variable.upper() for variable in os.environ):
+        raise UserError(f"{name} is set in the environment, which wins over {path.name}: change it there.")
+    text = _read(path)
+    line = re.compile(rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)[^\r\n]*")
+    new_text, found = line.subn(lambda match: match[1] + value, text)
+    if not found:
+        new_text = text.rstrip("\n") + f"\n{name}={value}\n"
+    _write_env_file(path, new_text)
+    load.cache_clear()
+
+
+@functools.cache
+def load() -> Settings:
+    """The settings of this process. Raises UserError that names every wrong or missing one."""
+    if secrets_dir := os.environ.get("EDS_SECRETS_DIR"):
+        return Settings(_env_file=None, **_secrets_of_container(Path(secrets_dir)))  # type: ignore[arg-type, call-arg]
+    path = env_file()
+    if not path.exists():
+        raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
+    lines = _slips(_read(path))
+    settings = None
+    # It warns of the same lines, in its own words.
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)
+    try:
+        settings = Settings(_env_file=path)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [_sentence(problem) for problem in error.errors(include_url=False)] + lines
+    if lines or settings is None:
+        raise UserError(
+            f"Wrong settings in {path.name} or the environment:\n" + "\n".join(f"  {line}" for line in lines) + "\n"
+            "Correct them there; .env.example explains each one."
+        )
+    return settings
+
+
+def _secrets_of_container(folder: Path) -> dict[str, str]:
+    """The secrets that a container has as files. It has those of its duty only; the others are blank, and refused."""
+    files = {name.lower(): folder / name.lower() for name in Settings.secret_names()}
+    return {name: _read(path) if path.exists() else "" for name, path in files.items()}
+
+
+def _slips(text: str) -> list[str]:
+    """A sentence for each line of `.env` that would have no effect: no setting at all, or nearly the name of one."""
+    known = {name.upper() for name in Settings.model_fields}
+    known |= set(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", _read(ENV_EXAMPLE)))
+    lines = []
+    for binding in parse_stream(io.StringIO(text)):
+        name = (binding.key or "").upper()
+        if binding.error:
+            lines.append(f"line {binding.original.line}: expected NAME=value, or # before a comment")
+        elif name and name not in known and (close := difflib.get_close_matches(name, known, 1, SLIP_LIKENESS)):
+            lines.append(f"{name}: there is no such setting; did you mean {close[0]}?")
+    return lines
+
+
+def _sentence(problem: Any) -> str:
+    """What pydantic found wrong, for someone who edits `.env`: the name, what is expected, what is there."""
+    name = ".".join(str(part) for part in problem["loc"]).upper()
+    own_words = str(problem["msg"]).removeprefix("Value error, ")
+    if not name:
+        return own_words
+    if problem["type"] == "missing":
+        return f"{name}: missing; `make up` generates it"
+    limits = problem.get("ctx", {})
+    if problem["type"] == "value_error":
+        message = own_words
+    elif name.endswith("_PORT"):
+        message = "expected a port, a whole number from 1 to 65535"
+    elif name.endswith("_HOST"):
+        message = "expected a host name or an address such as 127.0.0.1"
+    elif name == "METABASE_ADMIN_EMAIL":
+        message = "expected an e-mail address such as admin@enterprise.local"
+    elif name == "CURRENCY":
+        message = "expected the three letters of a currency, such as KES"
+    elif name.endswith("_DB"):
+        message = "expected a database's name: small letters, digits and _, no digit first, 63 at most"
+    else:
+        message = {
+            "int_parsing": "expected a whole number",
+            "int_from_float": "expected a whole number",
+            "int_parsing_size": "expected a smaller number",
+            "float_parsing": "expected a number such as 0.5",
+            "bool_parsing": "expected true or false",
+            "greater_than": f"expected more than {limits.get('gt')}",
+            "greater_than_equal": f"expected {limits.get('ge')} or more",
+            "less_than_equal": f"expected {limits.get('le')} at most",
+            "literal_error": "expected " + str(limits.get("expected")).replace("'", ""),
+        }.get(problem["type"], own_words)
+    if name in Settings.secret_names():
+        return f"{name}: {message}"
+    origin = " in the environment" if any(name == variable.upper() for variable in os.environ) else ""
+    return f"{name}: {message} (found {problem['input']!r}{origin})"

@@ -1,0 +1,1 @@
+"""The loan book: its invariants, demonstration data, imports and live traffic."""

@@ -1,0 +1,1 @@
+"""Import of a loan book from CSV files."""

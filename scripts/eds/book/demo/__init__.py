@@ -1,0 +1,1 @@
+"""The demonstration loan book."""

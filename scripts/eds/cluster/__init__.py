@@ -1,0 +1,1 @@
+"""The PostgreSQL servers as clients see them."""

@@ -1,0 +1,204 @@
+"""Connections to the platform's servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+from eds.base.errors import UserError
+from eds.base.services import compose_folder, runs_in_docker
+from eds.base.settings import Settings
+
+CONNECT_TIMEOUT_SECONDS = 5
+# The servers of the OLTP cluster. Each keeps its name, its place and its data, whichever of them takes the writes.
+MEMBERS = ("primary", "replica1", "replica2")
+
+
+@dataclass(frozen=True)
+class Server:
+    """One PostgreSQL server of the platform, and the setting that moves its port."""
+
+    name: str
+    host: str
+    port: int
+    port_setting: str
+    database: str
+    superuser_password: str
+
+    def conninfo(self, user: str, password: str, database: str | None = None, **options: Any) -> str:
+        """A libpq connection string. Keep it in memory: it contains the password."""
+        return make_conninfo(
+            host=self.host,
+            port=self.port,
+            user=user,
+            password=password,
+            dbname=database or self.database,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            **options,
+        )
+
+    def passwordless_conninfo(self, user: str = "postgres") -> str:
+        """A libpq connection string for a program that gets the password by its environment."""
+        return make_conninfo(host=self.host, port=self.port, user=user, dbname="postgres")
+
+    def superuser_conninfo(self, database: str | None = None) -> str:
+        """A libpq connection string of the server's superuser."""
+        return self.conninfo("postgres", self.superuser_password, database)
+
+
+def pooled_conninfo(settings: Settings, database: str = "loans_db") -> str:
+    """A connection string of app_user through PgBouncer: loans_db leads to the primary, loans_db_ro to a replica."""
+    primary = primary_server(settings)
+    return make_conninfo(
+        primary.conninfo("app_user", settings.app_user_password.get_secret_value()),
+        host=settings.pgbouncer_host,
+        port=settings.pgbouncer_port,
+        dbname=database,
+    )
+
+
+def servers(settings: Settings) -> dict[str, Server]:
+    """The four PostgreSQL servers by name: primary, replica1, replica2, warehouse."""
+    result = {}
+    for name in (*MEMBERS, "warehouse"):
+        warehouse = name == "warehouse"
+        password = settings.warehouse_postgres_password if warehouse else settings.postgres_password
+        result[name] = Server(
+            name=name,
+            host=getattr(settings, f"{name}_host"),
+            port=getattr(settings, f"{name}_port"),
+            port_setting=f"{name.upper()}_PORT",
+            database=settings.warehouse_db if warehouse else settings.oltp_db,
+            superuser_password=password.get_secret_value(),
+        )
+    return result
+
+
+def recovered_server(settings: Settings) -> Server:
+    """The cluster that a point-in-time recovery leaves beside the primary."""
+    return dataclasses.replace(
+        primary_server(settings), name="recovered", port=settings.pitr_port, port_setting="PITR_PORT"
+    )
+
+
+def _primary_note(settings: Settings) -> Path:
+    # Each runtime has data of its own, and so a primary of its own.
+    return (compose_folder(settings) if runs_in_docker(settings) else settings.state) / "current-primary"
+
+
+def primary_name(settings: Settings) -> str:
+    """Which member of the OLTP cluster takes the writes: the one called primary, until a failover names another."""
+    try:
+        name = _primary_note(settings).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return "primary"
+    if name not in MEMBERS:
+        raise UserError(
+            f"{_primary_note(settings)} should name the primary, one of {', '.join(MEMBERS)}; found {name!r}. Write "
+            "there which one took the last writes, or remove the file when there was never a failover."
+        )
+    return name
+
+
+def set_primary_name(settings: Settings, name: str) -> None:
+    """Note which member takes the writes from now on. Survives a loss of power."""
+    note = _primary_note(settings)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(f"{name}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(note)
+    sync_directory(note.parent)
+
+
+def primary_server(settings: Settings) -> Server:
+    """The server that takes the writes."""
+    return servers(settings)[primary_name(settings)]
+
+
+def replica_names(settings: Settings) -> tuple[str, ...]:
+    """The members of the OLTP cluster that follow the primary; the one called primary, which has been away, last."""
+    primary = primary_name(settings)
+    return tuple(name for name in sorted(MEMBERS, key=lambda name: name == "primary") if name != primary)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def forget_libpq_environment() -> None:
+    """Drop libpq's own variables (PGSERVICE, PGSSLMODE, PGOPTIONS, …) from this process and its children.
+
+    They belong to other servers of the person at the keyboard, and would change what reaches ours.
+    The platform's own settings have an underscore: PG_BINDIR, PGBOUNCER_PORT.
+    """
+    for name in [name for name in os.environ if re.fullmatch(r"PG[A-Z0-9]+", name)]:
+        del os.environ[name]
+
+
+def connect(conninfo: str, **options: Any) -> psycopg.Connection:
+    """Open a connection in UTC. Raises UserError that says where nothing answers."""
+    try:
+        return psycopg.connect(conninfo, options="-c TimeZone=UTC", **options)
+    except psycopg.OperationalError as error:
+        place = conninfo_to_dict(conninfo)
+        raise UserError(
+            f"No connection to database {place.get('dbname')} at {place.get('host')}:{place.get('port')} as "
+            f"{place.get('user')}: {str(error).strip()}\nIs the platform up? `make up` starts it, `make ps` shows it."
+        ) from error
+
+
+class WrongPasswordError(UserError):
+    """The server answers, and has another password for the role."""
+
+
+def refuses_password(error: BaseException) -> bool:
+    """Whether a connection failed at its password (libpq gives no code for it, only the server's words)."""
+    return "authentication failed" in str(error)
+
+
+def wait_until_accepting(conninfo: str, seconds: float) -> None:
+    """Wait until a server accepts a login.
+
+    Raises UserError after `seconds`, and WrongPasswordError as soon as the server refuses the password.
+    """
+    place = conninfo_to_dict(conninfo)
+    where = f"{place.get('host')}:{place.get('port')}"
+    try:
+        for attempt in Retrying(
+            stop=stop_after_delay(seconds),
+            wait=wait_exponential(multiplier=0.02, max=0.25),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, psycopg.OperationalError) and not refuses_password(error)
+            ),
+        ):
+            with attempt, psycopg.connect(conninfo):
+                return
+    except RetryError as error:
+        raise UserError(
+            f"The server at {where} did not accept connections within {seconds:.0f} s: {error.last_attempt.exception()}"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise WrongPasswordError(
+            f"The server at {where} refuses the password that .env (or the environment) has for "
+            f"{place.get('user')}: {str(error).strip()}"
+        ) from error
+
+
+def psycopg_notices_off(connection: psycopg.Connection) -> None:
+    """Do not send 'already exists, skipping' and the like."""
+    connection.execute("set client_min_messages = warning")

@@ -1,0 +1,192 @@
+"""Roles, schemas and the foreign server: everything inside the databases, the same on either runtime."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings
+from eds.cluster.connections import (
+    Server,
+    connect,
+    primary_name,
+    primary_server,
+    psycopg_notices_off,
+    refuses_password,
+    replica_names,
+    servers,
+)
+
+SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
+
+# Which setting holds the password of which role.
+OLTP_ROLES = ("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup")
+WAREHOUSE_ROLES = ("warehouse_user", "etl_writer", "warehouse_reader")
+
+# Metabase's own database, on the warehouse server, and the role that owns it.
+METABASE_DB = "metabase_db"
+METABASE_ROLE = "metabase_user"
+
+
+def _ensure_database(server: Server) -> None:
+    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+        exists = connection.execute("select from pg_database where datname = %s", (server.database,)).fetchone()
+        if exists is None:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(server.database)))
+
+
+def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
+    """Apply the SQL files that are new or changed since they were last applied here, in one transaction.
+
+    Returns their names. A failure leaves the database as it was.
+    """
+    applied = []
+    with connection.transaction():
+        psycopg_notices_off(connection)
+        # Two commands at once must not apply the same file twice.
+        connection.execute("select pg_advisory_xact_lock(hashtext('platform.applied_file'))")
+        connection.execute("create schema if not exists platform")
+        connection.execute(
+            "create table if not exists platform.applied_file ("
+            "file_name text primary key, sha256 text not null, applied_at timestamptz not null default now())"
+        )
+        known: dict[str, str] = dict(
+            connection.execute("select file_name, sha256 from platform.applied_file").fetchall()
+        )
+        for path in sorted(folder.glob("*.sql")):
+            text = path.read_bytes()
+            digest = hashlib.sha256(text).hexdigest()
+            if known.get(path.name) == digest:
+                continue
+            connection.execute(text)
+            connection.execute("reset role")
+            connection.execute(
+                "insert into platform.applied_file (file_name, sha256) values (%s, %s) "
+                "on conflict (file_name) do update set sha256 = excluded.sha256, applied_at = now()",
+                (path.name, digest),
+            )
+            applied.append(path.name)
+    return applied
+
+
+def _ensure_password(connection: psycopg.Connection, server: Server, role: str, password: str) -> bool:
+    """Give a role the password of the settings, unless it has it already. Returns whether it was set."""
+    try:
+        database = "postgres" if role == "replicator" else server.database
+        replication = {"replication": "true"} if role == "replicator" else {}
+        with psycopg.connect(server.conninfo(role, password, database, **replication)):
+            return False
+    except psycopg.OperationalError as error:
+        if not refuses_password(error):
+            raise UserError(
+                f"{server.name} at {server.host}:{server.port} refuses {role}: {str(error).strip()}"
+            ) from error
+        set_password(connection, role, password)
+        return True
+
+
+def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Give a role a password. The server, and so its log, only ever sees the SCRAM verifier."""
+    verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
+
+
+def _provision(server: Server, folder: Path, roles: tuple[str, ...], settings: Settings) -> list[str]:
+    _ensure_database(server)
+    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+        done = apply_files(connection, folder)
+        for role in roles:
+            password = getattr(settings, f"{role}_password").get_secret_value()
+            if _ensure_password(connection, server, role, password):
+                done.append(f"password of {role}")
+    return done
+
+
+def provision_oltp(settings: Settings) -> list[str]:
+    """Bring the primary's database, roles and schema up to date. Returns what was done (empty: nothing)."""
+    return _provision(primary_server(settings), SQL_FOLDERS["primary"], OLTP_ROLES, settings)
+
+
+def provision_warehouse(settings: Settings) -> list[str]:
+    """Bring the warehouse's database, roles, schemas and foreign server up to date. Returns what was done."""
+    server = servers(settings)["warehouse"]
+    done = _provision(server, SQL_FOLDERS["warehouse"], WAREHOUSE_ROLES, settings)
+    writer = server.conninfo("etl_writer", settings.etl_writer_password.get_secret_value())
+    with connect(writer) as connection:
+        psycopg_notices_off(connection)
+        done += ensure_foreign_server(connection, settings)
+    return done + provision_metabase(settings)
+
+
+def provision_metabase(settings: Settings) -> list[str]:
+    """Give Metabase a role and a database of its own on the warehouse server. Returns what was done."""
+    warehouse = servers(settings)["warehouse"]
+    place = replace(warehouse, database=METABASE_DB)
+    with connect(warehouse.superuser_conninfo("postgres"), autocommit=True) as connection:
+        if connection.execute("select from pg_roles where rolname = %s", (METABASE_ROLE,)).fetchone() is None:
+            connection.execute(sql.SQL("create role {} login").format(sql.Identifier(METABASE_ROLE)))
+        _ensure_database(place)
+        for statement in ("alter database {database} owner to {role}", "revoke all on database {database} from public"):
+            connection.execute(
+                sql.SQL(statement).format(database=sql.Identifier(METABASE_DB), role=sql.Identifier(METABASE_ROLE))
+            )
+        password = settings.metabase_db_password.get_secret_value()
+        changed = _ensure_password(connection, place, METABASE_ROLE, password)
+    return [f"password of {METABASE_ROLE}"] if changed else []
+
+
+def ensure_foreign_server(connection: psycopg.Connection, settings: Settings) -> list[str]:
+    """Create or correct the foreign server `oltp` and its user mapping. Returns what was done.
+
+    One server with all hosts: libpq takes the first standby that answers, and the primary when there is none.
+    connection: as etl_writer, who owns the server.
+    """
+    order = (*replica_names(settings), primary_name(settings))
+    members = [getattr(settings, f"{name}_host") for name in order]
+    ports = [str(getattr(settings, f"{name}_port")) for name in order]
+    wanted_server = {
+        "host": ",".join(members),
+        "port": ",".join(ports),
+        "dbname": settings.oltp_db,
+        "target_session_attrs": "prefer-standby",
+        "connect_timeout": "5",
+        "tcp_user_timeout": "60000",
+        "application_name": "warehouse_extraction",
+        "fetch_size": "20000",
+    }
+    wanted_mapping = {"user": "etl_reader", "password": settings.etl_reader_password.get_secret_value()}
+    done = []
+
+    server = connection.execute("select srvoptions from pg_foreign_server where srvname = 'oltp'").fetchone()
+    if server is None:
+        connection.execute("create server oltp foreign data wrapper postgres_fdw")
+    if changes := _option_changes(server[0] if server else None, wanted_server):
+        connection.execute(sql.SQL("alter server oltp options ({})").format(changes))
+        done.append("foreign server oltp")
+
+    mapping = connection.execute(
+        "select umoptions from pg_user_mappings where srvname = 'oltp' and usename = 'etl_writer'"
+    ).fetchone()
+    if mapping is None:
+        connection.execute("create user mapping for etl_writer server oltp")
+    if changes := _option_changes(mapping[0] if mapping else None, wanted_mapping):
+        connection.execute(sql.SQL("alter user mapping for etl_writer server oltp options ({})").format(changes))
+        done.append("user mapping of etl_writer")
+    return done
+
+
+def _option_changes(present: list[str] | None, wanted: dict[str, str]) -> sql.Composed | None:
+    """The `options (…)` list that turns the present options into the wanted ones, or None."""
+    have = dict(option.split("=", 1) for option in present or [])
+    parts: list[sql.Composable] = [
+        sql.SQL("{} {} {}").format(sql.SQL("set" if name in have else "add"), sql.Identifier(name), sql.Literal(value))
+        for name, value in wanted.items()
+        if have.get(name) != value
+    ]
+    parts += [sql.SQL("drop {}").format(sql.Identifier(name)) for name in have if name not in wanted]
+    return sql.SQL(", ").join(parts) if parts else None

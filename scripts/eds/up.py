@@ -1,0 +1,183 @@
+"""Bringing the whole platform up and down, on either runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from filelock import FileLock, Timeout
+from rich.table import Table
+
+from eds.base.console import err, out, step
+from eds.base.errors import UserError
+from eds.base.services import state_directory
+from eds.base.settings import Settings
+from eds.book.demo import fill
+from eds.cluster.connections import connect, primary_server
+from eds.dashboards import page
+from eds.dashboards.commands import provision_metabase
+from eds.runtime.choice import Runtime
+from eds.warehouse import runs
+
+# A run of which no session was seen for this long is dead.
+RUN_SILENT_SECONDS = 4.0
+
+
+@contextmanager
+def exclusive(settings: Settings) -> Iterator[None]:
+    """Only one `make up`, `down`, … of a checkout at a time."""
+    lock = FileLock(state_directory(settings) / "command.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            "Another make up, down, clean or nuke of this checkout is at work. Wait until it is done."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{lock.lock_file} cannot be opened: {error.strerror}. The platform was started by another account (root, "
+            "for example): go on as that account, or let it `make nuke` and begin anew."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def start_servers(runtime: Runtime) -> None:
+    """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
+    runtime.prepare()
+    runtime.start_servers()
+
+
+def book_is_empty(settings: Settings) -> bool:
+    """Whether the loan book has no customers, loans or payments."""
+    with connect(primary_server(settings).superuser_conninfo()) as connection:
+        row = connection.execute(
+            "select not exists (select from operational.customers) and not exists (select from operational.loans) "
+            "and not exists (select from operational.payments)"
+        ).fetchone()
+    return bool(row and row[0])
+
+
+def fill_demo(settings: Settings) -> bool:
+    """Fill an empty loan book with the demo of the settings' SCALE. Returns whether it was filled."""
+    scale = fill.Scale.parse(settings.scale)
+    if settings.scale == "empty" or not book_is_empty(settings):
+        return False
+    with connect(primary_server(settings).superuser_conninfo()) as connection:
+        summary = fill.fill(connection, scale, settings.seed)
+    err.print(f"demo loan book: {summary}")
+    return True
+
+
+def first_build(settings: Settings) -> None:
+    """Fill the warehouse, unless a run has succeeded before."""
+
+    def done() -> bool:
+        return runs.last_success(settings)[0] is not None
+
+    if done():
+        return
+    err.print("first dbt build")
+    if runs.build(settings, scheduled=True, trigger="start") == 0:
+        return
+    # A `make up` that was killed leaves its dbt at work, and that one run is the one there may be.
+    waited = wait_for_run(settings)
+    if done() or (waited and runs.build(settings, scheduled=True, trigger="start") == 0):
+        return
+    raise UserError("The first dbt build failed, see above. Mend it, then `make up` goes on from here.")
+
+
+def wait_for_run(settings: Settings) -> bool:
+    """Wait until no run is at work. Returns whether one was.
+
+    A run is at work when its row says so and a session of its invocation was seen within a few seconds.
+    """
+    query = (
+        "select exists (select from pg_stat_activity as activity where activity.pid <> pg_backend_pid() "
+        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') "
+        "from audit.etl_runs as runs where runs.status = 'running'"
+    )
+    waited = False
+    with connect(runs.writer_conninfo(settings), autocommit=True) as connection:
+        if not runs.has_run(connection):
+            return False
+        seen = time.monotonic()
+        while (row := connection.execute(query).fetchone()) and time.monotonic() - seen < RUN_SILENT_SECONDS:
+            if row[0]:
+                seen = time.monotonic()
+                if not waited:
+                    err.print("another run is at work, of a command that was killed, say: waiting until it is done")
+                waited = True
+            time.sleep(0.1)
+    return waited
+
+
+def up(runtime: Runtime) -> None:
+    """`make up`: everything from nothing to dashboards that answer. Safe to repeat."""
+    settings = runtime.settings
+    fill.Scale.parse(settings.scale)
+    try:
+        with exclusive(settings):
+            start_servers(runtime)
+            fill_demo(settings)
+            first_build(settings)
+            runtime.start_services()
+            show(runtime)
+    except KeyboardInterrupt:
+        err.print("interrupted; what was started runs on: `make up` goes on from here, `make down` stops it")
+        raise
+    summary(runtime)
+
+
+def show(runtime: Runtime) -> None:
+    """Bring the pages and Metabase up to date. What fails there is said: the platform is up all the same."""
+    settings = runtime.settings
+    try:
+        # In Docker, the scheduler writes them into the volume that is served.
+        if runtime.name == "local":
+            with step("pages"):
+                page.refresh(settings)
+        if runtime.is_running("metabase"):
+            provision_metabase(runtime, check=None)
+    except (UserError, OSError, psycopg.Error) as error:
+        err.print("[red]does not work:[/] ", end="")
+        err.print(str(error), markup=False)
+
+
+def summary(runtime: Runtime) -> None:
+    """What runs where, and what to try next."""
+    out.print(state_table(runtime))
+    out.print(
+        "Try next:\n"
+        "  make docs                dashboards, lineage and star schema in the browser\n"
+        "  make etl                 the run history (make etl NOW=1 runs one now)\n"
+        "  echo 'select * from warehouse.vw_monthly_revenue' | make -s psql-warehouse\n"
+        "  make simulate            live traffic through the application's role\n"
+        "  . scripts/activate       then dbt build, dbt test, dbt docs generate by hand\n"
+        "  make down                stop; make up goes on with all data\n"
+        "Passwords are in .env."
+    )
+    settings = runtime.settings
+    pages = (settings.site / page.FILE_NAME).as_uri()
+    if runtime.name == "docker":
+        pages = f"http://127.0.0.1:{settings.docs_port}/ (made anew after each run)"
+    out.print(f"Dashboards: {pages}", soft_wrap=True)
+
+
+def state_table(runtime: Runtime) -> Table:
+    """The services as a table for the terminal."""
+    table = Table(title="Services")
+    for name in ("service", "status", "address", "pid", ""):
+        table.add_column(name)
+    colours = {"running": "green", "starting": "yellow", "unhealthy": "red", "stopped": "red", "absent": "yellow"}
+    for state in runtime.states():
+        host = getattr(runtime.settings, f"{state.name}_host", "127.0.0.1")
+        address = f"{host}:{state.port}" if state.port else ""
+        table.add_row(
+            state.name, f"[{colours[state.status]}]{state.status}[/]", address, str(state.pid or ""), state.detail
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Runs of the dbt project and what they leave."""

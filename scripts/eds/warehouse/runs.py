@@ -1,0 +1,271 @@
+"""Runs of the warehouse: starting `dbt build`, and reading the record of what ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+from rich.table import Table
+from tenacity import (
+    Retrying,
+    retry_if_result,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential,
+)
+
+from eds.base.errors import UserError
+from eds.base.settings import ROOT, Settings
+from eds.cluster.connections import connect, servers
+
+# What a source or a warehouse that changes under a run says; another try may well succeed.
+TRANSIENT = (
+    "conflict with recovery",
+    "server closed the connection",
+    "terminating connection",
+    "could not connect to server",
+    "connection to server",
+    "could not serialize access",
+    "lock timeout",
+    "SSL SYSCALL error",
+    "changed over to a server that is behind",
+)
+# What the scheduler builds: everything but the unit tests, which test the project and not the data.
+SCHEDULED_BUILD = ("build", "--exclude-resource-type", "unit_test")
+RECONCILE_VARS = {"reconcile": True, "full_tests": True}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of audit.etl_runs."""
+
+    run_id: int
+    run_started_at: datetime
+    run_finished_at: datetime | None
+    status: str
+    rows_inserted: int
+    rows_updated: int
+    rows_deleted: int
+    error_message: str | None
+    run_trigger: str
+    started_by: str
+    extraction_mode: str | None
+    source_host: str | None
+    snapshot_time: datetime | None
+
+    @property
+    def seconds(self) -> float | None:
+        return (self.run_finished_at - self.run_started_at).total_seconds() if self.run_finished_at else None
+
+
+def dbt_environment(settings: Settings) -> dict[str, str]:
+    """The variables that dbt's profile and the project's macros read."""
+    return {
+        "WAREHOUSE_HOST": settings.warehouse_host,
+        "WAREHOUSE_PORT": str(settings.warehouse_port),
+        "WAREHOUSE_DB": settings.warehouse_db,
+        "DBT_ENV_SECRET_ETL_WRITER_PASSWORD": settings.etl_writer_password.get_secret_value(),
+        "DBT_PROFILES_DIR": str(ROOT),
+        "DBT_TARGET": settings.dbt_target,
+        # dbt by hand works from any directory.
+        "DBT_PROJECT_DIR": str(ROOT),
+        "ETL_MAX_DELETE_SHARE": str(settings.etl_max_delete_share),
+        "ETL_SOURCE_WAIT_SECONDS": str(settings.etl_source_wait_seconds),
+    }
+
+
+def started_by(what: str) -> str:
+    """Who starts a run, for the record: unique per call, so that nobody takes another run for this one."""
+    return f"{what} {os.getpid()}@{socket.gethostname()} {secrets.token_hex(4)}"
+
+
+def writer_conninfo(settings: Settings) -> str:
+    """A connection string of dbt's role on the warehouse."""
+    return servers(settings)["warehouse"].conninfo("etl_writer", settings.etl_writer_password.get_secret_value())
+
+
+def dbt_executable() -> Path:
+    """The dbt of the project's own environment."""
+    return Path(sys.executable).with_name("dbt")
+
+
+def build(
+    settings: Settings,
+    *,
+    select: str | None = None,
+    full_refresh: bool = False,
+    variables: dict[str, Any] | None = None,
+    scheduled: bool = False,
+    trigger: str = "manual",
+) -> int:
+    """Run `dbt build` in the foreground, with dbt's own output. Returns its exit code (0: success, 1: a node failed).
+
+    A run that failed because the source or the connection changed under it is tried again, up to ETL_ATTEMPTS.
+    """
+    command = [str(dbt_executable()), *(SCHEDULED_BUILD if scheduled else ("build",)), "--project-dir", str(ROOT)]
+    if select:
+        command += ["--select", *select.split()]
+    if full_refresh:
+        command.append("--full-refresh")
+    if variables:
+        command += ["--vars", json.dumps(variables)]
+    who = started_by(trigger)
+    environment = os.environ | dbt_environment(settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
+    if not sys.stdout.isatty():
+        environment["DBT_USE_COLORS"] = "false"
+
+    def attempt() -> int:
+        try:
+            # A process group of its own: an interrupt at the keyboard is for us, dbt would answer with a traceback.
+            return subprocess.run(command, env=environment, cwd=ROOT, check=False, process_group=0).returncode
+        except KeyboardInterrupt:
+            mark_cancelled(settings, who, "cancelled at the keyboard")
+            raise
+
+    return with_retries(settings, who, attempt)
+
+
+def with_retries(
+    settings: Settings,
+    who: str,
+    attempt: Callable[[], int],
+    *,
+    stopping: threading.Event | None = None,
+    on_retry: Callable[[int], None] = lambda number: None,
+) -> int:
+    """Call `attempt`, a run signed `who`, again while it fails in a way that another try may mend, up to ETL_ATTEMPTS.
+
+    stopping: ends the pauses and the tries when it is set. on_retry: called with the number of the attempt that failed.
+    Returns the last exit code.
+    """
+    stopping = stopping or threading.Event()
+    retrying = Retrying(
+        stop=stop_after_attempt(settings.etl_attempts) | stop_when_event_set(stopping),
+        wait=wait_exponential(multiplier=1, max=10),
+        sleep=sleep_using_event(stopping),
+        retry=retry_if_result(lambda code: code != 0 and not stopping.is_set() and failed_transiently(settings, who)),
+        before_sleep=lambda state: on_retry(state.attempt_number),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else 1,
+    )
+    return retrying(attempt)
+
+
+def failed_transiently(settings: Settings, who: str) -> bool:
+    """Whether the last run of `who` failed in a way that another try may mend."""
+    try:
+        with connect(writer_conninfo(settings)) as connection:
+            row = connection.execute(
+                "select error_message from audit.etl_runs where started_by = %s order by run_id desc limit 1", (who,)
+            ).fetchone()
+    except (UserError, psycopg.Error):
+        return False
+    return bool(row and row[0] and any(text in row[0] for text in TRANSIENT))
+
+
+def mark_cancelled(settings: Settings, who: str, reason: str) -> None:
+    """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go."""
+    try:
+        with connect(writer_conninfo(settings), autocommit=True) as connection:
+            row = connection.execute(
+                "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
+            ).fetchone()
+            if row is None:
+                return
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where query like %s and pid <> pg_backend_pid()",
+                (f"%invocation {row[0]}%",),
+            )
+            connection.execute(
+                "update audit.etl_runs set status = 'failed', run_finished_at = clock_timestamp(), error_message = %s "
+                "where status = 'running' and started_by = %s",
+                (reason, who),
+            )
+    except (UserError, psycopg.Error):
+        # The warehouse is away; the next run finds this one dead and marks it.
+        return
+
+
+def has_run(connection: psycopg.Connection) -> bool:
+    """Whether the warehouse has a record of runs yet."""
+    row = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
+    return bool(row and row[0])
+
+
+def history(settings: Settings, limit: int = 15) -> list[Run]:
+    """The newest runs, newest first. Empty when the warehouse has never run."""
+    with connect(writer_conninfo(settings)) as connection:
+        if not has_run(connection):
+            return []
+        columns = sql.SQL(", ").join(map(sql.Identifier, Run.__dataclass_fields__))
+        with connection.cursor(row_factory=class_row(Run)) as cursor:
+            cursor.execute(
+                sql.SQL("select {} from audit.etl_runs order by run_id desc limit %s").format(columns), (limit,)
+            )
+            return cursor.fetchall()
+
+
+def history_table(runs: Sequence[Run]) -> Table:
+    """The run history as a table for the terminal."""
+    table = Table(title="Runs of the warehouse, newest first (UTC)")
+    for name in ("run", "started", "seconds", "status", "trigger", "extraction", "source", "+", "~", "-", "message"):
+        numeric = name in ("run", "seconds", "+", "~", "-")
+        table.add_column(
+            name,
+            justify="right" if numeric else "left",
+            no_wrap=name != "message",
+            overflow="ellipsis",
+            max_width=60 if name == "message" else None,
+        )
+    colours = {"success": "green", "failed": "red", "running": "yellow"}
+    for run in runs:
+        message = (run.error_message or "").strip().splitlines()
+        table.add_row(
+            str(run.run_id),
+            run.run_started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            f"{run.seconds:.1f}" if run.seconds is not None else "",
+            f"[{colours[run.status]}]{run.status}[/]",
+            run.run_trigger,
+            run.extraction_mode or "",
+            run.source_host or "",
+            str(run.rows_inserted),
+            str(run.rows_updated),
+            str(run.rows_deleted),
+            message[0] if message else "",
+        )
+    return table
+
+
+def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
+    """When the last successful run finished, and how many minutes ago that was."""
+    with connect(writer_conninfo(settings)) as connection:
+        if not has_run(connection):
+            return None, None
+        row = connection.execute(
+            "select max(run_finished_at), extract(epoch from clock_timestamp() - max(run_finished_at)) / 60 "
+            "from audit.etl_runs where status = 'success'"
+        ).fetchone()
+    if row is None or row[0] is None:
+        return None, None
+    return row[0], float(row[1])
+
+
+def run_as_json(run: Run) -> dict[str, Any]:
+    """A run as plain data for a log line."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(run).items()
+    } | {"seconds": run.seconds}

@@ -7,6 +7,8 @@ from types import FrameType
 
 import pytest
 
+pytest.register_assert_rewrite("support")
+
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

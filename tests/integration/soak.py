@@ -11,12 +11,11 @@ from eds.book.demo import fill
 from eds.book.simulate import parse_duration
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .conftest import Platform, kill_server, use_only
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .random_book import KINDS, Change
-from .readers import Readers, oltp_state
-from .story import CLOCKS, Story
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, kill_server, use_only
+from support.random_book import KINDS, Change
+from support.readers import Readers, oltp_state
+from support.story import CLOCKS, Story
 
 CHANGES = (*KINDS, *KINDS, *CLOCKS, "late_segment", "late_status")
 RUNS = ("run", "run", "run", "full refresh", "reconcile", "killed run", "killed replica", "other source")

@@ -11,11 +11,11 @@ from eds.book.demo import fill
 from eds.cluster.connections import connect
 from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.runs import SCHEDULED_BUILD
+from support.citus_cluster import citus_cluster
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, changed_nodes, project_copy
+from support.random_book import KINDS, Change, apply
 
-from .citus_cluster import citus_cluster
-from .conftest import Platform, changed_nodes, project_copy
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .random_book import KINDS, Change, apply
 from .test_increments import contents
 from .test_schema_change import edit
 

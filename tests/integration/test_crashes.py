@@ -10,11 +10,10 @@ import time
 import pytest
 
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .book import add_customer, add_loan, pay
-from .conftest import Platform, changed_nodes, kill_server
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .readers import Readers, State, oltp_state
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, changed_nodes, kill_server
+from support.readers import Readers, State, oltp_state
 
 KILLS = int(os.environ.get("CRASH_KILLS", "5"))
 

@@ -6,10 +6,9 @@ import pytest
 
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .book import pay
-from .conftest import use_only
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import use_only
 
 
 @pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .book import add_customer, add_loan, pay
-from .random_book import Change, changes
-from .story import CLOCKS, Story
+from support.book import add_customer, add_loan, pay
+from support.random_book import Change, changes
+from support.story import CLOCKS, Story
 
 EXAMPLES = int(os.environ.get("HISTORY_EXAMPLES", "2"))
 clock_changes = st.builds(Change, st.sampled_from(sorted(CLOCKS)), st.integers(0, 999), st.integers(0, 999))

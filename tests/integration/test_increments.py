@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .conftest import MARTS, changed_nodes
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .random_book import Change, apply, changes
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import MARTS, changed_nodes
+from support.random_book import Change, apply, changes
 
 EXAMPLES = int(os.environ.get("INCREMENT_EXAMPLES", "3"))
 

@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eds.cluster.connections import connect
-
-from .book import add_customer, add_loan, pay
-from .conftest import Platform, use_only
-from .oracle import assert_landing_equals_source
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source
+from support.platform import Platform, use_only
 
 EXAMPLES = int(os.environ.get("LATE_COMMIT_EXAMPLES", "3"))
 SESSIONS = 3

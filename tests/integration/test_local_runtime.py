@@ -30,7 +30,7 @@ from eds.runtime.local import runtime as local
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
-from integration.conftest import plain_values, separate_servers, separate_settings
+from support.platform import plain_values, separate_servers, separate_settings
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,7 @@ from eds.dashboards import content
 from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, provision
 from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
-
-from .conftest import VIEWS, Platform
+from support.platform import VIEWS, Platform
 
 COMMAND = os.environ.get("METABASE_TEST_COMMAND", "")
 needs_metabase = pytest.mark.skipif(

@@ -16,12 +16,12 @@ import pytest
 
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, fill_small_book, project_copy
+from support.story import Story
 
 from . import test_extraction, test_history, test_one_instant, test_runs, test_warehouse
-from .book import add_customer, add_loan, pay
-from .conftest import Platform, fill_small_book, project_copy
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .story import Story
 
 
 def run(platform: Platform) -> None:

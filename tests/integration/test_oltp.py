@@ -6,8 +6,7 @@ import psycopg
 import pytest
 
 from eds.cluster.connections import connect
-
-from .book import add_customer, add_loan, pay
+from support.book import add_customer, add_loan, pay
 
 
 def trail(platform, table):

@@ -10,10 +10,9 @@ from eds.book import simulate
 from eds.book.demo import fill
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .book import pay
-from .conftest import use_only, wait_for
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import use_only, wait_for
 
 BALANCES = """
     select loans.loan_id from {schema}.loans as loans

@@ -16,8 +16,8 @@ from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import connect
 from eds.ops import backup, restore
-from integration.book import add_customer, add_loan, pay
-from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 
 DATABASES = "select datname from pg_database where datname like 'loans_db%' or datname like 'warehouse_db%' order by 1"
 BOOK = """

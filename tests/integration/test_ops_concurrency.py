@@ -17,7 +17,7 @@ from eds.cluster.connections import connect
 from eds.cluster.queries import wait_for
 from eds.ops import concurrency, privileges
 from eds.ops.stage import Stage
-from integration.book import add_customer, add_loan
+from support.book import add_customer, add_loan
 
 TRACES = """
     select count(*), max(log_id) from operational.audit_log

@@ -29,9 +29,9 @@ from eds.cluster.queries import ask, in_recovery, one, wait_for
 from eds.ops import backup, failover, pitr, verify, wal
 from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.dbt_child import warm_up
-from integration.book import add_customer, add_loan, pay
-from integration.conftest import Platform, plain_values, separate_servers, separate_settings
-from integration.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, plain_values, separate_servers, separate_settings
 
 
 @pytest.fixture(scope="module")

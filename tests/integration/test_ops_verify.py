@@ -12,7 +12,7 @@ import pytest
 from eds.base.errors import UserError
 from eds.cluster.connections import connect
 from eds.ops import privileges, replication, verify, wal
-from integration.book import add_customer, add_loan, pay
+from support.book import add_customer, add_loan, pay
 
 RELATIONS = """
     select format('%I.%I', n.nspname, c.relname)

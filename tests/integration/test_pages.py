@@ -20,9 +20,8 @@ from eds.cluster.connections import connect
 from eds.dashboards import content, page, site
 from eds.dashboards.screenshots import browser, find_chromium
 from eds.warehouse import runs
-
-from .book import add_customer, add_loan, pay
-from .conftest import Platform
+from support.book import add_customer, add_loan, pay
+from support.platform import Platform
 
 needs_chromium = pytest.mark.skipif(
     find_chromium() is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"

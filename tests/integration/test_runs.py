@@ -12,11 +12,10 @@ import pytest
 
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .book import add_customer, add_loan, pay
-from .conftest import wait_for
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from .readers import Readers, oltp_state
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import wait_for
+from support.readers import Readers, oltp_state
 
 
 def running(platform: Any) -> list[tuple[Any, ...]]:

@@ -14,10 +14,9 @@ from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from eds.scheduler import Scheduler
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .book import add_customer, add_loan, pay
-from .conftest import wait_for
-from .oracle import assert_views_equal_the_oltp
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_views_equal_the_oltp
+from support.platform import wait_for
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:

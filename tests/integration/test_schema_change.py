@@ -11,10 +11,9 @@ import pytest
 
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
-
-from .book import add_customer, add_loan, pay
-from .conftest import Platform, project_copy
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, project_copy
 
 REPORTS = ROOT / "infra/primary/sql/030_reports.sql"
 

@@ -17,8 +17,7 @@ from eds.cluster import provision
 from eds.cluster.connections import connect
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
-
-from .conftest import kill_server, wait_for
+from support.platform import kill_server, wait_for
 
 NAMES = ("primary", "replica1", "replica2", "warehouse")
 

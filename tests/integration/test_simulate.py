@@ -12,8 +12,7 @@ from rich.console import Console
 from eds.base.errors import UserError
 from eds.book.demo.fill import BOOK_RULES, Scale, fill
 from eds.book.simulate import OPERATIONS, Counts, simulate
-
-from .conftest import wait_for
+from support.platform import wait_for
 
 FREQUENT = (
     "application",

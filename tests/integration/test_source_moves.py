@@ -18,10 +18,9 @@ from eds.cluster.connections import Server, connect
 from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .book import add_customer, add_loan, pay
-from .conftest import Platform, kill_server, point_at, use_only, wait_for
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import Platform, kill_server, point_at, use_only, wait_for
 
 
 def some_changes(platform: Platform, server: Server) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from eds.book.demo import fill
 from eds.cluster.connections import connect
-
-from .book import add_customer, add_loan, pay
-from .oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 
 
 def test_changes_of_every_kind_reach_the_five_views(platform):

@@ -8,10 +8,9 @@ import psycopg
 
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
-
-from .conftest import Platform
-from .history_oracle import History
-from .random_book import Change, change_book
+from support.history_oracle import History
+from support.platform import Platform
+from support.random_book import Change, change_book
 
 # What the clock of the server shows at a change, against the time of the change before it.
 CLOCKS = {"same_time": "interval '0'", "backwards_clock": "interval '-1 hour'", "ahead": "interval '1 hour'"}

@@ -9,8 +9,7 @@ import psycopg
 from hypothesis import strategies as st
 
 from eds.cluster.connections import connect
-
-from .book import add_customer, add_loan, pay
+from support.book import add_customer, add_loan, pay
 
 KINDS = (
     "add_customer",

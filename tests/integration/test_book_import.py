@@ -13,7 +13,8 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.book.csv_import import importer
-from eds.book.csv_import.importer import TABLES, Counts, import_book
+from eds.book.csv_import.importer import Counts, import_book
+from eds.book.csv_import.schema import TABLES, Table
 
 
 class Oltp(Protocol):
@@ -686,7 +687,7 @@ def test_readers_are_not_held_up(
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.name))
-def test_the_import_knows_the_tables_as_they_are(admin: psycopg.Connection, table: importer.Table) -> None:
+def test_the_import_knows_the_tables_as_they_are(admin: psycopg.Connection, table: Table) -> None:
     found = admin.execute(
         """
         select

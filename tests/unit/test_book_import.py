@@ -14,22 +14,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from eds.base.errors import UserError
-from eds.book.csv_import import importer
-from eds.book.csv_import.importer import (
-    TABLES,
-    Counts,
-    Malformed,
-    Problem,
-    Record,
-    RowReader,
-    Summary,
-    check_header,
-    converter,
-    find_files,
-    format_problems,
-    read_records,
-    show_value,
-)
+from eds.book.csv_import import records as records_module
+from eds.book.csv_import import schema
+from eds.book.csv_import.importer import Counts, Summary, find_files
+from eds.book.csv_import.problems import Problem, format_problems, show_value
+from eds.book.csv_import.records import Malformed, Record, read_records
+from eds.book.csv_import.rows import RowReader, check_header
+from eds.book.csv_import.schema import TABLES
+from eds.book.csv_import.values import ExpectedError, converter
 
 CUSTOMERS, PRODUCTS, LOANS, PAYMENTS = TABLES
 
@@ -125,7 +117,7 @@ def test_what_is_no_csv_is_told(data: bytes, line: int, position: int | None, ex
 
 
 def test_an_endless_quote_or_line_stops_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr(records_module, "MAX_RECORD_BYTES", 1000)
     (_, problem) = read(b'a,b\n1,"' + b"x,y\n" * 1000)
     assert isinstance(problem, Malformed)
     assert (problem.line, problem.is_last) == (2, True)
@@ -208,14 +200,14 @@ def test_a_header_that_is_no_utf8_is_told() -> None:
 # -- values ---------------------------------------------------------------------------------------------------------
 
 
-def convert(table: importer.Table, name: str, text: str) -> str:
+def convert(table: schema.Table, name: str, text: str) -> str:
     found = converter(table, next(column for column in table.columns if column.name == name))
     return text if found is None else found(text)
 
 
-def refusal(table: importer.Table, column: str, text: str) -> str:
+def refusal(table: schema.Table, column: str, text: str) -> str:
     """What was expected instead of the text."""
-    with pytest.raises(importer._ExpectedError) as refused:
+    with pytest.raises(ExpectedError) as refused:
         convert(table, column, text)
     return str(refused.value)
 
@@ -389,7 +381,7 @@ def test_unique_texts_fit_into_an_index() -> None:
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(table: importer.Table, data: bytes) -> tuple[RowReader, list[tuple[object, ...]], list[Problem]]:
+def read_rows(table: schema.Table, data: bytes) -> tuple[RowReader, list[tuple[object, ...]], list[Problem]]:
     records = read_records(io.BytesIO(data))
     columns, problems = check_header(table, next(records, None))
     assert problems == []

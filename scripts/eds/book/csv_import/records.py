@@ -1,0 +1,147 @@
+"""From the bytes of a file to its records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+MAX_RECORD_BYTES = 1_000_000
+"""A longer record is a quote that was never closed, or not a CSV file at all."""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A record that cannot be split into fields. position: of the field, from 0, or None for the whole record."""
+
+    line: int
+    position: int | None
+    value: str
+    expected: str
+    is_last: bool = False
+    """Whether nothing behind it could be read."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The fields of one record. None is an empty field without quotes, "" one with them.
+
+    is_clean: whether it has neither bytes that are not UTF-8 (they are lone surrogates here) nor NUL characters.
+    """
+
+    line: int
+    fields: list[str | None]
+    is_clean: bool
+
+
+class _OpenQuoteError(Exception):
+    """The closing quote is not in the text."""
+
+
+class _BadFieldError(Exception):
+    def __init__(self, position: int, value: str, expected: str) -> None:
+        super().__init__(expected)
+        self.position = position
+        self.value = value
+        self.expected = expected
+
+
+def _split(text: str) -> list[str | None]:
+    """The fields of a record without its line end. Raises _OpenQuoteError or _BadFieldError."""
+    fields: list[str | None] = []
+    start = 0
+    while True:
+        if text.startswith('"', start):
+            end = text.find('"', start + 1)
+            while end >= 0 and text.startswith('"', end + 1):
+                end = text.find('"', end + 2)
+            if end < 0:
+                raise _OpenQuoteError
+            value = text[start + 1 : end].replace('""', '"')
+            end += 1
+            if end < len(text) and text[end] != ",":
+                raise _BadFieldError(
+                    len(fields),
+                    text[start : end + 20],
+                    'a comma or the end of the line after the closing quote; a quote inside quotes is written ""',
+                )
+            fields.append(value)
+        else:
+            end = text.find(",", start)
+            if end < 0:
+                end = len(text)
+            value = text[start:end]
+            if '"' in value:
+                raise _BadFieldError(
+                    len(fields),
+                    value,
+                    'quotes around the whole field when there are quotes in it, each of those written ""',
+                )
+            if "\r" in value:
+                raise _BadFieldError(
+                    len(fields),
+                    value,
+                    "lines that end in LF or CRLF; a field with a line break in it needs quotes",
+                )
+            fields.append(value or None)
+        if end >= len(text):
+            return fields
+        start = end + 1
+
+
+def read_records(handle: BinaryIO) -> Iterator[Record | Malformed]:
+    """The records of a CSV file (RFC 4180, UTF-8 with or without a byte order mark), the header first.
+
+    Blank lines are passed over. The csv module would do, were it not that it cannot tell an empty field from an empty
+    quoted one on every supported Python, nor on which line a record starts.
+    """
+    line_number = 0
+    at_start = True
+    while raw := handle.readline(MAX_RECORD_BYTES + 1):
+        line_number += 1
+        start_line = line_number
+        if at_start:
+            at_start = False
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                expected = "UTF-8; this is UTF-16 (in a spreadsheet choose “CSV UTF-8” when saving)"
+                yield Malformed(start_line, None, raw[:20].decode("utf-8", "surrogateescape"), expected, is_last=True)
+                return
+        while True:
+            body = raw.removesuffix(b"\n").removesuffix(b"\r")
+            if len(raw) > MAX_RECORD_BYTES:
+                what = "a closing quote" if b'"' in raw else "the end of the line"
+                expected = f"{what} within {MAX_RECORD_BYTES:,} bytes; nothing behind it was read"
+                text = body[:1000].decode("utf-8", "surrogateescape")
+                yield Malformed(start_line, None, text, expected, is_last=True)
+                return
+            if not body:
+                break
+            is_clean = b"\0" not in body
+            try:
+                text = body.decode("utf-8")
+            except UnicodeDecodeError:
+                text = body.decode("utf-8", "surrogateescape")
+                is_clean = False
+            try:
+                if '"' not in text and "\r" not in text:
+                    fields = [value or None for value in text.split(",")]
+                else:
+                    fields = _split(text)
+            except _BadFieldError as problem:
+                yield Malformed(start_line, problem.position, problem.value, problem.expected)
+            except _OpenQuoteError:
+                # Only a line with a quote can close it: no need to look again before there is one.
+                more = b""
+                while b'"' not in more and len(raw) <= MAX_RECORD_BYTES:
+                    more = handle.readline(MAX_RECORD_BYTES + 1)
+                    if not more:
+                        expected = "a closing quote before the end of the file"
+                        yield Malformed(start_line, None, text, expected, is_last=True)
+                        return
+                    line_number += 1
+                    raw += more
+                continue
+            else:
+                yield Record(start_line, fields, is_clean)
+            break

@@ -1,0 +1,180 @@
+"""The operational tables as an import sees them: columns, defaults, references, rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import LiteralString
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, and so of its file. kind: the column's SQL type."""
+
+    name: LiteralString
+    kind: LiteralString
+    nullable: bool = False
+    has_default: bool = False
+    unique: bool = False
+    references: LiteralString | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether each file of the table must have the column, with a value in each row."""
+        return not self.nullable and not self.has_default
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CHECK of the database in a lender's words.
+
+    columns: those that it looks at; a problem names the first of them that the file has. holds: an SQL condition,
+    which a row breaks when it is false (null passes, as in CHECK). expected: an SQL expression of type text.
+    """
+
+    columns: tuple[LiteralString, ...]
+    holds: LiteralString
+    expected: LiteralString
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of schema operational with what its file may hold. The first column is the key."""
+
+    name: LiteralString
+    columns: tuple[Column, ...]
+    rules: tuple[Rule, ...]
+
+    @property
+    def file(self) -> str:
+        """The name of the table's file."""
+        return f"{self.name}.csv"
+
+    @property
+    def key(self) -> Column:
+        """The primary key."""
+        return self.columns[0]
+
+
+def _one_of(column: LiteralString, *values: LiteralString) -> Rule:
+    quoted: LiteralString = ", ".join(f"'{value}'" for value in values)
+    words: LiteralString = ", ".join(values)
+    return Rule((column,), f"{column} in ({quoted})", f"'one of {words}'")
+
+
+def _not_blank(column: LiteralString) -> Rule:
+    return Rule((column,), f"{column} <> ''", "'a text that is not empty'")
+
+
+def _above_zero(column: LiteralString) -> Rule:
+    return Rule((column,), f"{column} > 0", "'a number above 0'")
+
+
+def _not_negative(column: LiteralString) -> Rule:
+    return Rule((column,), f"{column} >= 0", "'0 or more'")
+
+
+def _ordered(least: LiteralString, greatest: LiteralString) -> Rule:
+    return Rule(
+        (greatest, least),
+        f"{least} <= {greatest}",
+        f"format('{least} must not be above {greatest} (found {least} %s, {greatest} %s)', {least}, {greatest})",
+    )
+
+
+_MONEY: LiteralString = "numeric(14, 2)"
+_CREATED_AT = Column("created_at", "timestamptz", has_default=True)
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        "customers",
+        (
+            Column("customer_id", "integer"),
+            Column("full_name", "text"),
+            Column("email", "text", nullable=True, unique=True),
+            Column("phone", "text", nullable=True),
+            Column("national_id", "text", nullable=True, unique=True),
+            Column("date_of_birth", "date", nullable=True),
+            Column("city", "text", nullable=True),
+            Column("country", "text", has_default=True),
+            Column("segment", "text", has_default=True),
+            Column("is_active", "boolean", has_default=True),
+            _CREATED_AT,
+        ),
+        (_not_blank("full_name"), _one_of("segment", "retail", "sme", "corporate")),
+    ),
+    Table(
+        "loan_products",
+        (
+            Column("product_id", "integer"),
+            Column("product_name", "text"),
+            Column("product_type", "text"),
+            Column("min_amount", _MONEY),
+            Column("max_amount", _MONEY),
+            Column("min_tenure_months", "integer"),
+            Column("max_tenure_months", "integer"),
+            Column("is_active", "boolean", has_default=True),
+            _CREATED_AT,
+        ),
+        (
+            _not_blank("product_name"),
+            _one_of("product_type", "personal", "mortgage", "business", "auto", "education"),
+            _not_negative("min_amount"),
+            _above_zero("min_tenure_months"),
+            _ordered("min_amount", "max_amount"),
+            _ordered("min_tenure_months", "max_tenure_months"),
+        ),
+    ),
+    Table(
+        "loans",
+        (
+            Column("loan_id", "bigint"),
+            Column("customer_id", "integer", references="customers"),
+            Column("product_id", "integer", references="loan_products"),
+            Column("amount", _MONEY),
+            Column("interest_rate", "numeric(7, 4)"),
+            Column("tenure_months", "integer"),
+            Column("status", "text", has_default=True),
+            Column("disbursed_at", "timestamptz", nullable=True),
+            Column("maturity_date", "date", nullable=True),
+            Column("outstanding_balance", _MONEY, has_default=True),
+            Column("loan_officer", "text", nullable=True),
+            Column("branch_code", "text", nullable=True),
+            _CREATED_AT,
+        ),
+        (
+            _above_zero("amount"),
+            _not_negative("interest_rate"),
+            _above_zero("tenure_months"),
+            _one_of("status", "pending", "active", "repaid", "defaulted", "written_off"),
+        ),
+    ),
+    Table(
+        "payments",
+        (
+            Column("payment_id", "bigint"),
+            Column("loan_id", "bigint", references="loans"),
+            Column("amount", _MONEY),
+            Column("principal_portion", _MONEY),
+            Column("interest_portion", _MONEY),
+            Column("penalty_portion", _MONEY, has_default=True),
+            Column("payment_method", "text"),
+            Column("reference_number", "text", nullable=True),
+            Column("payment_date", "timestamptz", has_default=True),
+            Column("recorded_by", "text", nullable=True),
+            Column("notes", "text", nullable=True),
+            _CREATED_AT,
+        ),
+        (
+            _above_zero("amount"),
+            Rule(
+                ("amount", "principal_portion", "interest_portion", "penalty_portion"),
+                "principal_portion + interest_portion + penalty_portion = amount",
+                "format('principal + interest + penalty must equal amount (found %s+%s+%s=%s, amount %s)', "
+                "principal_portion, interest_portion, penalty_portion, "
+                "principal_portion + interest_portion + penalty_portion, amount)",
+            ),
+            _one_of("payment_method", "mpesa", "bank_transfer", "cash", "cheque", "online"),
+        ),
+    ),
+)
+"""The four tables, parents before children: the order in which they are read and written."""

@@ -5,7 +5,7 @@
     changed_since('customers_snapshot') -> _run_id > 41
 #}
 {% macro changed_since(model_name) -%}
-    {%- set state = model_state(model_name) if records_runs() else none -%}
+    {%- set state = model_state(model_name) if is_recorded_run() else none -%}
     {%- if state is not none -%}
         _run_id > {{ state['landing_run_id'] }}
     {%- else -%}

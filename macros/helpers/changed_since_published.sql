@@ -17,10 +17,3 @@
         {{ key }} in (select {{ key }} from {{ landing }} where _run_id > {{ published['landing_run_id'] }})
     {%- endif -%}
 {%- endmacro %}
-
-{#
-    Whether tests look at all data: in `dbt test`, in a build with full_tests, and where nothing is executed.
-#}
-{% macro tests_look_at_everything() %}
-    {{ return(not execute or flags.WHICH != 'build' or var('full_tests')) }}
-{% endmacro %}

@@ -8,7 +8,7 @@
     (see assert_run_is_ours).
 #}
 {% macro begin_run() %}
-    {% if not records_runs() %}
+    {% if not is_recorded_run() %}
         {{ return('') }}
     {% endif %}
     {% do assert_placement() %}
@@ -45,26 +45,6 @@
 {% macro started_by() -%}
     {{ env_var('ETL_STARTED_BY', env_var('USER', 'unknown') ~ '@' ~ env_var('HOSTNAME', 'localhost')) }}
 {%- endmacro %}
-
-{#
-    Whether any session of a run is connected. A session whose client was killed lives on for a second at most
-    (client_connection_check_interval), so what is seen before that proves nothing.
-#}
-{% macro run_is_alive(invocation) %}
-    {% set found = namespace(alive=false) %}
-    {% do run_statement('select pg_sleep(1.2)') %}
-    {% for probe in range(60) %}
-        {% if not found.alive %}
-            {% set seen = first_row("select count(*) as sessions, pg_sleep(0.03)::text as pause from pg_stat_activity
-                where query like " ~ sql_literal('%invocation ' ~ invocation ~ '%') ~ " and pid <> pg_backend_pid()") %}
-            {% do run_statement('commit') %}
-            {% if seen['sessions'] > 0 %}
-                {% set found.alive = true %}
-            {% endif %}
-        {% endif %}
-    {% endfor %}
-    {{ return(found.alive) }}
-{% endmacro %}
 
 {% macro refuse_start(holder) %}
     {% do run_statement("insert into " ~ audit_schema() ~ ".refused_starts

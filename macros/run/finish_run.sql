@@ -5,7 +5,7 @@
     results: dbt's list of results.
 #}
 {% macro finish_run(results) %}
-    {% if not records_runs() %}
+    {% if not is_recorded_run() %}
         {{ return('') }}
     {% endif %}
     {% set run = first_row("select run_id from " ~ audit_schema() ~ ".etl_runs

@@ -16,7 +16,7 @@ union
 select customer_id from {{ changes_of('fact_loans') }}
 where _run_id > {{ since.run_id }}
 {% endset %}
-{% set affected = gathered(since, 'affected', keys) %}
+{% set affected = materialize_keys(since, 'affected', keys) %}
 {% endif %}
 
 with customers as (

@@ -5,7 +5,7 @@
             'loan_count', 'disbursed_count', 'principal_amount', 'disbursed_amount', 'outstanding_balance',
             'interest_rate_sum', 'total_paid', 'interest_paid', 'payment_count'
         ],
-        vanish_when='loan_count = 0'
+        delete_when='loan_count = 0'
     )
 }}
 

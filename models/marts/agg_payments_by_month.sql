@@ -4,7 +4,7 @@
         accumulate=[
             'payment_count', 'payment_amount', 'principal_amount', 'interest_amount', 'penalty_amount'
         ],
-        vanish_when='payment_count = 0'
+        delete_when='payment_count = 0'
     )
 }}
 

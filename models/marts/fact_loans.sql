@@ -28,7 +28,7 @@ where
         where _run_id > {{ since.run_id }}
     )
 {% endset %}
-{% set affected = gathered(since, 'affected', keys) %}
+{% set affected = materialize_keys(since, 'affected', keys) %}
 {% endif %}
 
 with

@@ -52,7 +52,7 @@ inner join {{ ref('dim_loan') }} as loans on touched_customers.customer_id = loa
 inner join {{ this }} as present
     on loans.loan_id = present.loan_id and touched_customers.touched_from <= present.payment_date
 {% endset %}
-{% set affected = gathered(since, 'affected', keys) %}
+{% set affected = materialize_keys(since, 'affected', keys) %}
 {% endif %}
 
 with payments as (

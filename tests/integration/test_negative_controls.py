@@ -152,6 +152,7 @@ EXTRACTION = "macros/materializations/extraction.sql"
 LANDING = "macros/extraction/load_landing_table.sql"
 CHOICE = "macros/extraction/choose_source.sql"
 UPSERT = "macros/materializations/upsert.sql"
+DIFFERENCE = "macros/materializations/upsert/difference.sql"
 PUBLISH = "macros/materializations/publish.sql"
 
 another_source = test_extraction.test_another_source_is_compared_row_by_row_and_repaired
@@ -262,7 +263,7 @@ CONTROLS = [
         "a fact's change log has the row as it was",
         moved_payment,
         "differs",
-        ((UPSERT, "where not changed._is_new", "where false"),),
+        ((DIFFERENCE, "where not changed._is_new", "where false"),),
     ),
     Control(
         "a loan that lost a payment is summed up anew",
@@ -276,9 +277,9 @@ CONTROLS = [
         "differs",
         (
             (
-                "macros/run/model_state.sql",
-                "'landing_run_id': state['landing_run_id'] | int, 'has_news'",
-                "'landing_run_id': landing_run_id(), 'has_news'",
+                "macros/run/increment.sql",
+                "'landing_run_id': state['landing_run_id'] | int, 'has_changes'",
+                "'landing_run_id': landing_run_id(), 'has_changes'",
             ),
         ),
     ),
@@ -310,20 +311,20 @@ CONTROLS = [
         "a model looks whether something new has come to it",
         later_payment,
         "differ",
-        (("macros/materializations/upsert.sql", "{% elif since and not node.has_news %}", "{% elif since %}"),),
+        ((UPSERT, "{% elif since and not node.has_changes %}", "{% elif since %}"),),
     ),
     Control(
         "a snapshot looks whether something new has come to it",
         late_version,
         # The models behind it know that they have less than there is, and nothing is published.
         "has not taken in the last extraction",
-        (("macros/materializations/snapshot.sql", "not node.has_news", "true"),),
+        (("macros/overrides/snapshot.sql", "not node.has_changes", "true"),),
     ),
     Control(
         "a model has taken in no more than its parents have",
         on_a_small_book(test_runs.test_a_mart_that_is_built_ahead_of_its_history_takes_it_in_later),
         "differ",
-        (("macros/run/model_state.sql", "'landing_run_id': row['can_take_in'] | int", "'landing_run_id': none"),),
+        (("macros/run/node_state.sql", "'landing_run_id': row['can_take_in'] | int", "'landing_run_id': none"),),
     ),
     Control(
         "all published tables change in one transaction",
@@ -348,13 +349,13 @@ CONTROLS = [
         "a run that was taken for dead is fenced off",
         on_a_small_book(test_runs.test_a_run_that_was_taken_for_dead_writes_nothing_more),
         "assert 0 != 0",
-        (("macros/run/current_run.sql", "~ \" and status = 'running' for share\"", '~ ""'),),
+        (("macros/run/assert_run_is_ours.sql", "~ \" and status = 'running' for share\"", '~ ""'),),
     ),
     Control(
         "a run that is at work is seen to be alive",
         on_a_small_book(test_runs.test_of_two_builds_started_together_one_runs_and_one_is_refused),
         r"did not come true|assert \[\(0,\)\] == \[\(1,\)\]",
-        (("macros/run/begin_run.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
+        (("macros/run/run_is_alive.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
     ),
 ]
 

@@ -3,7 +3,7 @@
 #}
 {% materialization snapshot, adapter='postgres' %}
     {% set node = node_state() %}
-    {% if node.exists and node.state is not none and not node.has_news
+    {% if node.exists and node.state is not none and not node.has_changes
             and node.state['definition_hash'] == definition_hash() %}
         {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
         {{ return({'relations': [this.incorporate(type='table')]}) }}

@@ -1,0 +1,16 @@
+{#
+    Before changed rows are written: delete the present ones that belong to another shard, because their loan is another
+    one now. Citus changes no row's shard. Nothing to do where the row's key says its loan.
+
+    changed: a table with the keys and the distribution column as they will be.
+#}
+{% macro delete_moved(table, changed, keys, placement) %}
+    {% if key_in_place(keys, placement) != keys %}
+        {% do run_statement("
+            delete from " ~ table ~ " as present
+            using (select * from " ~ changed ~ ") as changed
+            where " ~ keys_equal(keys, 'present', 'changed') ~ "
+                and present." ~ distribution_column() ~ " <> changed." ~ distribution_column()
+        ) %}
+    {% endif %}
+{% endmacro %}

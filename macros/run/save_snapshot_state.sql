@@ -1,0 +1,12 @@
+{#
+    post-hook of the snapshots: fence, indexes, then save the state, in the snapshot's own transaction.
+#}
+{% macro save_snapshot_state() %}
+    {% if execute and is_recorded_run() %}
+        {% do place_table(this, placement_of(model)) %}
+        {% for column in [config.get('unique_key'), 'dbt_scd_id', '_run_id'] %}
+            {% do run_statement("create index if not exists " ~ model.name ~ "_" ~ column ~ "_idx on " ~ this ~ " (" ~ column ~ ")") %}
+        {% endfor %}
+        {{ save_model_state(model.name, assert_run_is_ours(), definition_hash()) }}
+    {% endif %}
+{% endmacro %}

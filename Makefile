@@ -104,7 +104,7 @@ psql-recovered: venv ## psql on the cluster that make pitr left
 
 ##@ Development
 .PHONY: bench
-bench: venv ## Measure what a run costs on a throw-away cluster (SIZES=1M,5M MINUTES=5 TRAIL=5 RUNS=200) into docs/benchmarks.md
+bench: venv ## Measure what a run costs on a throw-away cluster (SIZES=1M,5M MINUTES=5 TRAIL=5 RUNS=200; OUT=docs writes docs/benchmarks.md)
 	@.venv/bin/python -m bench
 .PHONY: screenshots
 screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)

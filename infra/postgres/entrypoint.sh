@@ -302,6 +302,8 @@ if [ "$name" != warehouse ]; then
     install -m 600 "$secrets/member_pgpass" "$PGPASSFILE"
     mkdir -p "$archive/replica1" "$archive/replica2"
 fi
+# Included by postgresql.conf: what depends on how this image's server was built.
+"$files/choose_settings.sh" "$(command -v postgres)" <"$files/build.settings" >/tmp/15-build.conf
 case $task in
     serve)
         if ! takes_writes; then

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from bench import load, peers, report
 from bench.cluster import Bench, Latency, RunCost, throw_away
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
-from eds.base.settings import ROOT
+from eds.base.settings import Settings, ensure_env_file, env_file
 from eds.base.settings import load as load_settings
 from eds.book.demo import fill
 from eds.warehouse.runs import RECONCILE_VARS
@@ -168,13 +169,16 @@ def bench_command(
     minutes: Annotated[int, typer.Option(envvar="MINUTES", min=0, help="Of a run each minute under traffic.")] = 0,
     runs: Annotated[int, typer.Option(envvar="RUNS", min=0, help="Without a change in a row, for the memory.")] = 0,
     trail: Annotated[float, typer.Option(envvar="TRAIL", min=0, help="Seconds per turn to price the audit trail.")] = 0,
-    target: Annotated[Path | None, typer.Option("--out", envvar="OUT", help="Directory of the results.")] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", envvar="OUT", help="Directory to write benchmarks.md and benchmarks.json into: docs."),
+    ] = None,
 ) -> None:
     """Measure what a run costs, beside other ways to do it. Example: make bench SIZES=1M,5M"""
     scales = [fill.Scale.parse(size) for size in sizes.split(",")]
     if not all(scale.payments for scale in scales):
         raise UserError(f"SIZES is {sizes}: expected numbers of payments greater than 0, such as 1M,5M.")
-    settings = load_settings()
+    settings = _settings()
     # Traffic at the largest size that two cores fill in minutes; what no size changes once, at the first.
     busy = max((scale.payments for scale in scales if scale.payments <= TRAFFIC_MOST), default=0)
     machine: dict[str, Any] = {
@@ -190,8 +194,8 @@ def bench_command(
         "machine": machine,
         "sizes": measured,
     }
-    folder = target or ROOT / "docs"
-    folder.mkdir(parents=True, exist_ok=True)
+    if target:
+        target.mkdir(parents=True, exist_ok=True)
     for number, scale in enumerate(scales):
         extent = Extent(
             increment=increment,
@@ -206,12 +210,29 @@ def bench_command(
             machine["postgresql"] = bench.ask("show server_version")
             measured.append(measure(bench, scale.payments, extent))
         # After each size: a large one that fails costs no small one.
-        (folder / "benchmarks.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        page = folder / "benchmarks.md"
-        before = page.read_text(encoding="utf-8") if page.exists() else ""
-        page.write_text(report.page(results, before), encoding="utf-8")
+        if target:
+            (target / "benchmarks.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            page = target / "benchmarks.md"
+            before = page.read_text(encoding="utf-8") if page.exists() else ""
+            page.write_text(report.page(results, before), encoding="utf-8")
+        elif number + 1 < len(scales):
+            out.print(report.table(results))
     out.print(report.table(results))
-    err.print(f"written: {folder / 'benchmarks.md'} and benchmarks.json beside it")
+    if target:
+        err.print(f"written: {target / 'benchmarks.md'} and benchmarks.json beside it")
+
+
+def _settings() -> Settings:
+    """The settings of this checkout, or of the environment and the defaults when it has no environment file yet.
+
+    The throw-away cluster's passwords are read from it once, so they need no file that stays.
+    """
+    if env_file().exists():
+        return load_settings()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bench.env"
+        ensure_env_file(path)
+        return load_settings(path)
 
 
 def _processor() -> str:

@@ -234,8 +234,8 @@ def page(results: dict[str, Any], before: str = "") -> str:
     lines = [
         "# What a run costs",
         "",
-        "Written by `make bench`; the raw figures are in [benchmarks.json](benchmarks.json). Figures are medians of "
-        "three, on one machine in one go: look at the ratios.",
+        "Written by `make bench OUT=docs`; the raw figures are in [benchmarks.json](benchmarks.json). Figures are "
+        "medians of three, on one machine in one go: look at the ratios.",
         "",
         f"{results['measured_at']}, {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_bytes'] / MB / 1024:.0f} GiB (MEMORY={machine['memory_setting']}), "

@@ -30,6 +30,7 @@ from eds.runtime.local import runtime as local
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from support import needs
 from support.platform import plain_values, separate_servers, separate_settings
 
 
@@ -193,10 +194,10 @@ def test_a_killed_server_comes_back_also_when_its_process_id_is_anothers_now(run
     assert asides(runtime, name) == []
 
 
+@needs.pgbouncer
 def test_a_killed_pgbouncer_comes_back_also_when_its_process_id_is_anothers_now(runtime: LocalRuntime) -> None:
     pid = runtime.process_pid("pgbouncer")
-    if pid is None:
-        pytest.fail("there is no pgbouncer on this machine: install it (Debian: apt-get install pgbouncer)")
+    assert pid is not None
     os.kill(pid, signal.SIGKILL)
     until(lambda: runtime.process_pid("pgbouncer") is None, "PgBouncer is gone")
     runtime._pidfile("pgbouncer").write_text(f"{runtime.server_pid('primary')}\n", encoding="utf-8")

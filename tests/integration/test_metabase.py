@@ -31,12 +31,8 @@ from eds.dashboards import content
 from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, provision
 from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from support import needs
 from support.platform import VIEWS, Platform
-
-COMMAND = os.environ.get("METABASE_TEST_COMMAND", "")
-needs_metabase = pytest.mark.skipif(
-    not COMMAND, reason="METABASE_TEST_COMMAND is not set: there is no Metabase to try the provisioning on"
-)
 
 
 @contextlib.contextmanager
@@ -44,7 +40,7 @@ def running(folder: Path, port: int) -> Iterator[None]:
     """A fresh Metabase on a port; it may still be starting when this yields."""
     with (folder / "metabase.log").open("wb") as log:
         process = subprocess.Popen(
-            shlex.split(COMMAND),
+            shlex.split(needs.METABASE_COMMAND),
             cwd=folder,
             env=os.environ | {"MB_JETTY_PORT": str(port), "MB_JETTY_HOST": "127.0.0.1"},
             stdout=log,
@@ -161,7 +157,7 @@ def put_dashcards(api: Client, board: dict[str, Any], dashcards: list[dict[str, 
 # --- what it makes ----------------------------------------------------------------------------------------------------
 
 
-@needs_metabase
+@needs.metabase
 def test_the_questions_answer_with_the_views_figures(demo_platform, api):
     rows = demo_platform.view("vw_loan_status_distribution")
     assert Decimal(str(answer(api, "outstanding")[0][0])) == sum(row["total_outstanding"] for row in rows)
@@ -187,7 +183,7 @@ def test_the_questions_answer_with_the_views_figures(demo_platform, api):
     ]
 
 
-@needs_metabase
+@needs.metabase
 def test_only_the_schema_of_the_dashboards_is_synced_and_the_reader_connects(api):
     (database,) = [one for one in api.get("/api/database")["data"] if one["name"] == "Warehouse"]
     assert database["details"]["user"] == "warehouse_reader"
@@ -196,7 +192,7 @@ def test_only_the_schema_of_the_dashboards_is_synced_and_the_reader_connects(api
     assert set(VIEWS) <= {table["name"] for table in tables}
 
 
-@needs_metabase
+@needs.metabase
 def test_descriptions_come_from_the_dbt_project(api):
     (database,) = [one for one in api.get("/api/database")["data"] if one["name"] == "Warehouse"]
     tables = {table["name"]: table for table in api.get(f"/api/database/{database['id']}/metadata")["tables"]}
@@ -207,7 +203,7 @@ def test_descriptions_come_from_the_dbt_project(api):
     assert all(fields.values())
 
 
-@needs_metabase
+@needs.metabase
 @pytest.mark.parametrize("key", ["portfolio", "collections"])
 def test_dashboards_lie_on_the_grid_with_every_filter_mapped(api, key):
     what = content.load()
@@ -226,7 +222,7 @@ def test_dashboards_lie_on_the_grid_with_every_filter_mapped(api, key):
     assert [parameter["slug"] for parameter in board["parameters"]] == what.dashboards[key].filters
 
 
-@needs_metabase
+@needs.metabase
 def test_a_filter_of_a_dashboard_gives_the_views_figures_of_that_choice(demo_platform, api):
     board = board_of(api, "Portfolio")
     card = card_of(api, "outstanding")
@@ -246,7 +242,7 @@ def test_a_filter_of_a_dashboard_gives_the_views_figures_of_that_choice(demo_pla
     assert {value[0] for value in years["values"]} == {row["year"] for row in demo_platform.view("vw_monthly_revenue")}
 
 
-@needs_metabase
+@needs.metabase
 def test_money_and_percent_are_written_as_such(api):
     settings = card_of(api, "branch_performance")["visualization_settings"]["column_settings"]
     assert settings['["name","total_disbursed"]']["number_style"] == "currency"
@@ -259,7 +255,7 @@ def test_money_and_percent_are_written_as_such(api):
 # --- the second run, and what people do in between --------------------------------------------------------------------
 
 
-@needs_metabase
+@needs.metabase
 def test_a_second_run_changes_nothing(settings, url, calls):
     report = provision(settings, url)
     assert (report.changes, report.problems) == ([], [])
@@ -267,7 +263,7 @@ def test_a_second_run_changes_nothing(settings, url, calls):
     assert changing(calls) == []
 
 
-@needs_metabase
+@needs.metabase
 def test_questions_that_a_person_changed_are_repaired_and_said(settings, url, api):
     what = content.load()
     changes: dict[str, dict[str, Any]] = {
@@ -289,7 +285,7 @@ def test_questions_that_a_person_changed_are_repaired_and_said(settings, url, ap
             assert card_of(api, key)[part] == before[key][part]
 
 
-@needs_metabase
+@needs.metabase
 def test_a_changed_query_and_a_question_in_the_trash_come_back(settings, url, api, calls):
     card = card_of(api, "active_loans")
     query = card["dataset_query"] | {
@@ -310,7 +306,7 @@ def test_a_changed_query_and_a_question_in_the_trash_come_back(settings, url, ap
     assert changing(calls) == []
 
 
-@needs_metabase
+@needs.metabase
 def test_a_dashboard_that_a_person_took_apart_is_put_together_again(settings, url, api):
     board = board_of(api, "Portfolio")
     cards = {card_of(api, key)["id"]: key for key in content.load().questions}
@@ -342,7 +338,7 @@ def test_a_dashboard_that_a_person_took_apart_is_put_together_again(settings, ur
     assert board_of(api, "Portfolio")["id"] == board["id"]
 
 
-@needs_metabase
+@needs.metabase
 def test_what_people_made_themselves_stays(settings, url, api):
     what = content.load()
     (collection,) = [one for one in api.get("/api/collection") if one["name"] == what.collection.name]
@@ -389,7 +385,7 @@ def test_what_people_made_themselves_stays(settings, url, api):
     assert provision(settings, url, check=False).changes == []
 
 
-@needs_metabase
+@needs.metabase
 def test_a_renamed_collection_is_found_by_what_is_in_it(settings, url, api):
     name = content.load().collection.name
     (collection,) = [one for one in api.get("/api/collection") if one["name"] == name]
@@ -398,7 +394,7 @@ def test_a_renamed_collection_is_found_by_what_is_in_it(settings, url, api):
     assert api.get(f"/api/collection/{collection['id']}")["name"] == name
 
 
-@needs_metabase
+@needs.metabase
 def test_a_description_that_a_person_changed_is_dbts_again(settings, url, api):
     (database,) = [one for one in api.get("/api/database")["data"] if one["name"] == "Warehouse"]
     tables = {table["name"]: table for table in api.get(f"/api/database/{database['id']}/metadata")["tables"]}
@@ -411,7 +407,7 @@ def test_a_description_that_a_person_changed_is_dbts_again(settings, url, api):
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-@needs_metabase
+@needs.metabase
 def test_another_administrators_metabase_is_left_alone_with_a_sentence(settings, url, calls):
     stranger = settings.model_copy(update={"metabase_admin_password": SecretStr("wrong-password-1")})
     with pytest.raises(UserError, match=r"refuses admin@enterprise\.local.*METABASE_ADMIN_PASSWORD"):
@@ -421,7 +417,7 @@ def test_another_administrators_metabase_is_left_alone_with_a_sentence(settings,
     assert calls.count(("POST", "/api/session")) == 1
 
 
-@needs_metabase
+@needs.metabase
 def test_a_new_password_of_the_reader_reaches_the_connection(demo_platform, settings, url):
     def set_password(password: str) -> None:
         with connect(demo_platform.warehouse_conninfo, autocommit=True) as connection:
@@ -437,7 +433,7 @@ def test_a_new_password_of_the_reader_reaches_the_connection(demo_platform, sett
     assert provision(settings, url, check=False).changes == ["repaired database Warehouse: password"]
 
 
-@needs_metabase
+@needs.metabase
 def test_a_connection_that_leads_elsewhere_is_said_with_its_settings(settings, url, api):
     (port,) = free_ports(1)
     with pytest.raises(UserError, match=rf"127\.0\.0\.1:{port}.*(.|\n)*METABASE_WAREHOUSE_PORT"):
@@ -445,7 +441,7 @@ def test_a_connection_that_leads_elsewhere_is_said_with_its_settings(settings, u
     assert provision(settings, url, check=False).changes == []
 
 
-@needs_metabase
+@needs.metabase
 def test_questions_and_filters_that_do_not_work_are_named(settings, url):
     what = content.load()
     broken = what.questions["payments"].model_copy(
@@ -467,7 +463,7 @@ def test_questions_and_filters_that_do_not_work_are_named(settings, url):
     assert provision(settings, url).problems == []
 
 
-@needs_metabase
+@needs.metabase
 def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp_path):
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
@@ -513,7 +509,7 @@ def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp
         assert client.get("/api/session/properties")["site-name"] == "Jane's"
 
 
-@needs_metabase
+@needs.metabase
 def test_the_command_says_what_it_did_and_fails_when_something_does_not_work(settings, url):
     def command(**environment: str) -> subprocess.CompletedProcess[str]:
         port = url.rsplit(":", 1)[1]
@@ -545,7 +541,7 @@ def java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         script.write_text(
             f"""#!/bin/sh
 if [ "$1" = -version ]; then echo 'openjdk version "{version}" 2026-01-20' >&2; exit 0; fi
-exec {COMMAND or "false"}
+exec {needs.METABASE_COMMAND or "false"}
 """,
             encoding="utf-8",
         )
@@ -556,7 +552,7 @@ exec {COMMAND or "false"}
     return put
 
 
-@needs_metabase
+@needs.metabase
 def test_the_embedded_runtime_runs_a_metabase_jar(demo_platform, java, tmp_path):
     java("21.0.4")
     (tmp_path / "metabase.jar").touch()

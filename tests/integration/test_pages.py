@@ -18,14 +18,12 @@ from psycopg import sql
 
 from eds.cluster.connections import connect
 from eds.dashboards import content, page, site
-from eds.dashboards.screenshots import browser, find_chromium
+from eds.dashboards.screenshots import browser
 from eds.warehouse import runs
+from support import needs
 from support.book import add_customer, add_loan, pay
 from support.platform import Platform
 
-needs_chromium = pytest.mark.skipif(
-    find_chromium() is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
-)
 WIDTHS = {360: 780, 1440: 900}
 # A customer whose name would do harm if it were taken for HTML.
 HOSTILE = "</script><img src=x onerror=\"document.title='hurt'\">"
@@ -101,7 +99,7 @@ def money(amount: Decimal) -> str:
 # --- every screen -----------------------------------------------------------------------------------------------------
 
 
-@needs_chromium
+@needs.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", list(WIDTHS))
 def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chromium, address, width, scheme):
@@ -130,7 +128,7 @@ def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chro
             assert [url for url in seen.requests if not url.startswith((address, "data:"))] == []
 
 
-@needs_chromium
+@needs.chromium
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1440, "dark")])
 def test_a_screen_reader_finds_everything_named(chromium, address, width, scheme):
     for place in ("index.html", "dashboards.html#portfolio", "dashboards.html#collections", "dashboards.html#runs"):
@@ -141,7 +139,7 @@ def test_a_screen_reader_finds_everything_named(chromium, address, width, scheme
             assert {"color-contrast", "document-title"} <= {rule["id"] for rule in result.response["passes"]}
 
 
-@needs_chromium
+@needs.chromium
 def test_a_chart_says_its_figures_and_its_table_has_them_all(chromium, address, platform):
     rows = platform.view("vw_payment_by_method")
     with opened(chromium, f"{address}dashboards.html#collections") as (shown, _):
@@ -160,7 +158,7 @@ def test_a_chart_says_its_figures_and_its_table_has_them_all(chromium, address, 
         ]
 
 
-@needs_chromium
+@needs.chromium
 def test_it_is_used_with_the_keyboard_alone(chromium, address):
     with opened(chromium, f"{address}dashboards.html") as (shown, _):
         shown.keyboard.press("Tab")
@@ -177,7 +175,7 @@ def test_it_is_used_with_the_keyboard_alone(chromium, address):
         assert "Collections" in shown.title()
 
 
-@needs_chromium
+@needs.chromium
 def test_light_and_dark_follow_the_system_and_the_button_overrides_it(chromium, address):
     def colour(shown: Page) -> str:
         found: str = shown.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -200,7 +198,7 @@ def test_light_and_dark_follow_the_system_and_the_button_overrides_it(chromium, 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-@needs_chromium
+@needs.chromium
 def test_the_figures_of_the_portfolio_are_those_of_the_views(chromium, address, platform):
     status = platform.view("vw_loan_status_distribution")
     branches = platform.view("vw_branch_performance")
@@ -235,7 +233,7 @@ def test_the_figures_of_the_portfolio_are_those_of_the_views(chromium, address, 
         assert seen.errors == []
 
 
-@needs_chromium
+@needs.chromium
 def test_the_figures_of_the_collections_are_those_of_the_views(chromium, address, platform):
     months = platform.view("vw_monthly_revenue")
     as_of = platform.view("vw_data_as_of")[0]["data_as_of"]
@@ -262,7 +260,7 @@ def test_the_figures_of_the_collections_are_those_of_the_views(chromium, address
         assert widths[0] / widths[-1] == pytest.approx(float(best[0] / best[len(widths) - 1]), rel=0.05)
 
 
-@needs_chromium
+@needs.chromium
 def test_a_filter_shows_what_the_view_says_of_that_choice_and_leaves_the_rest(chromium, address, platform):
     status = platform.view("vw_loan_status_distribution")
     with opened(chromium, f"{address}dashboards.html#portfolio") as (shown, seen):
@@ -289,7 +287,7 @@ def test_a_filter_shows_what_the_view_says_of_that_choice_and_leaves_the_rest(ch
         assert seen.errors == []
 
 
-@needs_chromium
+@needs.chromium
 def test_the_time_of_the_data_and_the_runs_are_shown_and_age(chromium, address, platform):
     as_of = platform.view("vw_data_as_of")[0]["data_as_of"]
     history = runs.history(platform.settings, page.RUNS_SHOWN)
@@ -307,7 +305,7 @@ def test_the_time_of_the_data_and_the_runs_are_shown_and_age(chromium, address, 
         assert "3 h ago" in (line.text_content() or "")
 
 
-@needs_chromium
+@needs.chromium
 def test_the_page_opens_as_a_file_and_offline(chromium, address, platform):
     url = (platform.settings.site / page.FILE_NAME).as_uri()
     with opened(chromium, f"{url}#portfolio", offline=True) as (shown, seen):
@@ -319,7 +317,7 @@ def test_the_page_opens_as_a_file_and_offline(chromium, address, platform):
 # --- documentation ----------------------------------------------------------------------------------------------------
 
 
-@needs_chromium
+@needs.chromium
 def test_the_index_leads_to_every_page(chromium, address, platform):
     with opened(chromium, address) as (shown, seen):
         picture = shown.locator("img")
@@ -336,7 +334,7 @@ def test_the_index_leads_to_every_page(chromium, address, platform):
         assert seen.errors == []
 
 
-@needs_chromium
+@needs.chromium
 def test_the_lineage_shows_the_project_its_exposures_and_its_graph(chromium, address):
     with opened(chromium, f"{address}lineage/index.html") as (shown, seen):
         shown.get_by_role("heading", name="The loan book's warehouse").wait_for()
@@ -419,7 +417,7 @@ def test_the_page_holds_only_what_the_dashboards_role_may_see(address, platform)
     assert not [email for (email,) in emails if email in text]
 
 
-@needs_chromium
+@needs.chromium
 def test_an_empty_book_has_pages_too(chromium, address, platform):
     platform.empty_book()
     platform.empty_warehouse()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 
@@ -13,10 +12,10 @@ from psycopg.conninfo import make_conninfo
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
-from eds.cluster import provision
+from eds.cluster import provision, server_conf
 from eds.cluster.connections import connect
-from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
+from support import needs
 from support.platform import kill_server, wait_for
 
 NAMES = ("primary", "replica1", "replica2", "warehouse")
@@ -51,7 +50,7 @@ def test_a_password_is_always_asked_for_and_data_is_checksummed(all_servers, nam
     assert superuser(all_servers, name, "show listen_addresses") == [("127.0.0.1",)]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root drops its privileges")
+@needs.root
 @pytest.mark.parametrize("name", NAMES)
 def test_no_server_runs_as_root(all_servers, name):
     process = psutil.Process(all_servers.runtime.server_pid(name))
@@ -102,9 +101,41 @@ def test_the_archive_script_accepts_the_same_again_and_refuses_other_content(tmp
     assert run() != 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_depends_on_how_a_server_was_built_is_the_first_choice_that_it_offers(all_servers, name):
+    """Of build.settings, by the server's own word: pg_settings for a choice, and no file that was not applied."""
+    wanted = [line.split() for line in server_conf.BUILD_SETTINGS.read_text(encoding="utf-8").splitlines()]
+    for setting, *values in [line for line in wanted if line and line[0] != "#"]:
+        ((offered, kind),) = superuser(
+            all_servers, name, f"select enumvals, vartype from pg_settings where name = '{setting}'"
+        )
+        first = next(value for value in values if kind != "enum" or value in offered)
+        assert superuser(all_servers, name, f"show {setting}") == [(first,)]
+    assert superuser(all_servers, name, "select name, error from pg_file_settings where error is not null") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ("wal_compression nosuch pglz", "wal_compression = pglz"),
+        ("wal_compression nosuch\nwork_mem 3MB", "work_mem = 3MB"),
+        ("no_such_setting on", ""),
+        ("# a comment\n\nwal_compression off", "wal_compression = off"),
+        ("work_mem -5 64kB", "work_mem = 64kB"),
+    ],
+)
+def test_a_value_that_a_server_refuses_is_passed_over(runtime, tmp_path, asked, chosen):
+    postgres = tmp_path / "with blanks" / "postgres"
+    postgres.parent.mkdir()
+    postgres.symlink_to(runtime.bindir / "postgres")
+    done = subprocess.run(
+        [server_conf.CHOOSE_SETTINGS, postgres], input=asked + "\n", capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == (chosen, "")
+
+
+@needs.pgbouncer
 def test_pgbouncer_serves_the_primary_and_a_replica(all_servers):
-    if not find_pgbouncer():
-        pytest.fail("there is no pgbouncer on this machine: install it (Debian: apt-get install pgbouncer)")
     settings = all_servers.settings
     found = {}
     for database in ("loans_db", "loans_db_ro"):

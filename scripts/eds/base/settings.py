@@ -341,11 +341,14 @@ def set_secret(name: str, value: str, path: Path | None = None) -> None:
 
 
 @functools.cache
-def load() -> Settings:
-    """The settings of this process. Raises UserError that names every wrong or missing one."""
+def load(path: Path | None = None) -> Settings:
+    """The settings of this process. Raises UserError that names every wrong or missing one.
+
+    path: the environment file (default: the one this process reads).
+    """
     if secrets_dir := os.environ.get("EDS_SECRETS_DIR"):
         return Settings(_env_file=None, **_secrets_of_container(Path(secrets_dir)))  # type: ignore[arg-type, call-arg]
-    path = env_file()
+    path = path or env_file()
     if not path.exists():
         raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
     lines = _slips(_read(path))

@@ -17,6 +17,11 @@ from eds.base.settings import ROOT, Settings, size_in_kb
 from eds.cluster.connections import MEMBERS
 
 INFRA = ROOT / "infra"
+# What depends on how a server was built is asked of that server: this script does it, with this file on standard input.
+CHOOSE_SETTINGS = INFRA / "postgres" / "choose_settings.sh"
+BUILD_SETTINGS = INFRA / "postgres" / "build.settings"
+# The file in a server's configuration that takes the script's answer.
+BUILD_CONF = "15-build.conf"
 
 
 @dataclass(frozen=True)

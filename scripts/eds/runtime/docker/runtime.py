@@ -234,7 +234,11 @@ class ComposeRuntime(members.Membership):
         includes = [file for file in files if file != "pg_hba.conf"] + ([PART_CONF] if name in MEMBERS else [])
         # What initdb found out about the machine comes first.
         paths = [PGDATA / "postgresql.conf", *(MOUNTED / file for file in sorted(includes))]
-        files["postgresql.conf"] = "".join(f"include {server_conf.conf(path)}\n" for path in paths)
+        lines = [f"include {server_conf.conf(path)}" for path in paths]
+        # Written by entrypoint.sh before the server starts.
+        lines.insert(1, f"include_if_exists {server_conf.conf(Path('/tmp') / server_conf.BUILD_CONF)}")
+        files["postgresql.conf"] = "\n".join(lines) + "\n"
+        files[server_conf.BUILD_SETTINGS.name] = server_conf.BUILD_SETTINGS.read_text(encoding="utf-8")
         if name in MEMBERS:
             # pg_rewind goes back in the member's own history, which is in its own archive.
             own = server_conf.restore_command(MOUNTED, [_archive(name)])
@@ -243,7 +247,13 @@ class ComposeRuntime(members.Membership):
             )
         for file, text in files.items():
             _write(folder / file, text)
-        for script in ("archive_wal.sh", "restore_wal.sh", "entrypoint.sh", "health.sh"):
+        for script in (
+            "archive_wal.sh",
+            "restore_wal.sh",
+            server_conf.CHOOSE_SETTINGS.name,
+            "entrypoint.sh",
+            "health.sh",
+        ):
             _write(folder / script, (INFRA / "postgres" / script).read_text(encoding="utf-8"), 0o755)
 
     def _render_cluster(self) -> None:

@@ -407,9 +407,21 @@ class LocalRuntime(members.Membership):
         ]
         return "\n".join([*lines, *self.extra_conf]) + "\n"
 
+    @cached_property
+    def _build_conf(self) -> str:
+        """The settings that depend on how the server's program was built, as it answers."""
+        script = self.home / "bin" / server_conf.CHOOSE_SETTINGS.name
+        self._write(script, server_conf.CHOOSE_SETTINGS.read_text(encoding="utf-8"), 0o750)
+        return self.run(
+            [script, self.bindir / "postgres"], stdin=server_conf.BUILD_SETTINGS.read_text(encoding="utf-8")
+        )
+
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
         """A server's configuration as it should be: the files and their text."""
-        files = {data / "conf.d" / "90-runtime.conf": self._runtime_conf(name)}
+        files = {
+            data / "conf.d" / server_conf.BUILD_CONF: self._build_conf,
+            data / "conf.d" / "90-runtime.conf": self._runtime_conf(name),
+        }
         for file_name, text in server_conf.static_files(name).items():
             files[data / file_name if file_name == "pg_hba.conf" else data / "conf.d" / file_name] = text
         main = data / "postgresql.conf"

@@ -1,125 +1,79 @@
 # Everything the platform can do. `make` alone lists it.
-# Arguments are variables: make build SELECT=fact_loans+; they reach the commands through the environment.
+#
+# Options are variables of make's command line: `make backup KIND=physical KEEP=7`. A command gets those that it takes,
+# as flags (`make -n` shows them); a variable that merely exists in the environment changes nothing. Settings
+# (.env.example explains them) may stand on the command line, in the environment or in .env.
 SHELL := /bin/sh
-EDS := .venv/bin/python -m eds
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help
-help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+# --- The options of make's command line --------------------------------------------------------------------------
 
-.PHONY: venv venv-dev
-venv:
-	@scripts/bootstrap.sh runtime
-venv-dev:
-	@scripts/bootstrap.sh dev
+quote = '$(subst ','\'',$(1))'
+on_command_line := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+# The value of an option, when it was given.
+given = $(if $(filter $(1),$(on_command_line)),$(value $(1)))
+# Of NAME:--flag, its two halves.
+name_of = $(firstword $(subst :, ,$(1)))
+flag_of = $(lastword $(subst :, ,$(1)))
+names_of = $(foreach each,$($(1).values) $($(1).switches) $($(1).arguments) $($(1).words),$(call name_of,$(each)))
 
-##@ Platform
-.PHONY: up down ps logs health clean nuke compose
-up: venv ## Start everything; the first time also install, create, fill and build (SCALE=small|medium|large|empty)
-	@$(EDS) up
-down: venv ## Stop everything, keep the data
-	@$(EDS) down
-ps: venv ## Show what runs where
-	@$(EDS) ps
-logs: venv ## Show the end of the logs (SERVICE=primary)
-	@$(EDS) logs
-health: venv ## Tell in a second whether all is well, by exit code too (JSON=1)
-	@$(EDS) health
-clean: venv ## Stop everything, remove logs and build files, keep the data
-	@$(EDS) clean
-nuke: venv ## Destroy all data of this checkout, after asking (FORCE=1)
-	@$(EDS) nuke
-compose: venv ## Run docker compose with the platform's settings (ARGS="top primary")
-	@$(EDS) compose $(ARGS)
+value_flag = $(if $(call given,$(call name_of,$(1))),$(call flag_of,$(1))=$(call quote,$(call given,$(call name_of,$(1)))))
+switch_flag = $(call switch,$(call name_of,$(1)),$(call flag_of,$(1)),$(call given,$(call name_of,$(1))))
+switch = $(if $(filter 1 true yes on,$(3)),$(2),$(if $(filter-out 0 false no off,$(3)),$(error $(1)=$(3): expected 1 or 0)))
+argument = $(if $(call given,$(1)),-- $(call quote,$(call given,$(1))))
+# What a target was given, as flags: for words (ARGS), the recipe itself says where they go.
+flags = $(foreach each,$($(1).values),$(call value_flag,$(each))) \
+    $(foreach each,$($(1).switches),$(call switch_flag,$(each))) \
+    $(foreach each,$($(1).arguments),$(call argument,$(each)))
 
-##@ Warehouse
-.PHONY: build etl reconcile
-build: venv ## Run dbt build (SELECT=fact_loans+ FULL_REFRESH=1)
-	@$(EDS) build
-etl: venv ## Show the run history; NOW=1 runs one now
-	@$(EDS) etl
-reconcile: venv ## Run one that compares every row with the source and tests all data
-	@$(EDS) reconcile
-
-##@ Operations
-.PHONY: verify replication backup backups restore wal pitr failover lost rejoin concurrency rotate
-verify: venv ## Check everything by doing it, one line per check, and leave nothing behind (JSON=1)
-	@$(EDS) verify
-replication: venv ## Show how the replicas follow: positions, lag, slots, WAL kept (JSON=1)
-	@$(EDS) replication
-backup: venv ## Back up both databases (KIND=operational|warehouse|physical FORMAT=custom KEEP=7)
-	@$(EDS) backup
-backups: venv ## List the backups; VERIFY=1 reads each one back again
-	@$(EDS) backups
-restore: venv ## Put a dump in place of its database, after checking it and asking (FILE=… FORCE=1)
-	@$(EDS) restore
-wal: venv ## Show the WAL archive: segments, gaps, what waits or fails
-	@$(EDS) wal
-pitr: venv ## Recover to a moment beside the primary (TO='2026-01-31 14:32:05+00'|latest|a restore point; PROMOTE=1 REMOVE=1)
-	@$(EDS) pitr
-failover: venv ## Make a replica the primary, after asking (TO=replica1 FORCE=1); the old primary becomes a replica
-	@$(EDS) failover
-lost: venv ## Show the changes that only a former primary has (NAME=primary)
-	@$(EDS) lost
-rejoin: venv ## Bring a former primary back as a replica, by pg_rewind
-	@$(EDS) rejoin
-concurrency: venv ## Play what happens when sessions meet on the same rows (ONLY=deadlock,mvcc PLAIN=1)
-	@$(EDS) concurrency
-rotate: venv ## Give a role a new password, everywhere it is used (ROLE=app_user)
-	@$(EDS) rotate
-
-##@ Dashboards and documentation
-.PHONY: dashboards metabase docs
-dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
-	@$(EDS) dashboards
-metabase: venv ## Bring Metabase to what infra/dashboards/*.yml say (METABASE_HOST, METABASE_PORT)
-	@$(EDS) metabase
-docs: venv ## Serve dashboards, lineage and star schema on DOCS_PORT (GENERATE_ONLY=1 writes them and ends)
-	@$(EDS) docs
-
-##@ Loan book
-.PHONY: demo simulate import
-demo: venv ## Fill an empty loan book with demo data (SCALE=medium SEED=42)
-	@$(EDS) demo
-simulate: venv ## Play live traffic through the application's role (RATE=20 FOR=30s)
-	@$(EDS) simulate
-import: venv ## Import a loan book from CSV files (DIR=… SYNC=1)
-	@$(EDS) import
-
-##@ SQL
-.PHONY: psql-primary psql-replica1 psql-replica2 psql-warehouse psql-recovered
-psql-primary: venv ## psql on the primary (ROLE=app_user); runs the SQL of standard input
-	@$(EDS) psql primary
-psql-replica1: venv ## psql on replica 1
-	@$(EDS) psql replica1
-psql-replica2: venv ## psql on replica 2
-	@$(EDS) psql replica2
-psql-warehouse: venv ## psql on the warehouse (ROLE=warehouse_reader)
-	@$(EDS) psql warehouse
-
-psql-recovered: venv ## psql on the cluster that make pitr left
-	@$(EDS) psql recovered
+# The commands, their options and their texts, as `make reference` writes them.
+include scripts/commands.mk
 
 ##@ Development
-.PHONY: bench
-bench: venv ## Measure what a run costs on a throw-away cluster (SIZES=1M,5M MINUTES=5 TRAIL=5 RUNS=200; OUT=docs writes docs/benchmarks.md)
-	@.venv/bin/python -m bench
-.PHONY: screenshots
-screenshots: venv-dev ## Take the README's pictures anew, of this checkout's pages (needs Chromium)
-	@$(EDS) screenshots
-.PHONY: test test-docker soak lint format lock
-test: venv-dev ## Run the whole test suite on throw-away clusters, one per job (ARGS="-k import" JOBS=2)
-	@.venv/bin/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(ARGS)
-test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an engine (ARGS="-k network")
-	@.venv/bin/python -m pytest tests/docker $(ARGS)
-soak: venv-dev ## Random changes, crashes and moving sources for as long as you like (FOR=30m RANDOM_SEED=…)
-	@.venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0
-lint: venv-dev ## Check Python, SQL, shell and the dbt project
+.PHONY: screenshots test test-docker soak lint format lock reference
+screenshots: venv-dev ## Take the README's pictures of this checkout's pages (needs Chromium)
+	@.venv/bin/python -m eds screenshots
+test.words := ARGS JOBS
+test: venv-dev ## Run the whole test suite on throw-away clusters, one per job ## ARGS="-k import" JOBS=2
+	@.venv/bin/python -m pytest --numprocesses $(or $(call given,JOBS),2) --dist loadfile $(call given,ARGS)
+test-docker.words := ARGS
+test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an engine ## ARGS="-k network"
+	@.venv/bin/python -m pytest tests/docker $(call given,ARGS)
+soak.words := FOR RANDOM_SEED
+soak: venv-dev ## Random changes, crashes and moving sources for as long as you like ## FOR=30m RANDOM_SEED=7
+	@SOAK_FOR=$(call quote,$(call given,FOR)) .venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0
+lint: venv-dev ## Check Python, SQL, shell, the dbt project and the list of commands
 	@.venv/bin/pre-commit run --all-files
 format: venv-dev ## Format Python and SQL
 	@.venv/bin/ruff format scripts tests
 	@.venv/bin/ruff check --fix scripts tests
 lock: venv-dev ## Compile the lock files from pyproject.toml
 	@scripts/lock.sh
+reference: venv-dev ## Write the list of commands (make's help, the README's table) from their declarations
+	@.venv/bin/python scripts/reference.py
+
+.PHONY: help venv venv-dev
+help: ## Show this help
+	@awk '/^##@/ && $$0 != group { group = $$0; printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z0-9-]+:[^=]*## / { name = $$0; sub(/:.*/, "", name); sub(/^[^#]*## /, ""); split($$0, part, / ## /); \
+	        printf "  %-18s %s\n", name, part[1]; if (part[2]) printf "  %-18s   %s\n", "", part[2] }' scripts/commands.mk Makefile
+venv:
+	@scripts/bootstrap.sh runtime
+venv-dev:
+	@scripts/bootstrap.sh dev
+
+# --- What no command takes is refused, before anything runs -------------------------------------------------------
+
+goals := $(or $(MAKECMDGOALS),help)
+own := SHELL PYTHON
+unknown := $(filter-out $(own) $(settings) $(foreach goal,$(goals),$(call names_of,$(goal))),$(on_command_line))
+ifneq ($(unknown),)
+    # A make above this one hands its own variables down; only what was written for this one is looked at.
+    written := $(shell tr '\0' ' ' </proc/$$PPID/cmdline 2>/dev/null || ps -o args= -p $$PPID)
+    unknown := $(strip $(foreach name,$(unknown),$(if $(filter $(name)=% $(name):=% $(name)::=%,$(written)),$(name))))
+endif
+ifneq ($(unknown),)
+    $(error $(shell $(or $(wildcard .venv/bin/python),python3) scripts/refuse_option.py $(call quote,$(firstword $(unknown))) $(goals)))
+endif

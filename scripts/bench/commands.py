@@ -23,7 +23,7 @@ from eds.base.settings import load as load_settings
 from eds.book.demo import fill
 from eds.warehouse.runs import RECONCILE_VARS
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 PAYMENTS = 20_000
 REPEATS = 3
@@ -161,17 +161,16 @@ def _beside(bench: Bench, reload: peers.Reload, dlt: peers.Dlt | None) -> dict[s
     return result
 
 
-@app.command(name="bench")
+@app.command(name="bench", rich_help_panel="Development")
 def bench_command(
-    sizes: Annotated[str, typer.Option(envvar="SIZES", help="Numbers of payments: 1M,5M,20M.")] = "1M",
-    increment: Annotated[int, typer.Option(envvar="INCREMENT", min=1, help="New payments of an increment.")] = PAYMENTS,
-    with_peers: Annotated[bool, typer.Option("--peers/--no-peers", envvar="PEERS")] = True,
-    minutes: Annotated[int, typer.Option(envvar="MINUTES", min=0, help="Of a run each minute under traffic.")] = 0,
-    runs: Annotated[int, typer.Option(envvar="RUNS", min=0, help="Without a change in a row, for the memory.")] = 0,
-    trail: Annotated[float, typer.Option(envvar="TRAIL", min=0, help="Seconds per turn to price the audit trail.")] = 0,
+    sizes: Annotated[str, typer.Option(metavar="1M,5M", help="Numbers of payments: 1M,5M,20M.")] = "1M",
+    increment: Annotated[int, typer.Option(metavar="20000", min=1, help="New payments of an increment.")] = PAYMENTS,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure the platform alone.")] = False,
+    minutes: Annotated[int, typer.Option(metavar="5", min=0, help="Of a run each minute under traffic.")] = 0,
+    runs: Annotated[int, typer.Option(metavar="200", min=0, help="Without a change in a row, for the memory.")] = 0,
+    trail: Annotated[float, typer.Option(metavar="5", min=0, help="Seconds per turn to price the audit trail.")] = 0,
     target: Annotated[
-        Path | None,
-        typer.Option("--out", envvar="OUT", help="Directory to write benchmarks.md and benchmarks.json into: docs."),
+        Path | None, typer.Option("--out", metavar="docs", help="Directory to write benchmarks.md and .json into.")
     ] = None,
 ) -> None:
     """Measure what a run costs, beside other ways to do it. Example: make bench SIZES=1M,5M"""
@@ -199,7 +198,7 @@ def bench_command(
     for number, scale in enumerate(scales):
         extent = Extent(
             increment=increment,
-            peers=with_peers,
+            peers=not no_peers,
             minutes=minutes if scale.payments == busy else 0,
             runs=runs if number == 0 else 0,
             trail_seconds=trail if number == 0 else 0.0,

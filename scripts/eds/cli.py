@@ -41,12 +41,15 @@ from eds.warehouse import runs
 # How long the provisioning waits for a primary that starts, in seconds.
 PRIMARY_STARTS_SECONDS = 300
 
+# The groups of `make`'s help; a command in none of them is for programs, and has no make target.
+PLATFORM, WAREHOUSE, BOOK, SQL = "Platform", "Warehouse", "Loan book", "SQL"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="The data platform's commands. `make` lists the same by group.",
+    help="The data platform's commands. `make` lists the same by group; its KIND=physical is --kind physical here.",
 )
 app.add_typer(ops.app)
 
@@ -58,7 +61,7 @@ def _runtime() -> Runtime:
     return chosen(load())[0]
 
 
-@app.command("up")
+@app.command("up", rich_help_panel=PLATFORM)
 def start() -> None:
     """Start everything; the first time also install, create, fill and build it."""
     if ensure_env_file():
@@ -68,16 +71,16 @@ def start() -> None:
     up.up(runtime)
 
 
-@app.command()
+@app.command(rich_help_panel=PLATFORM)
 def down() -> None:
-    """Stop everything. The data stays."""
+    """Stop everything, keep the data."""
     runtime = _runtime()
     with up.exclusive(runtime.settings):
         stopped = runtime.stop_all()
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-@app.command()
+@app.command(rich_help_panel=PLATFORM)
 def ps() -> None:
     """Show what runs where. Exit code 3 when something that should run does not."""
     runtime = _runtime()
@@ -86,12 +89,12 @@ def ps() -> None:
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(rich_help_panel=PLATFORM)
 def logs(
-    service: Annotated[str | None, typer.Argument(envvar="SERVICE", help="One service; all when left out.")] = None,
-    lines: Annotated[int, typer.Option(envvar="LINES_OF_LOG", min=1)] = 30,
+    service: Annotated[str | None, typer.Argument(metavar="primary", help="One service (default: all).")] = None,
+    lines: Annotated[int, typer.Option(metavar="30", min=1, help="How many lines of each.")] = 30,
 ) -> None:
-    """Show the end of the services' logs. Example: make logs SERVICE=primary"""
+    """Show the end of the services' logs. Example: make logs SERVICE=primary LINES=100"""
     runtime = _runtime()
     known = [state.name for state in runtime.states()]
     if service and service not in known:
@@ -102,9 +105,9 @@ def logs(
             out.print(line, markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=PLATFORM)
 def clean() -> None:
-    """Stop everything and remove process ids, logs and dbt's files. The data stays."""
+    """Stop everything, remove logs and dbt's files, keep the data."""
     runtime = _runtime()
     with up.exclusive(runtime.settings):
         stopped = runtime.stop_all()
@@ -120,9 +123,9 @@ def clean() -> None:
     out.print(f"stopped: {', '.join(stopped) or 'nothing'}; removed logs and dbt's files; the data is kept")
 
 
-@app.command()
-def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False) -> None:
-    """Destroy all databases, the WAL archive, logs and settings of this checkout."""
+@app.command(rich_help_panel=PLATFORM)
+def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = False) -> None:
+    """Destroy all databases, the WAL archive, logs and settings of this checkout, after asking."""
     if not env_file().exists():
         if not (ROOT / ".state").exists() and not os.environ.get("STATE_DIR"):
             out.print("nothing to destroy: there is no .env")
@@ -149,7 +152,7 @@ def nuke(force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do
     out.print("destroyed")
 
 
-@app.command(name="env")
+@app.command(name="env", rich_help_panel="For programs")
 def env_command() -> None:
     """Print the variables that dbt needs, for a shell: . scripts/activate evaluates them."""
     if sys.stdout.isatty():
@@ -158,24 +161,24 @@ def env_command() -> None:
         print(f"export {name}={shlex.quote(value)}")
 
 
-@app.command()
+@app.command(rich_help_panel=WAREHOUSE)
 def build(
-    select: Annotated[str | None, typer.Option(envvar="SELECT", help="dbt's --select.")] = None,
-    full_refresh: Annotated[bool, typer.Option(envvar="FULL_REFRESH", help="Compute every row anew.")] = False,
+    select: Annotated[str | None, typer.Option(metavar="fact_loans+", help="dbt's --select.")] = None,
+    full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Recompute every row, in place.")] = False,
 ) -> None:
-    """Run dbt build. Example: make build SELECT=fact_loans+"""
+    """Run dbt build, of everything or a part. Example: make build SELECT=fact_loans+"""
     raise typer.Exit(runs.build(load(), select=select, full_refresh=full_refresh))
 
 
-@app.command(name="etl")
+@app.command(name="etl", rich_help_panel=WAREHOUSE)
 def etl_command(
-    now: Annotated[bool, typer.Option("--now", envvar="NOW", help="Run one now, with progress.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Run one now, with progress.")] = False,
     mass_delete: Annotated[
-        bool, typer.Option("--mass-delete", envvar="MASS_DELETE", help="Accept that a table loses most rows.")
+        bool, typer.Option("--mass-delete", help="Accept that a table loses most of its rows.")
     ] = False,
-    limit: Annotated[int, typer.Option(envvar="LIMIT", min=1)] = 15,
+    limit: Annotated[int, typer.Option(metavar="15", min=1, help="How many runs are shown.")] = 15,
 ) -> None:
-    """Show the run history, or run one now. Examples: make etl, make etl NOW=1"""
+    """Show the run history; NOW=1 runs one now. Example: make etl NOW=1"""
     settings = load()
     code = 0
     if now:
@@ -185,18 +188,18 @@ def etl_command(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=WAREHOUSE)
 def reconcile(
     mass_delete: Annotated[
-        bool, typer.Option("--mass-delete", envvar="MASS_DELETE", help="Accept that a table loses most rows.")
+        bool, typer.Option("--mass-delete", help="Accept that a table loses most of its rows.")
     ] = False,
 ) -> None:
-    """Run one that compares every row of the source, and tests all data (also done nightly)."""
+    """Run one that compares every row with the source and tests all data (also done nightly)."""
     variables = runs.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
     raise typer.Exit(runs.build(load(), variables=variables, scheduled=True, trigger="reconcile"))
 
 
-@app.command()
+@app.command(rich_help_panel="For programs")
 def scheduler(
     at_start: Annotated[bool, typer.Option(help="Also run once at once.")] = False,
     catch_up: Annotated[bool, typer.Option(help="Make up for runs that were due while it was stopped.")] = False,
@@ -205,22 +208,27 @@ def scheduler(
     Scheduler(load(), at_start=at_start, catch_up=catch_up).serve()
 
 
-@app.command(name="demo")
-def demo_command() -> None:
+@app.command(name="demo", rich_help_panel=BOOK)
+def demo_command(
+    scale: Annotated[
+        str | None, typer.Option(metavar="small|medium|large", help="Or a number of payments (default: SCALE of .env).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="42", help="The same seed gives the same book.")] = None,
+) -> None:
     """Fill an empty loan book with demo data. Example: make demo SCALE=medium SEED=7"""
     settings = load()
-    scale = fill.Scale.parse(settings.scale)
+    size = fill.Scale.parse(settings.scale if scale is None else scale)
     with connect(primary_server(settings).superuser_conninfo()) as connection:
-        out.print(str(fill.fill(connection, scale, settings.seed)))
+        out.print(str(fill.fill(connection, size, settings.seed if seed is None else seed)))
 
 
-@app.command(name="simulate")
+@app.command(name="simulate", rich_help_panel=BOOK)
 def simulate_command(
-    rate: Annotated[float, typer.Option(envvar="RATE", help="Operations a second.")] = 20.0,
-    duration: Annotated[str, typer.Option(envvar="FOR", help="How long: 30s, 5m, 1h.")] = "30s",
-    seed: Annotated[int | None, typer.Option(envvar="SIMULATION_SEED")] = None,
+    rate: Annotated[float, typer.Option(metavar="20", help="Operations a second.")] = 20.0,
+    duration: Annotated[str, typer.Option("--for", metavar="30s", help="How long: 30s, 5m, 1h.")] = "30s",
+    seed: Annotated[int | None, typer.Option(metavar="7", help="The same seed gives the same operations.")] = None,
 ) -> None:
-    """Play live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
+    """Run live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
     settings = load()
     seconds = simulate.parse_duration(duration)
     pooled = _runtime().is_running("pgbouncer")
@@ -231,11 +239,15 @@ def simulate_command(
     out.print(counts.table())
 
 
-@app.command(name="import")
+@app.command(name="import", rich_help_panel=BOOK)
 def import_command(
-    directory: Annotated[Path | None, typer.Option("--dir", envvar="DIR", help="The folder of the CSV files.")] = None,
-    sync: Annotated[bool, typer.Option("--sync", envvar="SYNC", help="Delete what the files do not contain.")] = False,
-    mass_delete: Annotated[bool, typer.Option("--mass-delete", envvar="MASS_DELETE")] = False,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="/data/book", help="The folder of the CSV files.")
+    ] = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Delete what the files do not contain.")] = False,
+    mass_delete: Annotated[
+        bool, typer.Option("--mass-delete", help="Accept that a sync deletes most rows of a table.")
+    ] = False,
 ) -> None:
     """Import a loan book from CSV files. Example: make import DIR=/data/book SYNC=1 (see docs/import.md)"""
     if directory is None:
@@ -251,10 +263,10 @@ def import_command(
         )
 
 
-@app.command()
+@app.command(rich_help_panel=SQL)
 def psql(
     server: Annotated[str, typer.Argument(help="primary, replica1, replica2, warehouse or recovered.")],
-    role: Annotated[str, typer.Option(envvar="ROLE", help="Log in as this role.")] = "postgres",
+    role: Annotated[str, typer.Option(metavar="app_user", help="Log in as this role.")] = "postgres",
 ) -> None:
     """Open psql on a server; run the SQL of standard input when it is not a terminal."""
     settings = load()
@@ -276,15 +288,15 @@ def psql(
     os.execvpe(command[0], command, os.environ | environment)
 
 
-@app.command(name="compose", context_settings={"ignore_unknown_options": True})
+@app.command(name="compose", context_settings={"ignore_unknown_options": True}, rich_help_panel=PLATFORM)
 def compose_command(
-    arguments: Annotated[list[str], typer.Argument(help="Of docker compose.")],
+    args: Annotated[list[str], typer.Argument(metavar='"top primary"', help="Of docker compose.")],
 ) -> None:
-    """Run docker compose on the platform's project, with its settings. Example: make compose ARGS="top primary"."""
+    """Run docker compose with the platform's settings. Example: make compose ARGS="top primary" """
     runtime = _runtime()
     if not isinstance(runtime, ComposeRuntime) or not runtime.owned:
         raise UserError("The platform of this checkout does not run in Docker: RUNTIME=docker make up.")
-    os.execvpe("docker", runtime.command(*arguments, progress="auto"), runtime.full_environment())
+    os.execvpe("docker", runtime.command(*args, progress="auto"), runtime.full_environment())
 
 
 @app.command(hidden=True)

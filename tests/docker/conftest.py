@@ -81,7 +81,7 @@ class Stack:
             "ETL_SCHEDULE": "0 0 1 1 *",
         }
         if not docker("images", "--quiet", METABASE_IMAGE):
-            self.values["WITHOUT"] = "metabase"
+            self.values["DISABLED_SERVICES"] = "metabase"
 
     @property
     def settings(self) -> Settings:

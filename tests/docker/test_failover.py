@@ -24,7 +24,7 @@ BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
 def stack(engine: None) -> Iterator[Stack]:
     """A stack of this file, up."""
     with throw_away() as stack:
-        stack.values["WITHOUT"] = ",".join(OPTIONAL_SERVICES)
+        stack.values["DISABLED_SERVICES"] = ",".join(OPTIONAL_SERVICES)
         stack.up()
         yield stack
 
@@ -103,7 +103,7 @@ def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -
     pool = stack.app_conninfo(stack.settings.pgbouncer_port)
     with psycopg.connect(pool, prepare_threshold=None, autocommit=True) as session:
         assert session.execute("show cluster_name").fetchone() == ("primary",)
-        told = stack.eds("failover", TO="replica1", FORCE="1")
+        told = stack.eds("failover", "--to", "replica1", "--force")
         # An application's session with the pool outlives it.
         assert session.execute("show cluster_name").fetchone() == ("replica1",)
     assert "RPO: 0, every commit of primary is on replica1" in told
@@ -135,15 +135,15 @@ def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -
 def test_archive_backup_and_recovery_follow_the_primary(stack: Stack) -> None:
     name = primary(stack)
     assert name != "primary"
-    assert "in the archive after" in stack.eds("wal", SWITCH="1")
+    assert "in the archive after" in stack.eds("wal", "--switch")
     # Every member sees what it archives.
     assert "00000002.history.gz" in stack.exec("primary", "ls", f"/var/lib/postgresql/wal_archive/{name}")
-    stack.eds("backup", KIND="physical")
+    stack.eds("backup", "--kind", "physical")
     add_customer(stack, "after the backup")
-    assert "the books are whole" in stack.eds("pitr", TO="latest")
+    assert "the books are whole" in stack.eds("pitr", "--to", "latest")
     query = "select count(*) from operational.customers where full_name = 'after the backup'"
     assert stack.eds("psql", "recovered", stdin=query).strip() == "1"
-    stack.eds("pitr", REMOVE="1")
+    stack.eds("pitr", "--remove")
 
 
 def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejoins(stack: Stack) -> None:
@@ -154,7 +154,7 @@ def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejo
         add_customer(stack, f"lost {number}")
     docker("kill", stack.container(old))
     mend(stack, new, other)
-    told = stack.eds("failover", TO=new, FORCE="1")
+    told = stack.eds("failover", "--to", new, "--force")
     found = re.search(rf"RPO: (\d+) commits of {old} are not on {new}", told)
     assert found, told
     assert int(found[1]) >= 3
@@ -166,14 +166,14 @@ def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejo
     start_anyway(stack, old)
     add_customer(stack, "on the new timeline")
 
-    shown = stack.eds("lost", NAME=old, COLUMNS="200")
+    shown = stack.eds("failover-diff", "--name", old, COLUMNS="200")
     assert f"{found[1]} commits are only on {old}" in shown
     assert [number for number in range(5) if f"lost {number}" in shown] == [0, 1, 2]
     refused = stack.eds("psql", "recovered", stdin="create table nothing ()", code=3)
     assert "read-only transaction" in refused
-    assert f"{old} follows {new} (rewound)" in stack.eds("rejoin", FORCE="1")
-    stack.eds("pitr", REMOVE="1")
-    assert "nothing to do" in stack.eds("rejoin", FORCE="1")
+    assert f"{old} follows {new} (rewound)" in stack.eds("rejoin", "--force")
+    stack.eds("pitr", "--remove")
+    assert "nothing to do" in stack.eds("rejoin", "--force")
     assert all_follow(stack)
     assert writers(stack) == {new}
     assert stack.value(old, "select count(*) from pg_replication_slots") == 0
@@ -204,14 +204,14 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     cut_off(stack, behind)
     add_customer(stack, "on one replica only")
     docker("kill", stack.container(old))
-    refused = stack.eds("failover", TO=behind, code=1)
+    refused = stack.eds("failover", "--to", behind, code=1)
     assert f"of WAL behind {ahead}" in refused
     assert primary(stack) == old
     mend(stack, behind)
-    told = stack.eds("failover", FORCE="1")
+    told = stack.eds("failover", "--force")
     assert f"RPO: 0, every commit of {old} is on {ahead}" in told
     assert f"{old} follows as a replica (rewound)" in told
-    assert "what only it had was wiped" in stack.eds("lost", NAME=old, code=1)
+    assert "what only it had was wiped" in stack.eds("failover-diff", "--name", old, code=1)
     assert writers(stack) == {ahead}
     assert all_follow(stack)
     for name in OLTP:

@@ -12,7 +12,7 @@ BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
 
 def backup(stack: Stack, kind: str) -> str:
     """Make a backup. Returns its name."""
-    path = stack.eds("backup", KIND=kind).split(f"backup_{kind}_")[1].split()[0]
+    path = stack.eds("backup", "--kind", kind).split(f"backup_{kind}_")[1].split()[0]
     return f"backup_{kind}_{path}"
 
 
@@ -26,7 +26,7 @@ def failures(stack: Stack) -> list[str]:
 def test_verify_passes_and_the_archive_has_no_gap(stack: Stack) -> None:
     stack.eds("etl", "--now")
     assert failures(stack) == []
-    assert "in the archive after" in stack.eds("wal", SWITCH="1")
+    assert "in the archive after" in stack.eds("wal", "--switch")
     assert json.loads(stack.eds("health", "--json"))["problems"] == []
 
 
@@ -35,7 +35,7 @@ def test_a_dump_is_restored_and_the_warehouse_follows(stack: Stack) -> None:
     name = backup(stack, "operational")
     stack.query("primary", "delete from operational.payments where payment_id % 10 = 0")
     stack.eds("etl", "--now")
-    stack.eds("restore", FILE=name, FORCE="1")
+    stack.eds("restore", "--file", name, "--force")
     assert stack.query("primary", BOOK) == before
     stack.assert_warehouse_equals_book()
 
@@ -43,16 +43,16 @@ def test_a_dump_is_restored_and_the_warehouse_follows(stack: Stack) -> None:
 def test_a_base_backup_frees_the_archive_and_recovers_the_book_to_a_moment(stack: Stack) -> None:
     for _ in range(2):
         name = backup(stack, "physical")
-    stack.eds("backups", VERIFY="1")
+    stack.eds("backups", "--verify")
     files = stack.runtime.archived_files()
-    stack.eds("backup", KIND="physical", KEEP="1")
+    stack.eds("backup", "--kind", "physical", "--keep", "1")
     assert len(stack.runtime.archived_files()) < len(files) + 2
     assert not (stack.settings.backups / name).exists()
 
     before = stack.query("primary", BOOK)
     moment = stack.value("primary", "select clock_timestamp()")
     stack.query("primary", "delete from operational.payments where payment_id % 3 = 0")
-    told = stack.eds("pitr", TO=moment.astimezone(UTC).isoformat())
+    told = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat())
     assert "the books are whole" in told
     assert [tuple(map(str, before[0]))] == [
         tuple(line.split("|")) for line in stack.eds("psql", "recovered", stdin=BOOK).split()
@@ -60,7 +60,7 @@ def test_a_base_backup_frees_the_archive_and_recovers_the_book_to_a_moment(stack
     assert stack.query("primary", BOOK) != before
     # In the place of the primary: the replicas and the warehouse follow.
     stack.eds("etl", "--now")
-    told = stack.eds("pitr", TO=moment.astimezone(UTC).isoformat(), PROMOTE="1", FORCE="1")
+    told = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat(), "--promote", "--force")
     assert "pgdata.aside-" in told
     stack.wait_healthy()
     assert stack.query("primary", BOOK) == before
@@ -69,21 +69,21 @@ def test_a_base_backup_frees_the_archive_and_recovers_the_book_to_a_moment(stack
     assert not stack.runtime.side_cluster_runs()
     assert failures(stack) == []
     # The next recovery finds its way along the new timeline.
-    stack.eds("backup", KIND="physical")
-    assert "the books are whole" in stack.eds("pitr", TO="latest")
-    assert stack.eds("pitr", REMOVE="1").strip() == "removed"
+    stack.eds("backup", "--kind", "physical")
+    assert "the books are whole" in stack.eds("pitr", "--to", "latest")
+    assert stack.eds("pitr", "--remove").strip() == "removed"
 
 
 def test_a_recovery_that_leads_nowhere_leaves_nothing(stack: Stack) -> None:
     backup(stack, "physical")
-    told = stack.eds("pitr", TO="never_made", code=1)
+    told = stack.eds("pitr", "--to", "never_made", code=1)
     assert "ends before restore point never_made is reached" in told
     assert stack.runtime.remove_side_cluster() is False
 
 
 def test_a_password_is_rotated(stack: Stack) -> None:
     old = stack.settings.app_user_password.get_secret_value()
-    stack.eds("rotate", ROLE="app_user")
+    stack.eds("rotate-password", "--role", "app_user")
     new = stack.settings.app_user_password.get_secret_value()
     assert new != old
     assert failures(stack) == []

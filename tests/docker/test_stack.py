@@ -310,5 +310,5 @@ def test_psql_logs_and_simulate_do_as_on_the_other_runtime(stack: Stack) -> None
     assert '"event": "started"' in stack.eds("logs", "scheduler")
     assert "ready to accept" in stack.eds("logs", "primary", "--lines", "500")
     assert "There is no service 'mysql'" in stack.eds("logs", "mysql", code=1)
-    assert "traffic through PgBouncer" in stack.eds("simulate", FOR="2s")
+    assert "traffic through PgBouncer" in stack.eds("simulate", "--for", "2s")
     assert "etl_pipeline" in stack.eds("compose", "ps", "--all")

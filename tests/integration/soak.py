@@ -44,7 +44,7 @@ def before_the_run(platform: Platform, what: str, chance: random.Random, seconds
 
 
 def test_the_promises_hold_for_as_long_as_it_runs(platform, chance):
-    seconds_to_go = parse_duration(os.environ.get("FOR") or "5m")
+    seconds_to_go = parse_duration(os.environ.get("SOAK_FOR") or "5m")
     with connect(platform.superuser_conninfo) as connection:
         fill.fill(connection, fill.Scale.parse("500"))
     platform.wait_for_replicas()

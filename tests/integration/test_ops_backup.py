@@ -217,17 +217,17 @@ def test_the_commands_ask_list_and_end_with_an_exit_code(small):
         )
 
     assert "no backup" in eds("backups").stdout
-    assert eds("backup", FORMAT="custom", KIND="operational").returncode == 0
-    assert eds("backup", KEEP="1").returncode == 0
-    listed = json.loads(eds("backups", JSON="1", VERIFY="1").stdout)
+    assert eds("backup", "--format", "custom", "--kind", "operational").returncode == 0
+    assert eds("backup", "--keep", "1").returncode == 0
+    listed = json.loads(eds("backups", "--json", "--verify").stdout)
     assert [(each["kind"], each["verified"]) for each in listed] == [("warehouse", True), ("operational", True)]
     file = next(each["path"] for each in listed if each["kind"] == "operational")
-    asked = eds("restore", FILE=file)
+    asked = eds("restore", "--file", file)
     assert asked.returncode == 1
     assert "FORCE=1" in asked.stderr
     assert databases(small) == ["loans_db"]
     change_everything(small)
-    done = eds("restore", FILE=file, FORCE="1")
+    done = eds("restore", "--file", file, "--force")
     assert done.returncode == 0, done.stderr
     assert (
         "operational.customers: about 4 rows now, 3 in the backup" in done.stdout or "rows in each table" in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -81,8 +80,7 @@ def test_scenarios_are_chosen_by_name(book):
     with pytest.raises(UserError, match="no scenario nothing"):
         concurrency.chosen("mvcc nothing")
     done = subprocess.run(
-        [sys.executable, "-m", "eds", "concurrency"],
-        env=os.environ | {"ONLY": "rollback", "PLAIN": "1"},
+        [sys.executable, "-m", "eds", "concurrency", "--only", "rollback", "--plain"],
         capture_output=True,
         text=True,
         check=False,

@@ -384,8 +384,8 @@ def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -
 
     def eds(role: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "eds", "rotate"],
-            env=os.environ | environment | {"EDS_ENV_FILE": str(env_file), "ROLE": role},
+            [sys.executable, "-m", "eds", "rotate-password", "--role", role],
+            env=os.environ | environment | {"EDS_ENV_FILE": str(env_file)},
             capture_output=True,
             text=True,
             check=False,

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
 from dotenv.parser import parse_stream
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eds.base.errors import UserError
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
 
     # The Docker runtime.
     compose_project_name: ProjectName = "eds"
-    without: str = ""
+    disabled_services: Annotated[str, Field(validation_alias=AliasChoices("disabled_services", "without"))] = ""
     pgadmin_email: Annotated[str, Field(pattern=r"^[^@\s'\"]+@[^@\s'\"]+$")] = "admin@enterprise.local"
 
     # The demo loan book.
@@ -147,7 +147,7 @@ class Settings(BaseSettings):
             ) from error
         return value
 
-    @field_validator("without")
+    @field_validator("disabled_services")
     @classmethod
     def _names_services(cls, value: str) -> str:
         if unknown := sorted(set(_words(value)) - set(OPTIONAL_SERVICES)):
@@ -218,8 +218,8 @@ class Settings(BaseSettings):
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The optional services that WITHOUT names."""
-        return tuple(_words(self.without))
+        """Return the optional services that DISABLED_SERVICES names."""
+        return tuple(_words(self.disabled_services))
 
     def fingerprint(self) -> str:
         """A digest of all values, secrets too: the same in two processes that have the same settings."""

@@ -14,7 +14,7 @@ from eds.runtime.choice import Runtime, chosen
 
 
 def dashboards() -> None:
-    """Write the dashboards as one HTML page that needs no server and no network."""
+    """Write the dashboards as one HTML page (the scheduler does it after each run)."""
     settings = load()
     with step("dashboards page"):
         path = page.refresh(settings)
@@ -55,11 +55,9 @@ def metabase() -> None:
 
 
 def docs(
-    generate_only: Annotated[
-        bool, typer.Option("--generate-only", envvar="GENERATE_ONLY", help="Write the pages, serve none.")
-    ] = False,
+    generate_only: Annotated[bool, typer.Option("--generate-only", help="Write the pages and end.")] = False,
 ) -> None:
-    """Serve the pages (dashboards, lineage, star schema) on DOCS_PORT; make anew what is out of date."""
+    """Serve dashboards, lineage and star schema on DOCS_PORT; rebuild first what is out of date."""
     settings = load()
     runtime, _ = chosen(settings)
     if not generate_only and runtime.name == "docker" and runtime.is_running("docs"):
@@ -79,7 +77,7 @@ def docs(
 
 
 def screenshots() -> None:
-    """Take the pictures of the README anew, of the pages of this checkout's platform, with a headless Chromium."""
+    """Take the README's pictures of this checkout's pages, with a headless Chromium."""
     from eds.dashboards import screenshots as pictures
 
     settings = load()
@@ -91,7 +89,6 @@ def screenshots() -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
-    app.command()(dashboards)
-    app.command()(metabase)
-    app.command()(docs)
-    app.command()(screenshots)
+    for command in (dashboards, metabase, docs):
+        app.command(rich_help_panel="Dashboards and documentation")(command)
+    app.command(rich_help_panel="For programs")(screenshots)

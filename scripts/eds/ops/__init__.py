@@ -8,10 +8,36 @@ programs, a recovery beside the primary, the steps of a failover.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import typer
 
+from eds.base.console import err
 from eds.ops import backup, concurrency, failover, pitr, replication, restore, rotate, verify, wal
+
+# Former names, for one version.
+FORMER_NAMES = {"lost": "failover-diff", "rotate": "rotate-password"}
+
+
+def _under_former_name(command: Callable[..., Any], former: str, name: str) -> Callable[..., Any]:
+    """Return the same command with a notice of its new name in front."""
+
+    @functools.wraps(command)
+    def renamed(*arguments: Any, **options: Any) -> Any:
+        err.print(f"make {former} is now make {name}; the former name goes with the next version")
+        return command(*arguments, **options)
+
+    return renamed
+
 
 app = typer.Typer()
 for module in (verify, replication, backup, restore, wal, pitr, failover, concurrency, rotate):
+    for registered in module.app.registered_commands:
+        registered.rich_help_panel = "Operations"
     app.add_typer(module.app)
+    for former, name in FORMER_NAMES.items():
+        for registered in module.app.registered_commands:
+            if registered.name == name and registered.callback:
+                app.command(former, hidden=True)(_under_former_name(registered.callback, former, name))

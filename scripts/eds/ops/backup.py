@@ -436,10 +436,15 @@ def expire(settings: Settings, runtime: Runtime, keep: int) -> list[str]:
 @app.command(name="backup")
 def backup_command(
     kind: Annotated[
-        str, typer.Option(envvar="KIND", help="logical (both databases), operational, warehouse or physical.")
+        str,
+        typer.Option(
+            metavar="logical|operational|warehouse|physical", help="logical: a dump of each of the two databases."
+        ),
     ] = "logical",
-    form: Annotated[str, typer.Option("--format", envvar="FORMAT", help="sql (compressed) or custom.")] = "sql",
-    keep: Annotated[int | None, typer.Option(envvar="KEEP", min=1, help="How many of each kind stay.")] = None,
+    form: Annotated[str, typer.Option("--format", metavar="sql|custom", help="Of a dump; sql is compressed.")] = "sql",
+    keep: Annotated[
+        int | None, typer.Option(metavar="7", min=1, help="How many of each kind stay (default: BACKUP_KEEP).")
+    ] = None,
 ) -> None:
     """Back up, read the backup back, remove what is too old. Example: make backup KIND=physical KEEP=7"""
     settings = load()
@@ -461,8 +466,8 @@ def backup_command(
 
 @app.command(name="backups")
 def backups_command(
-    again: Annotated[bool, typer.Option("--verify", envvar="VERIFY", help="Read each one back again.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False,
+    again: Annotated[bool, typer.Option("--verify", help="Read each one back again.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """List the backups. VERIFY=1 reads each one back again. Exit code 1 when one is damaged."""
     settings = load()

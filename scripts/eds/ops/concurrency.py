@@ -350,10 +350,13 @@ def play(settings: Any, names: list[str], *, plain: bool) -> list[tuple[str, str
 
 @app.command(name="concurrency")
 def concurrency_command(
-    only: Annotated[str | None, typer.Option("--only", envvar="ONLY", help="Names of scenarios.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", envvar="PLAIN", help="Lines for a log, no columns.")] = False,
+    only: Annotated[str | None, typer.Option("--only", metavar="deadlock,mvcc", help="Names of scenarios.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines for a log, no columns.")] = False,
 ) -> None:
-    """Play what happens when sessions meet on the same rows. Example: make concurrency ONLY=deadlock,lost-update"""
+    """Run concurrency scenarios: what happens when sessions meet on the same rows.
+
+    Example: make concurrency ONLY=deadlock,lost-update
+    """
     names = chosen(only)
     outcomes = play(load(), names, plain=plain or not sys.stdout.isatty())
     failed = [f"{name}: {what}" for name, what, holds in outcomes if not holds]

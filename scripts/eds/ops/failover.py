@@ -272,8 +272,8 @@ def _report(found: Failover) -> None:
         out.print(f"{found.old} follows as a replica ({found.rejoined})")
     else:
         out.print(
-            f"{found.old} was left as it is, stopped, with what only it has: make lost NAME={found.old} shows it; "
-            "make rejoin wipes it and brings the server back as a replica."
+            f"{found.old} was left as it is, stopped, with what only it has: make failover-diff NAME={found.old} shows "
+            "it; make rejoin wipes it and brings the server back as a replica."
         )
     out.print("The next run of the warehouse compares everything.")
 
@@ -281,11 +281,14 @@ def _report(found: Failover) -> None:
 @app.command(name="failover")
 def failover_command(
     to: Annotated[
-        str | None, typer.Option("--to", envvar="TO", help="The replica; the one that has most if not said.")
+        str | None, typer.Option("--to", metavar="replica1", help="Which replica (default: the most advanced one).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask; accept a loss.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Do not ask; accept a loss.")] = False,
 ) -> None:
-    """Make a replica the primary, and let everything follow it. Example: make failover TO=replica1"""
+    """Make a replica the primary, after asking; the old primary becomes a replica.
+
+    Example: make failover TO=replica1
+    """
     settings = load()
     runtime = chosen(settings)[0]
     with up.exclusive(settings):
@@ -307,14 +310,14 @@ def failover_command(
     _report(found)
 
 
-@app.command(name="lost")
-def lost_command(
-    name: Annotated[str, typer.Option("--name", envvar="NAME", help="The former primary.")] = "",
+@app.command(name="failover-diff")
+def failover_diff_command(
+    name: Annotated[str, typer.Option("--name", metavar="primary", help="The former primary.")] = "",
 ) -> None:
-    """Show the changes that only a former primary has. Example: make lost NAME=primary"""
+    """Show the changes that only a former primary has. Example: make failover-diff NAME=primary"""
     settings = load()
     if not name:
-        raise UserError("Of which former primary? Example: make lost NAME=primary")
+        raise UserError("Of which former primary? Example: make failover-diff NAME=primary")
     with up.exclusive(settings):
         commits, changes = lost_changes(settings, chosen(settings)[0], name)
     table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
@@ -329,9 +332,9 @@ def lost_command(
 @app.command(name="rejoin")
 def rejoin_command(
     name: Annotated[
-        str | None, typer.Option("--name", envvar="NAME", help="One member; all that stray if not said.")
+        str | None, typer.Option("--name", metavar="primary", help="One member (default: all that have diverged).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = False,
 ) -> None:
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()

@@ -201,19 +201,27 @@ def _report(settings: Settings, found: Recovery) -> None:
 @app.command(name="pitr")
 def pitr_command(
     to: Annotated[
-        str, typer.Option("--to", envvar="TO", help="A moment, the name of a restore point, or latest.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="'2026-01-31 14:32:05+00'|latest|NAME",
+            help="A point in time, the end of the archive, or the name of a restore point.",
+        ),
     ] = "",
-    promote: Annotated[
-        bool, typer.Option("--promote", envvar="PROMOTE", help="Put what was recovered in place of the primary.")
-    ] = False,
-    remove: Annotated[bool, typer.Option("--remove", envvar="REMOVE", help="Remove what an earlier one left.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Put what was recovered in place of the primary.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what an earlier one left.")] = False,
     timeline: Annotated[
-        str | None, typer.Option("--timeline", envvar="TIMELINE", help="Follow this one, not the primary's.")
+        str | None, typer.Option("--timeline", metavar="2", help="Follow this one, not the primary's.")
     ] = None,
-    mark: Annotated[str, typer.Option("--mark", envvar="MARK", help="Create a restore point of this name.")] = "",
-    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False,
+    mark: Annotated[
+        str, typer.Option("--mark", metavar="before_import", help="Create a restore point of this name.")
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = False,
 ) -> None:
-    """Recover the loan book to a moment, beside the primary. Example: make pitr TO='2026-01-31 14:32:05+00'"""
+    """Recover the loan book to a point in time, beside the primary or in its place.
+
+    Example: make pitr TO='2026-01-31 14:32:05+00'
+    """
     settings = load()
     runtime = chosen(settings)[0]
     if mark:

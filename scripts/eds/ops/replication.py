@@ -65,8 +65,11 @@ def missing(found: dict[str, Any]) -> list[str]:
 
 
 @app.command(name="replication")
-def replication_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
-    """Show how the replicas follow the primary. Exit code 1 when one does not stream."""
+def replication_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show how the replicas follow the primary: positions, lag, slots, WAL kept.
+
+    Exit code 1 when one does not stream.
+    """
     settings = load()
     found = status(settings)
     if as_json:

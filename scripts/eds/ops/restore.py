@@ -217,8 +217,10 @@ def restore(settings: Settings, runtime: Runtime, made: backup.Backup, server: S
 
 @app.command(name="restore")
 def restore_command(
-    file: Annotated[str, typer.Option("--file", envvar="FILE", help="A backup's path or name.")] = "",
-    force: Annotated[bool, typer.Option("--force", envvar="FORCE", help="Do not ask.")] = False,
+    file: Annotated[
+        str, typer.Option("--file", metavar="backup_….sql.gz", help="A backup's path, or its name in the directory.")
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = False,
 ) -> None:
     """Put a dump in place of its database, after checking it and asking. Example: make restore FILE=backup_….sql.gz"""
     if not file:

@@ -1,4 +1,4 @@
-"""`make rotate`: a new password for a role, on its server, in `.env`, and wherever something logs in with it."""
+"""`make rotate-password`: a new password for a role: on its server, in `.env`, wherever something logs in."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def rotate(settings: Settings, role: str) -> Settings:
     return load()
 
 
-@app.command(name="rotate")
+@app.command(name="rotate-password")
 def rotate_command(
-    role: Annotated[str, typer.Option("--role", envvar="ROLE", help="Whose password.")] = "",
+    role: Annotated[str, typer.Option("--role", metavar="app_user", help="Whose password.")] = "",
 ) -> None:
-    """Give a role a new password, on its server, in .env and wherever it is used. Example: make rotate ROLE=app_user"""
+    """Give a role a new password, wherever it is used. Example: make rotate-password ROLE=app_user"""
     settings = load()
     if not role:
-        raise UserError(f"Whose password? Example: make rotate ROLE=app_user. Roles: {', '.join(ROLES)}.")
+        raise UserError(f"Whose password? Example: make rotate-password ROLE=app_user. Roles: {', '.join(ROLES)}.")
     with up.exclusive(settings):
         with step(f"new password for {role}, on the server and in .env"):
             fresh = rotate(settings, role)

@@ -633,8 +633,8 @@ def _archive_fails(settings: Settings) -> str | None:
 
 
 @app.command(name="verify")
-def verify_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
-    """Check everything by doing it, one line per check. Exit code 1 when one fails. Leaves no row behind."""
+def verify_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Check everything by using it, one line per check. Exit code 1 when one fails. Leaves no row behind."""
     settings = load()
     group = ""
 
@@ -658,8 +658,8 @@ def verify_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON"
 
 
 @app.command(name="health")
-def health_command(as_json: Annotated[bool, typer.Option("--json", envvar="JSON")] = False) -> None:
-    """Tell in a second whether all is well: services, replication, archive, freshness. Exit code 1 when not."""
+def health_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Check services, replication, archive and freshness in a second. Exit code 1 when one is not well."""
     settings = load()
     found = health(settings, chosen(settings)[0])
     if as_json:

@@ -109,7 +109,7 @@ def archiver(settings: Settings) -> dict[str, Any]:
 
 @app.command(name="wal")
 def wal_command(
-    switch: Annotated[bool, typer.Option("--switch", envvar="SWITCH", help="Close the present segment first.")] = False,
+    switch: Annotated[bool, typer.Option("--switch", help="Close the present segment first.")] = False,
 ) -> None:
     """Show the WAL archive: segments by timeline, gaps, what waits or fails. Exit code 1 when something is wrong."""
     settings = load()

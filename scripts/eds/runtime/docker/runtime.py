@@ -549,7 +549,7 @@ class ComposeRuntime(members.Membership):
 
     def start_services(self) -> None:
         """Start what works on a warehouse that has been built: the scheduler, Metabase, pgAdmin, the docs."""
-        reasons = dict.fromkeys(self.settings.left_out, "by WITHOUT")
+        reasons = dict.fromkeys(self.settings.left_out, "by DISABLED_SERVICES")
         for name in OPTIONAL_SERVICES:
             if name not in reasons and (why := self._why_no_image(name)):
                 reasons[name] = f"its image cannot be had: {why}"
@@ -616,7 +616,9 @@ class ComposeRuntime(members.Membership):
                 result.append(ServiceState(name, "absent", None, None, why))
                 continue
             if self._is_fenced(name):
-                detail = "fenced by make failover: make lost shows what only it has, make rejoin brings it back"
+                detail = (
+                    "fenced by make failover: make failover-diff shows what only it has, make rejoin brings it back"
+                )
                 result.append(ServiceState(name, "stopped", None, port, detail))
                 continue
             status, detail = _status(row)
@@ -633,7 +635,7 @@ class ComposeRuntime(members.Membership):
     def _why_absent(self, name: str) -> str | None:
         """Why a service should not run here, or None when it should."""
         if name in self.settings.left_out:
-            return "left out by WITHOUT"
+            return "left out by DISABLED_SERVICES"
         if self.owned and name in OPTIONAL_SERVICES and not self._has_image(name):
             return f"skipped: no image {self._image(name)} on this machine"
         return None
@@ -689,8 +691,8 @@ class ComposeRuntime(members.Membership):
         """Stop the primary, and let its container refuse to start, whoever starts it."""
         sentence = (
             f"{name} is fenced, because make failover made another member the primary or was about to: it does not "
-            f"start. make lost NAME={name} shows what only it has, make rejoin brings it back as a replica; make up "
-            "goes on with a failover that was interrupted."
+            f"start. make failover-diff NAME={name} shows what only it has, make rejoin brings it back as a replica; "
+            "make up goes on with a failover that was interrupted."
         )
         _write(self._subfolder(name) / FENCE, sentence + "\n")
         self.stop_server(name)

@@ -1,0 +1,225 @@
+"""What reaches a command from make's command line, and what does not reach it from elsewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+import reference
+from bench.commands import app as bench_app
+from eds import cli
+from eds.base.settings import ROOT, Settings
+
+TARGETS = {target.name: target for target in reference.every_target()}
+
+
+def make(*arguments: str, makefile: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run make in the checkout as somebody's shell would: without what a make above this test run hands down."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *(("-f", str(makefile)) if makefile else ()), *arguments],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def command(*arguments: str, **environment: str) -> list[str]:
+    """Return the words of the command that make would run."""
+    shown = make("-n", *arguments, **environment)
+    assert shown.returncode == 0, shown.stderr
+    return shlex.split(next(line for line in shown.stdout.splitlines() if line.startswith(".venv/bin/python -m")))[3:]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_of_the_environment_reaches_a_command(target):
+    names = {each.name for each in TARGETS[target].options} | {"NAME", "FORCE", "TO", "LIMIT", "ARGS", "JOBS", "JSON"}
+    bare = make("-n", target)
+    assert make("-n", target, **dict.fromkeys(names, "1")).stdout == bare.stdout
+    assert make("-n", "-e", target, **dict.fromkeys(names, "1")).stdout == bare.stdout
+
+
+def parameters(application: typer.Typer) -> Iterator[tuple[str, Any]]:
+    group = typer.main.get_command(application)
+    for command in group.commands.values() if isinstance(group, TyperGroup) else [group]:
+        for parameter in command.params:
+            yield f"{command.name} {parameter.name}", parameter
+
+
+def test_no_option_reads_the_environment():
+    both = [*parameters(cli.app), *parameters(bench_app)]
+    assert len(both) > 40
+    assert [name for name, parameter in both if parameter.envvar] == []
+
+
+def test_force_in_the_environment_does_not_destroy(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    values = {"STATE_DIR": str(state), "EDS_ENV_FILE": str(tmp_path / "env"), "RUNTIME": "local", "FORCE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "eds", "nuke"],
+        env=os.environ | values,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "there is no terminal to ask at" in done.stderr
+    assert state.exists()
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS.values() if target.recipe], ids=lambda each: each.name)
+def test_each_option_of_the_command_line_becomes_a_flag(target):
+    given = [f"{each.name}=1" for each in target.options]
+    words = shlex.split(target.recipe)[3:]
+    flags = [f"{each.flag}=1" for each in target.options if each.kind == "values"]
+    flags += [each.flag for each in target.options if each.kind == "switches"]
+    flags += ["--", "1"] if any(each.kind == "arguments" for each in target.options) else []
+    flags += ["1" for each in target.options if each.kind == "words"]
+    assert command(target.name, *given) == words + flags
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-01-31 14:32:05+00",
+        "two  blanks ",
+        "it's",
+        'say "x"',
+        "$HOME `id` $(id)",
+        "a,b;c|d&e>f",
+        "*",
+        "-x",
+        "a=b",
+        "#1",
+    ],
+)
+def test_a_value_arrives_as_it_was_written(value):
+    assert command("pitr", f"TO={value}") == ["pitr", f"--to={value}"]
+    assert command("logs", f"SERVICE={value}") == ["logs", "--", value]
+
+
+@pytest.mark.parametrize(
+    ("value", "flags"),
+    [("1", ["--force"]), ("true", ["--force"]), ("yes", ["--force"]), ("0", []), ("", []), ("no", [])],
+)
+def test_a_switch_is_on_or_off(value, flags):
+    assert command("nuke", f"FORCE={value}") == ["nuke", *flags]
+
+
+def test_a_switch_that_is_neither_is_refused():
+    refused = make("nuke", "FORCE=perhaps")
+    assert refused.returncode == 2
+    assert "FORCE=perhaps: expected 1 or 0" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["etl", "NWO=1"], "NWO: did you mean NOW?"),
+        (["NWO=1", "etl"], "NWO: did you mean NOW?"),
+        (["up", "SCAEL=empty"], "SCAEL: did you mean SCALE?"),
+        (["up", "RUN_TIME=local"], "RUN_TIME: did you mean RUNTIME?"),
+        (["etl", "now=1"], "now: did you mean NOW?"),
+        (["etl", "KEEP=3"], "KEEP is an option of make backup, not of make etl"),
+        (["nuke", "ARG=3"], "ARG: did you mean ARGS?"),
+        (["FORCE=1"], "FORCE is an option of make nuke"),
+        (["test", "JOB=2"], "JOB: did you mean JOBS?"),
+        (["lint", "ARGS=x"], "not of make lint"),
+        (["up", "etl", "KIND=physical"], "not of make up etl"),
+        (["down", "QQQQ=1"], "QQQQ: there is no such option"),
+        (["up", "POSTGRES_PASSWORD=x"], "a secret does not belong on a command line"),
+    ],
+)
+def test_a_variable_that_the_target_does_not_take_is_refused_before_anything_runs(arguments, said):
+    refused = make("-n", *arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_a_slip_is_refused_without_an_environment_of_the_project(tmp_path):
+    for part in ("Makefile", "scripts/commands.mk", "scripts/refuse_option.py"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_bytes((ROOT / part).read_bytes())
+    refused = make("-C", str(tmp_path), "up", "SCAEL=empty")
+    assert "did you mean SCALE?" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "scripts"]
+
+
+def test_settings_of_the_command_line_are_accepted_by_every_target():
+    names = {name.upper() for name in Settings.model_fields} - set(Settings.secret_names())
+    for target in ("up", "lint"):
+        done = make("-n", target, *(f"{name}=1" for name in names))
+        assert done.returncode == 0, done.stderr
+
+
+def test_several_targets_each_get_their_own_options():
+    shown = make("-n", "etl", "backup", "NOW=1", "KIND=physical").stdout
+    assert re.search(r"eds etl +--now *$", shown, re.MULTILINE)
+    assert re.search(r"eds backup +--kind='physical' *$", shown, re.MULTILINE)
+
+
+def test_make_in_parallel_and_silent_runs_the_same():
+    assert command("-s", "etl", "NOW=1") == command("-j4", "etl", "NOW=1") == ["etl", "--now"]
+
+
+@pytest.fixture
+def outer(tmp_path: Path) -> Path:
+    """Return a Makefile of somebody else, which calls this one."""
+    path = tmp_path / "Makefile"
+    path.write_text(f"all:\n\t@$(MAKE) -n -C {shlex.quote(str(ROOT))} nuke\nslip:\n\t@$(MAKE) -n -C {ROOT} etl NWO=1\n")
+    return path
+
+
+def test_a_make_above_hands_its_variables_down(outer):
+    assert "eds nuke  --force" in make("all", "FORCE=1", makefile=outer).stdout
+
+
+def test_what_a_make_above_has_for_itself_is_not_refused(outer):
+    done = make("all", "STAGE=production", "NWO=1", makefile=outer)
+    assert done.returncode == 0, done.stderr
+    assert "eds nuke" in done.stdout
+
+
+def test_a_slip_of_a_make_above_is_refused(outer):
+    assert "did you mean NOW?" in make("slip", "STAGE=production", makefile=outer).stderr
+
+
+def test_every_option_shows_up_in_the_help_and_in_the_readme():
+    shown, readme = make().stdout, (ROOT / "README.md").read_text(encoding="utf-8")
+    assert reference.readme_table(list(TARGETS.values())) in readme
+    for target in TARGETS.values():
+        if not target.hidden:
+            assert re.search(rf"(?m)^  {target.name} ", shown), target.name
+            for option in target.options:
+                assert f"{option.name}={option.example}" in shown, option.name
+
+
+def test_every_variable_of_the_makefiles_own_targets_shows_up():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name, words in re.findall(r"(?m)^([a-z0-9-]+)\.words := (.*)$", text):
+        assert [word for word in words.split() if f"{word}=" not in TARGETS[name].shown] == []
+
+
+def test_the_lists_are_those_of_the_declarations():
+    targets = list(TARGETS.values())
+    assert (ROOT / "scripts/commands.mk").read_text(encoding="utf-8") == reference.commands_mk(targets)
+
+
+@pytest.mark.parametrize(("former", "name"), cli.ops.FORMER_NAMES.items())
+def test_a_former_name_of_a_command_works_and_says_the_new_one(former, name):
+    assert command(former) == [former]
+    done = subprocess.run([sys.executable, "-m", "eds", former], capture_output=True, text=True, check=False)
+    assert f"make {former} is now make {name}" in done.stderr

@@ -206,10 +206,10 @@ def test_the_warehouse_is_restored_and_its_next_run_catches_up(small):
 
 
 def test_the_commands_ask_list_and_end_with_an_exit_code(small):
-    def eds(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def eds(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "eds", *command],
-            env=os.environ | {"BACKUP_DIR": str(small.settings.backups)} | variables,
+            env=os.environ | {"BACKUP_DIR": str(small.settings.backups)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -233,13 +233,13 @@ def test_the_commands_ask_list_and_end_with_an_exit_code(small):
         "operational.customers: about 4 rows now, 3 in the backup" in done.stdout or "rows in each table" in done.stdout
     )
     assert small.primary("select count(*) from operational.customers") == [(3,)]
-    for command, variables, expected in (
-        ("restore", {"FILE": "nothing.sql.gz"}, "There is no backup nothing.sql.gz"),
-        ("restore", {}, "Which backup?"),
-        ("backup", {"KIND": "odd"}, "KIND is odd"),
-        ("backup", {"FORMAT": "odd"}, "FORMAT is odd"),
+    for command, expected in (
+        (("restore", "--file", "nothing.sql.gz"), "There is no backup nothing.sql.gz"),
+        (("restore",), "Which backup?"),
+        (("backup", "--kind", "odd"), "KIND is odd"),
+        (("backup", "--format", "odd"), "FORMAT is odd"),
     ):
-        refused = eds(command, **variables)
+        refused = eds(*command)
         assert refused.returncode == 1
         assert expected in refused.stderr
         assert "Traceback" not in refused.stderr

@@ -320,6 +320,8 @@ def test_no_dates(text: str) -> None:
         ("2024-02-29 01:45:00+03:00", "2024-02-28T22:45:00+00"),
         ("2024-02-29 22:45:00.25-0330", "2024-03-01T02:15:00.25+00"),
         ("2024-02-29 22:45:00 +03", "2024-02-29T19:45:00+00"),
+        ("1900-01-01", "1900-01-01T00:00:00+00"),
+        ("9999-12-30T23:59:59.999999Z", "9999-12-30T23:59:59.999999+00"),
     ],
 )
 def test_moments(text: str, moment: str) -> None:
@@ -351,6 +353,13 @@ def test_moments(text: str, moment: str) -> None:
 )
 def test_no_moments(text: str) -> None:
     assert "a moment: YYYY-MM-DD" in refusal(PAYMENTS, "payment_date", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["1899-12-31T23:59:59Z", "1900-01-01T00:00+01:00", "9999-12-31T00:00Z", "9999-12-30T23:59-01:00"]
+)
+def test_no_moments_that_the_book_refuses(text: str) -> None:
+    assert "from 1900-01-01 to 9999-12-30" in refusal(PAYMENTS, "payment_date", text)
 
 
 def test_moments_are_not_rounded() -> None:

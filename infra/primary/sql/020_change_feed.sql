@@ -20,7 +20,9 @@ begin
 end
 $$;
 
--- After each write: one row in the trail. Runs as the owner, so that no client needs to write to audit_log.
+-- After each write: one row in the trail. Runs as the owner, so that no client needs to write to audit_log. It answers
+-- to tables of the book alone: a trigger on a temporary table that is called payments must not forge entries of the
+-- payments. Nobody but the owner can create a table in this schema, or one of these triggers.
 create or replace function operational.write_audit() returns trigger
 language plpgsql
 security definer
@@ -31,6 +33,11 @@ declare
     new_row jsonb;
     key_column text := tg_argv[0];
 begin
+    -- The schema of tg_relid: a temporary table's is pg_temp_…
+    if tg_table_schema <> 'operational' then
+        raise exception 'the audit trail takes entries of tables in schema operational, not of %', tg_relid::regclass
+            using errcode = 'insufficient_privilege';
+    end if;
     if tg_op <> 'INSERT' then
         old_row := to_jsonb(old);
     end if;
@@ -74,8 +81,97 @@ before update or delete or truncate on operational.audit_log
 for each statement execute function operational.refuse_rewriting_the_trail();
 alter table operational.audit_log enable always trigger audit_log_append_only;
 
--- Puts a table into the change feed: its triggers, and a view etl.<table>_changes with one row for each change of a row
--- that still exists, in the row's present state. Call it again after the table got another column.
+-- Stops with the reason when a table cannot be in the change feed: whatever it is, it would break writes of the
+-- application or change rows without a trace.
+create or replace function etl.refuse_unpublishable(relation regclass) returns void
+language plpgsql
+stable
+as $$
+declare
+    cls record;
+    problem text;
+    advice text;
+    names text;
+begin
+    select
+        pg_class.*,
+        exists (select from pg_inherits as inh where relation in (inh.inhrelid, inh.inhparent)) as is_inherited
+    into cls
+    from pg_class
+    where pg_class.oid = relation;
+
+    if cls.relnamespace <> 'operational'::regnamespace then
+        problem := 'is not in schema operational';
+        advice := 'Move it there: alter table … set schema operational.';
+    elsif cls.relkind = 'p' or cls.relispartition then
+        problem := 'is partitioned: a partition that is truncated, detached or dropped leaves no trace in the feed';
+        advice := 'Publish an ordinary table.';
+    elsif cls.relkind <> 'r' then
+        problem := 'is not a table';
+        advice := 'Publish the tables that it reads.';
+    elsif cls.is_inherited then
+        problem := 'inherits, or is inherited: rows of one table would show up in another';
+        advice := 'Publish a table without inheritance.';
+    elsif cls.relpersistence <> 'p' then
+        problem := 'is unlogged: the replicas do not have its rows, and a crash empties it without a trace';
+        advice := 'alter table … set logged.';
+    elsif cls.relrowsecurity then
+        problem := 'has row-level security: the warehouse would read part of its rows';
+        advice := 'alter table … disable row level security.';
+    elsif cls.relname in ('audit_log', 'feed_events', 'trail', 'trail_end', 'source_state', 'source_columns')
+        or cls.relname ~ '_changes$'
+    then
+        problem := 'has a name that the feed itself uses';
+        advice := 'Rename it.';
+    elsif octet_length(cls.relname) > 48 then
+        problem := 'has a name of more than 48 bytes, and its triggers and views add to it';
+        advice := 'Rename it.';
+    end if;
+    if problem is not null then
+        raise exception 'table % cannot be in the change feed: it %', relation, problem using hint = advice;
+    end if;
+
+    if (
+        select count(*)
+        from pg_index as idx
+        inner join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
+        where idx.indrelid = relation and idx.indisprimary and idx.indnkeyatts = 1
+            and att.atttypid in ('integer'::regtype, 'bigint'::regtype)
+    ) <> 1 then
+        raise exception 'table % cannot be in the change feed: it needs a primary key of one integer column', relation
+            using hint = 'The feed names a row by it: alter table … add primary key (…), of type integer or bigint.';
+    end if;
+
+    select string_agg(wanted.name, ' and ' order by wanted.name)
+    into names
+    from unnest(array['created_at', 'updated_at']) as wanted (name)
+    where not exists (
+        select from pg_attribute as att
+        where att.attrelid = relation and att.attname = wanted.name and not att.attisdropped
+            and att.atttypid = 'timestamptz'::regtype and att.attnotnull and att.attgenerated = ''
+    );
+    if names is not null then
+        raise exception 'table % cannot be in the change feed: it has no % of type timestamptz not null', relation, names
+            using hint = format(
+                'The feed stamps each row: alter table %s add column … timestamptz not null default now().', relation
+            );
+    end if;
+
+    select string_agg(quote_ident(att.attname), ', ' order by att.attnum)
+    into names
+    from pg_attribute as att
+    where att.attrelid = relation and att.attnum > 0 and not att.attisdropped
+        and att.attname in ('xact_id', '_run_id', '_changed_at', '_deleted_at', '_is_new');
+    if names is not null then
+        raise exception 'table % cannot be in the change feed: the feed has columns of its own named %', relation, names
+            using hint = 'alter table … rename column …';
+    end if;
+end
+$$;
+
+-- Puts a table into the change feed: its triggers, the bounds of its values (015), and a view etl.<table>_changes with
+-- one row for each change of a row that still exists, in the row's present state. Call it again after the table got
+-- another column.
 --
 -- table_name: the table, with a primary key of one integer column and the columns created_at and updated_at.
 create or replace function etl.publish_table(table_name regclass) returns void
@@ -83,21 +179,18 @@ language plpgsql
 as $$
 declare
     short_name text;
-    key_columns text[];
+    key_column text;
     column_list text;
-    wanted_view text;
-    present_view text;
 begin
-    select cls.relname into short_name from pg_class as cls where cls.oid = table_name;
+    perform etl.refuse_unpublishable(table_name);
+    perform etl.add_bounds(table_name);
 
-    select array_agg(att.attname::text) into key_columns
-    from pg_index as idx
-    inner join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
-    where idx.indrelid = table_name and idx.indisprimary
-        and att.atttypid in ('integer'::regtype, 'bigint'::regtype);
-    if coalesce(array_length(key_columns, 1), 0) <> 1 then
-        raise exception 'table % needs a primary key of one integer column to be in the change feed', table_name;
-    end if;
+    select cls.relname, att.attname
+    into short_name, key_column
+    from pg_class as cls
+    inner join pg_index as idx on cls.oid = idx.indrelid and idx.indisprimary
+    inner join pg_attribute as att on cls.oid = att.attrelid and att.attnum = idx.indkey[0]
+    where cls.oid = table_name;
 
     execute format('drop trigger if exists %I on %s', short_name || '_stamp_row', table_name);
     execute format(
@@ -108,7 +201,7 @@ begin
     execute format(
         'create trigger %I after insert or update or delete on %s for each row '
         'execute function operational.write_audit(%L)',
-        short_name || '_audit', table_name, key_columns[1]
+        short_name || '_audit', table_name, key_column
     );
     execute format('drop trigger if exists %I on %s', short_name || '_no_truncate', table_name);
     execute format(
@@ -128,14 +221,12 @@ begin
     execute format(
         'create view etl.%I as select feed.xact_id, %s from operational.audit_log as feed '
         'join %s as changed on changed.%I = feed.record_id where feed.table_name = %L',
-        short_name || '_changes', column_list, table_name, key_columns[1], short_name
+        short_name || '_changes', column_list, table_name, key_column, short_name
     );
     execute format('grant select on etl.%I to etl_reader', short_name || '_changes');
     execute format('grant select on %s to etl_reader', table_name);
 end
 $$;
-
-revoke all on function etl.publish_table(regclass) from public;
 
 -- What the feed says beyond changed rows: rows that went, and tables filled with the trail switched off.
 create or replace view etl.feed_events as
@@ -221,16 +312,32 @@ select
     state.server_port
 from etl.source_state() as state;
 
--- The columns the source has now, so that the warehouse can compare them with what it expects before it reads.
+-- The columns the source has now, so that the warehouse can compare them with what it expects before it reads. A type
+-- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
+-- text, a domain as its base type.
 create or replace view etl.source_columns as
 select
     cls.relname::text as table_name,
     att.attname::text as column_name,
-    format_type(att.atttypid, att.atttypmod) as data_type
+    case
+        when typ.typtype = 'd' then format_type(typ.typbasetype, typ.typtypmod)
+        when typ.typnamespace = 'pg_catalog'::regnamespace then format_type(att.atttypid, att.atttypmod)
+        when typ.typtype = 'e' or typ.typcategory = 'S' then 'text'
+        when element.typtype = 'e' or element.typcategory = 'S' then 'text[]'
+        else format_type(att.atttypid, att.atttypmod)
+    end as data_type
 from pg_class as cls
 inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
 inner join pg_attribute as att on cls.oid = att.attrelid
+inner join pg_type as typ on att.atttypid = typ.oid
+left join pg_type as element on typ.typelem = element.oid and typ.typcategory = 'A'
 where nsp.nspname = 'operational' and cls.relkind in ('r', 'p') and att.attnum > 0 and not att.attisdropped;
+
+-- A function is executable by PUBLIC unless it says otherwise. Trigger functions need no grant: who may attach one to a
+-- table of his own must not be able to.
+revoke all on all functions in schema operational, etl from public;
+grant execute on function etl.source_state() to etl_reader;
+alter default privileges for role loans_owner revoke execute on functions from public;
 
 grant usage on schema operational, etl to etl_reader;
 grant select on etl.feed_events, etl.trail, etl.trail_end, etl.source_state, etl.source_columns to etl_reader;

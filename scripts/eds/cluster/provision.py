@@ -63,7 +63,13 @@ def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
             digest = hashlib.sha256(text).hexdigest()
             if known.get(path.name) == digest:
                 continue
-            connection.execute(text)
+            try:
+                connection.execute(text)
+            except psycopg.errors.RaiseException as error:
+                # A file's own refusal: it says what it found and what to do.
+                raise UserError(
+                    f"{path.name}: {error.diag.message_primary}\n{error.diag.message_hint or ''}"
+                ) from error
             connection.execute("reset role")
             connection.execute(
                 "insert into platform.applied_file (file_name, sha256) values (%s, %s) "

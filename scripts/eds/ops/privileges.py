@@ -38,7 +38,6 @@ class Matrix:
 
 _BUSINESS_TABLE = {"app_user": "select insert update delete", "readonly_user": "select", "etl_reader": "select"}
 _FEED = {"etl_reader": "select"}
-_EVERYBODY = dict.fromkeys(("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup"), "execute")
 
 OLTP = Matrix(
     roles={
@@ -93,8 +92,8 @@ OLTP = Matrix(
         "operational.audit_log_log_id_seq": {},
     },
     functions={
-        # A trigger function: nobody can call it by itself.
-        "operational.write_audit()": {role: _EVERYBODY[role] for role in ("app_user", "readonly_user", "etl_reader")},
+        # A trigger function: nobody may attach it to a table of his own.
+        "operational.write_audit()": {},
         "etl.source_state()": {"etl_reader": "execute"},
         "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
     },

@@ -575,25 +575,8 @@ class _Import:
         self.cursor.execute(query)
 
     def _advance_sequence(self, table: Table) -> None:
-        """Lets the table's own keys go on behind the greatest imported one."""
-        row = self.cursor.execute(
-            "select pg_get_serial_sequence(%s, %s)", [f"operational.{table.name}", table.key.name]
-        ).fetchone()
-        if row is None or row[0] is None:
-            return
-        # Never back: a key that was given out once and deleted again must not come a second time.
-        query = _sql(
-            table,
-            """
-            select setval({sequence_name}, book.greatest_key)
-            from (select max({key}) as greatest_key from {target}) as book, {sequence} as sequence
-            where book.greatest_key >= sequence.last_value
-            """,
-            sequence_name=sql.Literal(row[0]),
-            # Quoted by PostgreSQL where it has to be.
-            sequence=sql.SQL(row[0]),
-        )
-        self.cursor.execute(query)
+        """Let the application's next keys come from where numbers are free."""
+        self.cursor.execute("select operational.advance_identity(%s::regclass)", [f"operational.{table.name}"])
 
 
 def _table(name: str) -> Table:

@@ -26,6 +26,9 @@ _TIMESTAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)? ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
 )
+# Those that the loan book takes (infra/primary/sql/015_bounds.sql).
+_FIRST_MOMENT = datetime(1900, 1, 1)
+_END_OF_MOMENTS = datetime(9999, 12, 31)
 _BOOLEANS = {"true": "t", "t": "t", "1": "t", "yes": "t", "false": "f", "f": "f", "0": "f", "no": "f"}
 
 
@@ -87,6 +90,8 @@ def _convert_timestamp(text: str) -> str:
             if int(hours or 0) <= 15 and int(minutes or 0) <= 59:
                 offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
                 moment += -offset if sign == "+" else offset
+                if not _FIRST_MOMENT <= moment < _END_OF_MOMENTS:
+                    raise ExpectedError("a moment from 1900-01-01 to 9999-12-30 (UTC)")
                 return f"{moment.isoformat()}{'.' if fraction else ''}{fraction}+00"
     except (ValueError, OverflowError):
         pass

@@ -1,0 +1,359 @@
+"""What the loan book refuses: values that its readers cannot represent, tables that the feed cannot follow, forgers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from eds.base.errors import UserError
+from eds.base.settings import ROOT
+from eds.cluster.connections import connect
+from eds.cluster.provision import SQL_FOLDERS, apply_files
+from support.book import add_customer, add_loan, pay
+from support.platform import TABLES, Platform
+
+UNREADABLE = {
+    "numeric": ("'NaN'", "'Infinity'", "'-Infinity'"),
+    "date": ("'infinity'", "'-infinity'", "'10000-01-01'", "'20226-03-01'", "'0001-12-31 BC'", "'4714-11-24 BC'"),
+    "timestamp with time zone": (
+        "'infinity'",
+        "'-infinity'",
+        "'9999-12-31 00:00+00'",
+        "'20226-03-01'",
+        "'1899-12-31 23:59:59.999999+00'",
+        "'0044-03-15 BC'",
+    ),
+}
+REFUSALS = (psycopg.errors.CheckViolation, psycopg.errors.NumericValueOutOfRange)
+READABLE = {
+    "numeric": (),
+    "date": ("'0001-01-01'", "'9999-12-31'", "null"),
+    "timestamp with time zone": ("'1900-01-01 00:00+00'", "'9999-12-30 23:59:59.999999+00'"),
+}
+
+
+def columns(platform: Platform, table: str) -> list[tuple[str, str]]:
+    """The table's columns of a type that is bounded."""
+    return platform.primary(
+        "select attname::text, format_type(atttypid, null) from pg_attribute where attrelid = %s::regclass "
+        "and attnum > 0 and not attisdropped and format_type(atttypid, null) = any(%s) order by attnum",
+        (f"operational.{table}", list(UNREADABLE)),
+    )
+
+
+@contextmanager
+def nothing_kept(platform: Platform) -> Iterator[psycopg.Connection]:
+    """The superuser's connection, whose transaction is rolled back at the end."""
+    with connect(platform.superuser_conninfo) as connection:
+        yield connection
+        connection.rollback()
+
+
+def test_no_column_of_the_book_takes_a_value_that_its_readers_cannot_represent(empty_book):
+    with nothing_kept(empty_book) as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+        for table in TABLES:
+            # What stamps updated_at would hide what was tried.
+            connection.execute(f"alter table operational.{table} disable trigger {table}_stamp_row")
+        tried = 0
+        for table in TABLES:
+            for column, kind in columns(empty_book, table):
+                for value in UNREADABLE[kind]:
+                    with pytest.raises(REFUSALS), connection.transaction():
+                        connection.execute(f"update operational.{table} set {column} = {value}::{kind}")
+                    tried += 1
+                for value in READABLE[kind]:
+                    if value == "null" and column not in ("date_of_birth", "maturity_date"):
+                        continue
+                    with connection.transaction(force_rollback=True):
+                        connection.execute(f"update operational.{table} set {column} = {value}::{kind}")
+        assert tried > 90
+
+
+def test_every_bounded_column_of_the_book_has_its_constraint(empty_book):
+    for table in TABLES:
+        found = empty_book.primary(
+            "select conname::text from pg_constraint where conrelid = %s::regclass and contype = 'c' and convalidated "
+            "and conname like '%%\\_bounds'",
+            (f"operational.{table}",),
+        )
+        assert {name for (name,) in found} == {f"{table}_{column}_bounds" for column, _ in columns(empty_book, table)}
+
+
+@pytest.fixture
+def book_of_before(empty_book: Platform) -> Iterator[Platform]:
+    """A book of a version that had no bounds, with values that break them. What is changed here is put back."""
+    with connect(empty_book.superuser_conninfo) as connection:
+        loan = add_loan(connection, add_customer(connection))
+        for table in TABLES:
+            for (name,) in connection.execute(
+                "select conname from pg_constraint where conrelid = %s::regclass and conname like '%%\\_bounds'",
+                (f"operational.{table}",),
+            ).fetchall():
+                connection.execute(f"alter table operational.{table} drop constraint {name}")
+        connection.execute(
+            "alter table operational.customers add constraint customers_date_of_birth_check "
+            "check (isfinite(date_of_birth))"
+        )
+        pay(connection, loan, "NaN", "0", payment_id=71)
+        pay(connection, loan, payment_date="20226-03-01 00:00+00", payment_id=72)
+        connection.execute("update operational.loans set outstanding_balance = 0, maturity_date = '0044-03-15 BC'")
+        connection.execute("update platform.applied_file set sha256 = 'older' where file_name like '01%'")
+    yield empty_book
+    empty_book.empty_book()
+    with connect(empty_book.superuser_conninfo, autocommit=True) as connection:
+        apply_files(connection, SQL_FOLDERS["primary"])
+
+
+def test_a_book_with_unreadable_values_is_not_upgraded_and_each_value_is_named(book_of_before):
+    platform = book_of_before
+    state = "select file_name, sha256 from platform.applied_file order by 1"
+    before = platform.primary(state)
+    with connect(platform.superuser_conninfo, autocommit=True) as connection, pytest.raises(UserError) as refused:
+        apply_files(connection, SQL_FOLDERS["primary"])
+    message = str(refused.value)
+    for line in (
+        "operational.payments: payment_id 71, column amount is NaN",
+        "operational.payments: payment_id 71, column principal_portion is NaN",
+        "operational.payments: payment_id 72, column payment_date is 20226-03-01",
+        "operational.loans: loan_id 1, column maturity_date is 0044-03-15 BC",
+        "make up",
+    ):
+        assert line in message
+    assert platform.primary(state) == before
+    assert platform.primary("select count(*) from pg_constraint where conname like '%\\_bounds'") == [(0,)]
+
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments where payment_id = 71")
+        connection.execute("update operational.payments set payment_date = '2026-03-01' where payment_id = 72")
+        connection.execute("update operational.loans set maturity_date = null")
+    with connect(platform.superuser_conninfo, autocommit=True) as connection:
+        assert "015_bounds.sql" in apply_files(connection, SQL_FOLDERS["primary"])
+        # What the bounds include is not checked twice.
+        assert connection.execute(
+            "select conname::text from pg_constraint where conrelid = 'operational.customers'::regclass "
+            "and conname like 'customers_date_of_birth%'"
+        ).fetchall() == [("customers_date_of_birth_bounds",)]
+        assert apply_files(connection, SQL_FOLDERS["primary"]) == []
+
+
+def test_at_most_twenty_values_of_a_table_are_named_and_the_others_counted(book_of_before):
+    with connect(book_of_before.superuser_conninfo) as connection:
+        for _ in range(30):
+            pay(connection, 1, payment_date="20226-03-01 00:00+00")
+    with (
+        connect(book_of_before.superuser_conninfo, autocommit=True) as connection,
+        pytest.raises(UserError, match=r"operational\.payments: \d+ more values") as refused,
+    ):
+        apply_files(connection, SQL_FOLDERS["primary"])
+    assert str(refused.value).count("operational.payments: payment_id") == 20
+
+
+# --- the trail and its functions --------------------------------------------------------------------------------------
+
+
+def test_a_temporary_table_cannot_forge_entries_of_the_trail(empty_book):
+    with connect(empty_book.app_conninfo) as connection:
+        connection.execute("create temporary table payments (payment_id bigint)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(
+                "create trigger forge after insert on payments for each row "
+                "execute function operational.write_audit('payment_id')"
+            )
+    # A trigger that was there before, or that somebody made who may: the function itself refuses.
+    with nothing_kept(empty_book) as connection:
+        connection.execute("grant execute on function operational.write_audit() to app_user")
+        connection.execute("set local role app_user")
+        connection.execute("create temporary table payments (payment_id bigint)")
+        connection.execute(
+            "create trigger forge after insert on payments for each row "
+            "execute function operational.write_audit('payment_id')"
+        )
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="tables in schema operational"):
+            connection.execute("insert into payments values (1)")
+    assert empty_book.primary("select count(*) from operational.audit_log where table_name = 'payments'") == [(0,)]
+
+
+def test_public_may_execute_none_of_the_platforms_functions(empty_book):
+    found = empty_book.primary(
+        "select p.oid::regprocedure::text from pg_proc as p, "
+        "aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as acl where acl.grantee = 0 "
+        "and p.pronamespace in (select oid from pg_namespace where nspname in "
+        "('operational', 'etl', 'platform', 'pgbouncer'))"
+    )
+    assert found == []
+
+
+# --- tables of the feed -----------------------------------------------------------------------------------------------
+
+STAMPS = "created_at timestamptz not null default now(), updated_at timestamptz not null default now()"
+UNPUBLISHABLE = {
+    "no updated_at": (
+        "create table operational.t (id bigint primary key, created_at timestamptz not null)",
+        "updated_at",
+    ),
+    "no created_at": (
+        "create table operational.t (id bigint primary key, updated_at timestamptz not null)",
+        "created_at",
+    ),
+    "updated_at may be null": (
+        "create table operational.t (id bigint primary key, created_at timestamptz not null, updated_at timestamptz)",
+        "no updated_at of type timestamptz not null",
+    ),
+    "updated_at of another type": (
+        "create table operational.t (id bigint primary key, created_at timestamptz not null, updated_at date not null)",
+        "no updated_at of type timestamptz not null",
+    ),
+    "updated_at is generated": (
+        "create table operational.t (id bigint primary key, created_at timestamptz not null, updated_at timestamptz "
+        "not null generated always as (timestamptz '2026-01-01 00:00+00') stored)",
+        "updated_at",
+    ),
+    "no key": (f"create table operational.t (id bigint, {STAMPS})", "primary key of one integer column"),
+    "key of text": (f"create table operational.t (id text primary key, {STAMPS})", "primary key of one integer column"),
+    "key of two columns": (
+        f"create table operational.t (id bigint, other bigint, {STAMPS}, primary key (id, other))",
+        "primary key of one integer column",
+    ),
+    "partitioned": (
+        f"create table operational.t (id bigint primary key, {STAMPS}) partition by range (id)",
+        "partitioned",
+    ),
+    "a partition": (
+        f"create table operational.all_t (id bigint primary key, {STAMPS}) partition by range (id); "
+        "create table operational.t partition of operational.all_t for values from (1) to (100)",
+        "partitioned",
+    ),
+    "inherits": (
+        f"create table operational.all_t (id bigint primary key, {STAMPS}); "
+        "create table operational.t (primary key (id)) inherits (operational.all_t)",
+        "inherit",
+    ),
+    "unlogged": (f"create unlogged table operational.t (id bigint primary key, {STAMPS})", "unlogged"),
+    "a view": ("create view operational.t as select * from operational.customers", "is not a table"),
+    "row-level security": (
+        f"create table operational.t (id bigint primary key, {STAMPS}); "
+        "alter table operational.t enable row level security",
+        "row-level security",
+    ),
+    "a column of the feed's": (
+        f"create table operational.t (id bigint primary key, xact_id bigint, {STAMPS})",
+        "columns of its own named xact_id",
+    ),
+    "values out of bounds": (
+        f"create table operational.t (id bigint primary key, pledged numeric, {STAMPS}); "
+        "insert into operational.t values (4, 'NaN')",
+        r"operational\.t: id 4, column pledged is NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNPUBLISHABLE)
+def test_a_table_that_the_feed_cannot_follow_is_refused_in_words(empty_book, case):
+    statements, reason = UNPUBLISHABLE[case]
+    with nothing_kept(empty_book) as connection:
+        connection.execute("set role loans_owner")
+        connection.execute(statements)
+        with pytest.raises(psycopg.errors.RaiseException, match=reason) as refused, connection.transaction():
+            connection.execute("select etl.publish_table('operational.t')")
+        assert refused.value.diag.message_hint
+        assert connection.execute(
+            "select count(*) from pg_trigger where tgrelid = 'operational.t'::regclass"
+        ).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("public.t", "not in schema operational"),
+        ("pg_temp.t", "not in schema operational"),
+        ("operational.trail", "name that the feed itself uses"),
+        ("operational.loans_changes", "name that the feed itself uses"),
+        (f"operational.{'t' * 49}", "name of more than 48 bytes"),
+    ],
+)
+def test_a_table_of_another_place_or_of_a_name_that_is_taken_is_refused(empty_book, table, reason):
+    with nothing_kept(empty_book) as connection:
+        connection.execute(f"create table {table} (id bigint primary key, {STAMPS})")
+        with pytest.raises(psycopg.errors.RaiseException, match=reason):
+            connection.execute("select etl.publish_table(%s)", (table,))
+
+
+def test_the_trail_itself_is_not_published(empty_book):
+    with nothing_kept(empty_book) as connection, pytest.raises(psycopg.errors.RaiseException, match="feed itself uses"):
+        connection.execute("select etl.publish_table('operational.audit_log')")
+
+
+def test_a_published_table_works_and_has_bounds_also_for_columns_that_come_later(empty_book):
+    with nothing_kept(empty_book) as connection:
+        connection.execute("set role loans_owner")
+        connection.execute(f'create table operational."Own Table" ("Id" bigint primary key, pledged numeric, {STAMPS})')
+        connection.execute("""select etl.publish_table('operational."Own Table"')""")
+        connection.execute("""alter table operational."Own Table" add column "Wert" double precision""")
+        connection.execute("""select etl.publish_table('operational."Own Table"')""")
+        connection.execute("""insert into operational."Own Table" ("Id", pledged) values (1, 5)""")
+        assert connection.execute('select "Id", pledged from etl."Own Table_changes"').fetchall() == [(1, 5)]
+        for column in ("pledged", '"Wert"'):
+            with pytest.raises(psycopg.errors.CheckViolation), connection.transaction():
+                connection.execute(f"""update operational."Own Table" set {column} = 'NaN'""")
+
+
+# --- keys of the application's next rows ------------------------------------------------------------------------------
+
+GREATEST = {"customers": 2**31 - 1, "loans": 2**63 - 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "expected"),
+    [
+        ("customers", [], None),
+        ("customers", [5], 6),
+        ("customers", [5, 900], 901),
+        ("customers", [-7], 1),
+        ("customers", [5, GREATEST["customers"]], 6),
+        ("customers", [5, GREATEST["customers"] - 1], 6),
+        ("customers", [1, 1_999_999_999], 2),
+        # The 1 that a new sequence stands at counts as given out.
+        ("customers", [1_500_000_000, GREATEST["customers"]], 2),
+        ("loans", [1_020_304_050_607_081], 1_020_304_050_607_082),
+        ("loans", [10**18], 10**18 + 1),
+        ("loans", [7, GREATEST["loans"]], 8),
+        ("loans", [GREATEST["loans"] - 1], 2),
+    ],
+)
+def test_the_applications_next_keys_are_free_and_do_not_run_out(empty_book, table, keys, expected):
+    with empty_book.app() as connection:
+        customer = add_customer(connection, customer_id=1_000_000) if table == "loans" else None
+        for key in keys:
+            if table == "loans":
+                add_loan(connection, customer, loan_id=key)
+            else:
+                add_customer(connection, customer_id=key)
+        connection.execute("select operational.advance_identity(%s::regclass)", (f"operational.{table}",))
+        for follows in range(3):
+            new = add_loan(connection, customer) if table == "loans" else add_customer(connection)
+            if expected is not None:
+                assert new == expected + follows
+
+
+def test_a_sequence_that_was_moved_to_its_end_comes_back_and_no_other_ever_goes_back(empty_book):
+    with empty_book.app() as connection:
+        add_customer(connection, customer_id=40)
+        connection.execute("select setval('operational.customers_customer_id_seq', 2147483647)")
+        with pytest.raises(psycopg.errors.SequenceGeneratorLimitExceeded), connection.transaction():
+            add_customer(connection)
+        connection.execute("select operational.advance_identity('operational.customers')")
+        assert add_customer(connection) == 41
+        connection.execute("delete from operational.customers where customer_id = 41")
+        connection.execute("select operational.advance_identity('operational.customers')")
+        assert add_customer(connection) == 42
+
+
+def test_the_files_of_the_oltp_can_be_applied_again(empty_book):
+    with nothing_kept(empty_book) as connection:
+        for path in sorted((ROOT / "infra/primary/sql").glob("*.sql")):
+            connection.execute(path.read_bytes())
+            connection.execute("reset role")

@@ -10,22 +10,30 @@ kind=${1:-runtime}
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
 
-case $kind in
-    runtime) lock=requirements.txt ;;
-    dev) lock=requirements-dev.txt ;;
-    *)
-        echo "bootstrap: expected runtime or dev, found '$kind'" >&2
-        exit 2
-        ;;
-esac
+# The lock files are layers: requirements-dev.txt holds what development adds.
+locks_of() { # KIND
+    case $1 in
+        runtime) echo requirements.txt ;;
+        dev) echo requirements.txt requirements-dev.txt ;;
+    esac
+}
+locks=$(locks_of "$kind")
+if [ -z "$locks" ]; then
+    echo "bootstrap: expected runtime or dev, found '$kind'" >&2
+    exit 2
+fi
 
 # The stamp says what was installed, and where: programs of an environment know its path, so it cannot be moved.
 stamp=.venv/.installed
-wanted=$(cksum "$lock" | cut -d' ' -f1,2)
+installed() { # KIND: the stamp of an environment that has the locked packages of this kind
+    # shellcheck disable=SC2046
+    printf '%s %s %s\n' "$1" "$(cat $(locks_of "$1") | cksum | cut -d' ' -f1,2)" "$root"
+}
+wanted=$(installed "$kind")
 if [ -x .venv/bin/python ] && [ -f "$stamp" ]; then
     # dev contains runtime, so an environment that has dev never needs runtime.
-    for have in "$lock" requirements-dev.txt; do
-        if grep -qxF "$have $(cksum "$have" | cut -d' ' -f1,2) $root" "$stamp"; then
+    for have in "$wanted" "$(installed dev)"; do
+        if grep -qxF "$have" "$stamp"; then
             exit 0
         fi
     done
@@ -96,13 +104,17 @@ fi
 rm -f "$stamp"
 quiet=
 [ -t 2 ] || quiet=--quiet
+set --
+for lock in $locks; do
+    set -- "$@" -r "$lock"
+done
 # shellcheck disable=SC2086
 if ! PIP_USER=0 .venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes --no-deps \
-    -r "$lock" >&2; then
+    "$@" >&2; then
     echo "bootstrap: the dependencies could not be installed, see above. The next try goes on from here." >&2
     exit 1
 fi
 # `python -m eds` finds the package wherever it is called from.
 purelib=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 printf '%s\n' "$root/scripts" >"$purelib/eds.pth"
-printf '%s\n' "$lock $wanted $root" >"$stamp"
+printf '%s\n' "$wanted" >"$stamp"

@@ -3,10 +3,19 @@
 # all platforms. A version that is locked stays; `--upgrade` takes the newest of all packages, `--upgrade-package NAME`
 # of one.
 #
+# The files are layers: requirements.txt is the product, requirements-embedded.txt and requirements-dev.txt hold what
+# they add to it. requirements-bench.txt is for an environment of its own, and complete.
+#
 # usage: scripts/lock.sh [--upgrade | --upgrade-package NAME …]
 set -eu
 
 cd "$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)"
+
+base=requirements.txt
+# The layers compiled so far: what stands in two of them has one version.
+layers=
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
 # compile FILE [OPTION …]: of the project with these extras, or of a group alone
 compile() {
@@ -17,7 +26,28 @@ compile() {
         --no-emit-index-url --no-emit-find-links "$@" --output-file "$lock"
 }
 
-compile requirements.txt pyproject.toml "$@"
-compile requirements-dev.txt pyproject.toml --extra dev "$@"
-compile requirements-embedded.txt pyproject.toml --extra embedded "$@"
+# compile_layer FILE [OPTION …]: the same, less what stands in requirements.txt with the same version and condition
+compile_layer() {
+    layer=$1
+    shift
+    # Its versions, without their hashes: uv takes those for an order to know no other package.
+    # shellcheck disable=SC2086
+    sed -n 's/^\([A-Za-z0-9].*==.*[^ ]\) *\\$/\1/p' "$base" $layers >"$work/versions"
+    if [ -e "$layer" ]; then
+        cp "$layer" "$work/complete"
+    fi
+    compile "$work/complete" pyproject.toml --constraint "$work/versions" "$@"
+    awk '
+        # An entry is a line with a name and the lines of its hashes.
+        /^[A-Za-z0-9]/ { entry = $0; if (FILENAME == ARGV[1]) { known[entry] = 1 } }
+        FILENAME == ARGV[2] && !(entry in known)
+    ' "$base" "$work/complete" >"$work/layer"
+    rm "$work/complete"
+    cp "$work/layer" "$layer"
+    layers="$layers $layer"
+}
+
+compile "$base" pyproject.toml "$@"
+compile_layer requirements-embedded.txt --extra embedded "$@"
+compile_layer requirements-dev.txt --extra dev "$@"
 compile requirements-bench.txt --group bench "$@"

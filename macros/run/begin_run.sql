@@ -12,6 +12,7 @@
         {{ return('') }}
     {% endif %}
     {% do assert_placement() %}
+    {% do assert_failures_stop_publishing() %}
     {% do ensure_audit_tables() %}
     {% if not insert_running_row() %}
         {% set holder = first_row("select run_id, run_started_at::text as since, started_by, run_trigger, dbt_invocation_id

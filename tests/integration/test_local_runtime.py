@@ -100,7 +100,7 @@ def asides(runtime: LocalRuntime, name: str) -> list[Path]:
 
 def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
     conf = {path: path.stat().st_mtime_ns for path in runtime.home.glob("*/conf.d/*.conf")}
-    assert len(conf) == 12
+    assert len(conf) == 16
     before = pids(runtime)
     assert None not in before.values() or not find_pgbouncer()
     again = LocalRuntime(runtime.settings)

@@ -27,6 +27,7 @@ from eds.cluster import provision
 from eds.cluster.connections import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
 from eds.cluster.queries import ask, in_recovery, one, wait_for
 from eds.ops import backup, failover, pitr, verify, wal
+from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.dbt_child import warm_up
 from support.book import add_customer, add_loan, pay
@@ -189,7 +190,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert lines.keys() == {1, 2}
     assert lines[1].gaps() == lines[2].gaps() == []
     assert (runtime.archives()["primary"] / "00000002.history.gz").exists()
-    with psycopg.connect(pooled_conninfo(settings), prepare_threshold=None) as connection:
+    with psycopg.connect(applications_way(settings), prepare_threshold=None) as connection:
         add_customer(connection, "after the recovery")
 
 
@@ -262,7 +263,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
         assert found.rejoined == "rewound"
     assert followers(runtime) == {"primary", "replica1", "replica2"} - {found.new}
     assert in_recovery(runtime.servers["primary"])
-    with psycopg.connect(pooled_conninfo(runtime.settings), prepare_threshold=None) as connection:
+    with psycopg.connect(applications_way(runtime.settings), prepare_threshold=None) as connection:
         add_customer(connection, "after the failover")
     assert_the_warehouse_notices(cluster)
     assert verify.health(runtime.settings, runtime)["problems"] == ["scheduler is stopped"]
@@ -401,7 +402,7 @@ def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -
     assert env_file.stat().st_mode & 0o777 == 0o600
     new = Settings(_env_file=env_file, **plain_values(old))  # type: ignore[call-arg]
     for settings, works in ((old, False), (new, True)):
-        for way in (pooled_conninfo(settings), settings_conninfo(settings, "etl_reader")):
+        for way in (applications_way(settings), settings_conninfo(settings, "etl_reader")):
             with contextlib.ExitStack() as stack:
                 if not works:
                     stack.enter_context(pytest.raises(psycopg.OperationalError, match="authentication failed"))
@@ -414,6 +415,11 @@ def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -
     assert followers(runtime) == set(runtime.replicas)
     Platform(runtime).build()
     assert eds("nobody").returncode == 1
+
+
+def applications_way(settings: Settings) -> str:
+    """How the application reaches the primary: through PgBouncer, where there is one."""
+    return pooled_conninfo(settings) if find_pgbouncer() else settings_conninfo(settings, "app_user")
 
 
 def settings_conninfo(settings: Settings, role: str) -> str:

@@ -54,22 +54,33 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
 
     A project that cannot be read is no error here: the run that follows says what is wrong with it.
     """
-    from dbt.adapters.postgres import connections  # noqa: F401
-    from dbt.cli.main import dbtRunner
-    from dbt.task import build  # noqa: F401
-    from dbt_common.clients.jinja import template_cache
-
     with _environment(runs.dbt_environment(settings)):
-        # The second one reads what the first one has written, as every run will: it compiles the readers for that.
-        for _ in range(2):
-            parsed = dbtRunner().invoke(dbt_arguments(settings, "parse", project=project, target_path=target_path))
-    if parsed.success:
-        for macro in parsed.result.macros.values():
-            template_cache.get_node_template(macro)
-    del parsed
+        # Its import alone would read a .env file, which that environment forbids.
+        from dbt.adapters.postgres import connections  # noqa: F401
+        from dbt.cli.main import dbtRunner
+        from dbt.task import build  # noqa: F401
+        from dbt_common.clients.jinja import template_cache
+
+        arguments = dbt_arguments(settings, "parse", project=project, target_path=target_path)
+        # Reading unit tests uses dbt's static parser whatever its options say, so a child does it. This process reads
+        # what the child has written, as every run will, and compiles the readers for that.
+        child = multiprocessing.get_context("fork").Process(target=_parse, args=(arguments,))
+        child.start()
+        child.join()
+        if child.exitcode == 0 and (parsed := dbtRunner().invoke(arguments)).success:
+            for macro in parsed.result.macros.values():
+                template_cache.get_node_template(macro)
+            del parsed
     gc.collect()
     # Children neither look through what is here for garbage nor copy it for that.
     gc.freeze()
+
+
+def _parse(arguments: list[str]) -> None:
+    """In a child: read the project and exit with 0 when it can be read."""
+    from dbt.cli.main import dbtRunner
+
+    sys.exit(0 if dbtRunner().invoke(arguments).success else 1)
 
 
 def spawn_dbt(arguments: Sequence[str], environment: dict[str, str]) -> multiprocessing.process.BaseProcess:

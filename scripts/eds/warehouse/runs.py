@@ -79,6 +79,8 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
         "WAREHOUSE_PORT": str(settings.warehouse_port),
         "WAREHOUSE_DB": settings.warehouse_db,
         "DBT_ENV_SECRET_ETL_WRITER_PASSWORD": settings.etl_writer_password.get_secret_value(),
+        # dbt reads a .env of the present directory by itself, and what it read would hide later changes of ours.
+        "PYTHON_DOTENV_DISABLED": "1",
         "DBT_PROFILES_DIR": str(ROOT),
         "DBT_TARGET": settings.dbt_target,
         # dbt by hand works from any directory.

@@ -1,0 +1,164 @@
+"""What the platform relies on in dbt itself, so that a new version of dbt that changes it is found here first."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eds.base.settings import ROOT
+from eds.runtime.local.runtime import LocalRuntime
+from eds.warehouse.runs import dbt_environment
+from support.platform import Platform, project_copy
+
+LOCK = ROOT / "requirements.txt"
+
+
+def python(code: str, cwd: Path, *arguments: str, executable: str = sys.executable, **environment: str) -> Any:
+    """Run a script in a new process. Returns the JSON value of its last line."""
+    done = subprocess.run(
+        [executable, "-c", code, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts"), "HOME": str(cwd)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
+    """Of eds.warehouse.dbt_child: the runner with its callbacks, the modules that it warms up, the template cache."""
+    from dbt.adapters.postgres import connections
+    from dbt.cli.main import cli, dbtRunner, dbtRunnerResult
+    from dbt.contracts.graph.manifest import Manifest
+    from dbt.task import build
+    from dbt_common.clients.jinja import template_cache
+    from dbt_common.events.base_types import EventMsg
+
+    assert inspect.ismodule(connections)
+    assert inspect.ismodule(build)
+    assert {"manifest", "callbacks"} <= set(inspect.signature(dbtRunner).parameters)
+    assert list(inspect.signature(dbtRunner.invoke).parameters)[:2] == ["self", "args"]
+    assert {"success", "exception", "result"} <= set(dbtRunnerResult.__dataclass_fields__)
+    assert "macros" in Manifest.__dataclass_fields__
+    assert list(inspect.signature(template_cache.get_node_template).parameters) == ["node"]
+    # What a callback gets: message.info.level, message.info.msg.
+    assert inspect.isclass(EventMsg)
+    known = {option for parameter in cli.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for command in ("parse", "build"):
+        known_here = known | {
+            option
+            for parameter in cli.commands[command].params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert {
+            *("--log-level", "--log-level-file", "--log-path", "--no-use-colors", "--no-static-parser"),
+            *("--no-write-json", "--project-dir", "--profiles-dir", "--target-path"),
+        } <= known_here
+
+
+WARM_UP = """
+import json, os, sys, threading
+from pathlib import Path
+from eds.base.settings import load
+from eds.warehouse.dbt_child import warm_up
+warm_up(load(), target_path=Path(sys.argv[1]))
+import dbt.cli.main
+from dbt_common.clients.jinja import template_cache
+tasks = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").exists() else 1
+print(json.dumps({
+    "threads": [threading.active_count(), tasks],
+    "templates": len(template_cache.file_cache),
+    "shadow": os.environ.get("ONLY_IN_THE_FILE"),
+}))
+"""
+
+
+def test_a_process_that_is_warm_has_one_thread_to_fork_from_and_no_variable_of_a_file(
+    runtime: LocalRuntime, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("ONLY_IN_THE_FILE=1\n", encoding="utf-8")
+    found = python(WARM_UP, tmp_path, str(tmp_path / "target"))
+    assert found["threads"] == [1, 1]
+    assert found["templates"] > 400
+    assert found["shadow"] is None
+
+
+IMPORT = "import json, os, dbt.cli.main; print(json.dumps(os.environ.get('ONLY_IN_THE_FILE')))"
+
+
+def test_the_commands_environment_keeps_dbt_from_reading_a_file_which_it_would_do(
+    runtime: LocalRuntime, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("ONLY_IN_THE_FILE=1\n", encoding="utf-8")
+    assert python(IMPORT, tmp_path) == "1"
+    assert python(IMPORT, tmp_path, **dbt_environment(runtime.settings)) is None
+
+
+HINTS = """
+import json, sys
+from pathlib import Path
+from eds.base.settings import load
+from eds.warehouse.dbt_child import dbt_arguments
+from dbt.cli.main import dbtRunner
+from dbt.parser import manifest
+manifest.LONG_PARSING_THRESHOLD_SECONDS = -1
+seen = []
+arguments = dbt_arguments(load(), "parse", target_path=Path(sys.argv[1]))
+result = dbtRunner(callbacks=[lambda message: seen.append(message.info.msg)]).invoke([*sys.argv[2:], *arguments])
+assert result.success, result.exception
+print(json.dumps([text for text in seen if "utm_source" in text]))
+"""
+
+
+@pytest.mark.parametrize(("options", "advertised"), [((), False), (("--hints-enabled",), True)])
+def test_dbt_does_not_advertise(
+    runtime: LocalRuntime, tmp_path: Path, options: tuple[str, ...], advertised: bool
+) -> None:
+    """A parse that takes long makes dbt point at another product, unless the project forbids it."""
+    found = python(HINTS, tmp_path, str(tmp_path / "target"), *options, **dbt_environment(runtime.settings))
+    assert bool(found) is advertised, found
+
+
+def test_a_model_whose_failure_would_be_passed_over_is_refused(platform: Platform, tmp_path: Path) -> None:
+    project = project_copy(tmp_path / "project")
+    model = project / "models/marts/dim_product.sql"
+    text = model.read_text(encoding="utf-8")
+    assert "config(" in text
+    model.write_text(text.replace("config(", "config(on_error='continue', ", 1), encoding="utf-8")
+    result = platform.of_project(project).dbt("build", "--select", "dim_product")
+    assert result.exit_code != 0
+    assert result.run is None
+    # The same project without it is accepted.
+    model.write_text(text, encoding="utf-8")
+    assert platform.of_project(project).dbt("build", "--select", "dim_product").run is not None
+
+
+def test_the_product_installs_from_its_lock_file_with_the_package_index_alone(tmp_path: Path) -> None:
+    """Wheels only: a source package could download whatever it likes while it is built."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    executable = str(tmp_path / "venv/bin/python")
+    done = subprocess.run(
+        [
+            *(executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", str(LOCK)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    code = "import json, dbt.cli.main, dbt.adapters.postgres, eds.cli; print(json.dumps(True))"
+    assert python(code, tmp_path, executable=executable) is True
+    outdated = subprocess.run([executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    # What the lock leaves out on purpose.
+    missing = [line for line in outdated.stdout.splitlines() if "dbt-core-experimental-parser" not in line]
+    assert missing in ([], ["No broken requirements found."]), missing

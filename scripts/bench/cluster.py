@@ -18,10 +18,10 @@ from psycopg import sql
 from eds.base.console import step
 from eds.base.settings import Settings
 from eds.book.demo import fill
-from eds.cluster.connections import connect, servers
+from eds.cluster.connections import connect
 from eds.cluster.queries import current_position, wait_for_replay
-from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 from eds.warehouse import runs
 from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt, warm_up
 
@@ -56,7 +56,7 @@ class Bench:
     def __init__(self, runtime: LocalRuntime) -> None:
         self.runtime = runtime
         self.settings = runtime.settings
-        self.servers = servers(self.settings)
+        self.servers = runtime.cluster.servers
         self.primary = self.servers["primary"].superuser_conninfo()
         self.app = self.servers["primary"].conninfo("app_user", self.settings.app_user_password.get_secret_value())
         self.warehouse = self.servers["warehouse"].superuser_conninfo()
@@ -147,7 +147,7 @@ class Bench:
         return {path.stem: path.read_text(encoding="utf-8") for path in compiled.rglob("*.sql")}
 
     def _primary_cpu(self) -> float:
-        pid = self.runtime.server_pid("primary")
+        pid = self.runtime.postmaster.pid("primary")
         processes = [psutil.Process(pid), *psutil.Process(pid).children()] if pid else []
         total = 0.0
         for process in processes:

@@ -26,7 +26,7 @@ REPORT_SECONDS = 1.5
 
 def assert_pgbench(bench: Bench) -> None:
     """Raise UserError when the servers' installation has no pgbench."""
-    program = bench.runtime.bindir / "pgbench"
+    program = bench.runtime.home.bindir / "pgbench"
     if not program.exists():
         raise UserError(f"MINUTES and TRAIL need pgbench, and there is no {program}: install PostgreSQL's package.")
 
@@ -36,7 +36,7 @@ def _pgbench(bench: Bench, script: str, seconds: float, *options: str) -> subpro
     loans = bench.ask("select coalesce(max(loan_id), 1) from operational.loans", bench.primary)
     return subprocess.Popen(
         [
-            *(str(bench.runtime.bindir / "pgbench"), f"--host={server.host}", f"--port={server.port}"),
+            *(str(bench.runtime.home.bindir / "pgbench"), f"--host={server.host}", f"--port={server.port}"),
             *("--username=app_user", "--no-vacuum", f"--client={CLIENTS}", f"--time={max(1, round(seconds))}"),
             *(f"--define=loans={loans}", f"--file={SQL / script}", *options, server.database),
         ],

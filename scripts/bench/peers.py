@@ -19,7 +19,7 @@ from psycopg import sql
 from bench.cluster import SQL, Bench
 from eds.base.settings import ROOT
 from eds.cluster.connections import Server, connect
-from eds.runtime.client_programs import at, run_program
+from eds.runtime.client_programs import connection_args, run_program
 
 # In the order in which they follow from each other, with their keys.
 MARTS = {
@@ -51,7 +51,7 @@ def floor(bench: Bench, database: str, watermark: str) -> float:
             bench.settings,
             "psql",
             [
-                *at(server, "etl_writer", database),
+                *connection_args(server, "etl_writer", database),
                 *("--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-v", f"watermark={watermark}"),
                 *("-v", f"finish={finish}", "--output=/dev/null", "--file", str(SQL / "floor.sql")),
             ],
@@ -217,7 +217,7 @@ def _drop(bench: Bench, database: str) -> None:
 def copy_pipe(bench: Bench, database: str) -> float:
     """All payments from a replica into a fresh table by COPY (binary) through a pipe. Returns rows a second."""
     source, target = bench.servers["replica1"], bench.servers["warehouse"]
-    psql = str(bench.runtime.bindir / "psql")
+    psql = str(bench.runtime.home.bindir / "psql")
     with connect(target.superuser_conninfo(database), autocommit=True) as connection:
         connection.execute("create table public.copied as select * from operational.payments with no data")
         connection.execute(
@@ -226,14 +226,17 @@ def copy_pipe(bench: Bench, database: str) -> float:
     started = time.monotonic()
     out = subprocess.Popen(
         [
-            *(psql, *at(source, database=source.database), "-XqAt"),
+            *(psql, *connection_args(source, database=source.database), "-XqAt"),
             *("-c", "copy operational.payments to stdout (format binary)"),
         ],
         env={"PGPASSWORD": source.superuser_password},
         stdout=subprocess.PIPE,
     )
     subprocess.run(
-        [psql, *at(target, database=database), "-XqAt", "-c", "copy public.copied from stdin (format binary)"],
+        [
+            *(psql, *connection_args(target, database=database), "-XqAt"),
+            *("-c", "copy public.copied from stdin (format binary)"),
+        ],
         env={"PGPASSWORD": target.superuser_password},
         stdin=out.stdout,
         check=True,

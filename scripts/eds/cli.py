@@ -20,21 +20,13 @@ from eds.base.settings import ROOT, Settings, ensure_env_file, env_file, load
 from eds.book import simulate
 from eds.book.csv_import import importer
 from eds.book.demo import fill
-from eds.cluster.connections import (
-    connect,
-    forget_libpq_environment,
-    pooled_conninfo,
-    primary_name,
-    primary_server,
-    recovered_server,
-    servers,
-    wait_until_accepting,
-)
+from eds.cluster.connections import Cluster, connect, forget_libpq_environment, wait_until_accepting
 from eds.cluster.provision import provision_oltp, provision_warehouse
 from eds.dashboards import commands as dashboard_commands
-from eds.runtime.choice import Runtime, chosen, has_data
+from eds.runtime.choice import has_data, select_runtime
 from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.member import Runtime
 from eds.scheduler import Scheduler
 from eds.warehouse import runs
 
@@ -58,7 +50,7 @@ dashboard_commands.register(app)
 
 
 def _runtime() -> Runtime:
-    return chosen(load())[0]
+    return select_runtime(load())[0]
 
 
 @app.command("up", rich_help_panel=PLATFORM)
@@ -66,7 +58,7 @@ def start() -> None:
     """Start everything; the first time also install, create, fill and build it."""
     if ensure_env_file():
         err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
-    runtime, why = chosen(load())
+    runtime, why = select_runtime(load())
     err.print(f"runtime: {runtime.name} ({why})", markup=False)
     up.up(runtime)
 
@@ -136,7 +128,7 @@ def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = F
     backups = "" if runtime.settings.backup_dir else ", the backups"
     confirm(
         f"This destroys every database, the WAL archive{backups} and the logs in\n"
-        + "".join(f"  {holding}\n" for holding in runtime.holdings())
+        + "".join(f"  {place}\n" for place in runtime.data_locations())
         + f"and {env_file().name} with its passwords, unless the other runtime has data that it belongs to. "
         "It cannot be undone.",
         "nuke",
@@ -218,7 +210,7 @@ def demo_command(
     """Fill an empty loan book with demo data. Example: make demo SCALE=medium SEED=7"""
     settings = load()
     size = fill.Scale.parse(settings.scale if scale is None else scale)
-    with connect(primary_server(settings).superuser_conninfo()) as connection:
+    with Cluster(settings).primary.connect() as connection:
         out.print(str(fill.fill(connection, size, settings.seed if seed is None else seed)))
 
 
@@ -229,11 +221,10 @@ def simulate_command(
     seed: Annotated[int | None, typer.Option(metavar="7", help="The same seed gives the same operations.")] = None,
 ) -> None:
     """Run live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
-    settings = load()
     seconds = simulate.parse_duration(duration)
-    pooled = _runtime().is_running("pgbouncer")
-    direct = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
-    conninfo = pooled_conninfo(settings) if pooled else direct
+    runtime = _runtime()
+    pooled = runtime.is_running("pgbouncer")
+    conninfo = runtime.cluster.pooled_conninfo() if pooled else runtime.cluster.app_conninfo()
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
     counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
     out.print(counts.table())
@@ -252,9 +243,7 @@ def import_command(
     """Import a loan book from CSV files. Example: make import DIR=/data/book SYNC=1 (see docs/import.md)"""
     if directory is None:
         raise UserError("Which folder? Example: make import DIR=/data/book")
-    settings = load()
-    conninfo = primary_server(settings).conninfo("app_user", settings.app_user_password.get_secret_value())
-    with connect(conninfo) as connection:
+    with connect(Cluster(load()).app_conninfo()) as connection:
         result = importer.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
     out.print(result.table())
     if mass_delete:
@@ -269,22 +258,23 @@ def psql(
     role: Annotated[str, typer.Option(metavar="app_user", help="Log in as this role.")] = "postgres",
 ) -> None:
     """Open psql on a server; run the SQL of standard input when it is not a terminal."""
-    settings = load()
-    known = servers(settings) | {"recovered": recovered_server(settings)}
+    runtime = _runtime()
+    cluster = runtime.cluster
+    known = cluster.servers | {"recovered": cluster.recovered}
     if server not in known:
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
     # `primary` is whoever takes the writes; the replicas go by their own names.
-    place = known[primary_name(settings) if server == "primary" else server]
+    place = known[cluster.primary_name if server == "primary" else server]
     password = place.superuser_password
     if role != "postgres":
         setting = f"{role}_password"
         if setting not in Settings.model_fields:
             raise UserError(f"There is no password for a role {role!r} in .env.")
-        password = getattr(settings, setting).get_secret_value()
+        password = getattr(runtime.settings, setting).get_secret_value()
     arguments = ["-U", role, "-d", place.database]
     if not sys.stdin.isatty():
         arguments += ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "-v", "ON_ERROR_STOP=1"]
-    command, environment = _runtime().psql(place, arguments, password)
+    command, environment = runtime.psql(place, arguments, password)
     os.execvpe(command[0], command, os.environ | environment)
 
 
@@ -294,9 +284,9 @@ def compose_command(
 ) -> None:
     """Run docker compose with the platform's settings. Example: make compose ARGS="top primary" """
     runtime = _runtime()
-    if not isinstance(runtime, ComposeRuntime) or not runtime.owned:
+    if not isinstance(runtime, ComposeRuntime) or not runtime.compose.owned:
         raise UserError("The platform of this checkout does not run in Docker: RUNTIME=docker make up.")
-    os.execvpe("docker", runtime.command(*args, progress="auto"), runtime.full_environment())
+    os.execvpe("docker", runtime.compose.command(*args, progress="auto"), runtime.compose.full_environment())
 
 
 @app.command(hidden=True)
@@ -311,9 +301,9 @@ def fresh() -> None:
 @app.command(hidden=True)
 def provision() -> None:
     """Bring databases, roles and schemas of both servers up to date (the one-shot job of the Docker runtime)."""
-    settings = load()
-    wait_until_accepting(primary_server(settings).superuser_conninfo("postgres"), PRIMARY_STARTS_SECONDS)
-    for done in (*provision_oltp(settings), *provision_warehouse(settings)):
+    cluster = Cluster(load())
+    wait_until_accepting(cluster.primary.superuser_conninfo("postgres"), PRIMARY_STARTS_SECONDS)
+    for done in (*provision_oltp(cluster), *provision_warehouse(cluster)):
         print(done, flush=True)
 
 

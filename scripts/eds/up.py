@@ -1,4 +1,4 @@
-"""Bringing the whole platform up and down, on either runtime."""
+"""Bring the platform up and down, on either runtime."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from eds.base.errors import UserError
 from eds.base.services import state_directory
 from eds.base.settings import Settings
 from eds.book.demo import fill
-from eds.cluster.connections import connect, primary_server
+from eds.cluster.connections import Cluster, connect
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
-from eds.runtime.choice import Runtime
+from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
 # A run of which no session was seen for this long is dead.
@@ -27,18 +27,18 @@ RUN_SILENT_SECONDS = 4.0
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Only one `make up`, `down`, … of a checkout at a time."""
+    """Hold the lock that only one `make up`, `down`, … of a checkout has at a time."""
     lock = FileLock(state_directory(settings) / "command.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
-            "Another make up, down, clean or nuke of this checkout is at work. Wait until it is done."
+            "Another make up, down, clean or nuke of this checkout is running. Wait until it is done."
         ) from error
     except OSError as error:
         raise UserError(
             f"{lock.lock_file} cannot be opened: {error.strerror}. The platform was started by another account (root, "
-            "for example): go on as that account, or let it `make nuke` and begin anew."
+            "for example): continue as that account, or let it `make nuke` and start from scratch."
         ) from error
     try:
         yield
@@ -53,8 +53,8 @@ def start_servers(runtime: Runtime) -> None:
 
 
 def book_is_empty(settings: Settings) -> bool:
-    """Whether the loan book has no customers, loans or payments."""
-    with connect(primary_server(settings).superuser_conninfo()) as connection:
+    """Return whether the loan book has no customers, loans or payments."""
+    with Cluster(settings).primary.connect() as connection:
         row = connection.execute(
             "select not exists (select from operational.customers) and not exists (select from operational.loans) "
             "and not exists (select from operational.payments)"
@@ -67,7 +67,7 @@ def fill_demo(settings: Settings) -> bool:
     scale = fill.Scale.parse(settings.scale)
     if settings.scale == "empty" or not book_is_empty(settings):
         return False
-    with connect(primary_server(settings).superuser_conninfo()) as connection:
+    with Cluster(settings).primary.connect() as connection:
         summary = fill.fill(connection, scale, settings.seed)
     err.print(f"demo loan book: {summary}")
     return True
@@ -84,17 +84,17 @@ def first_build(settings: Settings) -> None:
     err.print("first dbt build")
     if runs.build(settings, scheduled=True, trigger="start") == 0:
         return
-    # A `make up` that was killed leaves its dbt at work, and that one run is the one there may be.
+    # A `make up` that was killed leaves its dbt running, and only one run is allowed at a time.
     waited = wait_for_run(settings)
     if done() or (waited and runs.build(settings, scheduled=True, trigger="start") == 0):
         return
-    raise UserError("The first dbt build failed, see above. Mend it, then `make up` goes on from here.")
+    raise UserError("The first dbt build failed, see above. Fix it, then `make up` resumes from here.")
 
 
 def wait_for_run(settings: Settings) -> bool:
-    """Wait until no run is at work. Returns whether one was.
+    """Wait until no run is active. Returns whether one was.
 
-    A run is at work when its row says so and a session of its invocation was seen within a few seconds.
+    A run is active when its row says so and a session of its invocation was seen within a few seconds.
     """
     query = (
         "select exists (select from pg_stat_activity as activity where activity.pid <> pg_backend_pid() "
@@ -102,7 +102,7 @@ def wait_for_run(settings: Settings) -> bool:
         "from audit.etl_runs as runs where runs.status = 'running'"
     )
     waited = False
-    with connect(runs.writer_conninfo(settings), autocommit=True) as connection:
+    with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
         if not runs.has_run(connection):
             return False
         seen = time.monotonic()
@@ -110,14 +110,14 @@ def wait_for_run(settings: Settings) -> bool:
             if row[0]:
                 seen = time.monotonic()
                 if not waited:
-                    err.print("another run is at work, of a command that was killed, say: waiting until it is done")
+                    err.print("another run is active, of a command that was killed, say: waiting until it is done")
                 waited = True
             time.sleep(0.1)
     return waited
 
 
 def up(runtime: Runtime) -> None:
-    """`make up`: everything from nothing to dashboards that answer. Safe to repeat."""
+    """Start everything, from nothing to dashboards that answer (`make up`). Safe to repeat."""
     settings = runtime.settings
     fill.Scale.parse(settings.scale)
     try:
@@ -128,13 +128,13 @@ def up(runtime: Runtime) -> None:
             runtime.start_services()
             show(runtime)
     except KeyboardInterrupt:
-        err.print("interrupted; what was started runs on: `make up` goes on from here, `make down` stops it")
+        err.print("interrupted; what was started runs on: `make up` resumes from here, `make down` stops it")
         raise
     summary(runtime)
 
 
 def show(runtime: Runtime) -> None:
-    """Bring the pages and Metabase up to date. What fails there is said: the platform is up all the same."""
+    """Bring the pages and Metabase up to date. A failure there is reported: the platform is up all the same."""
     settings = runtime.settings
     try:
         # In Docker, the scheduler writes them into the volume that is served.
@@ -144,12 +144,12 @@ def show(runtime: Runtime) -> None:
         if runtime.is_running("metabase"):
             provision_metabase(runtime, check=None)
     except (UserError, OSError, psycopg.Error) as error:
-        err.print("[red]does not work:[/] ", end="")
+        err.print("[red]failed:[/] ", end="")
         err.print(str(error), markup=False)
 
 
 def summary(runtime: Runtime) -> None:
-    """What runs where, and what to try next."""
+    """Print what runs where, and what to try next."""
     out.print(state_table(runtime))
     out.print(
         "Try next:\n"
@@ -164,12 +164,12 @@ def summary(runtime: Runtime) -> None:
     settings = runtime.settings
     pages = (settings.site / page.FILE_NAME).as_uri()
     if runtime.name == "docker":
-        pages = f"http://127.0.0.1:{settings.docs_port}/ (made anew after each run)"
+        pages = f"http://127.0.0.1:{settings.docs_port}/ (refreshed after each run)"
     out.print(f"Dashboards: {pages}", soft_wrap=True)
 
 
 def state_table(runtime: Runtime) -> Table:
-    """The services as a table for the terminal."""
+    """Return the services as a table for the terminal."""
     table = Table(title="Services")
     for name in ("service", "status", "address", "pid", ""):
         table.add_column(name)

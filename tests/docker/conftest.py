@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 from eds.base.settings import OPTIONAL_SERVICES, ROOT, Settings, ensure_env_file
-from eds.cluster.connections import Server, connect, servers
-from eds.runtime.docker.runtime import ComposeRuntime, why_not_docker
-from eds.runtime.local.processes import free_ports
+from eds.cluster.connections import Server, connect
+from eds.runtime.docker.engine import why_not_docker
+from eds.runtime.docker.runtime import ComposeRuntime
+from eds.runtime.ports import free_ports
 
 METABASE_IMAGE = "metabase/metabase:v0.65.4.x"
 OLTP = ("primary", "replica1", "replica2")
@@ -103,7 +104,7 @@ class Stack:
 
     @property
     def servers(self) -> dict[str, Server]:
-        return servers(self.settings)
+        return self.runtime.cluster.servers
 
     def start(self, *arguments: str, **values: str) -> subprocess.Popen[str]:
         """Start a command as `make` does. values: further settings of the environment."""
@@ -129,7 +130,7 @@ class Stack:
         return self.eds("up", **values)
 
     def container(self, service: str) -> str:
-        return self.runtime.container(service)
+        return self.runtime.compose.container(service)
 
     def inspect(self, service: str) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(docker("inspect", self.container(service)))[0]
@@ -192,7 +193,7 @@ def throw_away() -> Iterator[Stack]:
     try:
         yield stack
     finally:
-        if runtime.folder.exists():
+        if runtime.files.folder.exists():
             runtime.destroy()
         images = [f"{stack.project}_etl_pipeline", f"{stack.project}_pgbouncer"]
         docker("rmi", *images, check=False)

@@ -14,7 +14,6 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.base.settings import OPTIONAL_SERVICES
-from eds.cluster.connections import primary_name, replica_names, set_primary_name
 from tests.docker.conftest import OLTP, Stack, docker, throw_away, until
 
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
@@ -31,7 +30,7 @@ def stack(engine: None) -> Iterator[Stack]:
 
 def primary(stack: Stack) -> str:
     """Who is noted as the primary."""
-    return primary_name(stack.settings)
+    return stack.runtime.cluster.primary_name
 
 
 def add_customer(stack: Stack, name: str) -> None:
@@ -140,7 +139,7 @@ def test_archive_backup_and_recovery_follow_the_primary(stack: Stack) -> None:
     assert "00000002.history.gz" in stack.exec("primary", "ls", f"/var/lib/postgresql/wal_archive/{name}")
     stack.eds("backup", "--kind", "physical")
     add_customer(stack, "after the backup")
-    assert "the books are whole" in stack.eds("pitr", "--to", "latest")
+    assert "invariants hold" in stack.eds("pitr", "--to", "latest")
     query = "select count(*) from operational.customers where full_name = 'after the backup'"
     assert stack.eds("psql", "recovered", stdin=query).strip() == "1"
     stack.eds("pitr", "--remove")
@@ -148,7 +147,7 @@ def test_archive_backup_and_recovery_follow_the_primary(stack: Stack) -> None:
 
 def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejoins(stack: Stack) -> None:
     old = primary(stack)
-    new, other = replica_names(stack.settings)
+    new, other = stack.runtime.cluster.replica_names
     cut_off(stack, new, other)
     for number in range(3):
         add_customer(stack, f"lost {number}")
@@ -200,7 +199,7 @@ def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
 def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(stack: Stack) -> None:
     old = primary(stack)
     assert stack.value(old, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
-    ahead, behind = replica_names(stack.settings)
+    ahead, behind = stack.runtime.cluster.replica_names
     cut_off(stack, behind)
     add_customer(stack, "on one replica only")
     docker("kill", stack.container(old))
@@ -221,9 +220,9 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
 
 
 def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_else_takes_writes(stack: Stack) -> None:
-    old, new = primary(stack), replica_names(stack.settings)[-1]
+    old, new = primary(stack), stack.runtime.cluster.replica_names[-1]
     # Before the decision was noted.
-    stack.runtime.fence(old)
+    stack.runtime.member(old).fence()
     assert writers(stack) == set()
     start_anyway(stack, old)
     stack.up()
@@ -231,19 +230,19 @@ def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_
     assert writers(stack) == {old}
     assert all_follow(stack)
     # After it, and before the promotion.
-    stack.runtime.fence(old)
-    set_primary_name(stack.settings, new)
+    stack.runtime.member(old).fence()
+    stack.runtime.cluster.set_primary(new)
     start_anyway(stack, old)
     assert writers(stack) == set()
     told = stack.up()
     assert f"{new} promoted: a failover was interrupted" in told
-    assert f"{old}, a former primary, is cloned anew" in told
+    assert f"{old}, a former primary, is cloned again" in told
     assert writers(stack) == {new}
     assert all_follow(stack)
     add_customer(stack, "after the interrupt")
     # A server that crashes and starts again by itself finds its part in the note, whichever comes first.
     docker("kill", *(stack.container(name) for name in OLTP))
-    docker("start", *(stack.container(name) for name in (old, *replica_names(stack.settings), new)))
+    docker("start", *(stack.container(name) for name in (old, *stack.runtime.cluster.replica_names, new)))
     stack.wait_healthy(*OLTP)
     assert writers(stack) == {new}
     until(lambda: all_follow(stack), 30, "all follow")

@@ -14,7 +14,7 @@ from tests.docker.conftest import Stack, docker, until
 def lone(stack: Stack) -> Iterator[list[str]]:
     """The command line of a warehouse server on a volume of its own, and the name that it has."""
     name = f"{stack.project}_lone_{os.urandom(2).hex()}"
-    folder = stack.runtime.folder
+    folder = stack.runtime.files.folder
     secret = "warehouse_postgres_password"
     yield [
         *("--name", name, "--init", "--user", "postgres", "--network", "none", "--shm-size", "256m"),
@@ -55,11 +55,11 @@ def test_an_init_without_room_fails_and_says_why_instead_of_starting_on_half_of_
 
 
 def test_a_second_server_on_a_volume_refuses_to_start(stack: Stack) -> None:
-    secret = stack.runtime.folder / "secrets" / "warehouse_postgres_password"
+    secret = stack.runtime.files.folder / "secrets" / "warehouse_postgres_password"
     output = docker(
         *("run", "--rm", "--user", "postgres", "--network", "none"),
         *("--volume", f"{stack.project}_warehouse_data:/var/lib/postgresql/data"),
-        *("--volume", f"{stack.runtime.folder}/warehouse:/etc/platform:ro"),
+        *("--volume", f"{stack.runtime.files.folder}/warehouse:/etc/platform:ro"),
         *("--volume", f"{secret}:/run/secrets/warehouse_postgres_password:ro"),
         *("--entrypoint", "/etc/platform/entrypoint.sh", "postgres:15-bookworm"),
         *("warehouse", "warehouse_postgres_password"),

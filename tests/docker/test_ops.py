@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC
 
+from eds.base.services import SIDE
+from eds.ops import wal
 from tests.docker.conftest import Stack
 
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
@@ -44,16 +46,16 @@ def test_a_base_backup_frees_the_archive_and_recovers_the_book_to_a_moment(stack
     for _ in range(2):
         name = backup(stack, "physical")
     stack.eds("backups", "--verify")
-    files = stack.runtime.archived_files()
+    files = wal.archived_files(stack.runtime)
     stack.eds("backup", "--kind", "physical", "--keep", "1")
-    assert len(stack.runtime.archived_files()) < len(files) + 2
+    assert len(wal.archived_files(stack.runtime)) < len(files) + 2
     assert not (stack.settings.backups / name).exists()
 
     before = stack.query("primary", BOOK)
     moment = stack.value("primary", "select clock_timestamp()")
     stack.query("primary", "delete from operational.payments where payment_id % 3 = 0")
     told = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat())
-    assert "the books are whole" in told
+    assert "invariants hold" in told
     assert [tuple(map(str, before[0]))] == [
         tuple(line.split("|")) for line in stack.eds("psql", "recovered", stdin=BOOK).split()
     ]
@@ -66,11 +68,11 @@ def test_a_base_backup_frees_the_archive_and_recovers_the_book_to_a_moment(stack
     assert stack.query("primary", BOOK) == before
     assert stack.query("replica1", BOOK) == stack.query("replica2", BOOK) == before
     stack.assert_warehouse_equals_book()
-    assert not stack.runtime.side_cluster_runs()
+    assert not stack.runtime.member(SIDE).is_running()
     assert failures(stack) == []
     # The next recovery finds its way along the new timeline.
     stack.eds("backup", "--kind", "physical")
-    assert "the books are whole" in stack.eds("pitr", "--to", "latest")
+    assert "invariants hold" in stack.eds("pitr", "--to", "latest")
     assert stack.eds("pitr", "--remove").strip() == "removed"
 
 
@@ -78,7 +80,7 @@ def test_a_recovery_that_leads_nowhere_leaves_nothing(stack: Stack) -> None:
     backup(stack, "physical")
     told = stack.eds("pitr", "--to", "never_made", code=1)
     assert "ends before restore point never_made is reached" in told
-    assert stack.runtime.remove_side_cluster() is False
+    assert stack.runtime.member(SIDE).remove() is False
 
 
 def test_a_password_is_rotated(stack: Stack) -> None:

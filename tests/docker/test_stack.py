@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from eds.base.settings import Settings
-from eds.cluster.connections import connect, pooled_conninfo
+from eds.cluster.connections import connect
 from eds.runtime.local import binaries
 from tests.docker.conftest import DATABASES, Stack, docker, until
 
@@ -101,7 +101,7 @@ def test_no_secret_is_in_an_image_a_definition_or_a_process_list(stack: Stack) -
     settings = stack.settings
     secrets = {name: getattr(settings, name.lower()).get_secret_value() for name in Settings.secret_names()}
     assert all(len(value) > 20 for value in secrets.values())
-    places = {"compose config": stack.runtime.compose("config")}
+    places = {"compose config": stack.runtime.compose.run("config")}
     for name in [*stack.runtime.services, "provision"]:
         container = stack.inspect(name)
         places[f"container {name}"] = json.dumps(container)
@@ -114,7 +114,7 @@ def test_no_secret_is_in_an_image_a_definition_or_a_process_list(stack: Stack) -
         for name, value in secrets.items():
             assert value not in text, f"{name} in {place}"
     # The secret files are closed to everybody else on this machine.
-    assert (stack.runtime.folder / "secrets").stat().st_mode & 0o777 == 0o700
+    assert (stack.runtime.files.folder / "secrets").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_container_has_the_secrets_of_its_duty_only(stack: Stack) -> None:
@@ -209,7 +209,7 @@ def test_the_read_only_pool_is_over_both_replicas_and_the_other_on_the_primary(s
 
 def test_psycopg_without_prepared_statements_works_through_the_pool_and_with_them_is_refused(stack: Stack) -> None:
     """As docs/docker.md says: PgBouncer 1.18 in transaction pooling does not know a client's prepared statements."""
-    conninfo = pooled_conninfo(stack.settings)
+    conninfo = stack.runtime.cluster.pooled_conninfo()
 
     def work(threshold: int | None) -> None:
         def client(number: int) -> None:

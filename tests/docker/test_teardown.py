@@ -31,15 +31,15 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(stack: Stack, tmp_
 
 def test_an_optional_service_whose_image_cannot_be_had_is_left_out_and_said(stack: Stack) -> None:
     runtime = stack.runtime
-    runtime._config["services"]["docs"]["image"] = "127.0.0.1:1/no-such-image:1"
-    assert "connection refused" in str(runtime._why_no_image("docs"))
+    runtime.compose.config["services"]["docs"]["image"] = "127.0.0.1:1/no-such-image:1"
+    assert "connection refused" in str(runtime.compose.why_no_image("docs"))
     assert runtime._why_absent("docs") == "skipped: no image 127.0.0.1:1/no-such-image:1 on this machine"
-    assert runtime._why_no_image("primary") is None
+    assert runtime.compose.why_no_image("primary") is None
     assert runtime._why_absent("primary") is None
 
 
 def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:
-    bystander, folder = f"{stack.project}_bystander", stack.runtime.folder
+    bystander, folder = f"{stack.project}_bystander", stack.runtime.files.folder
     docker("volume", "create", bystander)
     docker("network", "create", bystander)
     try:

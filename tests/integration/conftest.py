@@ -18,8 +18,8 @@ from eds.book.demo import fill
 from eds.cluster import provision
 from eds.cluster.connections import connect
 from eds.runtime.local.binaries import find_pgbouncer
-from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 from eds.warehouse.dbt_child import warm_up
 from support.platform import Platform, fill_small_book
 
@@ -62,7 +62,7 @@ def runtime() -> Iterator[LocalRuntime]:
         runtime.stop_all(mode="immediate")
         watchdog.kill()
         watchdog.wait()
-        shutil.rmtree(runtime.home, ignore_errors=True)
+        shutil.rmtree(runtime.home.path, ignore_errors=True)
         shutil.rmtree(state, ignore_errors=True)
 
 
@@ -70,7 +70,7 @@ def runtime() -> Iterator[LocalRuntime]:
 def primary_server(runtime: LocalRuntime) -> LocalRuntime:
     """The primary, started and provisioned."""
     runtime.up_primary()
-    provision.provision_oltp(runtime.settings)
+    provision.provision_oltp(runtime.cluster)
     return runtime
 
 
@@ -93,9 +93,9 @@ def all_servers(primary_server: LocalRuntime) -> Platform:
     for name in ("replica1", "replica2"):
         primary_server.up_replica(name)
     primary_server.up_warehouse()
-    provision.provision_warehouse(primary_server.settings)
+    provision.provision_warehouse(primary_server.cluster)
     if find_pgbouncer():
-        primary_server.up_pgbouncer()
+        primary_server.start_pgbouncer()
     platform = Platform(primary_server)
     with connect(platform.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
         connection.execute(f"create database warehouse_template template {platform.settings.warehouse_db}")

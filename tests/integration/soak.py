@@ -39,7 +39,7 @@ def before_the_run(platform: Platform, what: str, chance: random.Random, seconds
             kill_server(platform, name)
         child.join()
         if what == "killed replica":
-            platform.runtime.start_server(name)
+            platform.runtime.postmaster.start(name)
     return []
 
 

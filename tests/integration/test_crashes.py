@@ -83,7 +83,7 @@ def test_a_database_server_killed_at_a_random_moment_of_a_run(small_book, chance
         kill_server(platform, name)
         print(f"{name} killed after {delay:.2f} s")
         child.join()
-        platform.runtime.start_server(name)
+        platform.runtime.postmaster.start(name)
         with Readers(platform.reader_conninfo) as readers:
             seconds = seconds_of_a_build(platform)
         readers.assert_good(*published)

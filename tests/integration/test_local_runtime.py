@@ -25,11 +25,11 @@ from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster import members, provision
 from eds.cluster.connections import connect
-from eds.runtime.local import processes
-from eds.runtime.local import runtime as local
+from eds.runtime import ports
+from eds.runtime.local import home as local
 from eds.runtime.local.binaries import find_pgbouncer
-from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 from support import needs
 from support.platform import plain_values, separate_servers, separate_settings
 
@@ -67,7 +67,7 @@ def room(own_settings: Settings) -> Path:
 
 def ask(runtime: LocalRuntime, name: str, query: str) -> list[tuple[Any, ...]]:
     """A query on a server, as the superuser."""
-    with connect(runtime.servers[name].superuser_conninfo(), autocommit=True) as connection:
+    with connect(runtime.cluster.servers[name].superuser_conninfo(), autocommit=True) as connection:
         cursor = connection.execute(query)
         return cursor.fetchall() if cursor.description else []
 
@@ -85,21 +85,21 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
 
 def kill(runtime: LocalRuntime, name: str) -> None:
     """Kill a server the hard way."""
-    pid = runtime.server_pid(name)
+    pid = runtime.postmaster.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: runtime.server_pid(name) is None, f"{name} is gone")
+    until(lambda: runtime.postmaster.pid(name) is None, f"{name} is gone")
 
 
 def asides(runtime: LocalRuntime, name: str) -> list[Path]:
-    return sorted(runtime.home.glob(f"{name}.aside-*"))
+    return sorted(runtime.home.path.glob(f"{name}.aside-*"))
 
 
 # --- starting again -----------------------------------------------------------------------------------------------
 
 
 def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
-    conf = {path: path.stat().st_mtime_ns for path in runtime.home.glob("*/conf.d/*.conf")}
+    conf = {path: path.stat().st_mtime_ns for path in runtime.home.path.glob("*/conf.d/*.conf")}
     assert len(conf) == 16
     before = pids(runtime)
     assert None not in before.values() or not find_pgbouncer()
@@ -107,14 +107,14 @@ def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
     up.start_servers(again)
     assert pids(again) == before
     assert {path: path.stat().st_mtime_ns for path in conf} == conf
-    assert again.up_pgbouncer() in (False, None)
-    assert provision.provision_oltp(runtime.settings) + provision.provision_warehouse(runtime.settings) == []
+    assert again.start_pgbouncer() in (False, None)
+    assert provision.provision_oltp(runtime.cluster) + provision.provision_warehouse(runtime.cluster) == []
 
 
 def test_only_one_command_at_a_time(runtime: LocalRuntime) -> None:
     with (
         up.exclusive(runtime.settings),
-        pytest.raises(UserError, match="at work"),
+        pytest.raises(UserError, match="is running"),
         up.exclusive(runtime.settings),
     ):
         pass
@@ -135,7 +135,7 @@ def test_the_services_are_shown_with_how_the_replicas_follow(runtime: LocalRunti
 def test_a_half_made_directory_is_removed_and_whoever_still_writes_to_it_is_ended(
     runtime: LocalRuntime, tmp_path: Path
 ) -> None:
-    half = runtime.home / ".warehouse.new.half"
+    half = runtime.home.path / ".warehouse.new.half"
     half.mkdir()
     (half / "PG_VERSION").write_text("15\n", encoding="utf-8")
     # A process as a killed command leaves it: by the name of initdb, at work in the directory.
@@ -156,11 +156,11 @@ def test_a_half_made_directory_is_removed_and_whoever_still_writes_to_it_is_ende
 
 def test_a_directory_that_is_no_database_is_left_alone_and_named(own_settings: Settings, room: Path) -> None:
     runtime = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "state"}))
-    runtime.data("primary").mkdir()
-    (runtime.data("primary") / "precious").touch()
+    runtime.home.data("primary").mkdir()
+    (runtime.home.data("primary") / "precious").touch()
     with pytest.raises(UserError, match="holds no PostgreSQL data"):
         runtime.up_primary()
-    assert (runtime.data("primary") / "precious").exists()
+    assert (runtime.home.data("primary") / "precious").exists()
 
 
 def test_a_failed_bootstrap_leaves_nothing_and_tells_why(own_settings: Settings, room: Path) -> None:
@@ -171,9 +171,9 @@ def test_a_failed_bootstrap_leaves_nothing_and_tells_why(own_settings: Settings,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runtime._bootstrap("primary", fill)
-    assert not runtime.data("primary").exists()
-    assert list(runtime.home.glob(".primary.new.*")) == []
+        runtime.bootstrap.make("primary", fill)
+    assert not runtime.home.data("primary").exists()
+    assert list(runtime.home.path.glob(".primary.new.*")) == []
 
 
 # --- servers that died --------------------------------------------------------------------------------------------
@@ -182,27 +182,27 @@ def test_a_failed_bootstrap_leaves_nothing_and_tells_why(own_settings: Settings,
 @pytest.mark.parametrize("name", ["primary", "replica1", "warehouse"])
 def test_a_killed_server_comes_back_also_when_its_process_id_is_anothers_now(runtime: LocalRuntime, name: str) -> None:
     kill(runtime, name)
-    pidfile = runtime.data(name) / "postmaster.pid"
+    pidfile = runtime.home.data(name) / "postmaster.pid"
     lines = pidfile.read_text(encoding="utf-8").splitlines()
     # A live PostgreSQL process of the same account, but not of this directory.
-    other = runtime.server_pid("replica2")
+    other = runtime.postmaster.pid("replica2")
     pidfile.write_text("\n".join([str(other), *lines[1:]]) + "\n", encoding="utf-8")
-    assert runtime.server_pid(name) is None
+    assert runtime.postmaster.pid(name) is None
     up.start_servers(runtime)
-    assert runtime.server_pid(name) not in (None, other)
-    assert runtime.server_pid("replica2") == other
+    assert runtime.postmaster.pid(name) not in (None, other)
+    assert runtime.postmaster.pid("replica2") == other
     assert asides(runtime, name) == []
 
 
 @needs.pgbouncer
 def test_a_killed_pgbouncer_comes_back_also_when_its_process_id_is_anothers_now(runtime: LocalRuntime) -> None:
-    pid = runtime.process_pid("pgbouncer")
+    pid = runtime.services.pid("pgbouncer")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: runtime.process_pid("pgbouncer") is None, "PgBouncer is gone")
-    runtime._pidfile("pgbouncer").write_text(f"{runtime.server_pid('primary')}\n", encoding="utf-8")
-    assert runtime.process_pid("pgbouncer") is None
-    assert runtime.up_pgbouncer() is True
+    until(lambda: runtime.services.pid("pgbouncer") is None, "PgBouncer is gone")
+    runtime.services.pidfile("pgbouncer").write_text(f"{runtime.postmaster.pid('primary')}\n", encoding="utf-8")
+    assert runtime.services.pid("pgbouncer") is None
+    assert runtime.start_pgbouncer() is True
 
 
 def test_a_server_that_does_not_start_says_why(runtime: LocalRuntime) -> None:
@@ -237,8 +237,8 @@ def test_a_promoted_replica_is_cloned_anew_and_its_data_kept(
     time.sleep(1.0 - time.time() % 1.0)
     try:
         ask(runtime, "replica1", "select pg_promote()")
-        runtime.stop_server("replica1")
-        (runtime.data("replica1") / "standby.signal").touch()
+        runtime.postmaster.stop("replica1")
+        (runtime.home.data("replica1") / "standby.signal").touch()
         assert runtime.up_replica("replica1") is True
     finally:
         monkey.undo()
@@ -255,7 +255,7 @@ def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_clo
         shutil.rmtree(older)
 
     def lose_the_slot() -> None:
-        runtime.stop_server("replica2")
+        runtime.postmaster.stop("replica2")
         for _ in range(7):
             ask(runtime, "primary", "select pg_logical_emit_message(true, 'test', 'wal'), pg_switch_wal()")
         ask(runtime, "primary", "checkpoint")
@@ -273,7 +273,7 @@ def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_clo
     until(lambda: ask(runtime, "primary", waiting) == [(0,)], "everything is archived")
     # What is archived, the next checkpoint may remove.
     ask(runtime, "primary", "checkpoint")
-    for segment in (runtime.home / "wal_archive").iterdir():
+    for segment in (runtime.home.path / "wal_archive").iterdir():
         segment.unlink()
     assert runtime.up_replica("replica2") is True
     assert len(asides(runtime, "replica2")) == 1
@@ -281,8 +281,8 @@ def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_clo
 
 
 def test_a_replica_with_broken_data_is_cloned_anew(runtime: LocalRuntime) -> None:
-    runtime.stop_server("replica2")
-    control = runtime.data("replica2") / "global" / "pg_control"
+    runtime.postmaster.stop("replica2")
+    control = runtime.home.data("replica2") / "global" / "pg_control"
     control.write_bytes(bytes(control.stat().st_size))
     assert runtime.up_replica("replica2") is True
 
@@ -338,7 +338,7 @@ def test_changed_passwords_are_taken_over_the_superusers_too(runtime: LocalRunti
     changes = {name.lower(): secret(f"""it's "new": \\ {name} ü#""") for name in Settings.secret_names()}
     new = LocalRuntime(old.model_copy(update=changes))
     up.start_servers(new)
-    for name, server in runtime.servers.items():
+    for name, server in runtime.cluster.servers.items():
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(server.superuser_conninfo())
         assert ask(new, name, "select 1") == [(1,)]
@@ -355,20 +355,20 @@ def test_the_scheduler_is_started_anew_when_its_settings_have_changed(
     for name, value in plain_values(runtime.settings).items():
         monkeypatch.setenv(name.upper(), str(value))
     monkeypatch.setenv("EDS_ENV_FILE", str(runtime.settings.state.parent / "own.env"))
-    assert runtime.start_scheduler() is True
-    pid = runtime.process_pid("scheduler")
+    assert runtime.services.start_scheduler() is True
+    pid = runtime.services.pid("scheduler")
     try:
-        assert runtime.start_scheduler() is False
-        assert runtime.process_pid("scheduler") == pid
+        assert runtime.services.start_scheduler() is False
+        assert runtime.services.pid("scheduler") == pid
         changed = LocalRuntime(runtime.settings.model_copy(update={"etl_fresh_minutes": 41}))
         assert changed.scheduler_is_outdated() is True
         monkeypatch.setenv("ETL_FRESH_MINUTES", "41")
-        assert changed.start_scheduler() is True
-        assert changed.process_pid("scheduler") not in (None, pid)
+        assert changed.services.start_scheduler() is True
+        assert changed.services.pid("scheduler") not in (None, pid)
         assert not psutil.pid_exists(pid or 0) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     finally:
-        runtime.stop_process("scheduler")
-    assert runtime.process_pid("scheduler") is None
+        runtime.services.stop("scheduler")
+    assert runtime.services.pid("scheduler") is None
 
 
 # --- places and accounts ------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def test_the_scheduler_is_started_anew_when_its_settings_have_changed(
 def test_a_copied_pointer_does_not_make_two_checkouts_share_one_cluster(runtime: LocalRuntime, tmp_path: Path) -> None:
     copy = tmp_path / "state"
     copy.mkdir()
-    (copy / "servers-home").write_text(f"{runtime.home}\n", encoding="utf-8")
+    (copy / "servers-home").write_text(f"{runtime.home.path}\n", encoding="utf-8")
     with pytest.raises(UserError, match="is a copy of"):
         _ = LocalRuntime(runtime.settings.model_copy(update={"state_dir": copy})).home
 
@@ -411,12 +411,12 @@ def test_an_account_that_cannot_serve_is_refused(own_settings: Settings, room: P
 def test_the_data_lies_elsewhere_when_the_servers_cannot_reach_the_checkout(own_settings: Settings, room: Path) -> None:
     (room / "closed").mkdir(mode=0o700)
     runtime = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "closed" / "state"}))
-    assert runtime.home.parent == local.FAR_HOME
+    assert runtime.home.path.parent == local.FAR_HOME
     try:
-        assert runtime.run(["ls", runtime.home / "log"]) == ""
+        assert runtime.home.run(["ls", runtime.home.path / "log"]) == ""
     finally:
         runtime.destroy()
-    assert not runtime.home.exists()
+    assert not runtime.home.path.exists()
 
 
 # --- addresses ----------------------------------------------------------------------------------------------------
@@ -432,9 +432,9 @@ def test_an_address_that_is_not_this_machines_is_told_before_anything_stops(runt
 
 def test_whoever_listens_on_a_port_is_named(runtime: LocalRuntime) -> None:
     port = runtime.settings.primary_port
-    found = processes.why_not_listen("127.0.0.1", port)
+    found = ports.bind_error("127.0.0.1", port)
     assert found is not None
-    assert f"pid {runtime.server_pid('primary')}" in found
+    assert f"pid {runtime.postmaster.pid('primary')}" in found
 
 
 # --- the archive --------------------------------------------------------------------------------------------------
@@ -446,7 +446,7 @@ def test_segments_are_archived_from_a_path_with_quotes_and_read_back_whole(runti
         "primary",
         "select pg_walfile_name(pg_switch_wal()) from pg_logical_emit_message(true, 'test', 'to archive')",
     )
-    archived = runtime.home / "wal_archive" / f"{segment}.gz"
+    archived = runtime.home.path / "wal_archive" / f"{segment}.gz"
     until(archived.exists, "the segment is archived")
     whole = subprocess.run(["gzip", "-dc", archived], stdout=subprocess.PIPE, check=True).stdout
     assert len(whole) == 16 * 1024 * 1024

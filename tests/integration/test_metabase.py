@@ -29,8 +29,8 @@ from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import connect
 from eds.dashboards import content
 from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, provision
-from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 from support import needs
 from support.platform import VIEWS, Platform
 
@@ -561,16 +561,16 @@ def test_the_embedded_runtime_runs_a_metabase_jar(demo_platform, java, tmp_path)
         update={"metabase_jar": tmp_path / "metabase.jar", "metabase_port": port}
     )
     runtime = LocalRuntime(settings)
-    assert runtime.start_metabase() is True
+    assert runtime.services.start_metabase() is True
     try:
         assert provision(settings, check=False).problems == []
-        assert runtime.start_metabase() is False
+        assert runtime.services.start_metabase() is False
         (state,) = [state for state in runtime.states() if state.name == "metabase"]
         assert (state.status, state.port) == ("running", port)
         runtime.check_ports()
     finally:
-        assert runtime.stop_process("metabase") is True
-    assert runtime.process_pid("metabase") is None
+        assert runtime.services.stop("metabase") is True
+    assert runtime.services.pid("metabase") is None
     assert requests_fail(f"http://127.0.0.1:{port}")
 
 

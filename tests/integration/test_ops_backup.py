@@ -73,9 +73,7 @@ def test_a_dump_brings_the_book_back_and_the_warehouse_notices_by_itself(small):
     platform.build()
     assert platform.primary(BOOK) != before
 
-    kept = restore.restore(
-        settings, platform.runtime, backup.named(settings, made.path.name), platform.servers["primary"]
-    )
+    kept = restore.restore(platform.runtime, backup.named(settings, made.path.name), platform.servers["primary"])
     assert platform.primary(BOOK) == before
     assert databases(platform) == ["loans_db", kept]
     with platform.app() as connection:
@@ -105,7 +103,7 @@ def test_a_second_restore_drops_the_database_that_the_first_one_kept(small):
     made = backup.dump(small.settings, "operational", "custom")
     assert backup.read_back(small.settings, made.path) == made.manifest["rows"]
     change_everything(small)
-    kept = [restore.restore(small.settings, small.runtime, made, small.servers["primary"]) for _ in range(2)]
+    kept = [restore.restore(small.runtime, made, small.servers["primary"]) for _ in range(2)]
     assert small.primary(BOOK) == before
     assert databases(small) == ["loans_db", kept[1]]
 
@@ -194,7 +192,7 @@ def test_the_warehouse_is_restored_and_its_next_run_catches_up(small):
     made = backup.dump(platform.settings, "warehouse", "sql")
     change_everything(platform)
     platform.build()
-    restore.restore(platform.settings, platform.runtime, made, platform.servers["warehouse"])
+    restore.restore(platform.runtime, made, platform.servers["warehouse"])
     assert platform.warehouse("select count(*) from audit.etl_runs") == [(1,)]
     # Who may read, and for how long, is not in a dump.
     assert platform.view("vw_payment_by_method")

@@ -24,9 +24,9 @@ from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.base.settings import Settings
 from eds.cluster import provision
-from eds.cluster.connections import connect, pooled_conninfo, primary_name, primary_server, set_primary_name
-from eds.cluster.queries import ask, in_recovery, one, wait_for
-from eds.ops import backup, failover, pitr, verify, wal
+from eds.cluster.connections import Cluster, connect
+from eds.cluster.queries import fetch_all, fetch_value, in_recovery, wait_for
+from eds.ops import backup, failover, pitr, recovery, verify, wal
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.dbt_child import warm_up
@@ -115,17 +115,17 @@ def names(conninfo: str) -> set[str]:
 
 def kill_primary(runtime: LocalRuntime) -> str:
     """Kill the primary the hard way. Returns its name."""
-    name = runtime.primary
-    pid = runtime.server_pid(name)
+    name = runtime.cluster.primary_name
+    pid = runtime.postmaster.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: runtime.server_pid(name) is None, 20, f"{name} is gone")
+    wait_for(lambda: runtime.postmaster.pid(name) is None, 20, f"{name} is gone")
     return name
 
 
 def followers(runtime: LocalRuntime) -> set[str]:
     query = "select application_name from pg_stat_replication where state = 'streaming'"
-    return {row[0] for row in ask(runtime.servers[runtime.primary], query)}
+    return {row[0] for row in fetch_all(runtime.cluster.servers[runtime.cluster.primary_name], query)}
 
 
 def assert_the_warehouse_notices(cluster: Platform) -> None:
@@ -163,40 +163,40 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     cluster.wait_for_replicas()
     cluster.build()
 
-    found = pitr.recover(settings, runtime, pitr.Target.parse(moment.isoformat()))
+    found = pitr.recover(runtime, pitr.Target.parse(moment.isoformat()))
     assert found.base.path == base.path
     assert found.rows["payments"] == 5
     assert found.broken == {}
     assert found.newest is not None
     assert found.newest < moment
-    recovered = names(pitr.recovered_server(settings).superuser_conninfo())
+    recovered = names(runtime.cluster.recovered.superuser_conninfo())
     assert before <= recovered
     assert not after & recovered
     # It stands beside the primary, which went on.
     assert cluster.primary("select count(*) from operational.payments") == [(3,)]
-    assert ask(pitr.recovered_server(settings), "select timeline_id from pg_control_checkpoint()") == [(2,)]
-    assert not list(runtime.archives()["primary"].glob("00000002*"))
+    assert fetch_all(runtime.cluster.recovered, "select timeline_id from pg_control_checkpoint()") == [(2,)]
+    assert not list(runtime.home.archive("primary").glob("00000002*"))
 
-    aside = Path(runtime.install_side_cluster())
+    aside = Path(recovery.install_recovered(runtime))
     assert (aside / "PG_VERSION").exists()
     cluster = Platform(runtime)
     assert names(cluster.superuser_conninfo) == recovered
     assert followers(runtime) == {"replica1", "replica2"}
-    assert not runtime.data(SIDE).exists()
+    assert not runtime.home.data(SIDE).exists()
     assert_the_warehouse_notices(cluster)
     # The archive goes on along the new timeline, without a gap.
-    wal.switch_and_wait(settings, runtime, 30)
-    lines = {line.number: line for line in wal.timelines(runtime.archived_files(), wal.segment_bytes(settings))}
+    wal.switch_and_wait(runtime, 30)
+    lines = {line.number: line for line in found}
     assert lines.keys() == {1, 2}
     assert lines[1].gaps() == lines[2].gaps() == []
-    assert (runtime.archives()["primary"] / "00000002.history.gz").exists()
+    assert (runtime.home.archive("primary") / "00000002.history.gz").exists()
     with psycopg.connect(applications_way(settings), prepare_threshold=None) as connection:
         add_customer(connection, "after the recovery")
 
 
 def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Platform) -> None:
     settings, runtime = cluster.settings, cluster.runtime
-    server = pitr.recovered_server(settings)
+    server = runtime.cluster.recovered
     first = backup.base_backup(settings)
     with cluster.app() as connection:
         add_customer(connection, "before the mark")
@@ -205,30 +205,30 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Plat
         add_customer(connection, "after the mark")
     # A younger base backup does not lead there: the older one is tried.
     second = backup.base_backup(settings)
-    found = pitr.recover(settings, runtime, pitr.Target.parse("before_import"))
+    found = pitr.recover(runtime, pitr.Target.parse("before_import"))
     assert found.base.path == first.path
     assert "before the mark" in names(server.superuser_conninfo())
     assert "after the mark" not in names(server.superuser_conninfo())
 
     # Only the WAL that the newest base backup does not need goes, and from it the end is still reached.
     start = second.manifest["start_segment"]
-    removed = backup.expire(settings, runtime, keep=1)
+    removed = backup.expire(runtime, keep=1)
     assert first.path.name in removed
     assert [each.path for each in backup.find(settings)] == [second.path]
-    kept = {path.name[:24] for path in runtime.archives()["primary"].glob("*.gz") if len(path.name) == len(start) + 3}
+    kept = {path.name[:24] for path in runtime.home.archive("primary").glob("*.gz") if len(path.name) == len(start) + 3}
     assert {name for name in kept if name[8:] < start[8:]} == set()
     assert start in kept
     with cluster.app() as connection:
         add_customer(connection, "the last one")
-    found = pitr.recover(settings, runtime, pitr.Target.parse("latest"))
+    found = pitr.recover(runtime, pitr.Target.parse("latest"))
     assert found.base.path == second.path
     assert names(server.superuser_conninfo()) == names(cluster.superuser_conninfo)
 
     with pytest.raises(UserError, match="ends before restore point never_made is reached"):
-        pitr.recover(settings, runtime, pitr.Target.parse("never_made"))
-    assert not runtime.data(SIDE).exists()
+        pitr.recover(runtime, pitr.Target.parse("never_made"))
+    assert not runtime.home.data(SIDE).exists()
     with pytest.raises(UserError, match="Every base backup is younger"):
-        pitr.recover(settings, runtime, pitr.Target.parse("2020-01-01 00:00:00+00"))
+        pitr.recover(runtime, pitr.Target.parse("2020-01-01 00:00:00+00"))
     for wrong in ("2999-01-01 00:00:00+00", "31.01.2026", "it's"):
         with pytest.raises(UserError, match="TO is"):
             pitr.Target.parse(wrong)
@@ -241,15 +241,15 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Plat
 def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(cluster: Platform) -> None:
     runtime = LocalRuntime(cluster.settings.model_copy(update={"synchronous": "on"}))
     up.start_servers(runtime)
-    primary = runtime.servers[runtime.primary]
-    assert one(primary, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
+    primary = runtime.cluster.servers[runtime.cluster.primary_name]
+    assert fetch_value(primary, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
     with writers(Platform(runtime).app_conninfo, 4) as log:
         wait_for(lambda: len(log.acknowledged) > 200, 30, "commits under load")
         assert kill_primary(runtime) == "primary"
-    found = failover.failover(runtime.settings, runtime, None)
+    found = failover.failover(runtime, None)
     assert found.old == "primary"
     assert found.new in ("replica1", "replica2")
-    assert primary_name(runtime.settings) == found.new
+    assert runtime.cluster.primary_name == found.new
     assert found.seconds > 0
     assert len(log.acknowledged) > 200
     cluster = Platform(runtime)
@@ -262,11 +262,11 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     else:
         assert found.rejoined == "rewound"
     assert followers(runtime) == {"primary", "replica1", "replica2"} - {found.new}
-    assert in_recovery(runtime.servers["primary"])
+    assert in_recovery(runtime.cluster.servers["primary"])
     with psycopg.connect(applications_way(runtime.settings), prepare_threshold=None) as connection:
         add_customer(connection, "after the failover")
     assert_the_warehouse_notices(cluster)
-    assert verify.health(runtime.settings, runtime)["problems"] == ["scheduler is stopped"]
+    assert verify.health(runtime)["problems"] == ["scheduler is stopped"]
 
     # Who is the primary outlives a stop and a start.
     runtime.stop_all()
@@ -278,12 +278,12 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
 
 
 def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(cluster: Platform) -> None:
-    settings, runtime = cluster.settings, cluster.runtime
-    old = runtime.primary
-    replicas = runtime.replicas
+    runtime = cluster.runtime
+    old = runtime.cluster.primary_name
+    replicas = runtime.cluster.replica_names
     for name in replicas:
-        ask(runtime.servers[name], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
-        ask(runtime.servers[name], "select pg_reload_conf()")
+        fetch_all(runtime.cluster.servers[name], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
+        fetch_all(runtime.cluster.servers[name], "select pg_reload_conf()")
     wait_for(lambda: not followers(runtime), 30, "the replicas are cut off")
     lost = []
     for number in range(7):
@@ -291,87 +291,91 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
             add_customer(connection, f"lost {number}")
             lost.append(connection.execute("select pg_current_xact_id()::text").fetchone())
     with pytest.raises(UserError, match="does not stream"):
-        failover.failover(settings, runtime, replicas[0])
+        failover.failover(runtime, replicas[0])
     assert kill_primary(runtime) == old
     for name in replicas:
-        ask(runtime.servers[name], "alter system reset primary_conninfo")
-    found = failover.failover(settings, runtime, replicas[0])
+        fetch_all(runtime.cluster.servers[name], "alter system reset primary_conninfo")
+    found = failover.failover(runtime, replicas[0])
     assert found.new == replicas[0]
     assert found.rejoined is None
     counted = {re.search(r"tx:\s+(\d+)", line)[1] for line in found.lost or []}  # type: ignore[index]
     assert {row[0] for row in lost if row} <= counted
     cluster = Platform(runtime)
     assert not {name for name in names(cluster.superuser_conninfo) if name.startswith("lost")}
-    assert runtime.server_pid(old) is None
-    assert not (runtime.data(old) / "standby.signal").exists()
+    assert runtime.postmaster.pid(old) is None
+    assert not (runtime.home.data(old) / "standby.signal").exists()
     with cluster.app() as connection:
         add_customer(connection, "on the new timeline")
-    commits, changes = failover.lost_changes(settings, runtime, old)
+    commits, changes = failover.lost_changes(runtime, old)
     assert commits == len(found.lost or [])
     told = [(change[2], change[3], change[4], json.loads(change[6])["full_name"]) for change in changes]
     assert told == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        ask(pitr.recovered_server(settings), "create table nothing ()")
+        fetch_all(runtime.cluster.recovered, "create table nothing ()")
     assert failover.rejoin(runtime, None) == {old: "rewound"}
     assert failover.rejoin(runtime, None) == {}
-    assert followers(runtime) == set(runtime.replicas)
+    assert followers(runtime) == set(runtime.cluster.replica_names)
     cluster.wait_for_replicas()
-    assert names(runtime.servers[old].superuser_conninfo()) == names(cluster.superuser_conninfo)
-    assert one(runtime.servers[old], "select count(*) from pg_replication_slots") == 0
+    assert names(runtime.cluster.servers[old].superuser_conninfo()) == names(cluster.superuser_conninfo)
+    assert fetch_value(runtime.cluster.servers[old], "select count(*) from pg_replication_slots") == 0
     assert_the_warehouse_notices(cluster)
 
 
 def test_a_planned_failover_back_loses_nothing_and_refuses_what_makes_no_sense(cluster: Platform) -> None:
-    settings, runtime = cluster.settings, cluster.runtime
-    for wrong, match in ((runtime.primary, "is the primary already"), ("warehouse", "expected one of")):
+    runtime = cluster.runtime
+    for wrong, match in ((runtime.cluster.primary_name, "is the primary already"), ("warehouse", "expected one of")):
         with pytest.raises(UserError, match=match):
-            failover.failover(settings, runtime, wrong)
+            failover.failover(runtime, wrong)
     with cluster.app() as connection:
         add_customer(connection, "just before")
-    target = "primary" if runtime.primary != "primary" else "replica1"
-    found = failover.failover(settings, runtime, target)
+    target = "primary" if runtime.cluster.primary_name != "primary" else "replica1"
+    found = failover.failover(runtime, target)
     assert (found.new, found.lost, found.rejoined) == (target, [], "rewound")
-    assert followers(runtime) == set(runtime.replicas)
+    assert followers(runtime) == set(runtime.cluster.replica_names)
     cluster = Platform(runtime)
     assert "just before" in names(cluster.superuser_conninfo)
     options = cluster.warehouse("select array_to_string(srvoptions, ' ') from pg_foreign_server")[0][0]
-    ports = [str(runtime.servers[name].port) for name in (*runtime.replicas, target)]
+    ports = [str(runtime.cluster.servers[name].port) for name in (*runtime.cluster.replica_names, target)]
     assert f"port={','.join(ports)}" in options
 
 
 def test_a_replica_that_lags_behind_the_other_is_not_promoted(cluster: Platform) -> None:
-    settings, runtime = cluster.settings, cluster.runtime
-    behind, ahead = runtime.replicas
-    ask(runtime.servers[behind], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
-    ask(runtime.servers[behind], "select pg_reload_conf()")
+    runtime = cluster.runtime
+    behind, ahead = runtime.cluster.replica_names
+    fetch_all(runtime.cluster.servers[behind], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
+    fetch_all(runtime.cluster.servers[behind], "select pg_reload_conf()")
     wait_for(lambda: followers(runtime) == {ahead}, 30, f"{behind} is cut off")
     with cluster.app() as connection:
         add_customer(connection, "on one replica only")
-    wait_for(lambda: "on one replica only" in names(runtime.servers[ahead].superuser_conninfo()), 30, f"{ahead} has it")
+    wait_for(
+        lambda: "on one replica only" in names(runtime.cluster.servers[ahead].superuser_conninfo()),
+        30,
+        f"{ahead} has it",
+    )
     old = kill_primary(runtime)
     with pytest.raises(UserError, match=f"{behind} is .* of WAL behind {ahead}"):
-        failover.failover(settings, runtime, behind)
-    assert runtime.primary == old
-    ask(runtime.servers[behind], "alter system reset primary_conninfo")
-    found = failover.failover(settings, runtime, None)
+        failover.failover(runtime, behind)
+    assert runtime.cluster.primary_name == old
+    fetch_all(runtime.cluster.servers[behind], "alter system reset primary_conninfo")
+    found = failover.failover(runtime, None)
     assert found.new == ahead
     assert "on one replica only" in names(Platform(runtime).superuser_conninfo)
     if found.rejoined is None:
         failover.rejoin(runtime, None)
-    assert followers(runtime) == set(runtime.replicas)
+    assert followers(runtime) == set(runtime.cluster.replica_names)
 
 
 def test_a_failover_that_was_interrupted_after_its_decision_is_finished_by_make_up(cluster: Platform) -> None:
     runtime = cluster.runtime
-    old, new = runtime.primary, runtime.replicas[0]
-    runtime.stop_server(old)
-    set_primary_name(cluster.settings, new)
+    old, new = runtime.cluster.primary_name, runtime.cluster.replica_names[0]
+    runtime.postmaster.stop(old)
+    runtime.cluster.set_primary(new)
     fresh = LocalRuntime(cluster.settings)
     up.start_servers(fresh)
-    assert not in_recovery(fresh.servers[new])
-    assert in_recovery(fresh.servers[old])
-    assert followers(fresh) == set(fresh.replicas)
-    assert provision.provision_oltp(cluster.settings) == []
+    assert not in_recovery(fresh.cluster.servers[new])
+    assert in_recovery(fresh.cluster.servers[old])
+    assert followers(fresh) == set(fresh.cluster.replica_names)
+    assert provision.provision_oltp(cluster.cluster) == []
 
 
 # --- passwords --------------------------------------------------------------------------------------------------------
@@ -409,18 +413,20 @@ def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -
                 psycopg.connect(way, prepare_threshold=None).close()
     # Replication goes on with the new password when it has to log in again.
     runtime = LocalRuntime(new)
-    for name in runtime.replicas:
-        runtime.stop_server(name)
+    for name in runtime.cluster.replica_names:
+        runtime.postmaster.stop(name)
         assert runtime.up_replica(name)
-    assert followers(runtime) == set(runtime.replicas)
+    assert followers(runtime) == set(runtime.cluster.replica_names)
     Platform(runtime).build()
     assert eds("nobody").returncode == 1
 
 
 def applications_way(settings: Settings) -> str:
     """How the application reaches the primary: through PgBouncer, where there is one."""
-    return pooled_conninfo(settings) if find_pgbouncer() else settings_conninfo(settings, "app_user")
+    cluster = Cluster(settings)
+    return cluster.pooled_conninfo() if find_pgbouncer() else cluster.app_conninfo()
 
 
 def settings_conninfo(settings: Settings, role: str) -> str:
-    return primary_server(settings).conninfo(role, getattr(settings, f"{role}_password").get_secret_value())
+    cluster = Cluster(settings)
+    return cluster.conninfo(cluster.primary, role)

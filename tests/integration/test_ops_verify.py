@@ -46,7 +46,7 @@ def built(all_servers):
 
 def outcome(platform, wanted=None):
     """Each check that is not a PASS, by name: (status, detail)."""
-    run = verify.verify(platform.settings, platform.runtime, lambda result: None)
+    run = verify.verify(platform.runtime, lambda result: None)
     assert len(run.results) > 50
     return {result.name: (result.status, result.detail) for result in run.results if result.status != "PASS"}
 
@@ -122,12 +122,12 @@ def test_a_broken_rule_of_the_books_warns(built):
 
 
 def test_health_is_short_and_says_what_is_wrong(built):
-    found = verify.health(built.settings, built.runtime)
+    found = verify.health(built.runtime)
     assert found["problems"] == ["scheduler is stopped"]
     assert found["fresh"] is True
     assert found["replicas"].keys() == {"replica1", "replica2"}
     built.warehouse("update audit.etl_runs set run_finished_at = run_finished_at - interval '50 minutes'")
-    found = verify.health(built.settings, built.runtime)
+    found = verify.health(built.runtime)
     assert found["problems"] == ["scheduler is stopped", "the last success is 50 minutes old (limit 40)"]
     assert found["healthy"] is False
     built.warehouse("update audit.etl_runs set run_finished_at = run_finished_at + interval '50 minutes'")
@@ -138,13 +138,13 @@ def test_an_archive_that_does_not_work_is_told(built):
     built.primary("select pg_reload_conf()")
     try:
         with pytest.raises(UserError, match=r"is in the archive\. Archiving failed .* times"):
-            wal.switch_and_wait(built.settings, built.runtime, 3)
-        problems = verify.health(built.settings, built.runtime)["problems"]
+            wal.switch_and_wait(built.runtime, 3)
+        problems = verify.health(built.runtime)["problems"]
         assert [problem for problem in problems if problem.startswith("WAL is not archived: 0000000")]
     finally:
         built.primary("alter system reset archive_command")
         built.primary("select pg_reload_conf()")
-    wal.switch_and_wait(built.settings, built.runtime, 90)
+    wal.switch_and_wait(built.runtime, 90)
     # The tests of the archive count failures from here on.
     built.primary("select pg_stat_reset_shared('archiver')")
 
@@ -159,18 +159,18 @@ def test_health_and_verify_end_with_an_exit_code_and_speak_json(built):
 
 
 def test_a_replica_that_does_not_stream_is_told(built):
-    status = replication.status(built.settings)
+    status = replication.status(built.cluster)
     assert replication.missing(status) == []
     assert {row["application_name"] for row in status["replicas"]} == {"replica1", "replica2"}
-    built.runtime.stop_server("replica2")
+    built.runtime.postmaster.stop("replica2")
     try:
-        assert replication.missing(replication.status(built.settings)) == ["replica2"]
+        assert replication.missing(replication.status(built.cluster)) == ["replica2"]
         found = outcome(built)
         assert found["replica2 streams and is near"] == (
             "FAIL",
-            "it is not connected to the primary: `make up` mends it",
+            "it is not connected to the primary: `make up` repairs it",
         )
-        problems = verify.health(built.settings, built.runtime)["problems"]
+        problems = verify.health(built.runtime)["problems"]
         assert {"replica2 is stopped", "replica2 does not stream"} <= set(problems)
     finally:
         built.runtime.up_replica("replica2")
@@ -179,12 +179,12 @@ def test_a_replica_that_does_not_stream_is_told(built):
 def test_figures_are_compared_exactly_while_the_book_goes_on_changing(built):
     built.wait_for_replicas()
     built.build()
-    assert "left out" not in verify.figures(built.settings)
+    assert "left out" not in verify.figures(built.cluster)
     with built.app() as connection:
         pay(connection, 1, payment_date="2026-02-04T10:00:00+00")
         connection.execute("delete from operational.payments where payment_id = 2")
     # A payment, the loan it changed, and the one that went.
-    assert "3 rows changed since the last run and were left out" in verify.figures(built.settings)
+    assert "3 rows changed since the last run and were left out" in verify.figures(built.cluster)
     built.warehouse("update operational.payments set amount = amount + 0.01 where payment_id = 3")
     with pytest.raises(verify.Failed, match="payments of 2026-02"):
-        verify.figures(built.settings)
+        verify.figures(built.cluster)

@@ -111,13 +111,13 @@ def test_sigterm_cancels_the_running_build_marks_it_and_leaves_within_ten_second
 
 
 def test_it_survives_a_warehouse_that_is_away_and_runs_when_it_is_back(platform):
-    platform.runtime.stop_server("warehouse")
+    platform.runtime.postmaster.stop("warehouse")
     try:
         process = start("--at-start", ETL_SCHEDULE="* * * * *")
         # Its first run fails while the server is away.
         assert until_the_run(process)[-1]["status"] in ("failed", "not started")
     finally:
-        platform.runtime.start_server("warehouse")
+        platform.runtime.postmaster.start("warehouse")
     wait_for_row(platform, "select 1 from audit.etl_runs where status = 'success'", seconds=100)
     process.send_signal(signal.SIGTERM)
     events(process)

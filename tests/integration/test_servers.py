@@ -28,14 +28,14 @@ def superuser(platform, name, query):
 
 def test_a_second_start_changes_nothing(all_servers):
     runtime = all_servers.runtime
-    before = {name: runtime.server_pid(name) for name in NAMES}
+    before = {name: runtime.postmaster.pid(name) for name in NAMES}
     assert None not in before.values()
     assert runtime.up_primary() is False
-    assert provision.provision_oltp(runtime.settings) == []
+    assert provision.provision_oltp(runtime.cluster) == []
     assert [runtime.up_replica(name) for name in ("replica1", "replica2")] == [False, False]
     assert runtime.up_warehouse() is False
-    assert provision.provision_warehouse(runtime.settings) == []
-    assert {name: runtime.server_pid(name) for name in NAMES} == before
+    assert provision.provision_warehouse(runtime.cluster) == []
+    assert {name: runtime.postmaster.pid(name) for name in NAMES} == before
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,7 +53,7 @@ def test_a_password_is_always_asked_for_and_data_is_checksummed(all_servers, nam
 @needs.root
 @pytest.mark.parametrize("name", NAMES)
 def test_no_server_runs_as_root(all_servers, name):
-    process = psutil.Process(all_servers.runtime.server_pid(name))
+    process = psutil.Process(all_servers.runtime.postmaster.pid(name))
     assert process.uids().real != 0
 
 
@@ -72,7 +72,7 @@ def test_replicas_stream_by_slots_that_are_capped_and_refuse_writes(all_servers)
 
 
 def test_the_archive_receives_segments(all_servers):
-    archive = all_servers.runtime.home / "wal_archive"
+    archive = all_servers.runtime.home.path / "wal_archive"
     segment = superuser(all_servers, "primary", "select pg_walfile_name(pg_current_wal_lsn())")[0][0]
     superuser(all_servers, "primary", "select pg_logical_emit_message(true, 'test', 'something to archive')")
     superuser(all_servers, "primary", "select pg_switch_wal()")

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from eds.cluster.connections import Server, connect
-from eds.runtime.local.processes import free_ports
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -73,7 +73,7 @@ def test_a_source_that_is_killed_in_the_middle_of_a_run(small_book, name):
         result = platform.build()
         assert not result.run["source_host"].endswith(str(platform.servers[name].port))
     finally:
-        platform.runtime.start_server(name)
+        platform.runtime.postmaster.start(name)
     platform.wait_for_replicas()
     assert_warehouse_equals(platform, platform.servers["primary"])
 
@@ -81,15 +81,15 @@ def test_a_source_that_is_killed_in_the_middle_of_a_run(small_book, name):
 def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
     platform = small_book
     runtime, replica = platform.runtime, platform.servers["replica1"]
-    runtime.stop_server("replica1")
+    runtime.postmaster.stop("replica1")
     try:
         # What the replica never receives, and the warehouse sees.
         some_changes(platform, platform.servers["primary"])
         use_only(platform, "primary")
         platform.build()
         assert_warehouse_equals(platform, platform.servers["primary"])
-        runtime.stop_server("primary")
-        runtime.start_server("replica1")
+        runtime.postmaster.stop("primary")
+        runtime.postmaster.start("replica1")
         with connect(replica.superuser_conninfo(), autocommit=True) as connection:
             assert connection.execute("select pg_promote()").fetchone() == (True,)
         some_changes(platform, replica)
@@ -103,10 +103,10 @@ def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
         assert platform.build().run["extraction_mode"] == "changes"
         assert_warehouse_equals(platform, replica)
     finally:
-        runtime.stop_server("replica1")
-        runtime.start_server("primary")
+        runtime.postmaster.stop("replica1")
+        runtime.postmaster.start("primary")
         runtime.up_replica("replica1")
-        for kept in runtime.home.glob("replica1.aside-*"):
+        for kept in runtime.home.path.glob("replica1.aside-*"):
             shutil.rmtree(kept)
 
 
@@ -170,16 +170,16 @@ def test_a_dump_that_was_restored_into_another_cluster(small_book, other_cluster
 
 def put_back_copy_of_the_disks(runtime: LocalRuntime, copy: Path) -> None:
     """As when a volume is put back to a snapshot of it: same cluster, same timeline."""
-    runtime.start_server("primary")
+    runtime.postmaster.start("primary")
 
 
 def recover_to_the_point_of_the_copy(runtime: LocalRuntime, copy: Path) -> None:
     """As after point-in-time recovery: same cluster, a new timeline."""
-    data = runtime.data("primary")
+    data = runtime.home.data("primary")
     (data / "postgresql.auto.conf").write_text("restore_command = 'false'\nrecovery_target_action = 'promote'\n")
-    runtime._write(data / "recovery.signal", "", 0o600)
-    runtime.start_server("primary")
-    wait_for(lambda: not _in_recovery(runtime.servers["primary"]))
+    runtime.home.write(data / "recovery.signal", "", 0o600)
+    runtime.postmaster.start("primary")
+    wait_for(lambda: not _in_recovery(runtime.cluster.servers["primary"]))
 
 
 def _in_recovery(server: Server) -> bool:
@@ -203,15 +203,15 @@ def test_a_source_that_was_restored_to_an_earlier_point_in_time(
     point_at(platform, source)
     platform.build()
 
-    runtime.stop_server("primary")
-    data, copy = runtime.data("primary"), runtime.home / "copy"
-    runtime.run(["cp", "-a", data, copy])
-    runtime.start_server("primary")
+    runtime.postmaster.stop("primary")
+    data, copy = runtime.home.data("primary"), runtime.home.path / "copy"
+    runtime.home.run(["cp", "-a", data, copy])
+    runtime.postmaster.start("primary")
     some_changes(platform, source)
     platform.build()
     assert_warehouse_equals(platform, source)
 
-    runtime.stop_server("primary", mode="immediate")
+    runtime.postmaster.stop("primary", mode="immediate")
     shutil.rmtree(data)
     copy.rename(data)
     restore(runtime, copy)
@@ -237,7 +237,7 @@ def test_a_database_that_was_replaced_by_an_older_dump_in_the_same_cluster(small
     server = platform.servers["primary"]
     pg: dict[str, Any] = {"env": {"PGPASSWORD": server.superuser_password}, "check": True, "capture_output": True}
     place = ["-h", server.host, "-p", str(server.port), "-U", "postgres"]
-    bindir = platform.runtime.bindir
+    bindir = platform.runtime.home.bindir
     dump = subprocess.run([bindir / "pg_dump", *place, "-d", database], **pg).stdout
     some_changes(platform, server)
     platform.build()

@@ -13,9 +13,9 @@ from psycopg import sql
 
 from eds.base.settings import Settings
 from eds.cluster import provision
-from eds.cluster.connections import Server, connect, servers
-from eds.runtime.local.processes import free_ports
+from eds.cluster.connections import Cluster, Server, connect
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 
 # Few shards: both workers and the coordinator share one machine.
 EXTRA_CONF = (
@@ -41,7 +41,7 @@ def _warehouse_server(settings: Settings) -> Iterator[Server]:
     runtime = LocalRuntime(settings, extra_conf=EXTRA_CONF)
     try:
         runtime.up_warehouse()
-        yield servers(settings)["warehouse"]
+        yield runtime.cluster.warehouse
     finally:
         runtime.stop_all(mode="immediate")
         watchdog.kill()
@@ -88,7 +88,7 @@ def citus_cluster(settings: Settings, place: Path, workers: int = 2) -> Iterator
         for role in ("etl_writer", "warehouse_reader"):
             passwords[role] = getattr(settings, f"{role}_password").get_secret_value()
         _join(started[0], started[1:], passwords)
-        provision.provision_warehouse(nodes[0])
+        provision.provision_warehouse(Cluster(nodes[0]))
         yield nodes[0]
 
 

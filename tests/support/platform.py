@@ -20,9 +20,9 @@ from psycopg.rows import dict_row
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from eds.base.settings import ROOT, Settings, ensure_env_file
-from eds.cluster.connections import Server, connect, primary_name, replica_names, servers
-from eds.runtime.local.processes import free_ports
+from eds.cluster.connections import Server, connect
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.ports import free_ports
 from eds.up import start_servers
 from eds.warehouse import runs
 from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt
@@ -80,15 +80,13 @@ class Platform:
     def __init__(self, runtime: LocalRuntime) -> None:
         self.runtime = runtime
         self.settings = runtime.settings
-        self.servers = servers(self.settings)
-        primary = self.servers[primary_name(self.settings)]
-        self.superuser_conninfo = primary.superuser_conninfo()
-        self.app_conninfo = primary.conninfo("app_user", self.settings.app_user_password.get_secret_value())
-        self.warehouse_conninfo = self.servers["warehouse"].superuser_conninfo()
-        self.writer_conninfo = runs.writer_conninfo(self.settings)
-        self.reader_conninfo = self.servers["warehouse"].conninfo(
-            "warehouse_reader", self.settings.warehouse_reader_password.get_secret_value()
-        )
+        self.cluster = cluster = runtime.cluster
+        self.servers = cluster.servers
+        self.superuser_conninfo = cluster.primary.superuser_conninfo()
+        self.app_conninfo = cluster.app_conninfo()
+        self.warehouse_conninfo = cluster.warehouse.superuser_conninfo()
+        self.writer_conninfo = cluster.writer_conninfo()
+        self.reader_conninfo = cluster.conninfo(cluster.warehouse, "warehouse_reader")
         self.dbt_environment = runs.dbt_environment(self.settings)
         self.project = ROOT
         self.target_path = self.settings.state / "dbt-target"
@@ -170,8 +168,8 @@ class Platform:
     def wait_for_replicas(self) -> None:
         """Wait until both replicas have replayed everything the primary has written."""
         target = self.primary("select pg_current_wal_lsn()::text")[0][0]
-        for name in replica_names(self.settings):
-            with connect(self.servers[name].superuser_conninfo(), autocommit=True) as connection:
+        for server in self.cluster.replicas:
+            with server.connect(autocommit=True) as connection:
 
                 def caught_up(replica: psycopg.Connection = connection) -> bool:
                     return replica.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone() == (
@@ -292,10 +290,10 @@ def changed_nodes(platform: Platform, run_id: int) -> list[tuple[Any, ...]]:
 
 def kill_server(platform: Platform, name: str) -> None:
     """SIGKILL one of the platform's PostgreSQL servers, and wait until it is gone."""
-    pid = platform.runtime.server_pid(name)
+    pid = platform.runtime.postmaster.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: platform.runtime.server_pid(name) is None)
+    wait_for(lambda: platform.runtime.postmaster.pid(name) is None)
 
 
 def point_at(platform: Platform, *members: Server) -> None:

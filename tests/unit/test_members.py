@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eds.cluster.members import commits
+from eds.cluster.members import parse_commits
 
 RECORD = "rmgr: Transaction len (rec/tot):    421/   421, tx:        768, lsn: 0/13016AE0, prev 0/13016AA0, desc: "
 END = "pg_waldump: error: error in WAL record at 0/13016AE0: invalid record length at 0/13016C88: wanted 24, got 0"
@@ -22,5 +22,5 @@ END = "pg_waldump: error: error in WAL record at 0/13016AE0: invalid record leng
     ],
 )
 def test_wal_that_cannot_be_read_is_not_taken_for_wal_without_a_commit(told: str, expected: int | None) -> None:
-    found = commits(told)
+    found = parse_commits(told)
     assert (None if found is None else len(found)) == expected

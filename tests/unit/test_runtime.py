@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from eds.base.settings import Settings
-from eds.cluster.connections import primary_name, set_primary_name
+from eds.cluster.connections import Cluster
 from eds.runtime import choice
-from eds.runtime.docker import runtime as docker_runtime
+from eds.runtime.docker import engine
 
 PASSWORDS = {name.lower(): "secret" for name in Settings.secret_names()}
 
@@ -29,16 +29,16 @@ def note(settings: Settings, name: str) -> None:
 
 def test_the_setting_decides_whatever_data_there_is(settings: Settings) -> None:
     note(settings, "servers-home")
-    assert choice.chosen(settings.model_copy(update={"runtime": "docker"}))[0].name == "docker"
+    assert choice.select_runtime(settings.model_copy(update={"runtime": "docker"}))[0].name == "docker"
     note(settings, "compose/project")
-    assert choice.chosen(settings.model_copy(update={"runtime": "local"}))[0].name == "local"
+    assert choice.select_runtime(settings.model_copy(update={"runtime": "local"}))[0].name == "local"
 
 
 def test_a_new_checkout_takes_docker_when_an_engine_answers(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "why_not_docker", lambda: None)
-    chosen, why = choice.chosen(settings)
+    chosen, why = choice.select_runtime(settings)
     assert (chosen.name, why) == ("docker", "a Docker engine answers")
 
 
@@ -46,7 +46,7 @@ def test_a_new_checkout_without_an_engine_is_embedded_and_says_why(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "why_not_docker", lambda: "no Docker engine answers")
-    chosen, why = choice.chosen(settings)
+    chosen, why = choice.select_runtime(settings)
     assert (chosen.name, why) == ("local", "no Docker engine answers")
 
 
@@ -57,17 +57,18 @@ def test_a_checkout_with_data_stays_where_it_is(
     answer = "no engine" if expected == "docker" else None
     monkeypatch.setattr(choice, "why_not_docker", lambda: answer)
     note(settings, name)
-    assert choice.chosen(settings)[0].name == expected
+    assert choice.select_runtime(settings)[0].name == expected
 
 
 def test_a_failover_of_one_runtime_is_none_of_the_other(settings: Settings) -> None:
     note(settings, "servers-home")
     note(settings, "compose/project")
-    docker, local = (settings.model_copy(update={"runtime": name}) for name in ("docker", "local"))
-    set_primary_name(docker, "replica1")
-    assert (primary_name(docker), primary_name(local), primary_name(settings)) == ("replica1", "primary", "primary")
-    set_primary_name(local, "replica2")
-    assert (primary_name(docker), primary_name(local), primary_name(settings)) == ("replica1", "replica2", "replica2")
+    places = (settings.model_copy(update={"runtime": name}) for name in ("docker", "local", None))
+    docker, local, unset = map(Cluster, places)
+    docker.set_primary("replica1")
+    assert (docker.primary_name, local.primary_name, unset.primary_name) == ("replica1", "primary", "primary")
+    local.set_primary("replica2")
+    assert (docker.primary_name, local.primary_name, unset.primary_name) == ("replica1", "replica2", "replica2")
 
 
 @pytest.mark.parametrize(
@@ -83,15 +84,15 @@ def test_a_failover_of_one_runtime_is_none_of_the_other(settings: Settings) -> N
 def test_why_a_machine_cannot_run_containers(
     monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]], expected: str | None
 ) -> None:
-    monkeypatch.setattr(docker_runtime.shutil, "which", lambda name: "/usr/bin/docker")
-    monkeypatch.setattr(docker_runtime, "_ask", lambda *command: answers[command[1]])
-    found = docker_runtime.why_not_docker()
+    monkeypatch.setattr(engine.shutil, "which", lambda name: "/usr/bin/docker")
+    monkeypatch.setattr(engine, "ask", lambda *command: answers[command[0]])
+    found = engine.why_not_docker()
     assert (found is None) if expected is None else (found is not None and expected in found)
 
 
 def test_a_machine_without_the_command_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker_runtime.shutil, "which", lambda name: None)
-    assert docker_runtime.why_not_docker() == "there is no docker command on the PATH"
+    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
+    assert engine.why_not_docker() == "there is no docker command on the PATH"
 
 
 def test_without_names_optional_services_only(settings: Settings) -> None:

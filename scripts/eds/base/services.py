@@ -1,15 +1,13 @@
-"""What both runtimes have in common: the services' names and states, the state directory, the check of addresses."""
+"""What both runtimes have in common: the names and states of the services, and the state directory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
-from eds.runtime.local import processes
 
 # Stands in a state directory that the platform made itself.
 OWN_STATE_MARK = ".platform"
@@ -68,20 +66,3 @@ def runs_in_docker(settings: Settings) -> bool:
     if settings.runtime is not None:
         return settings.runtime == "docker"
     return compose_note(settings).exists() and not embedded_note(settings).exists()
-
-
-def check_addresses(places: Mapping[str, tuple[str, int]], ours: Collection[int | None]) -> None:
-    """Raise UserError that names every address where nothing can listen, and the setting that moves it.
-
-    places: host and port of each service. ours: the ports that the platform's own running services have.
-    """
-    found = []
-    for name, (host, port) in places.items():
-        # Of a port that is ours, only the host is in question.
-        if why := processes.why_not_listen(host, 0 if port in ours else port):
-            found.append(f"  {name.upper()}_PORT={port} ({name}): {why}")
-    if found:
-        raise UserError(
-            "These addresses cannot be used:\n" + "\n".join(found) + "\n"
-            "Stop what is there, or set others in .env or the environment, and try again. Nothing was started."
-        )

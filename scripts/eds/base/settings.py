@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eds.base.errors import UserError
+from eds.base.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[3]
 ENV_FILE = ROOT / ".env"
@@ -304,19 +304,9 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
 
 def _write_env_file(path: Path, text: str) -> None:
     """Write `.env` whole or not at all, readable by its owner only from the first byte on. Raises UserError."""
+    owner = (path.stat().st_uid, path.stat().st_gid) if path.exists() and os.geteuid() == 0 else None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".env.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists() and os.geteuid() == 0:
-                os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(path, text, mode=0o600, owner=owner)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}. It holds the generated passwords: let this account write it."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eds.cluster.connections import Server
-from eds.cluster.queries import one
+from eds.cluster.queries import fetch_value
 
 INVARIANTS = {
     "the portions of a payment sum to its amount": """
@@ -30,5 +30,5 @@ INVARIANTS = {
 
 def violations(server: Server) -> dict[str, int]:
     """How many rows break each invariant, for those that are broken."""
-    counts = {name: int(one(server, query)) for name, query in INVARIANTS.items()}
+    counts = {name: int(fetch_value(server, query)) for name, query in INVARIANTS.items()}
     return {name: count for name, count in counts.items() if count}

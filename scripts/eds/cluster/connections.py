@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from eds.base.errors import UserError
-from eds.base.services import compose_folder, runs_in_docker
+from eds.base.files import write_atomically
+from eds.base.services import SIDE, compose_folder, runs_in_docker
 from eds.base.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -53,25 +55,29 @@ class Server:
         """A libpq connection string of the server's superuser."""
         return self.conninfo("postgres", self.superuser_password, database)
 
-
-def pooled_conninfo(settings: Settings, database: str = "loans_db") -> str:
-    """A connection string of app_user through PgBouncer: loans_db leads to the primary, loans_db_ro to a replica."""
-    primary = primary_server(settings)
-    return make_conninfo(
-        primary.conninfo("app_user", settings.app_user_password.get_secret_value()),
-        host=settings.pgbouncer_host,
-        port=settings.pgbouncer_port,
-        dbname=database,
-    )
+    def connect(self, database: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
+        """Open a connection as the superuser. Raises UserError when nothing answers."""
+        return connect(self.superuser_conninfo(database), autocommit=autocommit)
 
 
-def servers(settings: Settings) -> dict[str, Server]:
-    """The four PostgreSQL servers by name: primary, replica1, replica2, warehouse."""
-    result = {}
-    for name in (*MEMBERS, "warehouse"):
-        warehouse = name == "warehouse"
+@dataclass(frozen=True)
+class Cluster:
+    """The platform's servers as the settings place them: three members of the OLTP cluster, and the warehouse.
+
+    Which member takes the writes is read each time it is asked for: a failover, maybe another command's, changes it.
+    """
+
+    settings: Settings
+
+    @cached_property
+    def servers(self) -> dict[str, Server]:
+        """The four servers by name: primary, replica1, replica2, warehouse."""
+        return {name: self._server(name) for name in (*MEMBERS, "warehouse")}
+
+    def _server(self, name: str) -> Server:
+        settings, warehouse = self.settings, name == "warehouse"
         password = settings.warehouse_postgres_password if warehouse else settings.postgres_password
-        result[name] = Server(
+        return Server(
             name=name,
             host=getattr(settings, f"{name}_host"),
             port=getattr(settings, f"{name}_port"),
@@ -79,71 +85,82 @@ def servers(settings: Settings) -> dict[str, Server]:
             database=settings.warehouse_db if warehouse else settings.oltp_db,
             superuser_password=password.get_secret_value(),
         )
-    return result
 
+    @property
+    def _primary_note(self) -> Path:
+        # Each runtime has data of its own, and so a primary of its own.
+        settings = self.settings
+        return (compose_folder(settings) if runs_in_docker(settings) else settings.state) / "current-primary"
 
-def recovered_server(settings: Settings) -> Server:
-    """The cluster that a point-in-time recovery leaves beside the primary."""
-    return dataclasses.replace(
-        primary_server(settings), name="recovered", port=settings.pitr_port, port_setting="PITR_PORT"
-    )
+    @property
+    def primary_name(self) -> str:
+        """The member that takes the writes: the one called primary, until a failover names another."""
+        note = self._primary_note
+        try:
+            name = note.read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return "primary"
+        if name not in MEMBERS:
+            raise UserError(
+                f"{note} should name the primary, one of {', '.join(MEMBERS)}; found {name!r}. Write there which one "
+                "took the last writes, or remove the file when there was never a failover."
+            )
+        return name
 
+    def set_primary(self, name: str) -> None:
+        """Note which member takes the writes from now on. Survives a loss of power."""
+        write_atomically(self._primary_note, f"{name}\n")
 
-def _primary_note(settings: Settings) -> Path:
-    # Each runtime has data of its own, and so a primary of its own.
-    return (compose_folder(settings) if runs_in_docker(settings) else settings.state) / "current-primary"
+    @property
+    def primary(self) -> Server:
+        """The server that takes the writes."""
+        return self.servers[self.primary_name]
 
+    @property
+    def replica_names(self) -> tuple[str, ...]:
+        """The members that follow the primary; the one called primary, after a failover, last."""
+        primary = self.primary_name
+        return tuple(name for name in sorted(MEMBERS, key=lambda name: name == "primary") if name != primary)
 
-def primary_name(settings: Settings) -> str:
-    """Which member of the OLTP cluster takes the writes: the one called primary, until a failover names another."""
-    try:
-        name = _primary_note(settings).read_text(encoding="utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return "primary"
-    if name not in MEMBERS:
-        raise UserError(
-            f"{_primary_note(settings)} should name the primary, one of {', '.join(MEMBERS)}; found {name!r}. Write "
-            "there which one took the last writes, or remove the file when there was never a failover."
+    @property
+    def replicas(self) -> tuple[Server, ...]:
+        """The servers of the members that follow the primary."""
+        return tuple(self.servers[name] for name in self.replica_names)
+
+    @property
+    def warehouse(self) -> Server:
+        """The warehouse server."""
+        return self.servers["warehouse"]
+
+    @property
+    def recovered(self) -> Server:
+        """The cluster that a point-in-time recovery leaves beside the primary."""
+        return dataclasses.replace(self.primary, name=SIDE, port=self.settings.pitr_port, port_setting="PITR_PORT")
+
+    def conninfo(self, server: Server, role: str) -> str:
+        """A connection string of a role, with its password of the settings."""
+        return server.conninfo(role, getattr(self.settings, f"{role}_password").get_secret_value())
+
+    def app_conninfo(self) -> str:
+        """A connection string of app_user on the primary."""
+        return self.conninfo(self.primary, "app_user")
+
+    def pooled_conninfo(self, database: str = "loans_db") -> str:
+        """A connection string of app_user through PgBouncer. loans_db is the primary, loans_db_ro a replica."""
+        settings = self.settings
+        return make_conninfo(
+            self.app_conninfo(), host=settings.pgbouncer_host, port=settings.pgbouncer_port, dbname=database
         )
-    return name
 
-
-def set_primary_name(settings: Settings, name: str) -> None:
-    """Note which member takes the writes from now on. Survives a loss of power."""
-    note = _primary_note(settings)
-    temporary = note.with_name(f".{note.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(f"{name}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(note)
-    sync_directory(note.parent)
-
-
-def primary_server(settings: Settings) -> Server:
-    """The server that takes the writes."""
-    return servers(settings)[primary_name(settings)]
-
-
-def replica_names(settings: Settings) -> tuple[str, ...]:
-    """The members of the OLTP cluster that follow the primary; the one called primary, which has been away, last."""
-    primary = primary_name(settings)
-    return tuple(name for name in sorted(MEMBERS, key=lambda name: name == "primary") if name != primary)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def writer_conninfo(self) -> str:
+        """A connection string of dbt's role on the warehouse."""
+        return self.conninfo(self.warehouse, "etl_writer")
 
 
 def forget_libpq_environment() -> None:
     """Drop libpq's own variables (PGSERVICE, PGSSLMODE, PGOPTIONS, …) from this process and its children.
 
-    They belong to other servers of the person at the keyboard, and would change what reaches ours.
+    They belong to other servers of the user, and would change what reaches ours.
     The platform's own settings have an underscore: PG_BINDIR, PGBOUNCER_PORT.
     """
     for name in [name for name in os.environ if re.fullmatch(r"PG[A-Z0-9]+", name)]:

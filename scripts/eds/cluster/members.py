@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 import psycopg
 
 from eds.base.console import err
 from eds.base.errors import UserError
-from eds.base.settings import Settings
-from eds.cluster.connections import Server, connect, primary_name, primary_server, replica_names, servers
+from eds.cluster.connections import Cluster, Server
+from eds.cluster.queries import execute, fetch_value
 
 PROMOTE_SECONDS = 120
 # A replica that neither streams nor comes nearer to the primary for this long is not following it.
@@ -23,65 +23,78 @@ STANDSTILL_SECONDS = 10.0
 CATCH_UP_SECONDS = 60.0
 
 
-class Membership:
-    """Who is who in the OLTP cluster, for a runtime. Not cached: a failover changes it."""
+class Watched(Protocol):
+    """What has to be known of a server's process while one waits for the server."""
 
-    settings: Settings
+    def is_running(self) -> bool:
+        """Return whether its process runs."""
+
+    def tail(self, lines: int) -> list[str]:
+        """Return the last lines of its log."""
+
+
+class Configured(Protocol):
+    """What has to be done to a server's files when its part in the cluster changes."""
 
     @property
-    def primary(self) -> str:
-        """The member that takes the writes."""
-        return primary_name(self.settings)
+    def name(self) -> str: ...
 
-    @property
-    def replicas(self) -> tuple[str, ...]:
-        """The members that follow the primary."""
-        return replica_names(self.settings)
+    def configure(self) -> None:
+        """Write the configuration of its present part."""
 
 
-def ensure_slot(settings: Settings, name: str, *, clear: bool = False) -> None:
-    """See that the primary keeps WAL for a replica. clear: also end whoever uses the slot now."""
-    with connect(primary_server(settings).superuser_conninfo(), autocommit=True) as connection:
-        connection.execute("select platform.ensure_replication_slot(%s, %s)", (name, clear))
+def last_complaint(member: Watched) -> str:
+    """Return the newest fatal error in a server's log, without its time, or nothing."""
+    lines = [line for line in member.tail(50) if "FATAL: " in line]
+    return lines[-1].partition("FATAL: ")[2].strip() if lines else ""
+
+
+def ensure_slot(cluster: Cluster, name: str, *, clear: bool = False) -> None:
+    """Let the primary keep WAL for a replica. clear: also end whoever uses the slot now."""
+    execute(cluster.primary, "select platform.ensure_replication_slot(%s, %s)", (name, clear))
 
 
 def drop_idle_slots(server: Server) -> None:
     """Drop the slots that nobody uses: those of a replica's time as a primary would keep WAL for ever."""
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active")
+    execute(
+        server,
+        "select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active",
+        database="postgres",
+    )
 
 
 def checkpoint(server: Server) -> None:
     """Let a server write a checkpoint."""
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("checkpoint")
+    execute(server, "checkpoint", database="postgres")
 
 
 def reload(server: Server) -> None:
     """Let a server read its configuration again."""
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
-        connection.execute("select pg_reload_conf()")
+    execute(server, "select pg_reload_conf()", database="postgres")
 
 
 def promote(server: Server) -> None:
     """Make a running replica take writes, and wait until it does; nothing when it does already. Raises UserError."""
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
-        row = connection.execute(
-            "select case when pg_is_in_recovery() then pg_promote(true, %s) else true end", (PROMOTE_SECONDS,)
-        ).fetchone()
-    if row is None or not row[0]:
+    query = "select case when pg_is_in_recovery() then pg_promote(true, %s) else true end"
+    if not fetch_value(server, query, (PROMOTE_SECONDS,), database="postgres"):
         raise UserError(
             f"{server.name} was not promoted within {PROMOTE_SECONDS} s; see `make logs SERVICE={server.name}`."
         )
 
 
-def streams(settings: Settings, name: str) -> bool:
-    """Whether a replica streams from the primary."""
-    with connect(primary_server(settings).superuser_conninfo("postgres")) as connection:
-        row = connection.execute(
-            "select 1 from pg_stat_replication where application_name = %s and state = 'streaming'", (name,)
-        ).fetchone()
-    return row is not None
+def take_part(cluster: Cluster, member: Configured) -> None:
+    """Let a running member take its part in the cluster, without a restart: promoted, or following the primary."""
+    server = cluster.servers[member.name]
+    member.configure()
+    if member.name == cluster.primary_name:
+        promote(server)
+    reload(server)
+
+
+def streams(cluster: Cluster, name: str) -> bool:
+    """Return whether a replica streams from the primary."""
+    query = "select count(*) from pg_stat_replication where application_name = %s and state = 'streaming'"
+    return bool(fetch_value(cluster.primary, query, (name,), database="postgres"))
 
 
 def _replayed(server: Server) -> str | None:
@@ -94,17 +107,12 @@ def _replayed(server: Server) -> str | None:
     return row[0] if row else None
 
 
-def why_not_following(
-    settings: Settings, name: str, runs: Callable[[], bool], complaint: Callable[[], str]
-) -> str | None:
-    """Wait until a running replica streams from the primary. Returns why it never will, or None.
-
-    runs: whether its server runs. complaint: the newest one in its log, or nothing.
-    """
-    server = servers(settings)[name]
+def why_not_following(cluster: Cluster, name: str, member: Watched) -> str | None:
+    """Wait until a running replica streams from the primary. Returns why it never will, or None."""
+    server = cluster.servers[name]
     began = time.monotonic()
     moved, best = began, ""
-    while not streams(settings, name):
+    while not streams(cluster, name):
         now = time.monotonic()
         found = ""
         try:
@@ -116,8 +124,8 @@ def why_not_following(
         except psycopg.OperationalError as error:
             # Its password may be that of an earlier time until it has replayed more.
             found = str(error).strip()
-        if now - moved > STANDSTILL_SECONDS or not runs():
-            return found or complaint() or "it does not come nearer to the primary"
+        if now - moved > STANDSTILL_SECONDS or not member.is_running():
+            return found or last_complaint(member) or "it does not come nearer to the primary"
         if now - began > CATCH_UP_SECONDS:
             err.print(f"{name} is still catching up with the primary; `make ps` shows when it streams")
             return None
@@ -125,12 +133,12 @@ def why_not_following(
     return None
 
 
-def commits(told: str) -> list[str] | None:
-    """The lines of pg_waldump's output that tell of a commit. None: it has not got as far as to look for any.
+def parse_commits(output: str) -> list[str] | None:
+    """The lines of pg_waldump's output that are commits. None: it has not got as far as to look for any.
 
     Where the WAL of a server that was killed breaks off, it ends with an error too, of another kind.
     """
-    found = [line.strip() for line in told.splitlines() if re.search(r"desc: COMMIT(_PREPARED)? ", line)]
-    if not found and re.search(r"error: could not (open|read|find file|find any WAL file)", told):
+    found = [line.strip() for line in output.splitlines() if re.search(r"desc: COMMIT(_PREPARED)? ", line)]
+    if not found and re.search(r"error: could not (open|read|find file|find any WAL file)", output):
         return None
     return found

@@ -10,16 +10,13 @@ import psycopg
 from psycopg import sql
 
 from eds.base.errors import UserError
-from eds.base.settings import ROOT, Settings
+from eds.base.settings import ROOT
 from eds.cluster.connections import (
+    Cluster,
     Server,
     connect,
-    primary_name,
-    primary_server,
     psycopg_notices_off,
     refuses_password,
-    replica_names,
-    servers,
 )
 
 SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
@@ -34,7 +31,7 @@ METABASE_ROLE = "metabase_user"
 
 
 def _ensure_database(server: Server) -> None:
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+    with server.connect("postgres", autocommit=True) as connection:
         exists = connection.execute("select from pg_database where datname = %s", (server.database,)).fetchone()
         if exists is None:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(server.database)))
@@ -102,38 +99,36 @@ def set_password(connection: psycopg.Connection, role: str, password: str) -> No
     connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
-def _provision(server: Server, folder: Path, roles: tuple[str, ...], settings: Settings) -> list[str]:
+def _provision(cluster: Cluster, server: Server, folder: Path, roles: tuple[str, ...]) -> list[str]:
     _ensure_database(server)
-    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+    with server.connect(autocommit=True) as connection:
         done = apply_files(connection, folder)
         for role in roles:
-            password = getattr(settings, f"{role}_password").get_secret_value()
+            password = getattr(cluster.settings, f"{role}_password").get_secret_value()
             if _ensure_password(connection, server, role, password):
                 done.append(f"password of {role}")
     return done
 
 
-def provision_oltp(settings: Settings) -> list[str]:
+def provision_oltp(cluster: Cluster) -> list[str]:
     """Bring the primary's database, roles and schema up to date. Returns what was done (empty: nothing)."""
-    return _provision(primary_server(settings), SQL_FOLDERS["primary"], OLTP_ROLES, settings)
+    return _provision(cluster, cluster.primary, SQL_FOLDERS["primary"], OLTP_ROLES)
 
 
-def provision_warehouse(settings: Settings) -> list[str]:
+def provision_warehouse(cluster: Cluster) -> list[str]:
     """Bring the warehouse's database, roles, schemas and foreign server up to date. Returns what was done."""
-    server = servers(settings)["warehouse"]
-    done = _provision(server, SQL_FOLDERS["warehouse"], WAREHOUSE_ROLES, settings)
-    writer = server.conninfo("etl_writer", settings.etl_writer_password.get_secret_value())
-    with connect(writer) as connection:
+    done = _provision(cluster, cluster.warehouse, SQL_FOLDERS["warehouse"], WAREHOUSE_ROLES)
+    with connect(cluster.writer_conninfo()) as connection:
         psycopg_notices_off(connection)
-        done += ensure_foreign_server(connection, settings)
-    return done + provision_metabase(settings)
+        done += ensure_foreign_server(connection, cluster)
+    return done + provision_metabase(cluster)
 
 
-def provision_metabase(settings: Settings) -> list[str]:
+def provision_metabase(cluster: Cluster) -> list[str]:
     """Give Metabase a role and a database of its own on the warehouse server. Returns what was done."""
-    warehouse = servers(settings)["warehouse"]
+    warehouse = cluster.warehouse
     place = replace(warehouse, database=METABASE_DB)
-    with connect(warehouse.superuser_conninfo("postgres"), autocommit=True) as connection:
+    with warehouse.connect("postgres", autocommit=True) as connection:
         if connection.execute("select from pg_roles where rolname = %s", (METABASE_ROLE,)).fetchone() is None:
             connection.execute(sql.SQL("create role {} login").format(sql.Identifier(METABASE_ROLE)))
         _ensure_database(place)
@@ -141,31 +136,29 @@ def provision_metabase(settings: Settings) -> list[str]:
             connection.execute(
                 sql.SQL(statement).format(database=sql.Identifier(METABASE_DB), role=sql.Identifier(METABASE_ROLE))
             )
-        password = settings.metabase_db_password.get_secret_value()
+        password = cluster.settings.metabase_db_password.get_secret_value()
         changed = _ensure_password(connection, place, METABASE_ROLE, password)
     return [f"password of {METABASE_ROLE}"] if changed else []
 
 
-def ensure_foreign_server(connection: psycopg.Connection, settings: Settings) -> list[str]:
+def ensure_foreign_server(connection: psycopg.Connection, cluster: Cluster) -> list[str]:
     """Create or correct the foreign server `oltp` and its user mapping. Returns what was done.
 
     One server with all hosts: libpq takes the first standby that answers, and the primary when there is none.
     connection: as etl_writer, who owns the server.
     """
-    order = (*replica_names(settings), primary_name(settings))
-    members = [getattr(settings, f"{name}_host") for name in order]
-    ports = [str(getattr(settings, f"{name}_port")) for name in order]
+    order = (*cluster.replicas, cluster.primary)
     wanted_server = {
-        "host": ",".join(members),
-        "port": ",".join(ports),
-        "dbname": settings.oltp_db,
+        "host": ",".join(server.host for server in order),
+        "port": ",".join(str(server.port) for server in order),
+        "dbname": cluster.settings.oltp_db,
         "target_session_attrs": "prefer-standby",
         "connect_timeout": "5",
         "tcp_user_timeout": "60000",
         "application_name": "warehouse_extraction",
         "fetch_size": "20000",
     }
-    wanted_mapping = {"user": "etl_reader", "password": settings.etl_reader_password.get_secret_value()}
+    wanted_mapping = {"user": "etl_reader", "password": cluster.settings.etl_reader_password.get_secret_value()}
     done = []
 
     server = connection.execute("select srvoptions from pg_foreign_server where srvname = 'oltp'").fetchone()

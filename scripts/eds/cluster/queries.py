@@ -1,4 +1,4 @@
-"""Short questions to one server, and waiting for what it should come to."""
+"""Short queries on one server, and waiting for a condition."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from psycopg.rows import dict_row
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from eds.base.errors import UserError
-from eds.cluster.connections import Server, connect, wait_until_accepting
+from eds.cluster.connections import Server, wait_until_accepting
 
 
-def ask(server: Server, query: str, parameters: Any = None, database: str | None = None) -> list[tuple[Any, ...]]:
+def fetch_all(server: Server, query: str, parameters: Any = None, database: str | None = None) -> list[tuple[Any, ...]]:
     """Run one statement as a server's superuser, committed by itself. Returns its rows."""
-    with connect(server.superuser_conninfo(database), autocommit=True) as connection:
+    with server.connect(database, autocommit=True) as connection:
         cursor = connection.execute(query.encode(), parameters)
         return cursor.fetchall() if cursor.description else []
 
 
-def ask_dicts(server: Server, query: str, parameters: Any = None) -> list[dict[str, Any]]:
-    """As `ask`, with each row as a dictionary."""
-    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+# For statements whose rows say nothing.
+execute = fetch_all
+
+
+def fetch_dicts(server: Server, query: str, parameters: Any = None) -> list[dict[str, Any]]:
+    """Run one statement as `fetch_all` does, with each row as a dictionary."""
+    with server.connect(autocommit=True) as connection:
         return connection.cursor(row_factory=dict_row).execute(query.encode(), parameters).fetchall()
 
 
-def one(server: Server, query: str, parameters: Any = None) -> Any:
-    """The single value that a query gives."""
-    return ask(server, query, parameters)[0][0]
+def fetch_value(server: Server, query: str, parameters: Any = None, database: str | None = None) -> Any:
+    """Return the single value that a query gives."""
+    return fetch_all(server, query, parameters, database)[0][0]
 
 
 def answers(server: Server, seconds: float = 1.0) -> bool:
@@ -54,23 +58,23 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
             holds
         )
     except RetryError as error:
-        raise UserError(f"Waited {seconds:.0f} s in vain for this: {what}.") from error
+        raise UserError(f"Timed out after {seconds:.0f} s; expected: {what}.") from error
 
 
 def in_recovery(server: Server) -> bool:
     """Whether a server is a replica."""
-    return bool(one(server, "select pg_is_in_recovery()"))
+    return bool(fetch_value(server, "select pg_is_in_recovery()"))
 
 
 def current_position(server: Server) -> str:
     """The end of the WAL that a primary has written."""
-    return str(one(server, "select pg_current_wal_flush_lsn()"))
+    return str(fetch_value(server, "select pg_current_wal_flush_lsn()"))
 
 
 def wait_for_replay(server: Server, position: str, seconds: float) -> None:
     """Wait until a replica has replayed up to `position`. Raises UserError after `seconds`."""
     wait_for(
-        lambda: bool(one(server, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", (position,))),
+        lambda: bool(fetch_value(server, "select pg_last_wal_replay_lsn() >= %s::pg_lsn", (position,))),
         seconds,
         f"{server.name} has replayed up to {position}",
     )

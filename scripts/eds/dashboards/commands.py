@@ -10,7 +10,8 @@ from eds.base.console import err, out, step
 from eds.base.settings import load
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
-from eds.runtime.choice import Runtime, chosen
+from eds.runtime.choice import select_runtime
+from eds.runtime.member import Runtime
 
 
 def dashboards() -> None:
@@ -49,7 +50,7 @@ def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
 
 def metabase() -> None:
     """Bring Metabase to what infra/dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
-    runtime, _ = chosen(load())
+    runtime, _ = select_runtime(load())
     if not provision_metabase(runtime):
         raise typer.Exit(1)
 
@@ -59,7 +60,7 @@ def docs(
 ) -> None:
     """Serve dashboards, lineage and star schema on DOCS_PORT; rebuild first what is out of date."""
     settings = load()
-    runtime, _ = chosen(settings)
+    runtime, _ = select_runtime(settings)
     if not generate_only and runtime.name == "docker" and runtime.is_running("docs"):
         out.print(
             f"http://127.0.0.1:{settings.docs_port}/ is served by the service docs, from the volume that the scheduler "

@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -23,8 +21,9 @@ from markupsafe import Markup
 from psycopg import sql
 
 from eds.base.errors import UserError
+from eds.base.files import write_atomically
 from eds.base.settings import Settings
-from eds.cluster.connections import connect, servers
+from eds.cluster.connections import Cluster, connect
 from eds.dashboards import content
 from eds.dashboards.content import CONDITION, Content, Question
 from eds.warehouse import runs
@@ -39,9 +38,8 @@ STATIC = FOLDER / "static"
 
 def reader_conninfo(settings: Settings) -> str:
     """A connection string of the dashboards' role on the warehouse."""
-    return servers(settings)["warehouse"].conninfo(
-        "warehouse_reader", settings.warehouse_reader_password.get_secret_value()
-    )
+    cluster = Cluster(settings)
+    return cluster.conninfo(cluster.warehouse, "warehouse_reader")
 
 
 def environment() -> Environment:
@@ -61,15 +59,7 @@ def environment() -> Environment:
 def write(path: Path, text: str) -> None:
     """Write a page whole or not at all: whoever reads it sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, text)
 
 
 def plain(value: object) -> object:

@@ -30,13 +30,15 @@ from rich.table import Table
 
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
+from eds.base.files import sync_directory, write_atomically
 from eds.base.settings import Settings, load
-from eds.cluster.connections import Server, connect, primary_server, servers, sync_directory
-from eds.cluster.queries import ask, one
+from eds.cluster.connections import Cluster, Server
+from eds.cluster.queries import fetch_all, fetch_value
 from eds.ops.replication import size
-from eds.ops.wal import segment_name
-from eds.runtime.choice import Runtime, chosen
-from eds.runtime.client_programs import at, program, run_program
+from eds.ops.wal import archived_files, clean_archives, segment_name
+from eds.runtime.choice import select_runtime
+from eds.runtime.client_programs import connection_args, program, run_program
+from eds.runtime.member import Runtime
 
 app = typer.Typer()
 
@@ -116,11 +118,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    target = manifest_path(path)
-    temporary = target.with_name(f".{target.name}")
-    temporary.write_text(json.dumps(manifest, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.chmod(0o600)
-    temporary.replace(target)
+    write_atomically(manifest_path(path), json.dumps(manifest, indent=2, default=str) + "\n", mode=0o600)
 
 
 @contextmanager
@@ -137,7 +135,7 @@ def directory(settings: Settings) -> Iterator[Path]:
                 _remove(leftover)
             yield folder
     except Timeout as error:
-        raise UserError(f"Another backup or restore is at work in {folder}. Wait until it is done.") from error
+        raise UserError(f"Another backup or restore is running in {folder}. Wait until it is done.") from error
     except PermissionError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}. Set BACKUP_DIR to a place that can.") from error
 
@@ -161,19 +159,19 @@ def _fresh_name(folder: Path, kind: str, suffix: str) -> str:
 # --- logical ----------------------------------------------------------------------------------------------------------
 
 
-def database_of(settings: Settings, kind: str) -> Server:
-    """The server and database that a kind of logical backup is of."""
-    return servers(settings)["warehouse"] if kind == "warehouse" else primary_server(settings)
+def database_of(cluster: Cluster, kind: str) -> Server:
+    """Return the server and database that a kind of logical backup is of."""
+    return cluster.warehouse if kind == "warehouse" else cluster.primary
 
 
 def dump(settings: Settings, kind: str, form: Literal["sql", "custom"]) -> Backup:
     """Dump a database (kind operational or warehouse) and read the dump back. On UserError nothing is left."""
-    server = database_of(settings, kind)
+    server = database_of(Cluster(settings), kind)
     with directory(settings) as folder:
         name = _fresh_name(folder, kind, SUFFIXES[form])
         temporary = folder / f".incoming.{name}"
         try:
-            with connect(server.superuser_conninfo()) as connection:
+            with server.connect() as connection:
                 # Rows are counted in the very snapshot that is dumped.
                 connection.execute("set transaction isolation level repeatable read, read only")
                 connection.execute("set local idle_in_transaction_session_timeout = 0")
@@ -191,7 +189,7 @@ def dump(settings: Settings, kind: str, form: Literal["sql", "custom"]) -> Backu
                     settings,
                     "pg_dump",
                     [
-                        *at(server, database=server.database),
+                        *connection_args(server, database=server.database),
                         f"--format={'plain' if form == 'sql' else 'custom'}",
                         "--compress=6",
                         f"--snapshot={row[0]}",
@@ -301,19 +299,19 @@ def check_rows(found: Counter[str] | dict[str, int], expected: dict[str, int]) -
 
 def base_backup(settings: Settings) -> Backup:
     """A base backup of the OLTP cluster, verified against its checksums. Raises UserError; nothing is left then."""
-    server = primary_server(settings)
+    server = Cluster(settings).primary
     with directory(settings) as folder:
         name = _fresh_name(folder, "physical", "")
         temporary = folder / f".incoming.{name}"
         clock = "select clock_timestamp()"
-        started = one(server, clock)
+        started = fetch_value(server, clock)
         try:
             run_program(
                 settings,
                 "pg_basebackup",
                 [
                     f"--pgdata={temporary}",
-                    *at(server, "replicator"),
+                    *connection_args(server, "replicator"),
                     "--format=plain",
                     "--wal-method=stream",
                     "--checkpoint=fast",
@@ -326,13 +324,13 @@ def base_backup(settings: Settings) -> Backup:
             )
             temporary.chmod(0o700)
             verify_physical(settings, temporary)
-            finished, version, identifier = ask(
+            finished, version, identifier = fetch_all(
                 server,
                 "select clock_timestamp(), current_setting('server_version'), "
                 "(select system_identifier::text from pg_control_system())",
             )[0]
             ranges = json.loads((temporary / "backup_manifest").read_text(encoding="utf-8"))["WAL-Ranges"]
-            bytes_each = int(one(server, "select setting from pg_settings where name = 'wal_segment_size'"))
+            bytes_each = int(fetch_value(server, "select setting from pg_settings where name = 'wal_segment_size'"))
             start = ranges[0]
             manifest = {
                 "kind": "physical",
@@ -401,12 +399,12 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
     return rows
 
 
-def expire(settings: Settings, runtime: Runtime, keep: int) -> list[str]:
+def expire(runtime: Runtime, keep: int) -> list[str]:
     """Remove the backups of each kind that are older than the newest `keep` good ones, and the WAL that none needs.
 
     A damaged backup does not count as one that is kept. Returns the names of what was removed.
     """
-    removed = []
+    settings, removed = runtime.settings, []
     with directory(settings) as folder:
         good: Counter[str] = Counter()
         for backup in find(settings):
@@ -422,10 +420,10 @@ def expire(settings: Settings, runtime: Runtime, keep: int) -> list[str]:
         # Without a manifest, nobody knows what a base backup needs.
         if needed and all("start_segment" in backup.manifest for backup in needed):
             oldest = min((backup.manifest["start_segment"] for backup in needed), key=lambda name: name[8:])
-            before = len(runtime.archived_files())
+            before = len(archived_files(runtime))
             # It goes by the position alone: what any timeline has behind it stays.
-            runtime.clean_archives(oldest)
-            if gone := before - len(runtime.archived_files()):
+            clean_archives(runtime, oldest)
+            if gone := before - len(archived_files(runtime)):
                 removed.append(f"{gone} WAL segments before {oldest}")
     return removed
 
@@ -460,7 +458,7 @@ def backup_command(
         with step(f"{each} backup, made and read back"):
             done = base_backup(settings) if each == "physical" else dump(settings, each, form)  # type: ignore[arg-type]
         out.print(f"{done.path}  {size(done.bytes)}", soft_wrap=True)
-    for name in expire(settings, chosen(settings)[0], keep or settings.backup_keep):
+    for name in expire(select_runtime(settings)[0], keep or settings.backup_keep):
         err.print(f"removed: {name}")
 
 

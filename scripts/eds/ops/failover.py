@@ -4,9 +4,8 @@ Assisted, not automatic: a person decides that the primary is gone, one command 
 Nothing watches the primary and nothing promotes by itself: two servers that take writes are worse than none.
 
 The order keeps at most one server that takes writes, at each point where it may be interrupted: the old primary is
-fenced; the decision is noted where every command reads it; the replica is promoted; the others are turned to it. A
-`make up` after an interrupt goes on from the note. What differs between the runtimes is behind `Runtime`: how a server
-is stopped, how its files are read, where its configuration is.
+fenced; the decision is noted where every command reads it; the replica is promoted; the others are repointed. A
+`make up` after an interrupt resumes from the note. The steps of one member are in `recovery`.
 """
 
 from __future__ import annotations
@@ -23,20 +22,14 @@ from rich.table import Table
 from eds import up
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
-from eds.base.settings import Settings, load
+from eds.base.settings import load
 from eds.cluster import members, provision
-from eds.cluster.connections import (
-    connect,
-    pooled_conninfo,
-    primary_server,
-    psycopg_notices_off,
-    recovered_server,
-    set_primary_name,
-)
-from eds.cluster.queries import answers, ask, in_recovery, one, wait_for
+from eds.cluster.connections import connect, psycopg_notices_off
+from eds.cluster.queries import answers, fetch_all, fetch_value, in_recovery, wait_for
+from eds.ops import recovery
 from eds.ops.replication import size
-from eds.runtime.choice import Runtime, chosen
-from eds.warehouse import runs
+from eds.runtime.choice import select_runtime
+from eds.runtime.member import Runtime
 
 app = typer.Typer()
 
@@ -68,19 +61,19 @@ def positions(runtime: Runtime) -> dict[str, int]:
         "where pg_is_in_recovery()"
     )
     found = {}
-    for name in runtime.replicas:
-        if answers(runtime.servers[name]) and (rows := ask(runtime.servers[name], query, database="postgres")):
-            found[name] = int(rows[0][0])
+    for server in runtime.cluster.replicas:
+        if answers(server) and (rows := fetch_all(server, query, database="postgres")):
+            found[server.name] = int(rows[0][0])
     return found
 
 
 def choose(runtime: Runtime, to: str | None, force: bool) -> str:
     """The replica to promote: the named one, else the one that has most. Raises UserError when it should not be."""
     reach = positions(runtime)
-    if to is not None and to == runtime.primary:
+    if to is not None and to == runtime.cluster.primary_name:
         raise UserError(f"{to} is the primary already.")
-    if to is not None and to not in runtime.replicas:
-        raise UserError(f"TO is {to}: expected one of {', '.join(runtime.replicas)}.")
+    if to is not None and to not in runtime.cluster.replica_names:
+        raise UserError(f"TO is {to}: expected one of {', '.join(runtime.cluster.replica_names)}.")
     if not reach:
         raise UserError("No replica answers: there is nobody to promote. `make ps` shows what runs.")
     best = max(reach, key=lambda name: reach[name])
@@ -96,111 +89,114 @@ def choose(runtime: Runtime, to: str | None, force: bool) -> str:
     return to
 
 
-def failover(settings: Settings, runtime: Runtime, to: str | None, force: bool = False) -> Failover:
-    """Make a replica the primary. Raises UserError, before anything is changed when it can be told before."""
-    old = runtime.primary
-    alive = answers(runtime.servers[old])
+def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
+    """Make a replica the primary. Raises UserError, where possible before anything is changed."""
+    cluster = runtime.cluster
+    old = cluster.primary_name
+    alive = answers(cluster.servers[old])
     new = choose(runtime, to, force)
-    if alive and not force:
-        # A primary that stops in order hands on all it has, to whoever is connected.
-        streams = "select count(*) from pg_stat_replication where application_name = %s and state = 'streaming'"
-        if not one(runtime.servers[old], streams, (new,)):
-            raise UserError(
-                f"{new} does not stream from {old}, so it may lack a lot: `make up` mends it. FORCE=1 goes on."
-            )
+    # A primary that stops in order hands on all it has, to whoever is connected.
+    if alive and not force and not members.streams(cluster, new):
+        raise UserError(
+            f"{new} does not stream from {old}, so it may lack a lot: `make up` repairs it. FORCE=1 goes ahead."
+        )
     began = time.monotonic()
     with step(f"{old} fenced ({'stopped' if alive else 'it was down'})"):
-        runtime.fence(old)
+        runtime.member(old).fence()
     # The other one may have received the last bytes that this one has not.
     new = choose(runtime, to, force)
-    others = [name for name in runtime.replicas if name != new]
+    others = [name for name in cluster.replica_names if name != new]
     with step(f"{new} promoted"):
-        set_primary_name(settings, new)
-        runtime.promote(new)
+        cluster.set_primary(new)
+        members.take_part(cluster, runtime.member(new))
     timeline, position = _fork(runtime, new)
     stray = []
     for name in others:
-        if answers(runtime.servers[name]):
-            with step(f"{name} turned to {new}"):
-                if trouble := _follow(settings, runtime, name):
-                    err.print(f"{name} has gone another way ({trouble})", markup=False)
+        if answers(cluster.servers[name]):
+            with step(f"{name} repointed to {new}"):
+                if trouble := _follow(runtime, name):
+                    err.print(f"{name} has diverged ({trouble})", markup=False)
                     stray.append(name)
         else:
             err.print(f"{name} does not answer: `make up` brings it back")
-    with step("PgBouncer turned to it, and a write accepted"):
-        pooled = runtime.up_pgbouncer() is not None
-        wait_for(lambda: _writes(settings, pooled), WRITABLE_SECONDS, f"{new} accepts a write")
+    with step("PgBouncer repointed, and a write accepted"):
+        pooled = runtime.start_pgbouncer() is not None
+        wait_for(
+            lambda: _writes(cluster.pooled_conninfo() if pooled else cluster.app_conninfo()),
+            WRITABLE_SECONDS,
+            f"{new} accepts a write",
+        )
         seconds = time.monotonic() - began
-    _turn_extraction(settings, runtime)
+    _repoint_extraction(runtime)
     for name in stray:
-        with step(f"{name} cloned anew"):
-            runtime.clone_replica(name)
-    lost = runtime.commits_beyond(old, position, timeline)
+        with step(f"{name} cloned"):
+            runtime.member(name).clone()
+    lost = recovery.commits_after(runtime.member(old), position, timeline)
     # What only the old primary has is looked at before it is wiped.
     rejoined = None
     if lost == []:
         with step(f"{old} follows {new}"):
-            rejoined = _rejoin(settings, runtime, old)
+            rejoined = _rejoin(runtime, old)
     return Failover(old, new, position, lost, seconds, rejoined)
 
 
-def _follow(settings: Settings, runtime: Runtime, name: str) -> str | None:
+def _follow(runtime: Runtime, name: str) -> str | None:
     """Let a running replica follow the present primary. Returns why it cannot, or None."""
-    members.ensure_slot(settings, name)
-    runtime.repoint(name)
-    return runtime.why_not_following(name)
+    member = runtime.member(name)
+    members.ensure_slot(runtime.cluster, name)
+    members.take_part(runtime.cluster, member)
+    return members.why_not_following(runtime.cluster, name, member)
 
 
-def _rejoin(settings: Settings, runtime: Runtime, name: str) -> str:
-    """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound, cloned anew."""
-    runtime.stop_server(name)
-    if not runtime.has_data(name):
-        runtime.clone_replica(name)
-        return "cloned anew"
+def _rejoin(runtime: Runtime, name: str) -> str:
+    """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound or cloned."""
+    cluster, member = runtime.cluster, runtime.member(name)
+    member.stop()
+    if not recovery.has_data(member):
+        member.clone()
+        return "cloned"
     # pg_rewind reads the timeline from the source's last checkpoint.
-    members.checkpoint(primary_server(settings))
+    members.checkpoint(cluster.primary)
     try:
-        runtime.rewind(name)
+        recovery.rewind(runtime, name)
     except UserError as error:
-        err.print(f"{name} is cloned anew. Found: {error}", markup=False)
-        runtime.clone_replica(name)
-        return "cloned anew"
-    members.ensure_slot(settings, name, clear=True)
-    if trouble := runtime.start_replica(name):
-        err.print(f"{name} was rewound but does not follow, it is cloned anew. Found: {trouble}", markup=False)
-        runtime.clone_replica(name)
-        return "cloned anew"
-    members.drop_idle_slots(runtime.servers[name])
+        err.print(f"{name} is cloned. Found: {error}", markup=False)
+        member.clone()
+        return "cloned"
+    members.ensure_slot(cluster, name, clear=True)
+    if trouble := recovery.start_replica(runtime, name):
+        err.print(f"{name} was rewound but does not follow, it is cloned. Found: {trouble}", markup=False)
+        member.clone()
+        return "cloned"
+    members.drop_idle_slots(cluster.servers[name])
     return "rewound"
 
 
 def _fork(runtime: Runtime, new: str) -> tuple[int, str]:
     """The timeline that a promoted server has left, and the position where."""
-    history = one(
-        runtime.servers[new],
+    history = fetch_value(
+        runtime.cluster.servers[new],
         "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
     )
     timeline, position, *_ = [line for line in history.splitlines() if line.strip()][-1].split("\t")
     return int(timeline), position
 
 
-def _writes(settings: Settings, pooled: bool) -> bool:
-    """Whether the application's role can commit, on its usual way."""
-    primary = primary_server(settings)
-    direct = primary.conninfo("app_user", settings.app_user_password.get_secret_value())
-    with psycopg.connect(pooled_conninfo(settings) if pooled else direct, prepare_threshold=None) as connection:
+def _writes(conninfo: str) -> bool:
+    """Return whether the application's role can commit, on its usual way."""
+    with psycopg.connect(conninfo, prepare_threshold=None) as connection:
         connection.execute("select pg_current_xact_id()")
     return True
 
 
-def _turn_extraction(settings: Settings, runtime: Runtime) -> None:
-    """Tell the warehouse's foreign server the new order of the servers."""
+def _repoint_extraction(runtime: Runtime) -> None:
+    """Give the warehouse's foreign server the new order of the servers."""
     try:
-        with connect(runs.writer_conninfo(settings)) as connection:
+        with connect(runtime.cluster.writer_conninfo()) as connection:
             psycopg_notices_off(connection)
             provision.ensure_foreign_server(connection, runtime.inside)
     except (UserError, psycopg.Error) as error:
-        err.print(f"The warehouse does not know yet; `make up` tells it. {error}", markup=False)
+        err.print(f"The warehouse still reads in the old order; `make up` changes it. {error}", markup=False)
 
 
 _LOST_CHANGES = """
@@ -213,45 +209,47 @@ _LOST_CHANGES = """
 """
 
 
-def lost_changes(settings: Settings, runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]]]:
+def lost_changes(runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]]]:
     """The changes of the books that only a former primary has, by the trail in a copy of its data.
 
     The copy is left running. Returns how many of its commits the primary lacks, and for each change: transaction, time,
     role, operation, table, key and values.
     """
-    if name not in runtime.replicas:
-        raise UserError(f"NAME is {name!r}: expected a former primary, one of {', '.join(runtime.replicas)}.")
+    if name not in runtime.cluster.replica_names:
+        raise UserError(
+            f"NAME is {name!r}: expected a former primary, one of {', '.join(runtime.cluster.replica_names)}."
+        )
     try:
-        timeline, position = _fork(runtime, runtime.primary)
+        timeline, position = _fork(runtime, runtime.cluster.primary_name)
     except psycopg.errors.UndefinedFile as error:
         raise UserError("There was no failover: no timeline was ever left.") from error
     if runtime.is_running(name):
         raise UserError(f"{name} runs as a replica: what only it had was wiped when it rejoined.")
-    commits = runtime.commits_beyond(name, position, timeline)
+    commits = recovery.commits_after(runtime.member(name), position, timeline)
     if commits is None:
         raise UserError(f"The WAL of {name} from {position} on is not there, or cannot be read.")
     numbers = [int(found[1]) for line in commits if (found := re.search(r"tx: +(\d+)", line))]
-    runtime.start_copy(name, settings.pitr_port)
-    return len(commits), ask(recovered_server(settings), _LOST_CHANGES, (numbers,))
+    recovery.start_copy(runtime, name)
+    return len(commits), fetch_all(runtime.cluster.recovered, _LOST_CHANGES, (numbers,))
 
 
 def rejoin(runtime: Runtime, name: str | None) -> dict[str, str]:
     """Bring the members back that do not follow the primary (or the named one). Returns how, by name."""
-    settings = runtime.settings
-    primary = runtime.servers[runtime.primary]
+    primary = runtime.cluster.primary
     if in_recovery(primary):
         raise UserError(f"{primary.name} is noted as the primary, but is a replica: `make up` finishes the failover.")
-    if name is not None and name not in runtime.replicas:
-        raise UserError(f"NAME is {name}: expected one of {', '.join(runtime.replicas)}.")
+    if name is not None and name not in runtime.cluster.replica_names:
+        raise UserError(f"NAME is {name}: expected one of {', '.join(runtime.cluster.replica_names)}.")
     streaming = {
-        row[0] for row in ask(primary, "select application_name from pg_stat_replication where state = 'streaming'")
+        row[0]
+        for row in fetch_all(primary, "select application_name from pg_stat_replication where state = 'streaming'")
     }
     result = {}
-    for each in [name] if name else runtime.replicas:
+    for each in [name] if name else runtime.cluster.replica_names:
         if each in streaming:
             continue
-        with step(f"{each} follows {runtime.primary}"):
-            result[each] = _rejoin(settings, runtime, each)
+        with step(f"{each} follows {runtime.cluster.primary_name}"):
+            result[each] = _rejoin(runtime, each)
     return result
 
 
@@ -290,11 +288,11 @@ def failover_command(
     Example: make failover TO=replica1
     """
     settings = load()
-    runtime = chosen(settings)[0]
+    runtime = select_runtime(settings)[0]
     with up.exclusive(settings):
-        old = runtime.primary
+        old = runtime.cluster.primary_name
         new = choose(runtime, to, force)
-        state = "it is up and will be stopped" if answers(runtime.servers[old]) else "it does not answer"
+        state = "it is up and will be stopped" if answers(runtime.cluster.servers[old]) else "it does not answer"
         synchronous = (
             "on: no acknowledged commit is lost"
             if settings.synchronous == "on"
@@ -306,7 +304,7 @@ def failover_command(
             "failover",
             force,
         )
-        found = failover(settings, runtime, new, force)
+        found = failover(runtime, new, force)
     _report(found)
 
 
@@ -319,7 +317,7 @@ def failover_diff_command(
     if not name:
         raise UserError("Of which former primary? Example: make failover-diff NAME=primary")
     with up.exclusive(settings):
-        commits, changes = lost_changes(settings, chosen(settings)[0], name)
+        commits, changes = lost_changes(select_runtime(settings)[0], name)
     table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
     for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
         table.add_column(column, overflow="fold")
@@ -338,11 +336,11 @@ def rejoin_command(
 ) -> None:
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
-    runtime = chosen(settings)[0]
+    runtime = select_runtime(settings)[0]
     with up.exclusive(settings):
         confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
         done = rejoin(runtime, name)
     for each, how in done.items():
-        out.print(f"{each} follows {runtime.primary} ({how})")
+        out.print(f"{each} follows {runtime.cluster.primary_name} ({how})")
     if not done:
         out.print("Every replica follows the primary; nothing to do.")

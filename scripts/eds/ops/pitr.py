@@ -18,11 +18,12 @@ from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.base.settings import Settings, load
 from eds.book import invariants
-from eds.cluster.connections import primary_name, primary_server, recovered_server
-from eds.cluster.queries import answers, ask, one
-from eds.ops import backup
+from eds.cluster.connections import Cluster, Server
+from eds.cluster.queries import answers, fetch_all, fetch_value
+from eds.ops import backup, recovery
 from eds.ops.wal import switch_and_wait
-from eds.runtime.choice import Runtime, chosen
+from eds.runtime.choice import select_runtime
+from eds.runtime.member import Runtime
 
 app = typer.Typer()
 
@@ -106,52 +107,55 @@ def bases(settings: Settings, target: Target) -> list[backup.Backup]:
     return fitting
 
 
-def recover(settings: Settings, runtime: Runtime, target: Target, timeline: str | None = None) -> Recovery:
+def recover(runtime: Runtime, target: Target, timeline: str | None = None) -> Recovery:
     """Recover to a target beside the primary, and check the books there. Raises UserError.
 
     timeline: the number of the timeline to follow (default: the primary's).
     """
-    candidates = bases(settings, target)
-    primary = primary_server(settings)
+    candidates = bases(runtime.settings, target)
+    primary = runtime.cluster.primary
     if answers(primary):
         # The archive then reaches beyond the target, with a commit behind it.
         with step("the WAL written up to now is archived"):
-            switch_and_wait(settings, runtime, ARCHIVED_SECONDS)
+            switch_and_wait(runtime, ARCHIVED_SECONDS)
         timeline = timeline or str(
-            one(primary, "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer")
+            fetch_value(
+                primary, "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer"
+            )
         )
     began = time.monotonic()
     for number, base in enumerate(candidates):
         try:
             with step(f"recovered from {base.path.name} to {target}"):
-                runtime.start_side_cluster(base.path, target.conf(timeline or "latest"), settings.pitr_port)
-                _wait_until_recovered(settings, runtime)
+                recovery.start_recovery(runtime, base.path, target.conf(timeline or "latest"))
+                _wait_until_recovered(runtime)
             break
         except UserError as error:
             last = number + 1 == len(candidates)
             if last or not any(text in str(error) for text in WRONG_BASE):
-                runtime.remove_side_cluster()
+                runtime.member(SIDE).remove()
                 raise UserError(_in_plain_words(str(error), target)) from error
             err.print(f"{base.path.name} does not lead there, trying an older one")
-    server = recovered_server(settings)
+    server = runtime.cluster.recovered
     return Recovery(
         base=base,
-        newest=one(server, "select pg_last_xact_replay_timestamp()"),
+        newest=fetch_value(server, "select pg_last_xact_replay_timestamp()"),
         seconds=time.monotonic() - began,
         broken=invariants.violations(server),
-        rows=count_rows(settings, SIDE),
+        rows=count_rows(server),
     )
 
 
-def _wait_until_recovered(settings: Settings, runtime: Runtime) -> None:
+def _wait_until_recovered(runtime: Runtime) -> None:
     """Wait until the recovery has ended; it may take as long as it takes. Raises UserError when the server ends."""
     while True:
         try:
-            if not one(recovered_server(settings), "select pg_is_in_recovery()"):
+            if not fetch_value(runtime.cluster.recovered, "select pg_is_in_recovery()"):
                 return
         except (psycopg.Error, UserError) as error:
-            if not runtime.side_cluster_runs():
-                raise UserError("The recovery failed:\n" + "\n".join(runtime.tail(SIDE, 15))) from error
+            side = runtime.member(SIDE)
+            if not side.is_running():
+                raise UserError("The recovery failed:\n" + "\n".join(side.tail(15))) from error
         time.sleep(0.1)
 
 
@@ -164,22 +168,20 @@ def _in_plain_words(message: str, target: Target) -> str:
     return message
 
 
-def count_rows(settings: Settings, server: str = "primary") -> dict[str, int]:
-    """The rows of the loan book's tables, on the primary or on the recovered cluster."""
-    place = recovered_server(settings) if server == SIDE else primary_server(settings)
+def count_rows(server: Server) -> dict[str, int]:
+    """Count the rows of the loan book's tables on a server."""
     query = " union all ".join(f"select '{table}', count(*) from operational.{table}" for table in TABLES)  # noqa: S608
-    return {table: int(count) for table, count in ask(place, query)}
+    return {table: int(count) for table, count in fetch_all(server, query)}
 
 
-def restore_point(settings: Settings, name: str) -> str:
+def restore_point(cluster: Cluster, name: str) -> str:
     """Mark the present position under a name that a recovery can end at. Returns the position."""
     Target.parse(name)
-    return str(one(primary_server(settings), "select pg_create_restore_point(%s)", (name,)))
+    return str(fetch_value(cluster.primary, "select pg_create_restore_point(%s)", (name,)))
 
 
-def _report(settings: Settings, found: Recovery) -> None:
-    primary = primary_server(settings)
-    present = count_rows(settings) if answers(primary) else {}
+def _report(cluster: Cluster, found: Recovery) -> None:
+    present = count_rows(cluster.primary) if answers(cluster.primary) else {}
     table = Table(title="The loan book")
     for column in ("table", "recovered", "primary now"):
         table.add_column(column, justify="left" if column == "table" else "right")
@@ -195,7 +197,7 @@ def _report(settings: Settings, found: Recovery) -> None:
     for name, count in found.broken.items():
         out.print(f"[yellow]{count} rows break: {name}[/]")
     if not found.broken:
-        out.print(f"[green]the books are whole[/]: {len(invariants.INVARIANTS)} invariants hold")
+        out.print(f"[green]all {len(invariants.INVARIANTS)} invariants hold[/]")
 
 
 @app.command(name="pitr")
@@ -223,21 +225,21 @@ def pitr_command(
     Example: make pitr TO='2026-01-31 14:32:05+00'
     """
     settings = load()
-    runtime = chosen(settings)[0]
+    runtime = select_runtime(settings)[0]
     if mark:
-        out.print(f"restore point {mark} at {restore_point(settings, mark)}: make pitr TO={mark} recovers to it")
+        out.print(f"restore point {mark} at {restore_point(runtime.cluster, mark)}: make pitr TO={mark} recovers to it")
         return
     with up.exclusive(settings):
         if remove:
-            out.print("removed" if runtime.remove_side_cluster() else "there is no recovered cluster")
+            out.print("removed" if runtime.member(SIDE).remove() else "there is no recovered cluster")
             return
         if not to:
             raise UserError(
                 "To when? Example: make pitr TO='2026-01-31 14:32:05+00', TO=latest, or TO=<restore point>; "
                 "MARK=<name> makes a restore point."
             )
-        found = recover(settings, runtime, Target.parse(to), timeline)
-        _report(settings, found)
+        found = recover(runtime, Target.parse(to), timeline)
+        _report(runtime.cluster, found)
         if not promote:
             out.print(
                 "It is left for inspection, on a timeline of its own that nothing follows: make psql-recovered\n"
@@ -245,11 +247,11 @@ def pitr_command(
             )
             return
         confirm(
-            f"This puts the recovered cluster in place of the primary ({primary_name(settings)}). What was written to\n"
-            "the primary since is lost to the applications; its data is kept aside. The replicas are cloned anew.",
+            f"This puts the recovered cluster in place of the primary ({runtime.cluster.primary_name}). What was\n"
+            "written to the primary since is lost to the applications; its data is kept. The replicas are cloned.",
             "promote",
             force,
         )
-        aside = runtime.install_side_cluster()
+        aside = recovery.install_recovered(runtime)
     out.print(f"The primary is the recovered cluster now. The old data: {aside}", soft_wrap=True)
     out.print("The next run of the warehouse compares everything. Make a base backup now: make backup KIND=physical")

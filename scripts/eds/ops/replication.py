@@ -1,4 +1,4 @@
-"""How the replicas follow the primary: positions, lag, slots, and the WAL that is kept for them."""
+"""Replication: positions, lag, slots, and the WAL that is kept for the replicas."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from eds.base.console import out
-from eds.base.settings import Settings, load
-from eds.cluster.connections import primary_name, primary_server, replica_names
-from eds.cluster.queries import ask_dicts
+from eds.base.settings import load
+from eds.cluster.connections import Cluster
+from eds.cluster.queries import fetch_dicts
 
 app = typer.Typer()
 
@@ -33,17 +33,17 @@ _SLOTS = """
 _WAL = "select count(*) as segments, coalesce(sum(size), 0)::bigint as bytes from pg_ls_waldir()"
 
 
-def status(settings: Settings) -> dict[str, Any]:
+def status(cluster: Cluster) -> dict[str, Any]:
     """Replication as the primary sees it. Bytes are bytes of WAL, times are seconds."""
-    primary = primary_server(settings)
-    standby_names = ask_dicts(primary, "select current_setting('synchronous_standby_names') as names")[0]["names"]
+    primary = cluster.primary
+    standby_names = fetch_dicts(primary, "select current_setting('synchronous_standby_names') as names")[0]["names"]
     return {
-        "primary": primary_name(settings),
+        "primary": primary.name,
         "synchronous": standby_names,
-        "expected": list(replica_names(settings)),
-        "replicas": ask_dicts(primary, _STREAMS),
-        "slots": ask_dicts(primary, _SLOTS),
-        "wal": ask_dicts(primary, _WAL)[0],
+        "expected": list(cluster.replica_names),
+        "replicas": fetch_dicts(primary, _STREAMS),
+        "slots": fetch_dicts(primary, _SLOTS),
+        "wal": fetch_dicts(primary, _WAL)[0],
     }
 
 
@@ -70,8 +70,7 @@ def replication_command(as_json: Annotated[bool, typer.Option("--json", help="Fo
 
     Exit code 1 when one does not stream.
     """
-    settings = load()
-    found = status(settings)
+    found = status(Cluster(load()))
     if as_json:
         print(json.dumps(found))
         raise typer.Exit(1 if missing(found) else 0)
@@ -107,5 +106,5 @@ def replication_command(as_json: Annotated[bool, typer.Option("--json", help="Fo
         )
     out.print(slots)
     if away := missing(found):
-        out.print(f"[red]not streaming: {', '.join(away)}[/]; `make up` mends it")
+        out.print(f"[red]not streaming: {', '.join(away)}[/]; `make up` repairs it")
         raise typer.Exit(1)

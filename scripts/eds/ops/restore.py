@@ -1,7 +1,7 @@
 """`make restore`: a dump becomes a new database beside the old one, is compared with its manifest, takes its place.
 
 The old data is touched last, and then only renamed: a broken dump, a full disk, an interrupt cost nothing. The change
-feed then says that every table was filled anew, so the next run of the warehouse compares everything.
+feed then says that every table was reloaded, so the next run of the warehouse compares everything.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.settings import Settings, load
 from eds.cluster import provision
-from eds.cluster.connections import Server, connect, primary_server, psycopg_notices_off, replica_names, servers
-from eds.cluster.queries import answers, ask, current_position, wait_for_replay
+from eds.cluster.connections import Cluster, Server, psycopg_notices_off
+from eds.cluster.queries import answers, current_position, execute, fetch_all, wait_for_replay
 from eds.ops import backup
-from eds.runtime.choice import Runtime, chosen
-from eds.runtime.client_programs import at, program
+from eds.runtime.choice import select_runtime
+from eds.runtime.client_programs import connection_args, program
+from eds.runtime.member import Runtime
 
 app = typer.Typer()
 
@@ -41,7 +42,7 @@ def rows_now(server: Server) -> Counter[str]:
     """The rows of each table of a server's database, by the planner's estimate (exact counts may take minutes)."""
     return Counter(
         dict(
-            ask(
+            fetch_all(
                 server,
                 "select format('%I.%I', schemaname, relname), n_live_tup from pg_stat_user_tables",
             )
@@ -49,19 +50,19 @@ def rows_now(server: Server) -> Counter[str]:
     )
 
 
-def load_dump(settings: Settings, chosen: backup.Backup, server: Server, database: str) -> None:
+def load_dump(settings: Settings, made: backup.Backup, server: Server, database: str) -> None:
     """Make a database from a dump and compare it with the manifest. On failure the new database is dropped again."""
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+    with server.connect("postgres", autocommit=True) as connection:
         # template0: nothing but what is in the dump.
         connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(database)))
     try:
-        _pipe(settings, chosen, server, database)
-        with connect(server.superuser_conninfo(database), autocommit=True) as connection:
+        _pipe(settings, made, server, database)
+        with server.connect(database, autocommit=True) as connection:
             found = {
                 table: (connection.execute(f"select count(*) from {table}".encode()).fetchone() or (0,))[0]  # noqa: S608
-                for table in chosen.manifest.get("rows", {})
+                for table in made.manifest.get("rows", {})
             }
-            backup.check_rows(found, chosen.manifest.get("rows", {}))
+            backup.check_rows(found, made.manifest.get("rows", {}))
             # Privileges on the database itself are not in a dump, and an old dump has an old schema.
             connection.execute("delete from platform.applied_file")
             provision.apply_files(
@@ -69,16 +70,16 @@ def load_dump(settings: Settings, chosen: backup.Backup, server: Server, databas
             )
             connection.execute("analyze")
     except BaseException:
-        with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+        with server.connect("postgres", autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
         raise
 
 
-def _pipe(settings: Settings, chosen: backup.Backup, server: Server, database: str) -> None:
+def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str) -> None:
     """Feed a dump's SQL to psql, in one transaction that the first error ends."""
     command = [
         *program(settings, "psql"),
-        *at(server, database=database),
+        *connection_args(server, database=database),
         "--no-psqlrc",
         "--quiet",
         "--single-transaction",
@@ -97,7 +98,7 @@ def _pipe(settings: Settings, chosen: backup.Backup, server: Server, database: s
     assert process.stderr is not None
     broken: UserError | None = None
     try:
-        with backup.sql_of(settings, chosen.path) as stream:
+        with backup.sql_of(settings, made.path) as stream:
             while block := stream.read(COPY_BYTES):
                 process.stdin.write(block)
         process.stdin.close()
@@ -116,10 +117,10 @@ def _pipe(settings: Settings, chosen: backup.Backup, server: Server, database: s
         raise UserError(f"The dump could not be loaded (nothing was changed):\n{words}")
 
 
-def swap(settings: Settings, server: Server, database: str, replaced: str) -> None:
+def swap(cluster: Cluster, server: Server, database: str, replaced: str) -> None:
     """Give a new database the name of the present one, which becomes `replaced`. Nobody gets in between."""
     name = server.database
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+    with server.connect("postgres", autocommit=True) as connection:
         limit = sql.SQL("alter database {} connection limit {}")
 
         def exchange() -> None:
@@ -151,31 +152,30 @@ def swap(settings: Settings, server: Server, database: str, replaced: str) -> No
             _announce(server)
         connection.execute(limit.format(sql.Identifier(name), sql.Literal(-1)))
     if server.name != "warehouse":
-        _reconnect_readers(settings, replaced)
+        _reconnect_readers(cluster, replaced)
 
 
 def _announce(server: Server) -> None:
-    """Tell the warehouse, by the change feed, that every table was filled anew.
+    """Announce in the change feed that every table was reloaded, so that the warehouse compares everything.
 
     After the swap, and before anybody gets in: the transaction is then younger than every snapshot of the old database.
     """
-    with connect(server.superuser_conninfo()) as connection:
+    with server.connect() as connection:
         connection.cursor().executemany(
             "insert into operational.audit_log (table_name, operation, record_id) values (%s, 'RELOAD', 0)",
             [(table,) for table in RELOADED],
         )
 
 
-def _reconnect_readers(settings: Settings, replaced: str) -> None:
+def _reconnect_readers(cluster: Cluster, replaced: str) -> None:
     """End the sessions on the replicas that still read the replaced database (PgBouncer keeps some)."""
-    known = servers(settings)
-    position = current_position(primary_server(settings))
-    for name in replica_names(settings):
-        if not answers(known[name]):
+    position = current_position(cluster.primary)
+    for server in cluster.replicas:
+        if not answers(server):
             continue
-        wait_for_replay(known[name], position, REPLAY_SECONDS)
-        ask(
-            known[name],
+        wait_for_replay(server, position, REPLAY_SECONDS)
+        execute(
+            server,
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s",
             (replaced,),
             database="postgres",
@@ -187,12 +187,12 @@ def _unused_second(server: Server) -> str:
     while True:
         now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
         used = "select 1 from pg_database where datname ~ %s"
-        if not ask(server, used, (f"^{server.database}_(replaced|restore)_{now}$",), database="postgres"):
+        if not fetch_all(server, used, (f"^{server.database}_(replaced|restore)_{now}$",), database="postgres"):
             return now
         time.sleep(0.2)
 
 
-def restore(settings: Settings, runtime: Runtime, made: backup.Backup, server: Server) -> str:
+def restore(runtime: Runtime, made: backup.Backup, server: Server) -> str:
     """Put a dump in place of a database. Returns the name under which the old database is kept.
 
     An older database kept by a restore before is dropped. Raises UserError with nothing changed.
@@ -200,11 +200,11 @@ def restore(settings: Settings, runtime: Runtime, made: backup.Backup, server: S
     now = _unused_second(server)
     new, replaced = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
     with step(f"loaded into {new}, compared with the manifest"):
-        load_dump(settings, made, server, new)
+        load_dump(runtime.settings, made, server, new)
     with step(f"{server.database} swapped"):
-        swap(settings, server, new, replaced)
+        swap(runtime.cluster, server, new, replaced)
     runtime.provision()
-    with connect(server.superuser_conninfo("postgres"), autocommit=True) as connection:
+    with server.connect("postgres", autocommit=True) as connection:
         psycopg_notices_off(connection)
         pattern = rf"^{server.database}_(replaced|restore)_[0-9]{{8}}_[0-9]{{6}}$"
         for (older,) in connection.execute(
@@ -238,8 +238,8 @@ def restore_command(
         raise UserError(
             f"{made.path} is called neither backup_operational_… nor backup_warehouse_…, nor does a manifest say."
         )
-    runtime = chosen(settings)[0]
-    server = backup.database_of(settings, made.kind)
+    runtime = select_runtime(settings)[0]
+    server = backup.database_of(runtime.cluster, made.kind)
     with step("the backup is read and checked"):
         rows = backup.verify(settings, made)
     if not made.manifest:
@@ -261,7 +261,7 @@ def restore_command(
     )
     with up.exclusive(settings), backup.directory(settings):
         up.wait_for_run(settings)
-        replaced = restore(settings, runtime, made, server)
+        replaced = restore(runtime, made, server)
     out.print(f"restored {server.database}; the old one is kept as {replaced}")
     if server.name != "warehouse":
         out.print(

@@ -12,8 +12,8 @@ from eds.base.console import out, step
 from eds.base.errors import UserError
 from eds.base.settings import Settings, load, set_secret
 from eds.cluster import provision
-from eds.cluster.connections import connect, primary_server, servers
-from eds.runtime.choice import chosen
+from eds.cluster.connections import Cluster
+from eds.runtime.choice import select_runtime
 
 app = typer.Typer()
 
@@ -30,10 +30,11 @@ def rotate(settings: Settings, role: str) -> Settings:
     """
     if role not in ROLES:
         raise UserError(f"ROLE is {role!r}: expected one of {', '.join(ROLES)}.")
-    server = servers(settings)["warehouse"] if role in WAREHOUSE else primary_server(settings)
+    cluster = Cluster(settings)
+    server = cluster.warehouse if role in WAREHOUSE else cluster.primary
     name = "postgres" if role in SUPERUSERS else role
     password = secrets.token_urlsafe(24)
-    with connect(server.superuser_conninfo("postgres")) as connection:
+    with server.connect("postgres") as connection:
         provision.set_password(connection, name, password)
         # The commit comes after: when the file cannot be written, the old password stays in force.
         set_secret(SUPERUSERS.get(role, f"{role.upper()}_PASSWORD"), password)
@@ -51,8 +52,8 @@ def rotate_command(
     with up.exclusive(settings):
         with step(f"new password for {role}, on the server and in .env"):
             fresh = rotate(settings, role)
-        with step("taken over by what uses it"):
-            chosen(fresh)[0].refresh_secrets()
+        with step("adopted by what uses it"):
+            select_runtime(fresh)[0].refresh_secrets()
     out.print(f"{role} has a new password, in .env. Sessions that are open stay open until they end.")
     if role == "warehouse_reader":
-        out.print("Metabase logs in with it: make metabase tells it the new one.")
+        out.print("Metabase logs in with it: make metabase gives it the new one.")

@@ -15,7 +15,7 @@ from rich.markup import escape
 from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.settings import Settings
-from eds.cluster.connections import connect, primary_server
+from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import wait_for
 
 SCHEMA = "concurrency"
@@ -132,10 +132,10 @@ class Stage:
     """Copies of loans in a schema of their own, sessions of the application's role, and a list of checked outcomes."""
 
     def __init__(self, settings: Settings, narrator: Narrator) -> None:
-        primary = primary_server(settings)
+        cluster = Cluster(settings)
         self.narrator = narrator
-        self.conninfo = primary.conninfo("app_user", settings.app_user_password.get_secret_value())
-        self.director = connect(primary.superuser_conninfo(), autocommit=True)
+        self.conninfo = cluster.app_conninfo()
+        self.director = cluster.primary.connect(autocommit=True)
         self.sessions: list[Session] = []
         self.outcomes: list[tuple[str, bool]] = []
 

@@ -20,21 +20,24 @@ from eds.base.errors import UserError
 from eds.base.services import ServiceState
 from eds.base.settings import Settings, load
 from eds.book.invariants import INVARIANTS, violations
-from eds.cluster.connections import (
-    connect,
-    pooled_conninfo,
-    primary_name,
-    primary_server,
-    replica_names,
-    servers,
-)
+from eds.cluster.connections import Cluster, connect
 from eds.cluster.provision import OLTP_ROLES, WAREHOUSE_ROLES
-from eds.cluster.queries import answers, ask, ask_dicts, current_position, in_recovery, one, wait_for, wait_for_replay
+from eds.cluster.queries import (
+    answers,
+    current_position,
+    fetch_all,
+    fetch_dicts,
+    fetch_value,
+    in_recovery,
+    wait_for,
+    wait_for_replay,
+)
 from eds.dashboards import metabase
 from eds.ops import privileges, replication
-from eds.runtime.choice import Runtime, chosen
-from eds.runtime.client_programs import at, run_program
-from eds.runtime.local import processes
+from eds.runtime.choice import select_runtime
+from eds.runtime.client_programs import connection_args, run_program
+from eds.runtime.member import Runtime
+from eds.runtime.ports import bind_error
 from eds.warehouse import runs
 
 app = typer.Typer()
@@ -90,10 +93,13 @@ class Result:
 class Verification:
     """Runs checks one after the other; what one raises is its result and never ends the others."""
 
-    settings: Settings
     runtime: Runtime
     report: Callable[[Result], None] = lambda result: None
     results: list[Result] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        return self.runtime.settings
 
     def check(self, group: str, name: str, action: Callable[[], str | None]) -> bool:
         """Run one check: `action` returns what it saw. Returns whether it did not fail."""
@@ -121,22 +127,24 @@ def _must(condition: object, message: str) -> None:
 # --- the checks -------------------------------------------------------------------------------------------------------
 
 
-def verify(settings: Settings, runtime: Runtime, report: Callable[[Result], None]) -> Verification:
+def verify(runtime: Runtime, report: Callable[[Result], None]) -> Verification:
     """Check everything, and report each result as it comes. No check leaves a row behind."""
-    run = Verification(settings, runtime, report)
+    run, cluster = Verification(runtime, report), runtime.cluster
     _services(run)
-    if run.check("OLTP", "the primary answers", lambda: _is_primary(settings)):
+    if run.check("OLTP", "the primary answers", lambda: _is_primary(cluster)):
         _oltp(run)
         _replication(run)
         _archive(run)
         _backup(run)
-    if run.check("warehouse", "the warehouse answers", lambda: _version(settings)):
+    if run.check("warehouse", "the warehouse answers", lambda: _version(cluster)):
         _warehouse(run)
     _roles(run)
     return run
 
 
 def _services(run: Verification) -> None:
+    cluster = run.runtime.cluster
+
     def look(status: str, detail: str) -> str:
         if status == "absent":
             raise Skipped(detail)
@@ -146,45 +154,45 @@ def _services(run: Verification) -> None:
     states = run.runtime.states()
     for state in states:
         run.check("services", f"{state.name} runs", lambda state=state: look(state.status, state.detail))  # type: ignore[misc]
-    run.check("services", "PgBouncer serves queries on both databases", lambda: _pooled(run.settings, states))
+    run.check("services", "PgBouncer serves queries on both databases", lambda: _pooled(cluster, states))
 
 
-def _pooled(settings: Settings, states: list[ServiceState]) -> str:
+def _pooled(cluster: Cluster, states: list[ServiceState]) -> str:
     for state in states:
         if state.name == "pgbouncer" and state.status == "absent":
             raise Skipped(state.detail)
     found = {}
     for database, replica in (("loans_db", False), ("loans_db_ro", True)):
-        with connect(pooled_conninfo(settings, database), prepare_threshold=None) as connection:
+        with connect(cluster.pooled_conninfo(database), prepare_threshold=None) as connection:
             row = connection.execute("select pg_is_in_recovery(), inet_server_port()").fetchone()
         _must(row and row[0] is replica, f"{database} leads to a {'primary' if replica else 'replica'}")
         found[database] = row[1] if row else None
     return ", ".join(f"{database} → port {port}" for database, port in found.items())
 
 
-def _is_primary(settings: Settings) -> str:
-    server = primary_server(settings)
+def _is_primary(cluster: Cluster) -> str:
+    server = cluster.primary
     _must(not in_recovery(server), f"{server.name} at port {server.port} is a replica; who is the primary? (`make ps`)")
-    return f"{server.name}, PostgreSQL {one(server, 'show server_version')}"
+    return f"{server.name}, PostgreSQL {fetch_value(server, 'show server_version')}"
 
 
-def _version(settings: Settings) -> str:
-    return f"PostgreSQL {one(servers(settings)['warehouse'], 'show server_version')}"
+def _version(cluster: Cluster) -> str:
+    return f"PostgreSQL {fetch_value(cluster.warehouse, 'show server_version')}"
 
 
 def _oltp(run: Verification) -> None:
-    settings = run.settings
-    server = primary_server(settings)
+    cluster = run.runtime.cluster
+    server = cluster.primary
     counts: dict[str, int] = {}
 
     def has_data(table: str) -> str:
-        counts[table] = one(server, f"select count(*) from operational.{table}")  # noqa: S608 - names of our own
+        counts[table] = fetch_value(server, f"select count(*) from operational.{table}")  # noqa: S608 - names of our own
         if not counts[table]:
             raise Warned("it is empty (`make demo` fills an empty book)")
         return f"{counts[table]} rows"
 
     def triggers() -> str:
-        rows = ask(
+        rows = fetch_all(
             server,
             "select count(*) filter (where tgenabled = 'A'), count(*) from pg_trigger "
             "where tgrelid = any(%s::regclass[]) and not tgisinternal",
@@ -206,17 +214,17 @@ def _oltp(run: Verification) -> None:
     run.check("OLTP", "the audit trail cannot be bypassed", triggers)
     run.check("OLTP", "the invariants of the books hold", invariants)
     run.check(
-        "OLTP", "the application can write, and every change is in the trail", lambda: _application_writes(settings)
+        "OLTP", "the application can write, and every change is in the trail", lambda: _application_writes(cluster)
     )
-    run.check("OLTP", "data checksums are on and no block is broken", lambda: _checksums(settings))
+    run.check("OLTP", "data checksums are on and no block is broken", lambda: _checksums(cluster))
 
 
-def _application_writes(settings: Settings) -> str:
+def _application_writes(cluster: Cluster) -> str:
     """A customer with a loan and a payment, written with the application's rights and rolled back."""
     # Keys that no sequence gives out, so that no key is used up.
     key = -secrets.randbelow(2**31 - 1) - 1
     trail = "select count(*), count(distinct operation) from operational.audit_log where record_id = %s"
-    with connect(primary_server(settings).superuser_conninfo()) as connection:
+    with cluster.primary.connect() as connection:
         connection.execute("set session authorization app_user")
         connection.execute("insert into operational.customers (customer_id, full_name) values (%s, 'verify')", (key,))
         connection.execute(
@@ -237,23 +245,23 @@ def _application_writes(settings: Settings) -> str:
         row = connection.execute(f"{trail} and changed_by = 'app_user'", (key,)).fetchone()
         connection.rollback()
     _must(row == (5, 3), f"five changes of three kinds should be in the trail as app_user's, found {row}")
-    left = ask(primary_server(settings), trail, (key,))[0][0]
+    left = fetch_all(cluster.primary, trail, (key,))[0][0]
     _must(left == 0, f"{left} rows are left in the trail")
     return "insert, update and delete recorded, then rolled back"
 
 
-def _checksums(settings: Settings) -> str:
-    server = primary_server(settings)
-    _must(one(server, "show data_checksums") == "on", "data checksums are off")
-    broken = one(server, "select coalesce(sum(checksum_failures), 0)::bigint from pg_stat_database")
+def _checksums(cluster: Cluster) -> str:
+    server = cluster.primary
+    _must(fetch_value(server, "show data_checksums") == "on", "data checksums are off")
+    broken = fetch_value(server, "select coalesce(sum(checksum_failures), 0)::bigint from pg_stat_database")
     _must(broken == 0, f"{broken} broken blocks were read: restore, or fail over")
     return ""
 
 
 @contextmanager
-def _probe(settings: Settings) -> Iterator[tuple[str, str]]:
+def _probe(cluster: Cluster) -> Iterator[tuple[str, str]]:
     """A table with one row on the primary. Yields the row's text and the WAL position behind it; drops the table."""
-    with connect(primary_server(settings).superuser_conninfo(), autocommit=True) as connection:
+    with cluster.primary.connect(autocommit=True) as connection:
         # Two at once would drop each other's table.
         connection.execute("select pg_advisory_lock(hashtext('platform.verify_probe'))")
         text = secrets.token_hex(8)
@@ -269,12 +277,12 @@ def _probe(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _replication(run: Verification) -> None:
-    settings = run.settings
-    known = servers(settings)
-    names = replica_names(settings)
+    cluster = run.runtime.cluster
+    known = cluster.servers
+    names = cluster.replica_names
 
     def refuses(name: str) -> str:
-        conninfo = known[name].conninfo("app_user", settings.app_user_password.get_secret_value())
+        conninfo = cluster.conninfo(known[name], "app_user")
         with connect(conninfo) as connection:
             try:
                 connection.execute("insert into operational.customers (full_name) values ('verify')")
@@ -285,13 +293,13 @@ def _replication(run: Verification) -> None:
         raise Failed("it accepted a write")
 
     def streams(name: str) -> str:
-        rows = ask_dicts(
-            primary_server(settings),
+        rows = fetch_dicts(
+            cluster.primary,
             "select state, sync_state, pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint as lag "
             "from pg_stat_replication where application_name = %s",
             (name,),
         )
-        _must(rows, "it is not connected to the primary: `make up` mends it")
+        _must(rows, "it is not connected to the primary: `make up` repairs it")
         row = rows[0]
         _must(row["state"] == "streaming", f"its state is {row['state']}")
         _must(row["lag"] is not None and row["lag"] <= MOST_LAG_BYTES, f"it is {replication.size(row['lag'])} behind")
@@ -307,17 +315,22 @@ def _replication(run: Verification) -> None:
         run.check("replication", f"{name} refuses writes", lambda name=name: refuses(name))  # type: ignore[misc]
 
     def arrives() -> str:
-        server = primary_server(settings)
+        server = cluster.primary
         for name in names:
             _must(answers(known[name]), f"{name} does not answer")
-        with _probe(settings) as (text, position):
+        with _probe(cluster) as (text, position):
             for name in names:
                 wait_for_replay(known[name], position, ARRIVES_SECONDS)
-                _must(one(known[name], "select text from platform.verify_probe") == text, f"{name} shows another row")
+                _must(
+                    fetch_value(known[name], "select text from platform.verify_probe") == text,
+                    f"{name} shows another row",
+                )
         gone = current_position(server)
         for name in names:
             wait_for_replay(known[name], gone, ARRIVES_SECONDS)
-            _must(one(known[name], "select to_regclass('platform.verify_probe') is null"), f"{name} keeps the row")
+            _must(
+                fetch_value(known[name], "select to_regclass('platform.verify_probe') is null"), f"{name} keeps the row"
+            )
         return f"seen on {' and '.join(names)}, and removed again"
 
     run.check("replication", "a row written on the primary is readable on every replica", arrives)
@@ -327,19 +340,21 @@ def _archive(run: Verification) -> None:
     def arrives() -> str:
         from eds.ops import wal
 
-        segment, seconds = wal.switch_and_wait(run.settings, run.runtime, ARCHIVED_SECONDS)
+        segment, seconds = wal.switch_and_wait(run.runtime, ARCHIVED_SECONDS)
         return f"{segment} arrived after {seconds:.1f} s"
 
     run.check("WAL archive", "a switched segment arrives, whole", arrives)
 
 
 def _backup(run: Verification) -> None:
+    cluster = run.runtime.cluster
+
     def dump() -> str:
-        server = primary_server(run.settings)
-        whole = one(server, "select pg_database_size(current_database())") <= WHOLE_DUMP_BYTES
+        server = cluster.primary
+        whole = fetch_value(server, "select pg_database_size(current_database())") <= WHOLE_DUMP_BYTES
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "verify.dump"
-            arguments = [*at(server, database=server.database), "--format=custom", f"--file={file}"]
+            arguments = [*connection_args(server, database=server.database), "--format=custom", f"--file={file}"]
             if not whole:
                 arguments.append("--schema-only")
             run_program(run.settings, "pg_dump", arguments, password=server.superuser_password)
@@ -354,12 +369,13 @@ def _backup(run: Verification) -> None:
 
 
 def _warehouse(run: Verification) -> None:
+    cluster = run.runtime.cluster
     settings = run.settings
-    server = servers(settings)["warehouse"]
-    reader = server.conninfo("warehouse_reader", settings.warehouse_reader_password.get_secret_value())
+    server = cluster.warehouse
+    reader = cluster.conninfo(server, "warehouse_reader")
 
     def filled(table: str) -> str:
-        count = one(server, f"select count(*) from warehouse.{table}")  # noqa: S608 - names of the catalogue
+        count = fetch_value(server, f"select count(*) from warehouse.{table}")  # noqa: S608 - names of the catalogue
         _must(count, "it is empty")
         return f"{count} rows"
 
@@ -370,7 +386,7 @@ def _warehouse(run: Verification) -> None:
         return f"{row[0] if row else 0} rows"
 
     def successes() -> str:
-        row = ask(
+        row = fetch_all(
             server,
             "select count(*) filter (where status = 'success'), count(*) filter (where status = 'failed'), "
             "(array_agg(status order by run_id desc) filter (where status <> 'running'))[1] from audit.etl_runs",
@@ -404,11 +420,11 @@ def _warehouse(run: Verification) -> None:
     run.check("dashboards", "Metabase is healthy", lambda: _metabase(settings))
     run.check("runs", "there are successes, and the last run is one", successes)
     run.check("runs", "the last success is fresh", fresh)
-    run.check("figures", "every table of the warehouse equals the OLTP's, by month", lambda: figures(settings))
+    run.check("figures", "every table of the warehouse equals the OLTP's, by month", lambda: figures(cluster))
 
 
 def _metabase(settings: Settings) -> str:
-    if processes.why_not_listen(settings.metabase_host, settings.metabase_port) is None:
+    if bind_error(settings.metabase_host, settings.metabase_port) is None:
         raise Skipped(
             f"nothing listens at {metabase.address(settings)}: `make metabase` starts it where it is installed"
         )
@@ -417,9 +433,10 @@ def _metabase(settings: Settings) -> str:
 
 
 def _roles(run: Verification) -> None:
+    cluster = run.runtime.cluster
     settings = run.settings
-    known = servers(settings)
-    primary, warehouse = primary_server(settings), known["warehouse"]
+    known = cluster.servers
+    primary, warehouse = cluster.primary, known["warehouse"]
 
     def logs_in(place: Any, role: str) -> str:
         options = {"replication": "true"} if role == "replicator" else {}
@@ -428,7 +445,7 @@ def _roles(run: Verification) -> None:
             return ""
 
     def matrix(place: Any, expected: privileges.Matrix) -> str:
-        with connect(place.superuser_conninfo()) as connection:
+        with place.connect() as connection:
             found, compared = privileges.differences(connection, expected)
         _must(not found, "; ".join(found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else ""))
         return f"{compared} cells as expected"
@@ -513,18 +530,18 @@ def _figures_of(
     return {row[0]: row[1:] for row in connection.execute(query.encode(), (left_out,)).fetchall()}
 
 
-def figures(settings: Settings) -> str:
+def figures(cluster: Cluster) -> str:
     """Compare counts and sums by table and month between source and warehouse. Returns what was compared.
 
     Rows that changed since the last extraction's watermark are left out on both sides, by their keys, so that the
     comparison is exact also under live traffic.
     """
-    warehouse, primary = servers(settings)["warehouse"], primary_server(settings)
+    warehouse, primary = cluster.warehouse, cluster.primary
     running = "select count(*) from audit.etl_runs where status = 'running'"
-    wait_for(lambda: one(warehouse, running) == 0, RUN_ENDS_SECONDS, "no run of the warehouse is at work")
+    wait_for(lambda: fetch_value(warehouse, running) == 0, RUN_ENDS_SECONDS, "no run of the warehouse is running")
     with (
-        connect(warehouse.superuser_conninfo()) as target,
-        connect(primary.superuser_conninfo()) as source,
+        warehouse.connect() as target,
+        primary.connect() as source,
     ):
         for connection in (target, source):
             connection.execute("set transaction isolation level repeatable read, read only")
@@ -544,7 +561,7 @@ def figures(settings: Settings) -> str:
         ):
             touched[table] = keys
         if reloaded := [table for table, keys in touched.items() if 0 in keys]:
-            raise Failed(f"{', '.join(reloaded)} were filled anew since the last run: `make etl NOW=1` takes them over")
+            raise Failed(f"{', '.join(reloaded)} were reloaded since the last run: `make etl NOW=1` reads them")
         groups = 0
         counterparts = _counterparts()
         for pair in counterparts:
@@ -573,12 +590,13 @@ def _plain(values: tuple[Any, ...] | None) -> str:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-def health(settings: Settings, runtime: Runtime) -> dict[str, Any]:
+def health(runtime: Runtime) -> dict[str, Any]:
     """The state in seconds, as plain data. `problems` is empty when all is well."""
+    settings, cluster = runtime.settings, runtime.cluster
     problems: list[str] = []
     services = {state.name: state.status for state in runtime.states()}
     problems += [f"{name} is {status}" for name, status in services.items() if status in ("stopped", "unhealthy")]
-    found: dict[str, Any] = {"healthy": False, "primary": primary_name(settings), "services": services}
+    found: dict[str, Any] = {"healthy": False, "primary": cluster.primary_name, "services": services}
 
     def look(what: str, action: Callable[[], Any]) -> Any:
         try:
@@ -587,8 +605,8 @@ def health(settings: Settings, runtime: Runtime) -> dict[str, Any]:
             problems.append(f"{what}: {str(error).strip().splitlines()[0]}")
             return None
 
-    if services.get(primary_name(settings)) == "running":
-        stream = look("replication", lambda: replication.status(settings))
+    if services.get(cluster.primary_name) == "running":
+        stream = look("replication", lambda: replication.status(cluster))
         if stream:
             found["replicas"] = {row["application_name"]: row["lag_bytes"] for row in stream["replicas"]}
             problems += [f"{name} does not stream" for name in replication.missing(stream)]
@@ -597,7 +615,7 @@ def health(settings: Settings, runtime: Runtime) -> dict[str, Any]:
                 for row in stream["replicas"]
                 if (row["lag_bytes"] or 0) > MOST_LAG_BYTES
             ]
-        failing = look("WAL archive", lambda: _archive_fails(settings))
+        failing = look("WAL archive", lambda: _archive_fails(cluster))
         found["archive_fails"] = failing
         if failing:
             problems.append(f"WAL is not archived: {failing}")
@@ -619,10 +637,10 @@ def health(settings: Settings, runtime: Runtime) -> dict[str, Any]:
     return found | {"healthy": not problems, "problems": problems}
 
 
-def _archive_fails(settings: Settings) -> str | None:
+def _archive_fails(cluster: Cluster) -> str | None:
     """The segment whose archiving failed last, when none was archived since."""
-    row = ask(
-        primary_server(settings),
+    row = fetch_all(
+        cluster.primary,
         "select last_failed_wal from pg_stat_archiver "
         "where last_failed_time > coalesce(last_archived_time, '-infinity')",
     )
@@ -646,7 +664,7 @@ def verify_command(as_json: Annotated[bool, typer.Option("--json", help="For pro
         out.print(f"  [{COLOURS[result.status]}]{result.status}[/]  {result.name}", end="")
         out.print(f"  [dim]{result.detail}[/]" if out.is_terminal else f"  {result.detail}", markup=out.is_terminal)
 
-    run = verify(settings, chosen(settings)[0], (lambda result: None) if as_json else report)
+    run = verify(select_runtime(settings)[0], (lambda result: None) if as_json else report)
     counts = {status: run.count(status) for status in COLOURS}
     if as_json:
         print(json.dumps({"counts": counts, "checks": [vars(result) for result in run.results]}))
@@ -661,7 +679,7 @@ def verify_command(as_json: Annotated[bool, typer.Option("--json", help="For pro
 def health_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Check services, replication, archive and freshness in a second. Exit code 1 when one is not well."""
     settings = load()
-    found = health(settings, chosen(settings)[0])
+    found = health(select_runtime(settings)[0])
     if as_json:
         print(json.dumps(found))
     elif found["healthy"]:

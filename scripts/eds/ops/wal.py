@@ -14,11 +14,12 @@ from rich.table import Table
 
 from eds.base.console import out
 from eds.base.errors import UserError
-from eds.base.settings import Settings, load
-from eds.cluster.connections import primary_server
-from eds.cluster.queries import ask, ask_dicts, one, wait_for
+from eds.base.settings import load
+from eds.cluster.connections import MEMBERS, Cluster
+from eds.cluster.queries import fetch_all, fetch_dicts, fetch_value, wait_for
 from eds.ops.replication import size
-from eds.runtime.choice import Runtime, chosen
+from eds.runtime.choice import select_runtime
+from eds.runtime.member import Member, Runtime
 
 app = typer.Typer()
 
@@ -36,6 +37,33 @@ class Timeline:
         """The runs of missing segments between the first and the last one: (first missing, last missing)."""
         present = sorted(self.segments)
         return [(low + 1, high - 1) for low, high in pairwise(present) if high - low > 1]
+
+
+def _primary(runtime: Runtime) -> Member:
+    return runtime.member(runtime.cluster.primary_name)
+
+
+def archived_bytes(runtime: Runtime, segment: str) -> int | None:
+    """Return the length of a WAL segment in the primary's archive, uncompressed; None when it is not there."""
+    primary = _primary(runtime)
+    file = primary.archive / f"{segment}.gz"
+    if not primary.exists(file):
+        return None
+    script = 'gzip -t "$1" && gzip -dc "$1" | wc -c'
+    return int(primary.run(["sh", "-c", script, "sh", file], what=f"reading {file} back").output)
+
+
+def archived_files(runtime: Runtime) -> dict[str, int]:
+    """Return the files of the WAL archives of all members, with their sizes in bytes."""
+    places = [runtime.member(name).archive for name in MEMBERS]
+    listing = _primary(runtime).run(["find", *places, "-name", "*.gz", "-exec", "ls", "-ln", "{}", "+"]).output
+    return {line.rpartition("/")[2]: int(line.split()[4]) for line in listing.splitlines()}
+
+
+def clean_archives(runtime: Runtime, oldest: str) -> None:
+    """Remove the WAL segments before this one, of any timeline, from the archives of all members."""
+    for name in MEMBERS:
+        _primary(runtime).run(["pg_archivecleanup", "-x", ".gz", runtime.member(name).archive, oldest])
 
 
 def segment_name(timeline: int, number: int, segment_bytes: int) -> str:
@@ -59,22 +87,22 @@ def timelines(files: Mapping[str, int], segment_bytes: int) -> list[Timeline]:
     return [found[number] for number in sorted(found)]
 
 
-def segment_bytes(settings: Settings) -> int:
+def segment_bytes(cluster: Cluster) -> int:
     """The size of a WAL segment of the cluster."""
-    return int(one(primary_server(settings), "select setting from pg_settings where name = 'wal_segment_size'"))
+    return int(fetch_value(cluster.primary, "select setting from pg_settings where name = 'wal_segment_size'"))
 
 
-def switch_and_wait(settings: Settings, runtime: Runtime, seconds: float) -> tuple[str, float]:
+def switch_and_wait(runtime: Runtime, seconds: float) -> tuple[str, float]:
     """Close the present WAL segment and wait until it is in the archive, whole. Returns its name and the seconds."""
-    server = primary_server(settings)
+    server = runtime.cluster.primary
     began = time.monotonic()
     # A switch does nothing when the segment is empty.
-    ask(server, "select pg_logical_emit_message(true, 'platform', 'archive')")
-    name = str(one(server, "select pg_walfile_name(pg_switch_wal())"))
+    fetch_all(server, "select pg_logical_emit_message(true, 'platform', 'archive')")
+    name = str(fetch_value(server, "select pg_walfile_name(pg_switch_wal())"))
 
     def there() -> bool:
         try:
-            return runtime.archived_bytes(name) is not None
+            return archived_bytes(runtime, name) is not None
         except UserError:
             # It is there, and broken: said below.
             return True
@@ -82,23 +110,25 @@ def switch_and_wait(settings: Settings, runtime: Runtime, seconds: float) -> tup
     try:
         wait_for(there, seconds, f"segment {name} is in the archive")
     except UserError as error:
-        failing = ask(server, "select last_failed_wal, failed_count from pg_stat_archiver where failed_count > 0")
+        failing = fetch_all(server, "select last_failed_wal, failed_count from pg_stat_archiver where failed_count > 0")
         reason = (
             f" Archiving failed {failing[0][1]} times, last for {failing[0][0]}: `make logs SERVICE=primary`."
             if failing
             else ""
         )
         raise UserError(f"{error}{reason}") from error
-    length = runtime.archived_bytes(name)
-    if length != segment_bytes(settings):
-        raise UserError(f"Segment {name} in the archive holds {length} bytes, expected {segment_bytes(settings)}.")
+    length = archived_bytes(runtime, name)
+    if length != segment_bytes(runtime.cluster):
+        raise UserError(
+            f"Segment {name} in the archive holds {length} bytes, expected {segment_bytes(runtime.cluster)}."
+        )
     return name, time.monotonic() - began
 
 
-def archiver(settings: Settings) -> dict[str, Any]:
+def archiver(cluster: Cluster) -> dict[str, Any]:
     """What the primary says of its archiver."""
-    return ask_dicts(
-        primary_server(settings),
+    return fetch_dicts(
+        cluster.primary,
         "select archived_count, last_archived_wal, last_archived_time, failed_count, last_failed_wal, "
         "last_failed_time, "
         "last_failed_time > coalesce(last_archived_time, '-infinity') as is_failing, "
@@ -112,18 +142,17 @@ def wal_command(
     switch: Annotated[bool, typer.Option("--switch", help="Close the present segment first.")] = False,
 ) -> None:
     """Show the WAL archive: segments by timeline, gaps, what waits or fails. Exit code 1 when something is wrong."""
-    settings = load()
-    runtime = chosen(settings)[0]
+    runtime = select_runtime(load())[0]
     if switch:
-        name, seconds = switch_and_wait(settings, runtime, 30)
+        name, seconds = switch_and_wait(runtime, 30)
         out.print(f"{name} closed, in the archive after {seconds:.1f} s")
-    state = archiver(settings)
+    state = archiver(runtime.cluster)
     table = Table(title="WAL archive")
     for column in ("timeline", "segments", "size", "first", "last", "gaps"):
         table.add_column(column, justify="right" if column in ("timeline", "segments", "size") else "left")
-    bytes_each = segment_bytes(settings)
+    bytes_each = segment_bytes(runtime.cluster)
     broken = False
-    for timeline in timelines(runtime.archived_files(), bytes_each):
+    for timeline in timelines(archived_files(runtime), bytes_each):
         gaps = timeline.gaps()
         broken |= bool(gaps)
         first, last = min(timeline.segments), max(timeline.segments)

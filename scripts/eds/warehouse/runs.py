@@ -30,7 +30,7 @@ from tenacity import (
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
-from eds.cluster.connections import connect, servers
+from eds.cluster.connections import Cluster, connect
 
 # What a source or a warehouse that changes under a run says; another try may well succeed.
 TRANSIENT = (
@@ -93,11 +93,6 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
 def started_by(what: str) -> str:
     """Who starts a run, for the record: unique per call, so that nobody takes another run for this one."""
     return f"{what} {os.getpid()}@{socket.gethostname()} {secrets.token_hex(4)}"
-
-
-def writer_conninfo(settings: Settings) -> str:
-    """A connection string of dbt's role on the warehouse."""
-    return servers(settings)["warehouse"].conninfo("etl_writer", settings.etl_writer_password.get_secret_value())
 
 
 def dbt_executable() -> Path:
@@ -169,7 +164,7 @@ def with_retries(
 def failed_transiently(settings: Settings, who: str) -> bool:
     """Whether the last run of `who` failed in a way that another try may mend."""
     try:
-        with connect(writer_conninfo(settings)) as connection:
+        with connect(Cluster(settings).writer_conninfo()) as connection:
             row = connection.execute(
                 "select error_message from audit.etl_runs where started_by = %s order by run_id desc limit 1", (who,)
             ).fetchone()
@@ -181,7 +176,7 @@ def failed_transiently(settings: Settings, who: str) -> bool:
 def mark_cancelled(settings: Settings, who: str, reason: str) -> None:
     """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go."""
     try:
-        with connect(writer_conninfo(settings), autocommit=True) as connection:
+        with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
             row = connection.execute(
                 "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
             ).fetchone()
@@ -210,7 +205,7 @@ def has_run(connection: psycopg.Connection) -> bool:
 
 def history(settings: Settings, limit: int = 15) -> list[Run]:
     """The newest runs, newest first. Empty when the warehouse has never run."""
-    with connect(writer_conninfo(settings)) as connection:
+    with connect(Cluster(settings).writer_conninfo()) as connection:
         if not has_run(connection):
             return []
         columns = sql.SQL(", ").join(map(sql.Identifier, Run.__dataclass_fields__))
@@ -254,7 +249,7 @@ def history_table(runs: Sequence[Run]) -> Table:
 
 def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
     """When the last successful run finished, and how many minutes ago that was."""
-    with connect(writer_conninfo(settings)) as connection:
+    with connect(Cluster(settings).writer_conninfo()) as connection:
         if not has_run(connection):
             return None, None
         row = connection.execute(

@@ -1,0 +1,152 @@
+"""The steps of failovers and recoveries, the same on either runtime: expressed in what a `Member` can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eds.base.console import step
+from eds.base.errors import UserError
+from eds.base.services import SIDE
+from eds.cluster import members, server_conf
+from eds.cluster.connections import MEMBERS, wait_until_accepting
+from eds.cluster.server_conf import conf
+from eds.runtime.member import Member, Runtime
+from eds.runtime.ports import check_addresses
+
+# The longest that a copy of a member's data may take until it lets somebody in.
+START_SECONDS = 120
+# The file with which pg_rewind finds the WAL of a member's own history.
+REWIND_CONF = "rewind.conf"
+
+# --- a member and the primary -----------------------------------------------------------------------------------------
+
+
+def has_data(member: Member) -> bool:
+    """Return whether a member has a data directory."""
+    return member.exists(member.data / "PG_VERSION")
+
+
+def commits_after(member: Member, position: str, timeline: int) -> list[str] | None:
+    """Return the transactions that a stopped server committed after a position of its timeline, one line each.
+
+    A line is pg_waldump's: its number, its position, the time of the commit. None: the WAL is not there, or cannot be
+    read.
+    """
+    if not has_data(member):
+        return None
+    # Where the WAL of a server that was killed breaks off, pg_waldump ends with an error.
+    found = member.run(
+        [
+            "pg_waldump",
+            f"--path={member.data / 'pg_wal'}",
+            f"--timeline={timeline}",
+            f"--start={position}",
+            "--rmgr=Transaction",
+        ],
+        check=False,
+    )
+    return members.parse_commits(found.output + found.errors)
+
+
+def rewind(runtime: Runtime, name: str) -> None:
+    """Bring a stopped member back to where it left the primary's history. Raises UserError when that is impossible."""
+    member, primary = runtime.member(name), runtime.member(runtime.cluster.primary_name)
+    member.configure()
+    # It goes back in the member's own history, which is in its own archive.
+    own = conf(server_conf.restore_command(member.scripts, [member.archive]))
+    member.write(member.data / REWIND_CONF, f"include {conf(member.conf_file)}\nrestore_command = {own}\n")
+    member.run(
+        [
+            "pg_rewind",
+            f"--target-pgdata={member.data}",
+            f"--config-file={member.data / REWIND_CONF}",
+            f"--source-server=host={primary.address.host} port={primary.address.port} user=postgres dbname=postgres",
+            "--restore-target-wal",
+            *([] if runtime.settings.pg_durable else ["--no-sync"]),
+        ],
+        env={"PGPASSWORD": runtime.cluster.primary.superuser_password},
+        what=f"pg_rewind of {name}",
+    )
+    member.write(member.data / "standby.signal", "")
+
+
+def start_replica(runtime: Runtime, name: str) -> str | None:
+    """Start a member that has a replica's data. Returns why it does not follow the primary, or None."""
+    member = runtime.member(name)
+    try:
+        member.start()
+    except UserError as error:
+        return members.last_complaint(member) or str(error)
+    return members.why_not_following(runtime.cluster, name, member)
+
+
+# --- a cluster beside the primary -------------------------------------------------------------------------------------
+
+
+def start_recovery(runtime: Runtime, base_backup: Path, target: Sequence[str]) -> None:
+    """Recover a copy of a base backup beside the primary. It archives nothing.
+
+    target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
+    """
+    side, primary = runtime.member(SIDE), runtime.cluster.primary_name
+    sources = [runtime.member(name).archive for name in MEMBERS]
+    if not runtime.member(primary).is_running():
+        # What a primary that is down has not archived any more.
+        sources.append(side.data_of(primary) / "pg_wal")
+    restore = server_conf.restore_command(side.scripts, sources)
+    lines = [f"restore_command = {conf(restore)}", "recovery_target_action = promote", *target]
+    _fill_side(runtime, side, base_backup, lines)
+    side.write(side.data / "recovery.signal", "")
+    side.start()
+
+
+def start_copy(runtime: Runtime, name: str) -> None:
+    """Start a copy of a stopped member's data beside the primary, to look at. It takes no writes."""
+    side, member = runtime.member(SIDE), runtime.member(name)
+    if member.is_running():
+        raise UserError(f"{name} runs: there is no need for a copy of it.")
+    if not has_data(member):
+        raise UserError(f"{name} has no data: there is nothing to copy.")
+    _fill_side(runtime, side, name, ["default_transaction_read_only = on"])
+    try:
+        side.start()
+        wait_until_accepting(runtime.cluster.recovered.superuser_conninfo("postgres"), START_SECONDS)
+    except UserError as error:
+        raise UserError(f"The copy of {name} does not start: {error}\n" + "\n".join(side.tail(15))) from error
+
+
+def _fill_side(runtime: Runtime, side: Member, source: Path | str, lines: Sequence[str]) -> None:
+    """Give the cluster beside the primary a copy of a data directory, in place of an earlier one."""
+    side.remove()
+    server = runtime.cluster.recovered
+    check_addresses({"pitr": (server.host, server.port)}, ())
+    own = [f"cluster_name = {conf(SIDE)}", "archive_mode = off", "synchronous_standby_names = ''"]
+    side.fill(source, [*own, *lines])
+
+
+def install_recovered(runtime: Runtime) -> str:
+    """Put the recovered cluster in place of the primary, and clone the replicas from it.
+
+    The recovery must have ended. Returns where the old data is kept.
+    """
+    cluster = runtime.cluster
+    side, primary = runtime.member(SIDE), runtime.member(cluster.primary_name)
+    with step(f"{primary.name} stopped, the recovered cluster in its place"):
+        side.stop()
+        # The new timeline's history: without it in the archive, no later recovery finds its way along.
+        archive = 'for file in "$1"/*.history; do [ ! -e "$file" ] || "$2"/archive_wal.sh "$file" "$3" || exit; done'
+        side.run(
+            ["sh", "-c", archive, "sh", side.data / "pg_wal", side.scripts, primary.archive],
+            what="archiving of a history",
+        )
+        primary.stop()
+        aside = primary.replace_data(side)
+        side.remove()
+        primary.start()
+        runtime.provision()
+    for name in cluster.replica_names:
+        with step(f"{name} cloned"):
+            runtime.member(name).clone()
+    runtime.start_pgbouncer()
+    return aside

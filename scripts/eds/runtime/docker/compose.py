@@ -1,0 +1,236 @@
+"""Docker Compose on the platform's project: its environment, its containers, images and volumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eds.base import programs
+from eds.base.console import err
+from eds.base.errors import UserError
+from eds.base.files import write_atomically
+from eds.base.services import compose_note
+from eds.base.settings import ROOT, Settings, size_in_kb
+from eds.cluster.connections import MEMBERS
+from eds.cluster.server_conf import INFRA
+from eds.runtime.docker.engine import ask, docker, exists
+from eds.runtime.docker.files import LIVE_FILES, Files
+
+COMPOSE_FILE = INFRA / "compose.yaml"
+# The longest that a start may take: the first clone of a large book is part of it.
+START_SECONDS = 1800
+# How the processes in the containers count against a container's memory limit, beside shared_buffers.
+OLTP_REST_KB = 224 * 1024
+WAREHOUSE_REST_KB = 224 * 1024
+
+
+@dataclass
+class Compose:
+    """The Compose project of one checkout."""
+
+    files: Files
+
+    @property
+    def settings(self) -> Settings:
+        return self.files.settings
+
+    @property
+    def project(self) -> str:
+        """The project's name, which is also the first part of the names of containers, networks and volumes."""
+        return self.settings.compose_project_name
+
+    def container(self, name: str) -> str:
+        """The name of a service's container."""
+        middle = "postgres_" if name in MEMBERS else ""
+        last = {"warehouse": "warehouse_db", "scheduler": "etl_pipeline"}.get(name, name)
+        return f"{self.project}_{middle}{last}"
+
+    def volume(self, name: str) -> str:
+        """The name of the volume of a server's data."""
+        return f"{self.project}_{name}_data"
+
+    @property
+    def wal_volume(self) -> str:
+        """The name of the volume of the WAL archives."""
+        return f"{self.project}_wal_archive"
+
+    def environment(self) -> dict[str, str]:
+        """What infra/compose.yaml asks for: the settings, but no secret."""
+        settings = self.settings
+        secret = {name.lower() for name in Settings.secret_names()}
+        values = {
+            name.upper(): str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in settings.model_dump(mode="json").items()
+            if name not in secret and value is not None
+        }
+        oltp, warehouse = size_in_kb(settings.oltp_memory) or 0, size_in_kb(settings.warehouse_memory) or 0
+        return (
+            {name: value for name, value in os.environ.items() if name.lower() not in secret}
+            | values
+            | {
+                "COMPOSE_PROJECT_NAME": self.project,
+                "PLATFORM_FILES": str(self.files.folder),
+                "PLATFORM_CHECKOUT": str(ROOT),
+                "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
+                "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
+            }
+        )
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """infra/compose.yaml as Compose understands it."""
+        config: dict[str, Any] = json.loads(self._run(("config", "--format", "json"), self.environment()))
+        return config
+
+    def image(self, name: str) -> str:
+        return str(self.config["services"][name]["image"])
+
+    def has_image(self, name: str) -> bool:
+        return exists("image", self.image(name))
+
+    def why_no_image(self, name: str) -> str | None:
+        """Fetch the public image of a service, unless it is there. Returns why it cannot be pulled, or None."""
+        if self.has_image(name):
+            return None
+        err.print(f"fetching the image {self.image(name)}", markup=False)
+        pulled = programs.run(["docker", "pull", "--quiet", self.image(name)], check=False)
+        return None if pulled.ok else (pulled.errors.strip().splitlines() or ["no reason given"])[-1]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """A digest for each service of the files that it reads, so that a changed file makes a new container.
+
+        What a failover changes is no reason for a new one: it takes effect in the one that runs.
+        """
+        config = self.config
+        digests = {}
+        for name, service in config["services"].items():
+            mounted = [
+                Path(mount["source"])
+                for mount in service.get("volumes", [])
+                if mount["type"] == "bind" and Path(mount["source"]).is_relative_to(self.files.folder)
+            ]
+            mounted += [Path(config["secrets"][use["source"]]["file"]) for use in service.get("secrets", [])]
+            digest = hashlib.sha256()
+            for place in mounted:
+                for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+                    if path.name not in LIVE_FILES:
+                        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+            digests[f"PLATFORM_DIGEST_{name.upper().replace('-', '_')}"] = digest.hexdigest()
+        return digests
+
+    def run(self, *arguments: str, show: bool = False) -> str:
+        """Run `docker compose` on this project. Returns its output; raises UserError with it when it fails.
+
+        show: let a person at a terminal see Compose's own progress.
+        """
+        return self._run(arguments, self.full_environment(), show=show)
+
+    def full_environment(self) -> dict[str, str]:
+        """What infra/compose.yaml asks for, with the digests of what the containers read."""
+        return self.environment() | self._digests
+
+    def command(self, *arguments: str, progress: str = "quiet") -> list[str]:
+        """The command line of `docker compose` on this project."""
+        # Settings come from the environment that goes with it, not from a file that Compose would read in its own way.
+        return [
+            *("docker", "compose", "--file", str(COMPOSE_FILE), "--env-file", os.devnull),
+            *("--project-name", self.project, "--progress", progress),
+            *arguments,
+        ]
+
+    def _run(self, arguments: Sequence[str], environment: dict[str, str], *, show: bool = False) -> str:
+        show = show and err.is_terminal
+        return programs.run(
+            self.command(*arguments, progress="auto" if show else "quiet"),
+            what=f"`docker compose {arguments[0]}`",
+            env=environment,
+            cwd=INFRA,
+            show=show,
+        ).output
+
+    def up(self, names: Sequence[str]) -> None:
+        options = ("--detach", "--wait", "--wait-timeout", str(START_SECONDS), "--remove-orphans")
+        try:
+            self.run("up", *options, *names, show=True)
+        except UserError as error:
+            raise UserError("\n".join([str(error), *self._troubles()])) from None
+
+    def _troubles(self) -> list[str]:
+        """The ends of the logs of the containers that are not well."""
+        lines = []
+        for row in self.containers():
+            ended = row["State"] in ("exited", "dead") and row["ExitCode"] != 0
+            if ended or row["State"] == "restarting" or row["Health"] == "unhealthy":
+                lines.append(f"The end of the log of {row['Service']}:")
+                lines += [f"  {line}" for line in self.tail(row["Service"], 15)]
+        return lines
+
+    def containers(self) -> list[dict[str, Any]]:
+        """The project's containers, as Compose describes them."""
+        if not self.owned:
+            return []
+        output = self._run(("ps", "--all", "--format", "json"), self.environment())
+        # One object a line; before Compose 2.21 it was one list.
+        parsed = [json.loads(line) for line in output.splitlines() if line.strip()]
+        return parsed[0] if parsed and isinstance(parsed[0], list) else parsed
+
+    @property
+    def owned(self) -> bool:
+        """Whether the project is this checkout's. One that is not is left alone, whatever the command."""
+        note = compose_note(self.settings)
+        return note.exists() and note.read_text(encoding="utf-8").strip() == self.project
+
+    def claim(self) -> None:
+        """Note that the project is this checkout's. Raises UserError when it is another's."""
+        if self.owned:
+            return
+        note = compose_note(self.settings)
+        noted = note.read_text(encoding="utf-8").strip() if note.exists() else None
+        if noted and self._has_resources(noted):
+            raise UserError(
+                f"The data of this checkout is in the Compose project {noted}, and COMPOSE_PROJECT_NAME is now "
+                f"{self.project}. Set it back, or destroy the old one: COMPOSE_PROJECT_NAME={noted} make nuke"
+            )
+        if self._has_resources(self.project):
+            raise UserError(
+                f"There are containers or volumes of a Compose project {self.project}, which this checkout did not "
+                f"make: another checkout's, say. Set COMPOSE_PROJECT_NAME=… to another name in .env, and other ports. "
+                f"When they are this platform's (the checkout was cloned again), bring its .env and {note} back."
+            )
+        write_atomically(note, f"{self.project}\n")
+
+    def _has_resources(self, project: str) -> bool:
+        label = f"label=com.docker.compose.project={project}"
+        return any(ask(*command, "--quiet", "--filter", label)[1] for command in (("ps", "--all"), ("volume", "ls")))
+
+    def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of a service's log."""
+        return ask("logs", "--tail", str(lines), self.container(name))[1].splitlines()
+
+    def start(self, name: str) -> None:
+        """Start the container that a service has; make one when it has none. Nothing else is started."""
+        if exists("container", self.container(name)):
+            # Not by Compose: its start without the service's dependencies would make a new container.
+            docker("start", self.container(name))
+        else:
+            self.run("up", "--detach", "--no-deps", name)
+
+    def down(self, *options: str, show: bool = False) -> None:
+        """Remove the project's containers and networks. options: of `docker compose down`."""
+        self._run(("down", "--remove-orphans", *options), self.environment(), show=show)
+
+    def will_change(self, names: Sequence[str]) -> bool:
+        """Whether `up` would replace a running service's container."""
+        wanted = dict(line.split() for line in self.run("config", "--hash", "*").splitlines())
+        label = '{{.Name}} {{index .Config.Labels "com.docker.compose.config-hash"}}'
+        present = [self.container(name) for name in names]
+        _, output = ask("inspect", "--format", label, *present)
+        found = dict(line.strip("/").split() for line in output.splitlines() if line.startswith("/"))
+        return any(found.get(self.container(name), wanted.get(name)) != wanted.get(name) for name in names)

@@ -1,0 +1,209 @@
+"""One server in its container, as the operations see it: the `Member` of this runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from eds.base import programs
+from eds.base.errors import UserError
+from eds.base.programs import Finished
+from eds.base.services import SIDE
+from eds.cluster.connections import MEMBERS, Cluster, wait_until_accepting
+from eds.cluster.server_conf import Address
+from eds.runtime.docker import engine
+from eds.runtime.docker.compose import START_SECONDS, Compose
+from eds.runtime.docker.engine import POSTGRES_IMAGE
+from eds.runtime.docker.files import CONF_FILE, MOUNTED, PGDATA, SERVER_PORT, VOLUME, WAL_ARCHIVE, Files, archive
+from eds.runtime.member import Member
+
+# The longest that a server with data may take until it lets somebody in.
+SERVER_SECONDS = 120
+# Where a container of ours sees the volumes of the members, beside its own.
+OTHERS = Path("/members")
+
+
+@dataclass(frozen=True)
+class ComposeMember:
+    """One server of the OLTP cluster, or the recovered one beside it.
+
+    Its programs run in its container, or, when that does not run, in one of their own with the same files.
+    """
+
+    name: str
+    compose: Compose
+
+    data = PGDATA
+    scripts = MOUNTED
+    conf_file = CONF_FILE
+
+    @property
+    def files(self) -> Files:
+        """What its container reads."""
+        return self.compose.files
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that it belongs to."""
+        return self.files.cluster
+
+    @property
+    def archive(self) -> Path:
+        return archive(self.name)
+
+    @property
+    def address(self) -> Address:
+        return Address(self.name, SERVER_PORT)
+
+    @property
+    def container(self) -> str:
+        """The name of its container."""
+        return self.compose.container(self.name)
+
+    @property
+    def volume(self) -> str:
+        """The name of the volume of its data."""
+        return self.compose.volume(self.name)
+
+    def data_of(self, name: str) -> Path:
+        return OTHERS / name / "pgdata"
+
+    def _mounts(self) -> list[str]:
+        mounts = [f"{self.volume}:{VOLUME}", f"{self.files.subfolder(self.name)}:{MOUNTED}:ro"]
+        mounts.append(f"{self.compose.wal_volume}:{WAL_ARCHIVE}")
+        if self.name == SIDE:
+            mounts += [f"{self.compose.volume(other)}:{OTHERS / other}:ro" for other in MEMBERS]
+        return [part for mount in mounts for part in ("--volume", mount)]
+
+    def run(
+        self, command: Sequence[str | Path], *, env: dict[str, str] | None = None, what: str = "", check: bool = True
+    ) -> Finished:
+        return self._run(command, env=env, what=what or str(command[0]), check=check)
+
+    def _run(
+        self,
+        command: Sequence[str | Path],
+        *mounts: str,
+        env: dict[str, str] | None = None,
+        what: str = "",
+        check: bool = True,
+        stdin: str = "",
+        user: str = "postgres",
+    ) -> Finished:
+        options = ["--interactive", "--user", user, *(part for name in env or {} for part in ("--env", name))]
+        if engine.is_running(self.container):
+            into = ["exec", *options, self.container, *command]
+        else:
+            network = f"{self.compose.project}_backend"
+            more = [part for mount in mounts for part in ("--volume", mount)]
+            into = ["run", "--rm", *options, "--network", network, *self._mounts(), *more]
+            into += ["--entrypoint", command[0], POSTGRES_IMAGE, *command[1:]]
+        return programs.run(["docker", *into], env=os.environ | (env or {}), stdin=stdin, what=what, check=check)
+
+    def _shell(self, script: str, *mounts: str, user: str = "postgres", stdin: str = "") -> str:
+        """Run a shell script with its files."""
+        what = f"work on the volume {self.volume}"
+        return self._run(["bash", "-euo", "pipefail", "-c", script], *mounts, user=user, stdin=stdin, what=what).output
+
+    def exists(self, path: Path) -> bool:
+        # A container would make a volume that is not there.
+        return engine.exists("volume", self.volume) and self.run(["test", "-e", path], check=False).ok
+
+    def write(self, path: Path, text: str) -> None:
+        self._shell(f"umask 077; cat >{path}.new; mv {path}.new {path}; sync {path.parent}", stdin=text)
+
+    def configure(self) -> None:
+        self.files.render_cluster()
+
+    def start(self) -> None:
+        if self.name == SIDE:
+            self._start_recovered()
+            return
+        self.files.unfence(self.name)
+        self.compose.start(self.name)
+        wait_until_accepting(self.cluster.servers[self.name].superuser_conninfo("postgres"), SERVER_SECONDS)
+
+    def _start_recovered(self) -> None:
+        engine.docker(
+            *("run", "--detach", "--name", self.container, "--user", "postgres"),
+            *("--security-opt", "no-new-privileges:true"),
+            *("--publish", f"127.0.0.1:{self.cluster.recovered.port}:{SERVER_PORT}"),
+            *self._mounts(),
+            *("--entrypoint", "postgres", POSTGRES_IMAGE, "-D", str(PGDATA), "-c", f"config_file={CONF_FILE}"),
+        )
+
+    def stop(self) -> None:
+        if engine.exists("container", self.container):
+            engine.docker("stop", self.container)
+
+    def fence(self) -> None:
+        self.files.fence(self.name)
+        self.stop()
+
+    def is_running(self) -> bool:
+        # The container of a fenced one may be there, and refuse to start it.
+        return not self.files.is_fenced(self.name) and engine.is_running(self.container)
+
+    def tail(self, lines: int) -> list[str]:
+        return self.compose.tail(self.name, lines)
+
+    def clone(self) -> None:
+        self.stop()
+        self.files.unfence(self.name)
+        # Its container does it, and keeps the old data until the clone is complete.
+        self._shell(f"touch {VOLUME}/clone-anew")
+        self.compose.start(self.name)
+        health = ("inspect", "--format", "{{.State.Health.Status}}", self.container)
+        try:
+            Retrying(
+                stop=stop_after_delay(START_SECONDS),
+                wait=wait_fixed(0.5),
+                retry=retry_if_result(lambda answer: answer != (0, "healthy")),
+            )(engine.ask, *health)
+        except RetryError as error:
+            raise UserError(
+                f"{self.name} should have cloned the primary, and does not follow it after {START_SECONDS} s; "
+                f"`make logs SERVICE={self.name}` shows more."
+            ) from error
+
+    def fill(self, source: Path | str, lines: Sequence[str]) -> None:
+        self.files.render_recovered(lines)
+        origin, folder = (self.compose.volume(source), "/pgdata") if isinstance(source, str) else (source, "")
+        self._shell(
+            f"cd {VOLUME}; cp -a /source{folder} pgdata; rm -f pgdata/postmaster.pid; "
+            "chown -R postgres:postgres .; chmod 700 pgdata",
+            f"{origin}:/source:ro",
+            user="0",
+        )
+
+    def replace_data(self, source: Member) -> str:
+        aside = f"pgdata.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        # The note of the superuser's password goes, so that the server adopts that of .env. Between the two renames
+        # there is no data directory; the entrypoint then refuses to make a new one.
+        self._shell(
+            f"""
+            cd {VOLUME}
+            rm -rf incoming pgdata.aside-*
+            cp -a /source/pgdata incoming
+            sync
+            [ ! -e pgdata ] || mv pgdata {aside}
+            mv incoming pgdata
+            rm -f superuser-password.sha256
+            sync
+            """,
+            f"{self.compose.volume(source.name)}:/source:ro",
+        )
+        return f"{aside} in the volume {self.volume}"
+
+    def remove(self) -> bool:
+        there = engine.exists("container", self.container)
+        if there:
+            engine.docker("rm", "--force", self.container)
+        if engine.exists("volume", self.volume):
+            engine.docker("volume", "rm", self.volume)
+        return there

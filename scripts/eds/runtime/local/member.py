@@ -1,0 +1,176 @@
+"""One embedded server, as the operations see it: the `Member` of this runtime."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eds.base.errors import UserError
+from eds.base.files import sync_directory
+from eds.base.programs import Finished
+from eds.base.services import SIDE
+from eds.cluster import members
+from eds.cluster.connections import Cluster
+from eds.cluster.server_conf import Address, conf
+from eds.runtime.local.bootstrap import Bootstrap
+from eds.runtime.local.home import Home
+from eds.runtime.local.postmaster import Postmaster
+from eds.runtime.member import Member
+
+# The file that makes a cluster one of a recovery beside the primary.
+SIDE_CONF = "99-recovery.conf"
+
+
+@dataclass(frozen=True)
+class LocalMember:
+    """One server of the OLTP cluster, or the recovered one beside it."""
+
+    name: str
+    bootstrap: Bootstrap
+
+    @property
+    def postmaster(self) -> Postmaster:
+        """What starts and stops it."""
+        return self.bootstrap.postmaster
+
+    @property
+    def home(self) -> Home:
+        """Where its files are."""
+        return self.postmaster.home
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that it belongs to."""
+        return self.postmaster.cluster
+
+    @property
+    def data(self) -> Path:
+        return self.home.data(self.name)
+
+    @property
+    def archive(self) -> Path:
+        return self.home.archive(self.name)
+
+    @property
+    def scripts(self) -> Path:
+        return self.home.path / "bin"
+
+    @property
+    def conf_file(self) -> Path:
+        return self.data / "postgresql.conf"
+
+    @property
+    def address(self) -> Address:
+        return self.postmaster.address(self.name)
+
+    def data_of(self, name: str) -> Path:
+        return self.home.data(name)
+
+    def run(
+        self, command: Sequence[str | Path], *, env: dict[str, str] | None = None, what: str = "", check: bool = True
+    ) -> Finished:
+        program = self.home.bindir / command[0]
+        return self.home.run([program if program.exists() else command[0], *command[1:]], env, what, check=check)
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def write(self, path: Path, text: str) -> None:
+        self.home.write(path, text)
+
+    def configure(self) -> None:
+        self.postmaster.write_shared_files()
+        if self.is_running():
+            self.postmaster.write_conf(self.name)
+
+    def start(self) -> None:
+        if self.name == SIDE:
+            self.postmaster.launch(SIDE)
+        else:
+            self.postmaster.start(self.name)
+
+    def stop(self) -> None:
+        self.postmaster.stop(self.name)
+        # Of a server that was killed: what it has left would stop the programs that work on its data.
+        self.postmaster.clear_up_after_crash(self.name)
+
+    def fence(self) -> None:
+        # By the time that a command starts it again, another member is noted as the primary.
+        self.postmaster.stop(self.name)
+
+    def is_running(self) -> bool:
+        return self.postmaster.pid(self.name) is not None
+
+    def tail(self, lines: int) -> list[str]:
+        return self.home.tail(self.name, lines)
+
+    def clone(self) -> None:
+        self.postmaster.write_shared_files()
+        self.postmaster.stop(self.name)
+        members.ensure_slot(self.cluster, self.name, clear=True)
+        replace = self.exists(self.data / "PG_VERSION")
+        self.bootstrap.make(self.name, self.bootstrap.base_backup(self.name), replace=replace)
+        _, trouble = self.follow()
+        if trouble:
+            raise UserError(
+                f"{self.name} was cloned from the primary just now, but does not follow it. Found: {trouble}\n"
+                f"`make logs SERVICE={self.name}` shows more."
+            )
+
+    def follow(self) -> tuple[bool, str | None]:
+        """Start it as a replica. Returns whether it was (re)started, and why it does not follow the primary, if so."""
+        if not self.exists(self.data / "standby.signal"):
+            # Without this file it would start as a second primary.
+            return False, "it is no replica any more (it was promoted)"
+        try:
+            started = self.postmaster.start(self.name)
+        except UserError as error:
+            return False, members.last_complaint(self) or str(error)
+        return started, members.why_not_following(self.cluster, self.name, self)
+
+    def fill(self, source: Path | str, lines: Sequence[str]) -> None:
+        origin = self.home.data(source) if isinstance(source, str) else source
+        self.postmaster.write_shared_files()
+        temporary = Path(tempfile.mkdtemp(dir=self.home.path, prefix=f".{self.name}.new."))
+        try:
+            shutil.copytree(origin, temporary, symlinks=True, dirs_exist_ok=True)
+            (temporary / "postmaster.pid").unlink(missing_ok=True)
+            if account := self.home.account:
+                for path in temporary.rglob("*"):
+                    os.chown(path, account.uid, account.gid, follow_symlinks=False)
+            self.home.give(temporary, 0o700)
+            self.postmaster.write_conf(self.cluster.primary_name, temporary)
+            own = [
+                f"port = {self.cluster.recovered.port}",
+                f"hba_file = {conf(self.data / 'pg_hba.conf')}",
+                f"log_filename = '{self.name}-%a.log'",
+                *lines,
+            ]
+            self.home.write(temporary / "conf.d" / SIDE_CONF, "\n".join(own) + "\n")
+            temporary.rename(self.data)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        # So that its complaints are its own.
+        for log_file in self.home.log_files(self.name):
+            log_file.unlink()
+
+    def replace_data(self, source: Member) -> str:
+        aside = self.bootstrap.put_aside(self.name)
+        (source.data / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
+        source.data.rename(self.data)
+        sync_directory(self.home.path)
+        return str(aside)
+
+    def remove(self) -> bool:
+        for leftover in self.home.path.glob(f".{self.name}.new.*"):
+            shutil.rmtree(leftover)
+        self.postmaster.stop(self.name, mode="immediate")
+        there = self.data.exists()
+        if there:
+            shutil.rmtree(self.data)
+        return there

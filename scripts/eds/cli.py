@@ -16,6 +16,7 @@ import typer
 from eds import ops, up
 from eds.base.console import confirm, err, out
 from eds.base.errors import UserError
+from eds.base.services import exclusive
 from eds.base.settings import ROOT, Settings, ensure_env_file, env_file, load
 from eds.book import simulate
 from eds.book.csv_import import importer
@@ -67,7 +68,7 @@ def start() -> None:
 def down() -> None:
     """Stop everything, keep the data."""
     runtime = _runtime()
-    with up.exclusive(runtime.settings):
+    with exclusive(runtime.settings):
         stopped = runtime.stop_all()
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
@@ -101,7 +102,7 @@ def logs(
 def clean() -> None:
     """Stop everything, remove logs and dbt's files, keep the data."""
     runtime = _runtime()
-    with up.exclusive(runtime.settings):
+    with exclusive(runtime.settings):
         stopped = runtime.stop_all()
         for folder in (
             ROOT / "target",
@@ -134,7 +135,7 @@ def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = F
         "nuke",
         force,
     )
-    with up.exclusive(runtime.settings):
+    with exclusive(runtime.settings):
         runtime.stop_all(mode="immediate")
         runtime.destroy()
     if not has_data(runtime.settings):

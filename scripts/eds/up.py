@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import psycopg
-from filelock import FileLock, Timeout
 from rich.table import Table
 
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
-from eds.base.services import state_directory
+from eds.base.services import exclusive
 from eds.base.settings import Settings
 from eds.book.demo import fill
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
-
-# A run of which no session was seen for this long is dead.
-RUN_SILENT_SECONDS = 4.0
-
-
-@contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the lock that only one `make up`, `down`, … of a checkout has at a time."""
-    lock = FileLock(state_directory(settings) / "command.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            "Another make up, down, clean or nuke of this checkout is running. Wait until it is done."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"{lock.lock_file} cannot be opened: {error.strerror}. The platform was started by another account (root, "
-            "for example): continue as that account, or let it `make nuke` and start from scratch."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def start_servers(runtime: Runtime) -> None:
@@ -85,35 +56,10 @@ def first_build(settings: Settings) -> None:
     if runs.build(settings, scheduled=True, trigger="start") == 0:
         return
     # A `make up` that was killed leaves its dbt running, and only one run is allowed at a time.
-    waited = wait_for_run(settings)
+    waited = runs.wait_for_run(settings)
     if done() or (waited and runs.build(settings, scheduled=True, trigger="start") == 0):
         return
     raise UserError("The first dbt build failed, see above. Fix it, then `make up` resumes from here.")
-
-
-def wait_for_run(settings: Settings) -> bool:
-    """Wait until no run is active. Returns whether one was.
-
-    A run is active when its row says so and a session of its invocation was seen within a few seconds.
-    """
-    query = (
-        "select exists (select from pg_stat_activity as activity where activity.pid <> pg_backend_pid() "
-        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') "
-        "from audit.etl_runs as runs where runs.status = 'running'"
-    )
-    waited = False
-    with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
-        if not runs.has_run(connection):
-            return False
-        seen = time.monotonic()
-        while (row := connection.execute(query).fetchone()) and time.monotonic() - seen < RUN_SILENT_SECONDS:
-            if row[0]:
-                seen = time.monotonic()
-                if not waited:
-                    err.print("another run is active, of a command that was killed, say: waiting until it is done")
-                waited = True
-            time.sleep(0.1)
-    return waited
 
 
 def up(runtime: Runtime) -> None:

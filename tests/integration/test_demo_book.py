@@ -10,7 +10,9 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.book.demo import fill as demo
-from eds.book.demo.fill import BOOK_RULES, Scale, Summary, fill
+from eds.book.demo import names
+from eds.book.demo.fill import Scale, Summary, fill
+from eds.book.invariants import INVARIANTS
 
 DAY = datetime.date(2025, 6, 30)
 KEYS = {"customers": "customer_id", "loans": "loan_id", "payments": "payment_id"}
@@ -128,7 +130,7 @@ def counts(connection: psycopg.Connection[Any]) -> dict[str, int]:
 
 def test_small_book_keeps_the_rules(owner: psycopg.Connection[Any]) -> None:
     fill(owner, Scale.parse("small"), today=DAY)
-    assert offending(owner, BOOK_RULES | GENERATED_RULES) == {}
+    assert offending(owner, INVARIANTS | GENERATED_RULES) == {}
 
 
 def test_rules_find_a_broken_book(owner: psycopg.Connection[Any]) -> None:
@@ -144,7 +146,7 @@ def test_rules_find_a_broken_book(owner: psycopg.Connection[Any]) -> None:
     ):
         with owner.transaction(force_rollback=True):
             owner.execute(damage.encode())
-            assert offending(owner, BOOK_RULES) != {}, damage
+            assert offending(owner, INVARIANTS) != {}, damage
 
 
 def test_small_book_has_everything(owner: psycopg.Connection[Any]) -> None:
@@ -161,7 +163,7 @@ def test_small_book_has_everything(owner: psycopg.Connection[Any]) -> None:
         ("loans", "status", {"pending", "active", "repaid", "defaulted", "written_off"}),
         ("customers", "country", {"Kenya", "Uganda", "Tanzania", "Rwanda"}),
         ("customers", "is_active", {True, False}),
-        ("loans", "branch_code", {branch.branch_code for branch in demo.read_branches()}),
+        ("loans", "branch_code", {branch.branch_code for branch in names.read_branches()}),
     ):
         found = {row[0] for row in owner.execute(f"select distinct {column} from operational.{table}".encode())}
         assert found == expected, column
@@ -209,7 +211,7 @@ def test_counts_are_near_the_scale(owner: psycopg.Connection[Any], scale: str) -
     assert summary.customers == wanted.customers
     if wanted.payments >= 5000:
         assert summary.loans == pytest.approx(wanted.loans, rel=0.25)
-    assert offending(owner, BOOK_RULES | GENERATED_RULES) == {}
+    assert offending(owner, INVARIANTS | GENERATED_RULES) == {}
 
 
 def test_same_seed_gives_the_same_rows_and_another_seed_others(owner: psycopg.Connection[Any]) -> None:
@@ -343,7 +345,7 @@ def test_other_products_are_used_within_their_limits(owner: psycopg.Connection[A
         fill(owner, Scale.parse("300"), today=DAY)
         assert {row[0] for row in owner.execute("select distinct product_id from operational.loans")} == {901, 905, 990}
         assert counts(owner)["payments"] == pytest.approx(300, rel=0.1)
-        assert offending(owner, BOOK_RULES | GENERATED_RULES) == {}
+        assert offending(owner, INVARIANTS | GENERATED_RULES) == {}
     finally:
         empty(owner)
         owner.execute("delete from operational.loan_products")

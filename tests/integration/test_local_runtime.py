@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from eds import up
 from eds.base.errors import UserError
+from eds.base.services import exclusive
 from eds.base.settings import ROOT, Settings
 from eds.cluster import members, provision
 from eds.cluster.connections import connect
@@ -113,12 +114,12 @@ def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
 
 def test_only_one_command_at_a_time(runtime: LocalRuntime) -> None:
     with (
-        up.exclusive(runtime.settings),
+        exclusive(runtime.settings),
         pytest.raises(UserError, match="is running"),
-        up.exclusive(runtime.settings),
+        exclusive(runtime.settings),
     ):
         pass
-    with up.exclusive(runtime.settings):
+    with exclusive(runtime.settings):
         pass
 
 

@@ -26,7 +26,7 @@ from eds.base.settings import Settings
 from eds.cluster import provision
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery, wait_for
-from eds.ops import backup, failover, pitr, recovery, verify, wal
+from eds.ops import backup, failover, health, pitr, recovery, wal
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.dbt_child import warm_up
@@ -266,7 +266,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     with psycopg.connect(applications_way(runtime.settings), prepare_threshold=None) as connection:
         add_customer(connection, "after the failover")
     assert_the_warehouse_notices(cluster)
-    assert verify.health(runtime)["problems"] == ["scheduler is stopped"]
+    assert health.health(runtime)["problems"] == ["scheduler is stopped"]
 
     # Who is the primary outlives a stop and a start.
     runtime.stop_all()

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from eds.base.errors import UserError
-from eds.book.demo.fill import BOOK_RULES, Scale, fill
+from eds.book.demo.fill import Scale, fill
+from eds.book.invariants import INVARIANTS
 from eds.book.simulate import OPERATIONS, Counts, simulate
 from support.platform import wait_for
 
@@ -50,7 +51,7 @@ def rows(connection: psycopg.Connection[Any], query: str) -> list[Any]:
 
 
 def broken_rules(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
-    found = {rule: rows(connection, query)[:3] for rule, query in BOOK_RULES.items()}
+    found = {rule: rows(connection, query)[:3] for rule, query in INVARIANTS.items()}
     return {rule: broken for rule, broken in found.items() if broken}
 
 

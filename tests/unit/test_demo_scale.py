@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eds.base.errors import UserError
-from eds.book.demo.fill import MOST_PAYMENTS, Scale, read_branches
+from eds.book.demo.fill import MOST_PAYMENTS, Scale
+from eds.book.demo.names import read_branches
 from eds.book.simulate import parse_duration, simulate
 
 

@@ -1,10 +1,14 @@
-"""What both runtimes have in common: the names and states of the services, and the state directory."""
+"""What both runtimes have in common: the states of the services, the state directory and its lock."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
@@ -66,3 +70,24 @@ def runs_in_docker(settings: Settings) -> bool:
     if settings.runtime is not None:
         return settings.runtime == "docker"
     return compose_note(settings).exists() and not embedded_note(settings).exists()
+
+
+@contextmanager
+def exclusive(settings: Settings) -> Iterator[None]:
+    """Hold the lock that only one `make up`, `down`, … of a checkout has at a time."""
+    lock = FileLock(state_directory(settings) / "command.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            "Another make up, down, clean or nuke of this checkout is running. Wait until it is done."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{lock.lock_file} cannot be opened: {error.strerror}. The platform was started by another account (root, "
+            "for example): continue as that account, or let it `make nuke` and start from scratch."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -35,7 +35,7 @@ from tenacity import (
 )
 
 from eds.base.errors import UserError
-from eds.book.demo.fill import COUNTRIES, METHOD_WEIGHTS, METHODS, SEGMENT_WEIGHTS, SEGMENTS, Branch, read_branches
+from eds.book.demo.names import COUNTRIES, METHOD_WEIGHTS, METHODS, SEGMENT_WEIGHTS, SEGMENTS, Branch, read_branches
 
 ATTEMPTS = 6
 LOCK_TIMEOUT_MS = 500

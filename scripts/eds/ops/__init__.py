@@ -2,7 +2,7 @@
 
 Each area is a module with its own commands (`app`), which the command line takes in as a whole. The servers are
 reached by host and port (`eds.cluster.connections`), so the operations do not care where a server runs. What needs
-a server's files or its process goes through the runtime (`eds.runtime.choice.Runtime`): the WAL archive, client
+a server's files or its process goes through the runtime (`eds.runtime.member.Runtime`): the WAL archive, client
 programs, a recovery beside the primary, the steps of a failover.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from eds.base.console import err
-from eds.ops import backup, concurrency, failover, pitr, replication, restore, rotate, verify, wal
+from eds.ops import backup, concurrency, failover, health, pitr, replication, restore, rotate, verify, wal
 
 # Former names, for one version.
 FORMER_NAMES = {"lost": "failover-diff", "rotate": "rotate-password"}
@@ -33,7 +33,7 @@ def _under_former_name(command: Callable[..., Any], former: str, name: str) -> C
 
 
 app = typer.Typer()
-for module in (verify, replication, backup, restore, wal, pitr, failover, concurrency, rotate):
+for module in (verify, health, replication, backup, restore, wal, pitr, failover, concurrency, rotate):
     for registered in module.app.registered_commands:
         registered.rich_help_panel = "Operations"
     app.add_typer(module.app)

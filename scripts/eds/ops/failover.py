@@ -19,9 +19,9 @@ import psycopg
 import typer
 from rich.table import Table
 
-from eds import up
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
+from eds.base.services import exclusive
 from eds.base.settings import load
 from eds.cluster import members, provision
 from eds.cluster.connections import connect, psycopg_notices_off
@@ -289,7 +289,7 @@ def failover_command(
     """
     settings = load()
     runtime = select_runtime(settings)[0]
-    with up.exclusive(settings):
+    with exclusive(settings):
         old = runtime.cluster.primary_name
         new = choose(runtime, to, force)
         state = "it is up and will be stopped" if answers(runtime.cluster.servers[old]) else "it does not answer"
@@ -316,7 +316,7 @@ def failover_diff_command(
     settings = load()
     if not name:
         raise UserError("Of which former primary? Example: make failover-diff NAME=primary")
-    with up.exclusive(settings):
+    with exclusive(settings):
         commits, changes = lost_changes(select_runtime(settings)[0], name)
     table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
     for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
@@ -337,7 +337,7 @@ def rejoin_command(
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
     runtime = select_runtime(settings)[0]
-    with up.exclusive(settings):
+    with exclusive(settings):
         confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
         done = rejoin(runtime, name)
     for each, how in done.items():

@@ -12,10 +12,9 @@ import psycopg
 import typer
 from rich.table import Table
 
-from eds import up
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
-from eds.base.services import SIDE
+from eds.base.services import SIDE, exclusive
 from eds.base.settings import Settings, load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
@@ -229,7 +228,7 @@ def pitr_command(
     if mark:
         out.print(f"restore point {mark} at {restore_point(runtime.cluster, mark)}: make pitr TO={mark} recovers to it")
         return
-    with up.exclusive(settings):
+    with exclusive(settings):
         if remove:
             out.print("removed" if runtime.member(SIDE).remove() else "there is no recovered cluster")
             return

@@ -15,6 +15,9 @@ from eds.cluster.queries import fetch_dicts
 
 app = typer.Typer()
 
+# A replica that is further behind than this (bytes of WAL) is reported.
+MOST_LAG_BYTES = 64 * 1024 * 1024
+
 _STREAMS = """
     select application_name, host(client_addr) || ':' || client_port as address, state, sync_state,
         sent_lsn::text, write_lsn::text, flush_lsn::text, replay_lsn::text,

@@ -18,9 +18,9 @@ import typer
 from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from eds import up
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
+from eds.base.services import exclusive
 from eds.base.settings import Settings, load
 from eds.cluster import provision
 from eds.cluster.connections import Cluster, Server, psycopg_notices_off
@@ -29,6 +29,7 @@ from eds.ops import backup
 from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args, program
 from eds.runtime.member import Runtime
+from eds.warehouse import runs
 
 app = typer.Typer()
 
@@ -259,8 +260,8 @@ def restore_command(
         "restore",
         force,
     )
-    with up.exclusive(settings), backup.directory(settings):
-        up.wait_for_run(settings)
+    with exclusive(settings), backup.directory(settings):
+        runs.wait_for_run(settings)
         replaced = restore(runtime, made, server)
     out.print(f"restored {server.database}; the old one is kept as {replaced}")
     if server.name != "warehouse":

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from eds import up
 from eds.base.console import out, step
 from eds.base.errors import UserError
+from eds.base.services import exclusive
 from eds.base.settings import Settings, load, set_secret
 from eds.cluster import provision
 from eds.cluster.connections import Cluster
@@ -49,7 +49,7 @@ def rotate_command(
     settings = load()
     if not role:
         raise UserError(f"Whose password? Example: make rotate-password ROLE=app_user. Roles: {', '.join(ROLES)}.")
-    with up.exclusive(settings):
+    with exclusive(settings):
         with step(f"new password for {role}, on the server and in .env"):
             fresh = rotate(settings, role)
         with step("adopted by what uses it"):

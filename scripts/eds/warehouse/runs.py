@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import Cluster, connect
@@ -46,6 +48,8 @@ TRANSIENT = (
 )
 # What the scheduler builds: everything but the unit tests, which test the project and not the data.
 SCHEDULED_BUILD = ("build", "--exclude-resource-type", "unit_test")
+# A run of which no session was seen for this long is dead.
+RUN_SILENT_SECONDS = 4.0
 RECONCILE_VARS = {"reconcile": True, "full_tests": True}
 
 
@@ -201,6 +205,31 @@ def has_run(connection: psycopg.Connection) -> bool:
     """Whether the warehouse has a record of runs yet."""
     row = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
     return bool(row and row[0])
+
+
+def wait_for_run(settings: Settings) -> bool:
+    """Wait until no run is active. Returns whether one was.
+
+    A run is active when its row says so and a session of its invocation was seen within a few seconds.
+    """
+    query = (
+        "select exists (select from pg_stat_activity as activity where activity.pid <> pg_backend_pid() "
+        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') "
+        "from audit.etl_runs as runs where runs.status = 'running'"
+    )
+    waited = False
+    with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
+        if not has_run(connection):
+            return False
+        seen = time.monotonic()
+        while (row := connection.execute(query).fetchone()) and time.monotonic() - seen < RUN_SILENT_SECONDS:
+            if row[0]:
+                seen = time.monotonic()
+                if not waited:
+                    err.print("another run is active, of a command that was killed, say: waiting until it is done")
+                waited = True
+            time.sleep(0.1)
+    return waited
 
 
 def history(settings: Settings, limit: int = 15) -> list[Run]:

@@ -1,0 +1,144 @@
+-- The loans from the first to the last number wanted: to whom, how much, how long, and how the borrower will behave.
+insert into demo_loan (
+    n, customer_n, segment_no, product_id, amount, rate, tenure, instalment, applied, disbursed, branch_no,
+    officer_no, favourite, careless, last_step, settles, stops
+)
+with dated as materialized (
+    -- A few wait for their money; the others got it on some day, more of them lately. Nothing happens on Sundays.
+    select
+        n, waits,
+        applied_day - (mod(applied_day + 4, 7) = 0)::integer as applied_day,
+        disbursed_day - (mod(disbursed_day + 4, 7) = 0)::integer as disbursed_day
+    from (
+        select
+            n, waits,
+            case
+                when waits then %(today)s::bigint - 1 - floor(40 * when_applied * when_applied)::bigint
+                else disbursed_day - 2 - floor(13 * when_applied * when_applied)::bigint
+            end as applied_day,
+            disbursed_day
+        from (
+            select
+                n,
+                {{ unit("n", "waits") }} < 0.025 as waits,
+                {{ unit("n", "applied") }} as when_applied,
+                %(today)s::bigint - {{ history_days }} + floor(
+                    {{ history_days }} * (sqrt(0.36 + 1.6 * {{ unit("n", "disbursed") }}) - 0.6) / 0.8
+                )::bigint as disbursed_day
+            from generate_series(%(first)s::bigint, %(last)s::bigint) as n
+            offset 0
+        ) as drawn
+        offset 0
+    ) as undated
+),
+owned as materialized (
+    -- Any of those who were customers by then, new ones rather than old ones.
+    select
+        dated.n, dated.waits, dated.applied_day, dated.disbursed_day, customer.n as customer_n,
+        customer.segment_no, customer.home_branch, customer.country_no,
+        case customer.segment_no
+            when 1 then width_bucket({{ unit("dated.n", "product") }}, %(retail_products)s::float8[])
+            when 2 then width_bucket({{ unit("dated.n", "product") }}, %(sme_products)s::float8[])
+            else width_bucket({{ unit("dated.n", "product") }}, %(corporate_products)s::float8[])
+        end as product_no,
+        case customer.segment_no
+            when 1 then width_bucket({{ unit("dated.n", "favourite") }}, %(retail_methods)s::float8[])
+            when 2 then width_bucket({{ unit("dated.n", "favourite") }}, %(sme_methods)s::float8[])
+            else width_bucket({{ unit("dated.n", "favourite") }}, %(corporate_methods)s::float8[])
+        end as favourite,
+        {{ unit("dated.n", "amount") }} as amount_draw,
+        {{ unit("dated.n", "tenure") }} as tenure_draw,
+        {{ unit("dated.n", "behaviour") }} as behaviour,
+        {{ unit("dated.n", "stop") }} as stop_draw
+    from (
+        select
+            dated.*,
+            (applied_day - %(today)s::bigint + {{ customer_days + 1 }}) / {{ customer_days }}::float8 as elapsed,
+            {{ unit("n", "customer") }} as customer_draw
+        from dated
+        offset 0
+    ) as dated
+    inner join demo_customer as customer
+        on customer.n = least(
+            %(customers)s::bigint,
+            1 + floor(
+                %(customers)s::bigint * greatest(elapsed, 0) * (customer_draw + sqrt(customer_draw)) / 2
+            )::bigint
+        )
+),
+sized as materialized (
+    select
+        owned.*,
+        product_min + (product_max - product_min) * case segment_no
+            when 1 then 0.005 + 0.28 * amount_draw * amount_draw * amount_draw
+            when 2 then 0.02 + 0.55 * amount_draw * amount_draw
+            else 0.15 + 0.85 * amount_draw
+        end as wish,
+        shortest + floor((longest - shortest + 1) * tenure_draw * (1.6 - 0.6 * tenure_draw))::bigint as months,
+        product_rate + 2500 * {{ below("n", "rate", "25") }} - (array[0, 5000, 15000])[segment_no] as rate
+    from (
+        select
+            owned.*,
+            (%(product_min)s::bigint[])[product_no] as product_min,
+            (%(product_max)s::bigint[])[product_no] as product_max,
+            (%(product_shortest)s::integer[])[product_no] as shortest,
+            (%(product_longest)s::integer[])[product_no] as longest,
+            (%(product_rate)s::bigint[])[product_no] as product_rate
+        from owned
+        offset 0
+    ) as owned
+),
+rounded as materialized (
+    -- People borrow round amounts for usual times, as far as the product allows.
+    select
+        sized.*,
+        greatest(product_min, least(product_max, round_to * floor(wish / round_to + 0.5)::bigint)) as amount,
+        greatest(shortest, least(longest, month_step * ((months + month_step / 2) / month_step)))::integer as tenure
+    from (
+        select
+            sized.*,
+            case
+                when wish < 10000000 then 50000
+                when wish < 100000000 then 500000
+                else 5000000
+            end as round_to,
+            case when months > 24 then 12 when months > 6 then 3 else 1 end as month_step
+        from sized
+        offset 0
+    ) as sized
+),
+behaving as (
+    select
+        rounded.*,
+        behaviour >= 0.93 as stops,
+        behaviour >= 0.87 and behaviour < 0.93 as settles
+    from rounded
+    offset 0
+)
+select
+    n, customer_n, segment_no, (%(product_ids)s::integer[])[product_no], amount, rate, tenure,
+    round(amount * (rate / 12000000.0) * growth / (growth - 1))::bigint,
+    applied_day * 86400 + 18000 + {{ below("n", "applied second", "32400") }},
+    case when not waits then disbursed_day * 86400 + 21600 + {{ below("n", "disbursed second", "28800") }} end,
+    branch_no,
+    1 + (branch_no - 1) * {{ officers_per_branch }} + {{ below("n", "officer", officers_per_branch) }},
+    favourite,
+    behaviour >= 0.60 and not settles,
+    case
+        when stops then floor(stop_draw * stop_draw * 0.8 * tenure)::integer
+        when settles then greatest(1, floor((0.3 + 0.5 * stop_draw) * tenure)::integer)
+        else tenure
+    end,
+    settles, stops
+from (
+    select
+        behaving.*,
+        power(1 + rate / 12000000.0, tenure::numeric) as growth,
+        case
+            when {{ unit("n", "elsewhere") }} < 0.92 then home_branch
+            else (%(country_start)s::integer[])[country_no]
+                + {{ below("n", "other branch", "(%(country_count)s::integer[])[country_no]") }}
+        end as branch_no
+    from behaving
+    offset 0
+) as complete

@@ -1,0 +1,5 @@
+-- Identifiers rise with the moment of application.
+update demo_loan
+set loan_id = ranked.loan_id
+from (select n, row_number() over (order by applied, n) as loan_id from demo_loan) as ranked
+where demo_loan.n = ranked.n

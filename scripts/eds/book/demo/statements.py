@@ -1,0 +1,221 @@
+"""The demo book's SQL: the statements of the folder `sql`, their random expressions and their parameters."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from psycopg.rows import TupleRow
+
+from eds.base.errors import UserError
+from eds.book.demo.names import (
+    BASE_RATES,
+    CITY_WEIGHTS,
+    COMPANY_ENDINGS,
+    COMPANY_NAMES,
+    COUNTRIES,
+    INDUSTRIES,
+    METHOD_WEIGHTS,
+    METHODS,
+    PRODUCT_WEIGHTS,
+    SEGMENT_WEIGHTS,
+    SEGMENTS,
+    TRADE_ENDINGS,
+    TRADES,
+    Branch,
+    read_branches,
+)
+
+HISTORY_DAYS = 5 * 365 + 1  # loans were disbursed in these days before today
+OFFICERS_PER_BRANCH = 4
+ADVANCE_TENURE = 6  # a product no longer than this many months is an advance: dearer, and taken less often
+ADVANCE_SHARE = 0.35
+ADVANCE_RATE = 21.0
+# Products above this are left out: a schedule in cents would not fit a 64-bit integer.
+HIGHEST_AMOUNT = 100_000_000_000
+# What the statements call by name; money in cents.
+CONSTANTS = {
+    "history_days": HISTORY_DAYS,
+    # The bank had its first customers a year before.
+    "customer_days": HISTORY_DAYS + 365,
+    "officers_per_branch": OFFICERS_PER_BRANCH,
+    # A mobile-money transaction has this limit; what is more goes through the bank.
+    "mpesa_limit": 250_000_00,
+    **{method: number for number, method in enumerate(METHODS, start=1)},
+}
+
+
+class Dice:
+    """SQL expressions of deterministic randomness: a function of the seed, a purpose and a row's number."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def bits(self, key: str, purpose: str) -> str:
+        """64 random bits, as a bigint. key: an SQL expression of a bigint."""
+        digest = hashlib.blake2b(f"{self._seed}/{purpose}".encode(), digest_size=8).digest()
+        return f"hashint8extended({key}, {int.from_bytes(digest, 'big') >> 2})"
+
+    def unit(self, key: str, purpose: str) -> str:
+        """A number from 0 to below 1, as a double precision number."""
+        return f"(({self.bits(key, purpose)} & 4503599627370495) / 4503599627370496::float8)"
+
+    def below(self, key: str, purpose: str, limit: str) -> str:
+        """A whole number from 0 to below `limit` (an SQL expression), as a bigint."""
+        return f"floor({self.unit(key, purpose)} * ({limit}))::bigint"
+
+    def pick(self, key: str, purpose: str, array: str) -> str:
+        """An element of an array."""
+        return f"({array})[1 + {self.below(key, purpose, f'cardinality({array})')}]"
+
+
+class Statements:
+    """The statements for one seed, rendered, by the names of their files."""
+
+    def __init__(self, seed: int) -> None:
+        dice = Dice(seed)
+        self._jinja = Environment(
+            loader=FileSystemLoader(Path(__file__).parent / "sql"), undefined=StrictUndefined, autoescape=False
+        )
+        self._jinja.globals.update(CONSTANTS, bits=dice.bits, unit=dice.unit, below=dice.below, pick=dice.pick)
+        # The second in which a row of demo_payment was recorded: what passes over a counter, some minutes later.
+        late = dice.bits("payment.n * 1000 + payment.part", "recorded")
+        at_a_counter = f"payment.method_no in ({CONSTANTS['cash']}, {CONSTANTS['cheque']})"
+        self._jinja.globals["recorded"] = f"(payment.paid + case when {at_a_counter} then {late} & 1023 else 0 end)"
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._jinja.get_template(f"{name}.sql").render().encode()
+
+
+def parameters(seed: int, payments: int, customers: int, today: datetime.date) -> dict[str, Any]:
+    """Return what the statements take as parameters, except the product catalogue."""
+    digest = hashlib.blake2b(f"{seed}/identity".encode(), digest_size=4).digest()
+    return {
+        "payments": payments,
+        "customers": customers,
+        "today": (today - datetime.date(1970, 1, 1)).days,
+        "segments": list(SEGMENTS),
+        "segment_bounds": _bounds(SEGMENT_WEIGHTS),
+        "methods": list(METHODS),
+        "identity_offset": int.from_bytes(digest, "big"),
+        **_branch_parameters(seed),
+        **_name_parameters(),
+    }
+
+
+def _bounds(weights: Sequence[float]) -> list[float]:
+    """The lower bounds of intervals within 0 to 1 that are as wide as the weights, for width_bucket()."""
+    total = sum(weights)
+    bounds, reached = [], 0.0
+    for weight in weights:
+        bounds.append(reached / total)
+        reached += weight
+    return bounds
+
+
+def _choice(array: Sequence[str], *key: object) -> str:
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return array[int.from_bytes(digest, "big") % len(array)]
+
+
+def _branch_parameters(seed: int) -> dict[str, Any]:
+    """The branches as arrays, sorted so that those of a city, and of a country, stand next to each other."""
+    branches = read_branches()
+    countries = [country.name for country in COUNTRIES]
+    cities: dict[tuple[int, str], list[Branch]] = {}
+    for branch in branches:
+        cities.setdefault((countries.index(branch.country), branch.city), []).append(branch)
+    cities = dict(sorted(cities.items(), key=lambda item: item[0][0]))
+    ordered = [branch for of_city in cities.values() for branch in of_city]
+    starts, position = [], 1
+    for of_city in cities.values():
+        starts.append(position)
+        position += len(of_city)
+    per_country = [sum(branch.country == name for branch in ordered) for name in countries]
+    return {
+        "city_bounds": _bounds([CITY_WEIGHTS.get(city, 1.2) for _, city in cities]),
+        "city_names": [city for _, city in cities],
+        "city_country": [country + 1 for country, _ in cities],
+        "city_start": starts,
+        "city_count": [len(of_city) for of_city in cities.values()],
+        "country_start": [1 + sum(per_country[:index]) for index in range(len(countries))],
+        "country_count": per_country,
+        "country_names": countries,
+        "branch_codes": [branch.branch_code for branch in ordered],
+        "officers": [
+            f"{_choice(country.first_names, seed, branch.branch_code, slot, 'first')} "
+            f"{_choice(country.family_names, seed, branch.branch_code, slot, 'family')}"
+            for branch in ordered
+            for country in (COUNTRIES[countries.index(branch.country)],)
+            for slot in range(OFFICERS_PER_BRANCH)
+        ],
+    }
+
+
+def _name_parameters() -> dict[str, Any]:
+    def starts(lengths: list[int]) -> list[int]:
+        return [sum(lengths[:index]) for index in range(len(lengths))]
+
+    first = [len(country.first_names) for country in COUNTRIES]
+    family = [len(country.family_names) for country in COUNTRIES]
+    return {
+        "first_names": [name for country in COUNTRIES for name in country.first_names],
+        "first_start": starts(first),
+        "first_count": first,
+        "family_names": [name for country in COUNTRIES for name in country.family_names],
+        "family_start": starts(family),
+        "family_count": family,
+        "dial_codes": [country.dial_code for country in COUNTRIES],
+        "trades": list(TRADES),
+        "trade_endings": list(TRADE_ENDINGS),
+        "company_names": list(COMPANY_NAMES),
+        "industries": list(INDUSTRIES),
+        "company_endings": list(COMPANY_ENDINGS),
+    }
+
+
+def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
+    """The product catalogue as arrays, with how likely each segment takes which product."""
+    products = cursor.execute(
+        """
+        select
+            product_id, product_type, ceil(min_amount * 100)::bigint,
+            floor(least(max_amount, %(highest)s) * 100)::bigint, min_tenure_months, least(max_tenure_months, 900)
+        from operational.loan_products
+        where max_amount >= 1 and min_amount < %(highest)s and min_tenure_months <= 900
+        order by product_id
+        """,
+        {"highest": HIGHEST_AMOUNT},
+    ).fetchall()
+    if not products:
+        raise UserError(
+            "Expected loan products to lend, found none in operational.loan_products. "
+            "Apply infra/primary/sql/050_products.sql, which brings the catalogue, and fill again."
+        )
+
+    def share(segment: str, product: TupleRow) -> float:
+        advance = product[5] <= ADVANCE_TENURE
+        alike = [other for other in products if other[1] == product[1]]
+        weights = [ADVANCE_SHARE if other[5] <= ADVANCE_TENURE else 1.0 for other in alike]
+        return PRODUCT_WEIGHTS[segment][product[1]] * (ADVANCE_SHARE if advance else 1.0) / sum(weights)
+
+    parameters: dict[str, Any] = {
+        "product_ids": [product[0] for product in products],
+        "product_min": [max(product[2], 100) for product in products],
+        "product_max": [product[3] for product in products],
+        "product_shortest": [product[4] for product in products],
+        "product_longest": [product[5] for product in products],
+        "product_rate": [
+            round((ADVANCE_RATE if product[5] <= ADVANCE_TENURE else BASE_RATES[product[1]]) * 10_000)
+            for product in products
+        ],
+    }
+    for segment in SEGMENTS:
+        parameters[f"{segment}_products"] = _bounds([share(segment, product) for product in products])
+        parameters[f"{segment}_methods"] = _bounds(METHOD_WEIGHTS[segment])
+    return parameters

@@ -1,0 +1,90 @@
+"""The warehouse: the star schema, the dashboards, the runs, and whether its figures are those of the OLTP."""
+
+from __future__ import annotations
+
+from eds.base.settings import Settings
+from eds.cluster.connections import Cluster, connect
+from eds.cluster.queries import fetch_all, fetch_value
+from eds.dashboards import metabase
+from eds.ops.checks.figures import figures
+from eds.ops.checks.result import Skipped, Verification, Warned, must
+from eds.runtime.ports import bind_error
+from eds.warehouse import runs
+
+METABASE_SECONDS = 5.0
+VIEWS = (
+    "vw_monthly_revenue",
+    "vw_top_customers",
+    "vw_loan_status_distribution",
+    "vw_payment_by_method",
+    "vw_branch_performance",
+)
+
+
+def answers(cluster: Cluster) -> str:
+    """Check that the warehouse answers."""
+    return f"PostgreSQL {fetch_value(cluster.warehouse, 'show server_version')}"
+
+
+def check(run: Verification) -> None:
+    """Check the star schema, the dashboards and the runs."""
+    settings, cluster = run.runtime.settings, run.cluster
+    server = cluster.warehouse
+    reader = cluster.conninfo(server, "warehouse_reader")
+
+    def filled(table: str) -> str:
+        count = fetch_value(server, f"select count(*) from warehouse.{table}")  # noqa: S608 - names of the catalogue
+        must(count, "it is empty")
+        return f"{count} rows"
+
+    def shows(view: str) -> str:
+        with connect(reader) as connection:
+            row = connection.execute(f"select count(*) from warehouse.{view}".encode()).fetchone()  # noqa: S608
+        must(row and row[0], "it shows nothing")
+        return f"{row[0] if row else 0} rows"
+
+    def successes() -> str:
+        row = fetch_all(
+            server,
+            "select count(*) filter (where status = 'success'), count(*) filter (where status = 'failed'), "
+            "(array_agg(status order by run_id desc) filter (where status <> 'running'))[1] from audit.etl_runs",
+            database=settings.warehouse_db,
+        )[0]
+        must(row[0], "no run has ever succeeded")
+        if row[2] == "failed":
+            raise Warned("the last run failed: `make etl` shows why; the views keep the last good state")
+        return f"{row[0]} succeeded, {row[1]} failed"
+
+    def fresh() -> str:
+        _, minutes = runs.last_success(settings)
+        must(minutes is not None, "no run has ever succeeded")
+        limit = settings.etl_fresh_minutes
+        must(minutes is not None and minutes <= limit, f"{minutes:.0f} minutes old, expected {limit} at most")
+        return f"{minutes:.1f} minutes old"
+
+    for table in (
+        "dim_customer",
+        "dim_loan",
+        "dim_product",
+        "dim_date",
+        "dim_payment_method",
+        "dim_branch",
+        "fact_loans",
+        "fact_payments",
+    ):
+        run.check("star schema", f"warehouse.{table} is filled", lambda table=table: filled(table))  # type: ignore[misc]
+    for view in VIEWS:
+        run.check("dashboards", f"{view} answers", lambda view=view: shows(view))  # type: ignore[misc]
+    run.check("dashboards", "Metabase is healthy", lambda: _metabase(settings))
+    run.check("runs", "there are successes, and the last run is one", successes)
+    run.check("runs", "the last success is fresh", fresh)
+    run.check("figures", "every table of the warehouse equals the OLTP's, by month", lambda: figures(cluster))
+
+
+def _metabase(settings: Settings) -> str:
+    if bind_error(settings.metabase_host, settings.metabase_port) is None:
+        raise Skipped(
+            f"nothing listens at {metabase.address(settings)}: `make metabase` starts it where it is installed"
+        )
+    metabase.Client(metabase.address(settings)).wait_until_ready(METABASE_SECONDS)
+    return metabase.address(settings)

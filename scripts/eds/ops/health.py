@@ -1,0 +1,95 @@
+"""`make health`: the state of the platform in a second, without changing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import psycopg
+import typer
+
+from eds.base.console import out
+from eds.base.errors import UserError
+from eds.base.settings import load
+from eds.cluster.connections import Cluster
+from eds.cluster.queries import fetch_all
+from eds.ops import replication
+from eds.ops.replication import MOST_LAG_BYTES
+from eds.runtime.choice import select_runtime
+from eds.runtime.member import Runtime
+from eds.warehouse import runs
+
+app = typer.Typer()
+
+
+def health(runtime: Runtime) -> dict[str, Any]:
+    """The state in seconds, as plain data. `problems` is empty when all is well."""
+    settings, cluster = runtime.settings, runtime.cluster
+    problems: list[str] = []
+    services = {state.name: state.status for state in runtime.states()}
+    problems += [f"{name} is {status}" for name, status in services.items() if status in ("stopped", "unhealthy")]
+    found: dict[str, Any] = {"healthy": False, "primary": cluster.primary_name, "services": services}
+
+    def look(what: str, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (UserError, psycopg.Error) as error:
+            problems.append(f"{what}: {str(error).strip().splitlines()[0]}")
+            return None
+
+    if services.get(cluster.primary_name) == "running":
+        stream = look("replication", lambda: replication.status(cluster))
+        if stream:
+            found["replicas"] = {row["application_name"]: row["lag_bytes"] for row in stream["replicas"]}
+            problems += [f"{name} does not stream" for name in replication.missing(stream)]
+            problems += [
+                f"{row['application_name']} is {replication.size(row['lag_bytes'])} behind"
+                for row in stream["replicas"]
+                if (row["lag_bytes"] or 0) > MOST_LAG_BYTES
+            ]
+        failing = look("WAL archive", lambda: _archive_fails(cluster))
+        found["archive_fails"] = failing
+        if failing:
+            problems.append(f"WAL is not archived: {failing}")
+    last = look("warehouse", lambda: runs.last_success(settings)) if services.get("warehouse") == "running" else None
+    finished, minutes = last or (None, None)
+    fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
+    found |= {
+        "fresh": fresh,
+        "last_success": finished.isoformat() if finished else None,
+        "age_minutes": round(minutes, 2) if minutes is not None else None,
+        "limit_minutes": settings.etl_fresh_minutes,
+    }
+    if not fresh and last is not None:
+        problems.append(
+            "no successful run yet"
+            if minutes is None
+            else f"the last success is {minutes:.0f} minutes old (limit {settings.etl_fresh_minutes})"
+        )
+    return found | {"healthy": not problems, "problems": problems}
+
+
+def _archive_fails(cluster: Cluster) -> str | None:
+    """The segment whose archiving failed last, when none was archived since."""
+    row = fetch_all(
+        cluster.primary,
+        "select last_failed_wal from pg_stat_archiver "
+        "where last_failed_time > coalesce(last_archived_time, '-infinity')",
+    )
+    return row[0][0] if row else None
+
+
+@app.command(name="health")
+def health_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Check services, replication, archive and freshness in a second. Exit code 1 when one is not well."""
+    settings = load()
+    found = health(select_runtime(settings)[0])
+    if as_json:
+        print(json.dumps(found))
+    elif found["healthy"]:
+        out.print(f"[green]healthy[/]: last success {found['age_minutes']:.1f} minutes ago")
+    else:
+        for problem in found["problems"]:
+            out.print(f"[red]{problem}[/]")
+    raise typer.Exit(0 if found["healthy"] else 1)

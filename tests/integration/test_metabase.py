@@ -28,7 +28,9 @@ from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import connect
 from eds.dashboards import content
-from eds.dashboards.metabase import Client, Provisioner, entity_id, own_id, provision
+from eds.dashboards.metabase import Provisioner, provision
+from eds.dashboards.metabase_client import Client
+from eds.dashboards.metabase_spec import entity_id, own_id
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
 from support import needs

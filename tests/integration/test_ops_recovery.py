@@ -186,7 +186,8 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert_the_warehouse_notices(cluster)
     # The archive goes on along the new timeline, without a gap.
     wal.switch_and_wait(runtime, 30)
-    lines = {line.number: line for line in found}
+    archived = wal.timelines(wal.archived_files(runtime), wal.segment_bytes(runtime.cluster))
+    lines = {line.number: line for line in archived}
     assert lines.keys() == {1, 2}
     assert lines[1].gaps() == lines[2].gaps() == []
     assert (runtime.home.archive("primary") / "00000002.history.gz").exists()

@@ -11,7 +11,7 @@ import yaml
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
-from eds.dashboards import content, metabase, page, star_schema
+from eds.dashboards import content, metabase_spec, page, star_schema
 
 GOOD: dict[str, Any] = {
     "collection": {"name": "C", "description": "D"},
@@ -125,9 +125,9 @@ def test_every_view_has_its_place_on_a_dashboard():
 
 def test_ids_are_the_same_on_every_machine_and_differ_from_each_other():
     questions = content.load().questions
-    ids = [metabase.entity_id(key) for key in questions]
+    ids = [metabase_spec.entity_id(key) for key in questions]
     assert len(set(ids)) == len(questions)
-    assert metabase.entity_id("outstanding") == "7SN-4lO3iqjFovEWDWfP_"
+    assert metabase_spec.entity_id("outstanding") == "7SN-4lO3iqjFovEWDWfP_"
     assert all(len(one) == 21 for one in ids)
 
 
@@ -141,8 +141,12 @@ def test_a_query_is_compared_by_what_it_says_and_not_by_how_a_server_writes_it()
     kept = query([tag | {"dimension": ["field", {"lib/uuid": "x"}, 7], "default": None}], **{"lib/type": "native"})
     older = query({"year": tag | {"dimension": ["field", 7, None]}})
     other = query([tag | {"dimension": ["field", {}, 8]}])
-    assert metabase.comparable_query(sent) == metabase.comparable_query(kept) == metabase.comparable_query(older)
-    assert metabase.comparable_query(sent) != metabase.comparable_query(other)
+    assert (
+        metabase_spec.comparable_query(sent)
+        == metabase_spec.comparable_query(kept)
+        == metabase_spec.comparable_query(older)
+    )
+    assert metabase_spec.comparable_query(sent) != metabase_spec.comparable_query(other)
 
 
 def test_a_relationship_test_or_the_name_of_a_key_makes_a_line_of_the_star():

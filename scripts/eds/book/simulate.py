@@ -16,13 +16,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
-from psycopg import errors, sql
-from psycopg.rows import TupleRow, tuple_row
+from psycopg import errors
+from psycopg.rows import tuple_row
 from rich.table import Table
 from tenacity import (
     RetryCallState,
@@ -35,21 +33,19 @@ from tenacity import (
 )
 
 from eds.base.errors import UserError
-from eds.book.demo.names import COUNTRIES, METHOD_WEIGHTS, METHODS, SEGMENT_WEIGHTS, SEGMENTS, Branch, read_branches
+from eds.book.demo.names import Branch, read_branches
+from eds.book.operations import OPERATIONS, WEIGHTED, DeliberateRollback, NothingSuitable, Transaction
 
 ATTEMPTS = 6
 LOCK_TIMEOUT_MS = 500
 # A worker that was kept waiting may catch up this many seconds of its pace, not more: work never piles up.
 CATCH_UP_SECONDS = 0.5
-LONG_SECONDS = (2.0, 8.0)
-# How many rows after a random one are looked at for a row of the right kind, and how often.
-NEIGHBOURS = 64
-PROBES = 6
 # How long the threads may take to end before their queries are cancelled.
 GRACE_SECONDS = 1.2
 CANCEL_SECONDS = 0.5
 
-CENT = Decimal("0.01")
+# This share of the operations is rolled back on purpose, and another one done instead.
+ROLLBACK_SHARE = 0.01
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -66,16 +62,8 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-class _NothingSuitable(Exception):
-    """The book has no row for the operation at this moment."""
-
-
 class _Stopped(Exception):
     """The simulation ended before the transaction began."""
-
-
-class _DeliberateRollback(Exception):
-    """A client that changes its mind before it commits."""
 
 
 class _ConnectionFailed(Exception):
@@ -155,386 +143,6 @@ class Counts(Mapping[str, int]):
         return table
 
 
-@dataclass(frozen=True)
-class _Loan:
-    """A loan's row, locked until the end of the transaction."""
-
-    loan_id: int
-    amount: Decimal
-    interest_rate: Decimal
-    tenure_months: int
-    status: str
-    balance: Decimal
-
-    @property
-    def interest(self) -> Decimal:
-        """One month's interest on the balance."""
-        return (self.balance * self.interest_rate / 1200).quantize(CENT, ROUND_HALF_UP)
-
-    @property
-    def instalment(self) -> Decimal:
-        """The monthly payment of the annuity, at least a cent."""
-        monthly = self.interest_rate / 1200
-        if monthly == 0:
-            exact = self.amount / self.tenure_months
-        else:
-            exact = self.amount * monthly / (1 - (1 + monthly) ** -self.tenure_months)
-        return max(exact.quantize(CENT, ROUND_HALF_UP), CENT)
-
-
-class _Transaction:
-    """What an operation works with: one open transaction, a source of chance, and the shared surroundings."""
-
-    def __init__(self, cursor: psycopg.Cursor[TupleRow], chance: random.Random, shared: _Shared) -> None:
-        self.cursor = cursor
-        self.chance = chance
-        self.shared = shared
-
-    def row(self, statement: LiteralString | sql.Composed, *parameters: Any) -> TupleRow | None:
-        """Execute a statement and return its first row, if it has one."""
-        self.cursor.execute(statement, parameters)
-        return self.cursor.fetchone() if self.cursor.description else None
-
-    def random_key(
-        self, table: LiteralString, key: LiteralString, condition: LiteralString = "true", *, recent: bool = False
-    ) -> int:
-        """The key of some row of a table that fulfils an SQL condition.
-
-        It starts at a random key and looks at the next few rows by the primary key, so the cost does not grow with the
-        table. recent: prefer rows with high keys. Raises _NothingSuitable when a few such looks find none.
-        """
-        name = sql.Identifier("operational", table)
-        column = sql.Identifier(key)
-        bounds = self.cursor.execute(sql.SQL("select min({0}), max({0}) from {1}").format(column, name)).fetchone()
-        if bounds is None or bounds[0] is None:
-            raise _NothingSuitable
-        lowest, highest = bounds
-        if recent:
-            lowest = max(lowest, highest - 2000)
-        query = sql.SQL(
-            "select near.key from (select {0} as key, * from {1} where {0} >= %s order by {0} limit {2}) as near "
-            "where {3}"
-        ).format(column, name, sql.Literal(1 if condition == "true" else NEIGHBOURS), sql.SQL(condition))
-        for probe in range(PROBES):
-            # The last look begins at the front: so it sees every row of a small table.
-            start = self.chance.randint(lowest, highest) if probe < PROBES - 1 else lowest
-            found = self.cursor.execute(query, (start,)).fetchall()
-            if found:
-                return int(self.chance.choice(found)[0])
-        raise _NothingSuitable
-
-    def lock_loan(self, condition: LiteralString, *, recent: bool = False) -> _Loan:
-        """Lock some loan that fulfils a condition, which is checked again under the lock."""
-        return self.lock_loan_of(self.random_key("loans", "loan_id", condition, recent=recent), condition)
-
-    def lock_loan_of(self, loan_id: int, condition: LiteralString = "true") -> _Loan:
-        """Lock one loan. Raises _NothingSuitable when it has gone or does not fulfil the condition any more."""
-        row = self.row(
-            sql.SQL(
-                "select loan_id, amount, interest_rate, tenure_months, status, outstanding_balance "
-                "from operational.loans where loan_id = %s and ({}) for update"
-            ).format(sql.SQL(condition)),
-            loan_id,
-        )
-        if row is None:
-            raise _NothingSuitable
-        return _Loan(*row)
-
-    def pay(self, loan: _Loan, principal: Decimal, interest: Decimal, penalty: Decimal, note: str | None) -> None:
-        """Record a payment and bring the balance up to date; a loan that owes nothing any more is repaid."""
-        method = self.chance.choices(METHODS, METHOD_WEIGHTS["retail"])[0]
-        # The clock, not the transaction's start: the loan may have been disbursed since.
-        self.row(
-            """
-            insert into operational.payments (
-                loan_id, amount, principal_portion, interest_portion, penalty_portion, payment_method, reference_number,
-                payment_date, recorded_by, notes, created_at
-            )
-            select loan_id, %s, %s, %s, %s, %s, %s, moment.now, %s, %s, moment.now
-            from (
-                select loan_id, greatest(clock_timestamp(), disbursed_at) as now
-                from operational.loans
-                where loan_id = %s
-                offset 0
-            ) as moment
-            """,
-            principal + interest + penalty,
-            principal,
-            interest,
-            penalty,
-            method,
-            f"{method[:2].upper()}{secrets.token_hex(5).upper()}",
-            "teller" if method in ("cash", "cheque") else f"{method}-gateway",
-            note,
-            loan.loan_id,
-        )
-        left = loan.balance - principal
-        self.row(
-            "update operational.loans set outstanding_balance = %s, status = %s where loan_id = %s",
-            left,
-            "repaid" if left == 0 else loan.status,
-            loan.loan_id,
-        )
-
-
-_ACTIVE = "status = 'active' and outstanding_balance > 0"
-
-
-def _application(transaction: _Transaction) -> None:
-    """A customer, mostly a new one, asks for a loan."""
-    chance = transaction.chance
-    branch = chance.choice(transaction.shared.branches)
-    customer_id = None
-    if chance.random() < 0.3:
-        with contextlib.suppress(_NothingSuitable):
-            key = transaction.random_key("customers", "customer_id")
-            # Locked as by the foreign key, so that nobody deletes the customer before the loan is there.
-            row = transaction.row(
-                "select customer_id from operational.customers where customer_id = %s for key share", key
-            )
-            customer_id = row[0] if row else None
-    if customer_id is None:
-        country = next(country for country in COUNTRIES if country.name == branch.country)
-        first, family = chance.choice(country.first_names), chance.choice(country.family_names)
-        # Unique whatever the seed: the same seed may run twice against one book.
-        token = secrets.token_hex(6)
-        row = transaction.row(
-            """
-            insert into operational.customers (
-                full_name, email, phone, national_id, date_of_birth, city, country, segment
-            )
-            values (%s, %s, %s, %s, current_date - %s::integer, %s, %s, %s)
-            returning customer_id
-            """,
-            f"{first} {family}",
-            f"{first}.{family}.{token}@example.com".lower().replace("'", ""),
-            f"+{country.dial_code}7{chance.randrange(10**8):08d}",
-            f"S{token.upper()}",
-            chance.randint(19 * 366, 65 * 365),
-            branch.city,
-            country.name,
-            chance.choices(SEGMENTS, SEGMENT_WEIGHTS)[0],
-        )
-        assert row is not None
-        customer_id = row[0]
-    product_ids = transaction.shared.product_ids
-    product = transaction.row(
-        "select product_id, greatest(min_amount, 1), greatest(max_amount, 1), min_tenure_months, max_tenure_months "
-        "from operational.loan_products where product_id = %s",
-        chance.choice(product_ids),
-    )
-    if product is None:
-        raise _NothingSuitable
-    product_id, lowest, highest, shortest, longest = product
-    wish = lowest + (highest - lowest) * Decimal(chance.random() ** 3)
-    transaction.row(
-        """
-        insert into operational.loans (
-            customer_id, product_id, amount, interest_rate, tenure_months, status, loan_officer, branch_code
-        )
-        values (%s, %s, %s, %s, %s, 'pending', %s, %s)
-        """,
-        customer_id,
-        product_id,
-        min(highest, max(lowest, (wish / 500).quantize(Decimal(1)) * 500)),
-        Decimal(chance.randint(40, 96)) / 4,
-        chance.randint(shortest, longest),
-        _officer(chance, branch),
-        branch.branch_code,
-    )
-
-
-def _officer(chance: random.Random, branch: Branch) -> str:
-    country = next(country for country in COUNTRIES if country.name == branch.country)
-    return f"{chance.choice(country.first_names)} {chance.choice(country.family_names)}"
-
-
-def _disbursement(transaction: _Transaction) -> None:
-    """A pending loan is paid out."""
-    loan = transaction.lock_loan("status = 'pending'", recent=transaction.chance.random() < 0.7)
-    transaction.row(
-        """
-        update operational.loans
-        set
-            status = 'active',
-            disbursed_at = moment.now,
-            maturity_date = ((moment.now at time zone 'UTC')::date + tenure_months * interval '1 month')::date,
-            outstanding_balance = amount
-        from (
-            select greatest(clock_timestamp(), created_at) as now from operational.loans where loan_id = %s
-        ) as moment
-        where loan_id = %s
-        """,
-        loan.loan_id,
-        loan.loan_id,
-    )
-
-
-def _payment(transaction: _Transaction) -> None:
-    """The month's instalment; now and then the whole balance."""
-    loan = transaction.lock_loan(_ACTIVE)
-    interest = loan.interest
-    if transaction.chance.random() < 0.04:
-        transaction.pay(loan, loan.balance, interest, Decimal(0), "Early settlement")
-        return
-    principal = min(loan.balance, max(loan.instalment - interest, CENT))
-    transaction.pay(loan, principal, interest, Decimal(0), None)
-
-
-def _late_payment(transaction: _Transaction) -> None:
-    """Late, with a penalty, and in half of the cases only a part of the instalment."""
-    loan = transaction.lock_loan(_ACTIVE)
-    chance = transaction.chance
-    penalty = max(CENT, (loan.instalment * Decimal(chance.randint(10, 80)) / 1000).quantize(CENT, ROUND_HALF_UP))
-    interest = loan.interest
-    principal = min(loan.balance, max(loan.instalment - interest, CENT))
-    if chance.random() < 0.5:
-        part = ((interest + principal) * Decimal(chance.randint(20, 80)) / 100).quantize(CENT, ROUND_HALF_UP)
-        interest = min(interest, part)
-        transaction.pay(loan, part - interest, interest, penalty, "Part payment")
-    else:
-        transaction.pay(loan, principal, interest, penalty, None)
-
-
-def _reversal(transaction: _Transaction) -> None:
-    """A recent payment turns out to be a mistake: it goes, and the loan owes its principal again."""
-    payment_id = transaction.random_key("payments", "payment_id", recent=True)
-    owner = transaction.row("select loan_id from operational.payments where payment_id = %s", payment_id)
-    if owner is None:
-        raise _NothingSuitable
-    # First the loan, then the payment, as everywhere else: no deadlock.
-    loan = transaction.lock_loan_of(owner[0])
-    gone = transaction.row(
-        "delete from operational.payments where payment_id = %s returning principal_portion", payment_id
-    )
-    if gone is None:
-        raise _NothingSuitable
-    balance = loan.balance + gone[0]
-    transaction.row(
-        "update operational.loans set outstanding_balance = %s, status = %s where loan_id = %s",
-        balance,
-        "active" if loan.status == "repaid" and balance > 0 else loan.status,
-        loan.loan_id,
-    )
-
-
-def _customer_move(transaction: _Transaction) -> None:
-    """A customer has another address, telephone or segment."""
-    chance = transaction.chance
-    customer_id = transaction.random_key("customers", "customer_id")
-    branch = chance.choice(transaction.shared.branches)
-    country = next(country for country in COUNTRIES if country.name == branch.country)
-    phone = f"+{country.dial_code}7{chance.randrange(10**8):08d}"
-    changes: dict[str, str] = chance.choices(
-        (
-            {"city": branch.city, "country": branch.country, "phone": phone},
-            {"phone": phone},
-            {"segment": chance.choice(SEGMENTS)},
-        ),
-        (0.6, 0.2, 0.2),
-    )[0]
-    assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(column)) for column in changes)
-    transaction.row(
-        sql.SQL("update operational.customers set {} where customer_id = %s").format(assignments),
-        *changes.values(),
-        customer_id,
-    )
-    if transaction.cursor.rowcount == 0:
-        raise _NothingSuitable
-
-
-def _status_change(transaction: _Transaction) -> None:
-    """An active loan defaults; a defaulted one is written off, or is active again."""
-    chance = transaction.chance
-    try:
-        # Whichever is rarer first, so that loans go on from default.
-        loan = transaction.lock_loan("status = 'defaulted'" if chance.random() < 0.6 else _ACTIVE)
-    except _NothingSuitable:
-        loan = transaction.lock_loan(_ACTIVE)
-    status = chance.choice(("written_off", "active")) if loan.status == "defaulted" else "defaulted"
-    transaction.row("update operational.loans set status = %s where loan_id = %s", status, loan.loan_id)
-
-
-def _transfer(transaction: _Transaction) -> None:
-    """A loan goes to another branch, and to another officer."""
-    loan = transaction.lock_loan("status in ('pending', 'active', 'defaulted')")
-    branch = transaction.chance.choice(transaction.shared.branches)
-    transaction.row(
-        "update operational.loans set branch_code = %s, loan_officer = %s where loan_id = %s",
-        branch.branch_code,
-        _officer(transaction.chance, branch),
-        loan.loan_id,
-    )
-
-
-def _pending_loan_deletion(transaction: _Transaction) -> None:
-    """An application is withdrawn."""
-    loan = transaction.lock_loan("status = 'pending'", recent=transaction.chance.random() < 0.7)
-    transaction.row("delete from operational.loans where loan_id = %s", loan.loan_id)
-
-
-def _loan_deletion(transaction: _Transaction) -> None:
-    """A loan that should never have been goes, with all its payments."""
-    loan = transaction.lock_loan("true")
-    transaction.row("delete from operational.payments where loan_id = %s", loan.loan_id)
-    transaction.row("delete from operational.loans where loan_id = %s", loan.loan_id)
-
-
-def _customer_deletion(transaction: _Transaction) -> None:
-    """A customer without loans asks to be forgotten."""
-    customer_id = transaction.random_key(
-        "customers",
-        "customer_id",
-        "not exists (select from operational.loans where loans.customer_id = near.customer_id)",
-    )
-    # A loan may come in between: then the foreign key refuses, and another attempt finds somebody else.
-    transaction.row("delete from operational.customers where customer_id = %s", customer_id)
-    if transaction.cursor.rowcount == 0:
-        raise _NothingSuitable
-
-
-def _product_change(transaction: _Transaction) -> None:
-    """A product's highest amount changes by a few percent."""
-    transaction.row(
-        """
-        update operational.loan_products
-        set max_amount = least(greatest(round(max_amount * %s, 2), min_amount, 1), 100000000000)
-        where product_id = %s and min_amount <= 100000000000
-        """,
-        Decimal(transaction.chance.choice((95, 98, 102, 105))) / 100,
-        transaction.chance.choice(transaction.shared.product_ids),
-    )
-    if transaction.cursor.rowcount == 0:
-        raise _NothingSuitable
-
-
-def _long_payment(transaction: _Transaction) -> None:
-    """An ordinary payment by a client that takes its time before it commits, or before it changes its mind."""
-    _payment(transaction)
-    transaction.shared.halt.wait(transaction.chance.uniform(*LONG_SECONDS))
-    if transaction.chance.random() < 0.2:
-        raise _DeliberateRollback
-
-
-_WEIGHTED: dict[str, tuple[float, Callable[[_Transaction], None]]] = {
-    "application": (14.0, _application),
-    "disbursement": (10.0, _disbursement),
-    "payment": (44.0, _payment),
-    "late_payment": (10.0, _late_payment),
-    "reversal": (4.0, _reversal),
-    "customer_move": (6.0, _customer_move),
-    "status_change": (4.0, _status_change),
-    "transfer": (4.0, _transfer),
-    "pending_loan_deletion": (1.0, _pending_loan_deletion),
-    "loan_deletion": (0.3, _loan_deletion),
-    "customer_deletion": (0.5, _customer_deletion),
-    "product_change": (0.2, _product_change),
-    "long_payment": (1.0, _long_payment),
-}
-OPERATIONS = tuple(_WEIGHTED)
-ROLLBACK_SHARE = 0.01  # this share of the operations is rolled back on purpose, and another one done instead
-
-
 class _Pace:
     """Hands out the moments at which operations start, evenly, over all workers."""
 
@@ -594,7 +202,7 @@ class _Worker(threading.Thread):
     def work(self) -> None:
         """Operation after operation, at the pace of all workers."""
         halt = self.shared.halt
-        weights = [weight for weight, _ in _WEIGHTED.values()]
+        weights = [weight for weight, _ in WEIGHTED.values()]
         while not halt.wait(max(0.0, self.shared.pace.next_moment() - time.monotonic())):
             name = self.chance.choices(OPERATIONS, weights)[0]
             if name == "long_payment" and self.hand_over():
@@ -615,7 +223,7 @@ class _Worker(threading.Thread):
 
     def perform(self, name: str, *, roll_back: bool = False) -> bool:
         """Carry out one operation, with retries, and count it. False when the book had nothing for it."""
-        operation = _WEIGHTED[name][1]
+        operation = WEIGHTED[name][1]
         counts = self.shared.counts
 
         def note_retry(state: RetryCallState) -> None:
@@ -631,9 +239,9 @@ class _Worker(threading.Thread):
         )
         try:
             retrying(self.attempt, operation, roll_back)
-        except _NothingSuitable:
+        except NothingSuitable:
             return False
-        except _DeliberateRollback:
+        except DeliberateRollback:
             counts.add(rollbacks=1)
         except _Stopped:
             pass
@@ -645,7 +253,7 @@ class _Worker(threading.Thread):
             counts.add(name)
         return True
 
-    def attempt(self, operation: Callable[[_Transaction], None], roll_back: bool) -> None:
+    def attempt(self, operation: Callable[[Transaction], None], roll_back: bool) -> None:
         """One transaction with one operation."""
         connection = self.connected()
         if self.shared.halt.is_set():
@@ -654,9 +262,9 @@ class _Worker(threading.Thread):
             with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
                 # Local to the transaction: a pooled server connection keeps nothing of it.
                 cursor.execute("select set_config('lock_timeout', %s, true)", (str(LOCK_TIMEOUT_MS),))
-                operation(_Transaction(cursor, self.chance, self.shared))
+                operation(Transaction(cursor, self.chance, self.shared))
                 if roll_back:
-                    raise _DeliberateRollback
+                    raise DeliberateRollback
         except (psycopg.OperationalError, psycopg.InterfaceError, errors.ReadOnlySqlTransaction) as error:
             # A lost connection, or a server that is no primary any more.
             if connection.closed or isinstance(error, errors.ReadOnlySqlTransaction):

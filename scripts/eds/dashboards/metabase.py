@@ -7,48 +7,38 @@ repaired and said; what people made themselves stays as it is, also on the provi
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
-from urllib3.util.retry import Retry
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.dashboards import content
-from eds.dashboards.content import GRID_COLUMNS, SCHEMA, Content, Dashboard, Filter, Question
+from eds.dashboards.content import GRID_COLUMNS, SCHEMA, Content, Dashboard, Question
+from eds.dashboards.metabase_client import ANSWER_SECONDS, ApiError, Client, Json
+from eds.dashboards.metabase_spec import (
+    DISPLAYS,
+    card_parameters,
+    comparable_query,
+    contains,
+    dashboard_parameters,
+    entity_id,
+    native_query,
+    own_id,
+    same_target,
+    target,
+    visualization,
+)
 from eds.warehouse import dbt_docs
 
-Json = dict[str, Any]
-
-CONNECT_SECONDS = 5
-ANSWER_SECONDS = 120
 SYNC_SECONDS = 120
 # A value that no filter has: a question that answers the same with it is not filtered.
 NO_SUCH_VALUE = {"text": "(no such value)", "number": -1}
-DISPLAYS = {"number": "scalar", "line": "line", "bar": "bar", "row": "row", "pie": "pie", "table": "table"}
-PARAMETER_TYPES = {"text": "string/=", "number": "number/="}
-# As on the local page, in its light colours.
-COLOURS = {"primary": "#2f6bd8", "good": "#1c8a5f", "neutral": "#8793a6", "warning": "#c77700", "bad": "#c23b3b"}
-OUR_IDS = uuid.UUID("6f1b3a52-58c4-4a0e-9c57-6f7a43b9d1ce")
-
-
-class ApiError(UserError):
-    """Metabase refused a call. status: the HTTP status, text: what it answered."""
-
-    def __init__(self, method: str, path: str, status: int, text: str) -> None:
-        super().__init__(f"Metabase answered {method} {path} with {status}: {text}")
-        self.status = status
-        self.text = text
 
 
 @dataclass
@@ -63,242 +53,6 @@ class Report:
     problems: list[str] = field(default_factory=list)
     questions: int = 0
     dashboards: int = 0
-
-
-class Client:
-    """The API of one Metabase. url: its address, such as http://127.0.0.1:3000."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.session = requests.Session()
-        # A connection that was kept open may be gone when it is used again.
-        self.session.mount(self.url, HTTPAdapter(max_retries=Retry(connect=0, read=2, allowed_methods=["GET"])))
-
-    def call(self, method: str, path: str, body: Json | None = None, **query: str) -> Any:
-        """One call. Returns the answer's JSON, or None. Raises ApiError, and UserError when nothing answers."""
-        try:
-            answer = self.session.request(
-                method, self.url + path, json=body, params=query, timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
-            )
-        except requests.RequestException as error:
-            raise UserError(f"No answer from Metabase at {self.url}: {error}") from error
-        if answer.status_code >= HTTPStatus.BAD_REQUEST:
-            raise ApiError(method, path, answer.status_code, _sentence(answer))
-        if answer.status_code == HTTPStatus.NO_CONTENT or not answer.content:
-            return None
-        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.text
-
-    def get(self, path: str, **query: str) -> Any:
-        return self.call("GET", path, None, **query)
-
-    def post(self, path: str, body: Json) -> Any:
-        return self.call("POST", path, body)
-
-    def put(self, path: str, body: Json) -> Any:
-        return self.call("PUT", path, body)
-
-    def wait_until_ready(self, seconds: float) -> None:
-        """Wait until it answers as healthy: a first start takes minutes. Raises UserError after `seconds`."""
-        last = ""
-
-        def healthy() -> bool:
-            nonlocal last
-            try:
-                answer = self.session.get(f"{self.url}/api/health", timeout=CONNECT_SECONDS)
-            except requests.RequestException as error:
-                last = f"nothing answers there ({type(error).__name__})"
-                return False
-            last = _sentence(answer)
-            return answer.status_code == HTTPStatus.OK
-
-        try:
-            Retrying(
-                stop=stop_after_delay(seconds), wait=wait_exponential(multiplier=0.1, max=3), retry=retry_if_result(_no)
-            )(healthy)
-        except RetryError as error:
-            raise UserError(
-                f"Metabase at {self.url} was not ready within {seconds:.0f} s: {last}. Is it running there "
-                "(METABASE_HOST, METABASE_PORT)? METABASE_START_SECONDS waits longer."
-            ) from error
-
-
-def _no(answer: bool) -> bool:
-    return not answer
-
-
-def _sentence(answer: requests.Response) -> str:
-    """What an answer that is no success says: text, or JSON with errors, message or status."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return answer.text.strip()[:500] or answer.reason
-    if not isinstance(body, dict):
-        return str(body)[:500]
-    parts = [str(body[key]) for key in ("message", "status") if body.get(key)]
-    if errors := body.get("errors"):
-        parts.append(", ".join(f"{key}: {value}" for key, value in errors.items()) if isinstance(errors, dict) else "")
-    return "; ".join(part for part in parts if part) or str(body)[:500]
-
-
-def entity_id(key: str) -> str:
-    """The 21 letters that name a question of ours on every Metabase."""
-    return base64.urlsafe_b64encode(hashlib.sha256(f"question:{key}".encode()).digest())[:21].decode()
-
-
-def own_id(*parts: str) -> str:
-    """An id of ours (a filter of a dashboard, a template tag), the same on every Metabase."""
-    return str(uuid.uuid5(OUR_IDS, ":".join(parts)))
-
-
-# --- from the content to Metabase's words -----------------------------------------------------------------------------
-
-
-def column_settings(question: Question, currency: str) -> Json:
-    """How each column of a question is written, in Metabase's settings."""
-    found = {}
-    for name, column in question.columns.items():
-        settings: Json = {"column_title": column.label}
-        if column.format == "money":
-            decimals = 2 if question.chart in ("table", "number") else 0
-            settings |= {"number_style": "currency", "currency": currency, "currency_style": "code"}
-            settings |= {"currency_in_header": False, "decimals": decimals}
-        elif column.format == "percent":
-            settings |= {"number_style": "percent", "scale": 0.01, "decimals": 2}
-        elif column.format == "integer":
-            settings |= {"number_style": "decimal", "decimals": 0}
-        elif column.format == "month":
-            settings |= {"date_style": "MMMM, YYYY", "date_abbreviate": True, "time_enabled": None}
-        elif column.format == "datetime":
-            settings |= {"date_style": "D MMMM, YYYY", "date_abbreviate": True, "time_enabled": "minutes"}
-            settings |= {"time_style": "HH:mm"}
-        found[f'["name","{name}"]'] = settings
-    return found
-
-
-def visualization(question: Question, currency: str) -> Json:
-    """A question's visualization settings."""
-    settings: Json = {"column_settings": column_settings(question, currency)}
-    labels = {name: column.label for name, column in question.columns.items()}
-    colours = {name: COLOURS[colour] for name, colour in question.colours.items()}
-    if question.chart == "number":
-        settings["scalar.field"] = question.y[0]
-    elif question.chart == "table":
-        settings["table.columns"] = [{"name": name, "enabled": True} for name in question.columns]
-    elif question.chart == "pie":
-        settings |= {"pie.dimension": question.x, "pie.metric": question.y[0], "pie.show_legend": True}
-        settings |= {"pie.show_total": True, "pie.percent_visibility": "legend", "pie.colors": colours}
-    else:
-        settings["graph.dimensions"] = [name for name in (question.x, question.series) if name]
-        settings["graph.metrics"] = question.y
-        settings["graph.x_axis.title_text"] = labels[question.x or ""]
-        settings["graph.y_axis.title_text"] = labels[question.y[0]] if len(question.y) == 1 else ""
-        settings["graph.show_values"] = question.chart == "row"
-        if question.stacked:
-            settings["stackable.stack_type"] = "stacked"
-        if question.columns[question.x or ""].format == "month":
-            settings["graph.x_axis.scale"] = "timeseries"
-        settings["series_settings"] = {
-            name: {"color": colour} | ({"title": labels[name]} if name in labels else {})
-            for name, colour in colours.items()
-        }
-    return settings
-
-
-def native_query(question: Question, key: str, what: Content, database: int, fields: Mapping[str, int]) -> Json:
-    """A question's query. fields: ids of the views' columns by view.column."""
-    tags = {}
-    for name, column in question.filters.items():
-        kind = what.filters[name]
-        tags[name] = {
-            "id": own_id("tag", key, name),
-            "name": name,
-            "display-name": kind.label,
-            "type": "dimension",
-            "dimension": ["field", {}, fields[f"{question.view_of_filter(name)}.{column}"]],
-            "widget-type": PARAMETER_TYPES[kind.type],
-        }
-    stage: Json = {"lib/type": "mbql.stage/native", "native": question.sql.strip()}
-    if tags:
-        stage["template-tags"] = tags
-    return {"lib/type": "mbql/query", "database": database, "stages": [stage]}
-
-
-def _target(name: str) -> list[Any]:
-    return ["dimension", ["template-tag", name]]
-
-
-def card_parameters(question: Question, key: str, what: Content) -> list[Json]:
-    """The filters that a question shows when it is looked at alone."""
-    return [
-        {"id": own_id("tag", key, name), "target": _target(name), **_parameter(what.filters[name], name)}
-        for name in question.filters
-    ]
-
-
-def _parameter(kind: Filter, slug: str) -> Json:
-    return {"name": kind.label, "slug": slug, "type": PARAMETER_TYPES[kind.type]}
-
-
-def dashboard_parameters(dashboard: Dashboard, key: str, what: Content) -> list[Json]:
-    """The filters of a dashboard."""
-    return [
-        {
-            "id": own_id("filter", key, name),
-            "sectionId": {"text": "string", "number": "number"}[what.filters[name].type],
-            "values_query_type": "list",
-            **_parameter(what.filters[name], name),
-        }
-        for name in dashboard.filters
-    ]
-
-
-# --- comparing --------------------------------------------------------------------------------------------------------
-
-
-def comparable_query(query: Any) -> Any:
-    """A card's query without what Metabase adds or writes in another way from version to version."""
-    if not isinstance(query, dict) or not query.get("stages"):
-        return query
-    stages = []
-    for stage in query["stages"]:
-        tags = stage.get("template-tags") or {}
-        tags = list(tags.values()) if isinstance(tags, dict) else tags
-        stages.append(
-            {
-                "native": stage.get("native"),
-                "tags": {
-                    tag["name"]: {
-                        key: _field_id(tag.get(key)) if key == "dimension" else tag.get(key)
-                        for key in ("id", "display-name", "type", "dimension", "widget-type", "default", "required")
-                    }
-                    | {"required": bool(tag.get("required"))}
-                    for tag in tags
-                },
-            }
-        )
-    return {"database": query.get("database"), "stages": stages}
-
-
-def _field_id(dimension: Any) -> Any:
-    return next((part for part in dimension[1:] if isinstance(part, int)), None) if dimension else None
-
-
-def contains(found: Any, wanted: Any) -> bool:
-    """Whether `found` says what `wanted` says: keys that a server adds do not count, and empty is as missing."""
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(contains(found.get(key), value) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        return (
-            isinstance(found, list)
-            and len(found) == len(wanted)
-            and all(contains(one, other) for one, other in zip(found, wanted, strict=True))
-        ) or (not wanted and not found)
-    return bool(found == wanted or (found in (None, "") and wanted in (None, "")))
-
-
-def same_target(found: Any, wanted: Any) -> bool:
-    """Whether two mappings lead to the same template tag; newer servers add a third part."""
-    return isinstance(found, list) and found[:2] == wanted[:2]
 
 
 # --- provisioning -----------------------------------------------------------------------------------------------------
@@ -669,7 +423,7 @@ class Provisioner:
             card, question = cards[place.question], self.what.questions[place.question]
             found = next((one for one in left if one.get("card_id") == card["id"]), None)
             mappings = [
-                {"parameter_id": own_id("filter", key, name), "card_id": card["id"], "target": _target(name)}
+                {"parameter_id": own_id("filter", key, name), "card_id": card["id"], "target": target(name)}
                 for name in question.filters
                 if name in board.filters
             ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all, fetch_value
-from eds.dashboards import metabase
+from eds.dashboards.metabase import address
+from eds.dashboards.metabase_client import Client
 from eds.ops.checks.figures import figures
 from eds.ops.checks.result import Skipped, Verification, Warned, must
 from eds.runtime.ports import bind_error
@@ -83,8 +84,6 @@ def check(run: Verification) -> None:
 
 def _metabase(settings: Settings) -> str:
     if bind_error(settings.metabase_host, settings.metabase_port) is None:
-        raise Skipped(
-            f"nothing listens at {metabase.address(settings)}: `make metabase` starts it where it is installed"
-        )
-    metabase.Client(metabase.address(settings)).wait_until_ready(METABASE_SECONDS)
-    return metabase.address(settings)
+        raise Skipped(f"nothing listens at {address(settings)}: `make metabase` starts it where it is installed")
+    Client(address(settings)).wait_until_ready(METABASE_SECONDS)
+    return address(settings)

@@ -91,7 +91,7 @@ def test_who_connects_through_the_pools_sees_the_restored_book(small):
     made = backup.dump(small.settings, "operational", "sql")
     with psycopg.connect(pooled, prepare_threshold=None) as connection:
         connection.execute("insert into operational.customers (full_name) values ('After the backup')")
-    restore.restore(small.settings, small.runtime, made, small.servers["primary"])
+    restore.restore(small.runtime, made, small.servers["primary"])
     small.wait_for_replicas()
     for database in ("loans_db", "loans_db_ro"):
         with psycopg.connect(make_conninfo(pooled, dbname=database), prepare_threshold=None) as connection:

@@ -131,7 +131,7 @@ def other_cluster(all_servers: Platform) -> Iterator[LocalRuntime]:
 
 def restore_dump(platform: Platform, other: LocalRuntime) -> Server:
     """Dump the platform's primary whole, roles too, and restore it into another cluster, which is returned."""
-    source, target = platform.servers["primary"], other.servers["primary"]
+    source, target = platform.cluster.servers["primary"], other.servers["primary"]
     dump = subprocess.run(
         [other.bindir / "pg_dumpall", "-h", source.host, "-p", str(source.port), "-U", "postgres", "--no-sync"],
         env={"PGPASSWORD": source.superuser_password},

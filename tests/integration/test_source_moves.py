@@ -131,16 +131,16 @@ def other_cluster(all_servers: Platform) -> Iterator[LocalRuntime]:
 
 def restore_dump(platform: Platform, other: LocalRuntime) -> Server:
     """Dump the platform's primary whole, roles too, and restore it into another cluster, which is returned."""
-    source, target = platform.cluster.servers["primary"], other.servers["primary"]
+    source, target = platform.servers["primary"], other.cluster.servers["primary"]
     dump = subprocess.run(
-        [other.bindir / "pg_dumpall", "-h", source.host, "-p", str(source.port), "-U", "postgres", "--no-sync"],
+        [other.home.bindir / "pg_dumpall", "-h", source.host, "-p", str(source.port), "-U", "postgres", "--no-sync"],
         env={"PGPASSWORD": source.superuser_password},
         check=True,
         capture_output=True,
     )
     # The role postgres is there already, the one statement that fails.
     subprocess.run(
-        [other.bindir / "psql", "-h", target.host, "-p", str(target.port), "-U", "postgres", "-d", "postgres", "-q"],
+        [other.home.bindir / "psql", "-h", target.host, "-p", str(target.port), "-U", "postgres", "-d", "postgres", "-q"],
         env={"PGPASSWORD": target.superuser_password},
         input=dump.stdout,
         check=True,

@@ -318,7 +318,9 @@ def test_moved_ports_take_everything_along_also_when_two_servers_swap_theirs(run
     assert f"port={moved.replica1_port},{moved.replica2_port},{moved.primary_port}" in options
     if find_pgbouncer():
         password = moved.app_user_password.get_secret_value()
-        pooled = make_conninfo(other.servers["primary"].conninfo("app_user", password, "loans_db"), port=new_pgbouncer)
+        pooled = make_conninfo(
+            other.cluster.servers["primary"].conninfo("app_user", password, "loans_db"), port=new_pgbouncer
+        )
         with psycopg.connect(pooled, prepare_threshold=None) as connection:
             assert connection.execute("select inet_server_port()").fetchone() == (moved.primary_port,)
 
@@ -345,7 +347,7 @@ def test_changed_passwords_are_taken_over_the_superusers_too(runtime: LocalRunti
         assert ask(new, name, "select 1") == [(1,)]
     for role, name in (("app_user", "primary"), ("etl_reader", "replica1"), ("warehouse_reader", "warehouse")):
         password = changes[f"{role}_password"].get_secret_value()
-        psycopg.connect(new.servers[name].conninfo(role, password)).close()
+        psycopg.connect(new.cluster.servers[name].conninfo(role, password)).close()
     streaming = "select count(*) from pg_stat_replication where state = 'streaming'"
     assert ask(new, "primary", streaming) == [(2,)]
 
@@ -362,7 +364,7 @@ def test_the_scheduler_is_started_anew_when_its_settings_have_changed(
         assert runtime.services.start_scheduler() is False
         assert runtime.services.pid("scheduler") == pid
         changed = LocalRuntime(runtime.settings.model_copy(update={"etl_fresh_minutes": 41}))
-        assert changed.scheduler_is_outdated() is True
+        assert changed.services.scheduler_is_outdated() is True
         monkeypatch.setenv("ETL_FRESH_MINUTES", "41")
         assert changed.services.start_scheduler() is True
         assert changed.services.pid("scheduler") not in (None, pid)
@@ -380,16 +382,16 @@ def test_a_copied_pointer_does_not_make_two_checkouts_share_one_cluster(runtime:
     copy.mkdir()
     (copy / "servers-home").write_text(f"{runtime.home.path}\n", encoding="utf-8")
     with pytest.raises(UserError, match="is a copy of"):
-        _ = LocalRuntime(runtime.settings.model_copy(update={"state_dir": copy})).home
+        _ = LocalRuntime(runtime.settings.model_copy(update={"state_dir": copy})).home.path
 
 
 def test_a_moved_state_directory_finds_its_servers(own_settings: Settings, room: Path) -> None:
     first = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "here"}))
-    (first.home / "mark").touch()
+    (first.home.path / "mark").touch()
     (room / "here").rename(room / "there")
     second = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "there"}))
-    assert (second.home / "mark").exists()
-    assert second.home == room / "there" / "servers"
+    assert (second.home.path / "mark").exists()
+    assert second.home.path == room / "there" / "servers"
 
 
 def test_destroying_spares_what_was_in_the_directory_before(own_settings: Settings, room: Path) -> None:
@@ -405,7 +407,7 @@ def test_destroying_spares_what_was_in_the_directory_before(own_settings: Settin
 def test_an_account_that_cannot_serve_is_refused(own_settings: Settings, room: Path, name: str, message: str) -> None:
     other = own_settings.model_copy(update={"state_dir": room / "state", "pg_os_user": name})
     with pytest.raises(UserError, match=message):
-        _ = LocalRuntime(other).account
+        _ = LocalRuntime(other).home.account
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's checkout can be out of the servers' reach")
@@ -414,7 +416,7 @@ def test_the_data_lies_elsewhere_when_the_servers_cannot_reach_the_checkout(own_
     runtime = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "closed" / "state"}))
     assert runtime.home.path.parent == local.FAR_HOME
     try:
-        assert runtime.home.run(["ls", runtime.home.path / "log"]) == ""
+        assert runtime.home.run(["ls", runtime.home.path / "log"]).output == ""
     finally:
         runtime.destroy()
     assert not runtime.home.path.exists()

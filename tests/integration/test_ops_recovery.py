@@ -273,7 +273,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     runtime.stop_all()
     again = LocalRuntime(runtime.settings)
     up.start_servers(again)
-    assert again.primary == found.new
+    assert again.cluster.primary_name == found.new
     assert followers(again) == {"primary", "replica1", "replica2"} - {found.new}
     assert "after the failover" in names(Platform(again).superuser_conninfo)
 

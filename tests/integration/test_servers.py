@@ -127,7 +127,7 @@ def test_what_depends_on_how_a_server_was_built_is_the_first_choice_that_it_offe
 def test_a_value_that_a_server_refuses_is_passed_over(runtime, tmp_path, asked, chosen):
     postgres = tmp_path / "with blanks" / "postgres"
     postgres.parent.mkdir()
-    postgres.symlink_to(runtime.bindir / "postgres")
+    postgres.symlink_to(runtime.home.bindir / "postgres")
     done = subprocess.run(
         [server_conf.CHOOSE_SETTINGS, postgres], input=asked + "\n", capture_output=True, text=True, check=True
     )

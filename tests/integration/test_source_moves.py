@@ -140,7 +140,18 @@ def restore_dump(platform: Platform, other: LocalRuntime) -> Server:
     )
     # The role postgres is there already, the one statement that fails.
     subprocess.run(
-        [other.home.bindir / "psql", "-h", target.host, "-p", str(target.port), "-U", "postgres", "-d", "postgres", "-q"],
+        [
+            other.home.bindir / "psql",
+            "-h",
+            target.host,
+            "-p",
+            str(target.port),
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+            "-q",
+        ],
         env={"PGPASSWORD": target.superuser_password},
         input=dump.stdout,
         check=True,

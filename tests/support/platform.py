@@ -185,7 +185,7 @@ class Platform:
                 connection.execute(f"alter table operational.{table} disable trigger user")
             connection.execute(
                 "truncate operational.customers, operational.loan_products, operational.loans, operational.payments, "
-                "operational.audit_log restart identity"
+                "operational.audit_log, operational.demo_book restart identity"
             )
             for table in TABLES:
                 for kind in ("stamp_row", "audit", "no_truncate"):

@@ -59,6 +59,8 @@ grant usage on schema operational to app_user, readonly_user;
 grant select, insert, update, delete
 on operational.customers, operational.loan_products, operational.loans, operational.payments
 to app_user;
+-- An import that deletes a demo book notes when.
+grant select, update (replaced_at) on operational.demo_book to app_user;
 -- An import brings keys along; it moves the sequences on behind them, so that the application's next keys are free.
 grant select, update
 on sequence

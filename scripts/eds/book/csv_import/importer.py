@@ -7,11 +7,14 @@ references are then checked there, as sets, and the operational tables are broug
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import psycopg
 from psycopg import errors, sql
@@ -20,18 +23,26 @@ from rich.table import Table as RichTable
 
 from eds.base.console import bar, err, step
 from eds.base.errors import UserError
-from eds.book.csv_import.problems import MAX_PROBLEMS, Problem, Problems
-from eds.book.csv_import.records import read_records
-from eds.book.csv_import.rows import RowReader, check_header
+from eds.book.csv_import.dialect import DELIMITERS, Dialect, Source, examine, sniff_delimiter, squeeze
+from eds.book.csv_import.mapping import MAPPING_FILE, BookMapping, TableMapping, load_mapping
+from eds.book.csv_import.problems import Problem, Problems
+from eds.book.csv_import.records import Malformed, Record, read_records
+from eds.book.csv_import.rows import Layout, NotPlainError, RowReader, lay_out
 from eds.book.csv_import.schema import TABLES, Column, Rule, Table
+from eds.book.csv_import.values import Reading
 
 MASS_DELETE_ROWS = 10
 """A sync that deletes fewer rows of a table than this needs no confirmation."""
 
 LOCK_PATIENCE_SECONDS = 30.0
-"""How long to wait for a moment without other writers."""
+"""How long to wait for a time without other writers."""
 
+# A check returns so many of the rows that do not pass it, for the different values among them.
+_CHECKED_ROWS = 20
 _ROWS_PER_ADVANCE = 2000
+_EXTENSIONS = (".csv", ".tsv", ".txt")
+# In a demo book these were invented; the products are the catalogue that every new book starts with.
+_INVENTED = ("payments", "loans", "customers")
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,22 @@ class Counts:
 
 @dataclass(frozen=True)
 class Summary:
-    """What an import did. tables: by the name of the table, those that had a file. seconds: from start to commit."""
+    """What an import did. tables: by the name of the table, those that had a file. seconds: from start to commit.
+
+    remarks: what somebody who knows only the files would not expect. is_dry_run: whether nothing was written.
+    """
 
     tables: dict[str, Counts]
     seconds: float
+    remarks: list[str] = field(default_factory=list)
+    is_dry_run: bool = False
 
     def table(self) -> RichTable:
         """The counts, to be printed by rich."""
-        rich_table = RichTable(title=f"The book was imported in {self.seconds:.1f} s")
+        title = f"The book was imported in {self.seconds:.1f} s"
+        if self.is_dry_run:
+            title = "Dry run: nothing was written. An import would make these changes"
+        rich_table = RichTable(title=title)
         rich_table.add_column("table")
         for heading in ("inserted", "updated", "deleted", "unchanged"):
             rich_table.add_column(heading, justify="right")
@@ -64,33 +83,49 @@ class Summary:
 
 
 def import_book(
-    conn: psycopg.Connection, directory: Path, *, sync: bool = False, allow_mass_delete: bool = False
+    conn: psycopg.Connection,
+    directory: Path,
+    *,
+    sync: bool = False,
+    allow_mass_delete: bool = False,
+    replace_demo: bool = False,
+    dry_run: bool = False,
+    options: Mapping[str, str] | None = None,
+    mapping_file: Path | None = None,
 ) -> Summary:
-    """Brings the book in `directory` into the operational tables, in one transaction.
+    """Bring the book in `directory` into the operational tables, in one transaction.
 
     conn: to the primary itself (not through a pool), as the application's role, with no transaction open. directory:
     holds customers.csv, loan_products.csv, loans.csv, payments.csv, at least one of them; all four when `sync` is
-    set. Rows are inserted or updated by their key, and only rows that differ are written. sync: rows that the files do
-    not hold are deleted. allow_mass_delete: let a sync delete more than half of a table.
+    set. Rows are inserted or updated by their key, and only rows that differ are written. sync: the tables then hold
+    what the files hold, and nothing else. allow_mass_delete: let a sync delete more than half of a table.
+    replace_demo: delete the rows of a demo book first; without it an import into one is refused. dry_run: check and
+    count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml in the directory,
+    if it is there.
 
-    Readers are never held up. Other writers wait while the files' rows are checked and written, not while the files
+    Readers are never blocked. Other writers wait while the files' rows are checked and written, not while the files
     are read.
 
     Raises UserError, with nothing changed, when the files cannot be found or read, when anything in them is not as it
-    should be (with file, line, column, value and what was expected, 20 problems at most), when a sync would delete too
-    much, or when the database refuses. Raises ValueError when a transaction is open.
+    should be (by file, column and cause), when a sync would delete too much, or when the database refuses. Raises
+    ValueError when a transaction is open.
     """
     if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         raise ValueError("import_book needs a connection without an open transaction")
     started = time.monotonic()
-    paths = find_files(directory, sync=sync)
+    mapping = find_mapping(directory, mapping_file)
+    dialect = Dialect().with_options(mapping.format).with_options(options or {})
+    paths = find_files(directory, sync=sync, mapping=mapping)
     try:
-        with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
-            counts = _Import(conn, cursor, paths, sync, allow_mass_delete).run()
+        with conn.transaction() as transaction, conn.cursor(row_factory=tuple_row) as cursor:
+            work = _Import(conn, cursor, paths, mapping, dialect, sync, allow_mass_delete, replace_demo, dry_run)
+            counts = work.run()
+            if dry_run:
+                raise psycopg.Rollback(transaction)
     except psycopg.OperationalError as problem:
         raise UserError(
             f"The import failed: {_first_line(problem)}\n"
-            "It is all or nothing. Mend the cause and run it again: rows that are there already are left as they are."
+            "It is all or nothing. Remove the cause and run it again: rows that are there already are left as they are."
         ) from problem
     except psycopg.Error as problem:
         detail = problem.diag.message_detail
@@ -101,15 +136,29 @@ def import_book(
         ) from problem
     except OSError as problem:
         raise UserError(f"The import failed: {problem}. Nothing was changed.") from problem
-    return Summary(counts, time.monotonic() - started)
+    return Summary(counts, time.monotonic() - started, work.remarks, dry_run)
 
 
 def _first_line(problem: psycopg.Error) -> str:
     return problem.diag.message_primary or (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
-def find_files(directory: Path, *, sync: bool) -> dict[str, Path]:
+def find_mapping(directory: Path, mapping_file: Path | None) -> BookMapping:
+    """The mapping file that was named, or the one in the directory; an empty mapping when there is none."""
+    path = mapping_file or directory / MAPPING_FILE
+    if mapping_file is None and not path.is_file():
+        return BookMapping()
+    try:
+        mapping = load_mapping(path)
+    except OSError as problem:
+        raise UserError(f"The mapping file {path} cannot be read: {problem.strerror}.") from problem
+    err.print(f"mapping: {path}", markup=False)
+    return mapping
+
+
+def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = None) -> dict[str, Path]:
     """The files to import, by the name of their table. Raises UserError when they are not there."""
+    mapping = mapping or BookMapping()
     files = [table.file for table in TABLES]
     wanted = f"{', '.join(files[:-1])} and {files[-1]}"
     if not directory.exists():
@@ -117,39 +166,70 @@ def find_files(directory: Path, *, sync: bool) -> dict[str, Path]:
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory.\nGive the one that holds {wanted}: make import DIR=path")
     try:
-        others = sorted(path.name for path in directory.iterdir() if path.suffix.lower() == ".csv")
+        present = sorted(directory.iterdir())
     except OSError as problem:
         raise UserError(f"The directory {directory} cannot be read: {problem.strerror}.") from problem
-    others = [name for name in others if name not in files]
-    aside = f"\nOther CSV files there: {', '.join(others[:10])}" if others else ""
 
-    paths = {table.name: directory / table.file for table in TABLES if (directory / table.file).exists()}
-    missing = [table.file for table in TABLES if table.name not in paths]
+    paths: dict[str, Path] = {}
+    missing: list[str] = []
+    for table in TABLES:
+        named = mapping.table(table.name).file
+        path = directory / named if named else _file_of(table, present)
+        if path is None:
+            missing.append(table.file)
+        elif not path.exists():
+            raise UserError(f"The mapping file names {named} for {table.name}; it is not in {directory}.")
+        elif not path.is_file():
+            raise UserError(f"{path} is not a file.")
+        else:
+            paths[table.name] = path
+    others = [path.name for path in present if path.suffix.lower() in _EXTENSIONS and path not in paths.values()]
+    aside = f"\nOther CSV files there: {', '.join(others[:10])}" if others else ""
+    workbooks = [path.name for path in present if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".xlsm")]
+    if workbooks and not paths:
+        aside += f"\nOf a workbook ({', '.join(workbooks[:10])}), save each sheet as “CSV UTF-8”."
     if not paths:
         raise UserError(f"{directory} holds none of the files {wanted}.{aside}")
     if sync and missing:
         raise UserError(
             f"SYNC=1 needs all four files; not in {directory}: {', '.join(missing)}.{aside}\n"
-            "A sync deletes the rows that the files do not hold, so without its file a whole table would be deleted.\n"
+            "A sync deletes the rows that the files do not hold, so without its file a table would be emptied.\n"
             "For a table that is to be empty, give a file with the header line alone."
         )
-    for path in paths.values():
-        if not path.is_file():
-            raise UserError(f"{path} is not a file.")
     if others:
-        err.print(f"left out, as the import reads only {wanted}: {', '.join(others[:10])}", markup=False)
-    return {str(name): path for name, path in paths.items()}
+        err.print(f"not read: {', '.join(others[:10])} (the import reads {wanted})", markup=False)
+    return paths
+
+
+def _file_of(table: Table, present: list[Path]) -> Path | None:
+    """The file of a table, whatever the case of its name; None when there is none."""
+    found = [
+        path for path in present if path.suffix.lower() in _EXTENSIONS and squeeze(path.stem) == squeeze(table.name)
+    ]
+    exact = [path for path in found if path.name == table.file]
+    if len(found) > 1 and not exact:
+        raise UserError(f"Expected one file for {table.name}, found {', '.join(path.name for path in found)}.")
+    return next(iter(exact or found), None)
 
 
 @dataclass
 class _Loaded:
     """A file whose rows are in the temporary table `file_<table>`."""
 
-    columns: list[Column]
+    layout: Layout
     is_complete: bool
+    rows: int
+
+    @property
+    def columns(self) -> list[Column]:
+        return self.layout.columns
 
     def has(self, name: str) -> bool:
-        return any(column.name == name for column in self.columns)
+        return self.layout.has(name)
+
+
+class _RefusedFileError(Exception):
+    """Leaves the reading of a file in which problems were found."""
 
 
 class _Import:
@@ -164,20 +244,35 @@ class _Import:
         conn: psycopg.Connection,
         cursor: psycopg.Cursor,
         paths: dict[str, Path],
+        mapping: BookMapping,
+        dialect: Dialect,
         sync: bool,
         allow_mass_delete: bool,
+        replace_demo: bool,
+        dry_run: bool,
     ) -> None:
         self.conn = conn
         self.cursor = cursor
         self.paths = paths
+        self.mapping = mapping
+        self.dialect = dialect
         self.sync = sync
         self.allow_mass_delete = allow_mass_delete
+        self.replace_demo = replace_demo
+        self.dry_run = dry_run
         self.problems = Problems()
+        self.remarks: list[str] = []
         self.loaded: dict[str, _Loaded] = {}
+        self.defaults: dict[str, dict[str, LiteralString]] = {}
         self.tables = [table for table in TABLES if table.name in paths]
+        self.replaced: tuple[str, ...] = ()
+        """Tables whose present rows are a demo's, and go."""
+        shared = [path for path in paths.values() if list(paths.values()).count(path) > 1]
+        self.files = {name: f"{path.name} (as {name})" if path in shared else path.name for name, path in paths.items()}
+        """How messages name the files, by table."""
 
     def run(self) -> dict[str, Counts]:
-        """Reads, checks, writes. Raises UserError."""
+        """Read, check, write. Raises UserError."""
         # Each statement after the locks sees what was committed before them, which an older snapshot would not.
         self.cursor.execute("set transaction isolation level read committed, read write")
         self.cursor.execute("set local timezone to 'UTC'")
@@ -185,10 +280,11 @@ class _Import:
         self.cursor.execute("set local client_encoding to 'UTF8'")
         self.cursor.execute("set local statement_timeout to 0")
         self.cursor.execute("set local idle_in_transaction_session_timeout to 0")
+        self._look_for_demo()
         for table in self.tables:
             self._load(table)
-        # With problems already, nothing will be written: no reason to hold up the others.
-        if not self.problems.total:
+        # With problems already, nothing will be written: no reason to block the others.
+        if not self.problems.total and not self.dry_run:
             with step("Waiting for other writers"):
                 self._lock()
         with step("Checking rules and references"):
@@ -198,41 +294,151 @@ class _Import:
             for table in self.tables:
                 if table.name in self.loaded:
                     self._check(table)
-            self.problems.raise_if_any()
-        deletions = self._count_deletions() if self.sync else {}
+            self.problems.raise_if_any(self.files.values())
+        deletions = self._count_deletions()
+        for table in self.tables:
+            self._remark(table)
+        if self.dry_run:
+            return {table.name: self._count(table, deletions) for table in self.tables}
         with step("Writing the changes"):
             return self._write(deletions)
+
+    def _look_for_demo(self) -> None:
+        """Find out whether the book is an invented one. Raises UserError when it is and shall not be replaced."""
+        # A database of an earlier version may not have the table yet.
+        row = self.cursor.execute("select to_regclass('operational.demo_book') is not null").fetchone()
+        if row != (True,):
+            return
+        row = self.cursor.execute(
+            """
+            select
+                (select max(filled_at)::date::text from operational.demo_book where replaced_at is null),
+                (select count(*) from operational.customers),
+                (select count(*) from operational.loans),
+                (select count(*) from operational.payments)
+            """
+        ).fetchone()
+        assert row is not None
+        filled_on, *numbers = row
+        if filled_on is None or not any(numbers):
+            if self.replace_demo:
+                self.remarks.append("REPLACE_DEMO=1 had no effect: the database holds no demo book")
+            return
+        customers, loans, payments = numbers
+        what = f"{customers:,} customers, {loans:,} loans and {payments:,} payments"
+        if not self.replace_demo and not self.dry_run:
+            raise UserError(
+                f"The import was refused: the database holds the demo book that was filled in on {filled_on} "
+                f"({what}), and it would be mixed with yours. Nothing was changed.\n"
+                "REPLACE_DEMO=1 deletes all of these first. Or start with an empty book: make nuke, then "
+                "SCALE=empty make up."
+            )
+        self.replaced = _INVENTED + (("loan_products",) if self.sync else ())
+        would = "" if self.replace_demo else "; an import needs REPLACE_DEMO=1"
+        self.remarks.append(f"the demo book is replaced: {what} are deleted{would}")
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def _load(self, table: Table) -> None:
-        path = self.paths[table.name]
-        with path.open("rb") as handle:
-            lines = sum(block.count(b"\n") for block in iter(lambda: handle.read(1 << 20), b""))
-            handle.seek(0)
-            with bar(f"Reading {table.file}", total=max(lines - 1, 0)) as advance:
-                records = read_records(handle)
-                columns, problems = check_header(table, next(records, None))
-                if problems:
-                    for problem in problems:
-                        self.problems.add(problem)
-                    self.problems.at_least = True
-                    return
-                reader = RowReader(table, columns, records, self.problems.add)
-                self._create_file_table(table, columns)
-                names = ["line", "has_problem", *(column.name for column in columns)]
-                copy_statement = _sql(
-                    table, "copy {file} ({names}) from stdin", names=sql.SQL(", ").join(map(sql.Identifier, names))
-                )
-                with self.cursor.copy(copy_statement) as copy:
-                    for row in reader:
-                        copy.write_row(row)
-                        if not reader.rows % _ROWS_PER_ADVANCE:
-                            advance(_ROWS_PER_ADVANCE, None)
-                advance(reader.rows % _ROWS_PER_ADVANCE, None)
+        file = self.files[table.name]
+        before = self.problems.total
+        source = examine(self.paths[table.name], self.dialect)
+        try:
+            with bar(f"Reading {file}", total=max(source.line_count - 1, 0)) as advance:
+                self._read(table, source, advance)
+                if self.problems.total > before:
+                    raise _RefusedFileError
+        except _RefusedFileError:
+            count = self.problems.total - before
+            err.print(f"not ok: {file}, {count:,} problem{'' if count == 1 else 's'}", markup=False)
+
+    def _read(self, table: Table, source: Source, advance: Callable[[float, str | None], None]) -> None:
+        file = self.files[table.name]
+        mapping = self.mapping.table(table.name)
+        delimiter, header_line = self._delimiter(table, source)
+        with self._records(source, delimiter, header_line) as records:
+            header = next(records, None)
+        layout = lay_out(table, header, file=file, mapping=mapping, sync=self.sync)
+        if layout.problems:
+            for problem in self._with_header_hint(table, source, delimiter, layout):
+                self.problems.add(problem)
+            self.problems.at_least = True
+            return
+
+        def reader_of(records: Iterator[Record | Malformed], reading: Reading, found: Problems) -> RowReader:
+            next(records)
+            return RowReader(table, layout, records, found.add, reading, file, mapping, self.dialect.empty, self.sync)
+
+        self._create_file_table(table, layout.columns)
+        reader = None
+        if self.dialect.is_plain:
+            # The plain form leaves no doubt, so that one pass does for a file in it.
+            found = Problems()
+            with self._records(source, delimiter, header_line) as records:
+                attempt = reader_of(records, Reading(), found)
+                try:
+                    with self.conn.transaction():
+                        self._copy(table, attempt, advance)
+                    reader = attempt
+                    self.problems.merge(found)
+                except NotPlainError:
+                    advance(-(attempt.rows - attempt.rows % _ROWS_PER_ADVANCE), None)
+        if reader is None:
+            with self._records(source, delimiter, header_line) as records:
+                evidence = reader_of(records, Reading(), Problems()).survey()
+            with self._records(source, delimiter, header_line) as records:
+                reader = reader_of(records, Reading.of(self.dialect, evidence), self.problems)
+                self._copy(table, reader, advance)
+        if mapping.distinct:
+            self._drop_repeated_rows(table, layout)
         self.cursor.execute(_sql(table, "analyze {file}"))
         self.problems.at_least |= not reader.is_whole
-        self.loaded[table.name] = _Loaded(columns, reader.is_complete)
+        self.loaded[table.name] = _Loaded(layout, reader.is_complete, reader.rows)
+        self._remark_reading(table, source, delimiter, reader)
+
+    @contextmanager
+    def _records(self, source: Source, delimiter: str, header_line: int) -> Iterator[Iterator[Record | Malformed]]:
+        with source.open() as lines:
+            yield read_records(lines, delimiter, header_line)
+
+    def _delimiter(self, table: Table, source: Source) -> tuple[str, int]:
+        """What separates the columns, and on which line their names stand."""
+        header_line = self.dialect.header_line
+        with source.open() as lines:
+            for _ in range(header_line):
+                line = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
+                named = re.fullmatch(r"sep=(.)", line)
+                if named and header_line == self.dialect.header_line:
+                    # Excel reads and writes this line before the header.
+                    return self.dialect.delimiter or named[1], header_line + 1
+        if self.dialect.delimiter:
+            return self.dialect.delimiter, header_line
+        return sniff_delimiter(line, _names_of(table, self.mapping.table(table.name))), header_line
+
+    def _with_header_hint(self, table: Table, source: Source, delimiter: str, layout: Layout) -> list[Problem]:
+        """The problems of a header; when it is none, with the line that looks like one, as below a report's title."""
+        if layout.is_recognised:
+            return layout.problems
+        known = _names_of(table, self.mapping.table(table.name))
+        with self._records(source, delimiter, 1) as records:
+            for record in islice(records, 1, 30):
+                fields = record.fields if isinstance(record, Record) else []
+                if len(known.intersection(squeeze(name or "") for name in fields)) >= 2:
+                    hint = f"; line {record.line} looks like it: HEADER_LINE={record.line}"
+                    return [replace(problem, expected=problem.expected + hint) for problem in layout.problems]
+        return layout.problems
+
+    def _copy(self, table: Table, reader: RowReader, advance: Callable[[float, str | None], None]) -> None:
+        names = ["line", "has_problem", *(column.name for column in reader.layout.columns)]
+        statement = _sql(
+            table, "copy {file} ({names}) from stdin", names=sql.SQL(", ").join(map(sql.Identifier, names))
+        )
+        with self.cursor.copy(statement) as copy:
+            for row in reader:
+                copy.write_row(row)
+                if not reader.rows % _ROWS_PER_ADVANCE:
+                    advance(_ROWS_PER_ADVANCE, None)
+        advance(reader.rows % _ROWS_PER_ADVANCE, None)
 
     def _create_file_table(self, table: Table, columns: Sequence[Column]) -> None:
         # Numbers without precision, so that a message shows them as the file has them.
@@ -250,10 +456,42 @@ class _Import:
             )
         )
 
+    def _drop_repeated_rows(self, table: Table, layout: Layout) -> None:
+        """Of equal rows keep the first. Rows with the same key that differ stay, and are a problem."""
+        self.cursor.execute(
+            _sql(
+                table,
+                """
+                delete from {file}
+                where line in (
+                    select line
+                    from (select line, row_number() over (partition by {columns} order by line) as n from {file}) as f
+                    where n > 1
+                )
+                """,
+                columns=sql.SQL(", ").join(sql.Identifier(column.name) for column in layout.columns),
+            )
+        )
+
+    def _remark_reading(self, table: Table, source: Source, delimiter: str, reader: RowReader) -> None:
+        """Say how a file was read, and what of it was not."""
+        words = {sign: f"{name}s" for name, sign in DELIMITERS.items()}
+        facts = [] if delimiter == "," else [f"separated by {words.get(delimiter, repr(delimiter))}"]
+        facts += [*source.facts, *reader.reading.facts]
+        read = f"read: {self.files[table.name]}, {reader.rows:,} rows"
+        err.print("; ".join([read, *facts]), markup=False)
+        for column, labels in reader.reading.labels.items():
+            shown = ", ".join(f"{text!r} as {value} ({count:,})" for (text, value), count in labels.most_common(10))
+            err.print(f"  {column}: read {shown}", markup=False)
+        if reader.layout.extra:
+            err.print(f"  columns not read: {', '.join(reader.layout.extra)}", markup=False)
+        if reader.skipped:
+            err.print(f"  {reader.skipped:,} rows left out, as the mapping file says", markup=False)
+
     # -- locking ---------------------------------------------------------------------------------------------------
 
     def _lock(self) -> None:
-        """Keeps all other writers out until the end of the transaction. Raises UserError when they do not leave.
+        """Keep all other writers out until the end of the transaction. Raises UserError when they do not leave.
 
         Exclusive mode lets readers pass, but not SELECT … FOR UPDATE, so that no row lock can stand in the way later.
         The application must never be the victim of a deadlock with an import: while it waits for the first table the
@@ -299,20 +537,25 @@ class _Import:
             [f"operational.{table.name}"],
         )
         # Expressions that the schema's owner wrote, not input.
-        defaults = {name: sql.SQL(cast(LiteralString, expression)) for name, expression in self.cursor.fetchall()}
+        self.defaults[table.name] = dict(self.cursor.fetchall())
+        defaults = {name: sql.SQL(expression) for name, expression in self.defaults[table.name].items()}
         merged: list[sql.Composable] = []
         differences: list[sql.Composable] = []
         for column in table.columns:
+            has_column = loaded.has(column.name)
             value: LiteralString
-            if not loaded.has(column.name):
-                value = "case when present.{key} is not null then present.{column} else {default} end"
-            elif not column.has_default:
-                value = "file.{column}"
-            elif column.name != "created_at":
-                value = "coalesce(file.{column}, present.{column}, {default})"
-            else:
+            if column.name == "created_at":
                 # The trigger keeps it as it was: for a row that is there, the file's is no difference.
                 value = "coalesce(present.{column}, file.{column}, {default})"
+                value = value if has_column else "coalesce(present.{column}, {default})"
+            elif not has_column:
+                value = "case when present.{key} is not null then present.{column} else {default} end"
+                value = "{default}" if self.sync else value
+            elif not column.has_default:
+                value = "file.{column}"
+            else:
+                value = "coalesce(file.{column}, present.{column}, {default})"
+                value = "coalesce(file.{column}, {default})" if self.sync else value
             parts = {
                 "key": sql.Identifier(table.key.name),
                 "column": sql.Identifier(column.name),
@@ -321,7 +564,7 @@ class _Import:
             }
             typed = sql.SQL(f"({value})::{{kind}}").format(**parts)
             merged.append(sql.SQL("{} as {}").format(typed, parts["column"]))
-            if loaded.has(column.name):
+            if has_column or self.sync:
                 differences.append(sql.SQL("{} is distinct from present.{}").format(typed, parts["column"]))
         self.cursor.execute(
             _sql(
@@ -331,8 +574,9 @@ class _Import:
                 select file.line, file.has_problem, present.{key} is not null as is_present,
                     present.{key} is not null and ({differs}) as is_changed, {columns}
                 from {file} as file
-                left join {target} as present on file.{key} = present.{key}
+                left join {target} as present on file.{key} = present.{key} {unless_replaced}
                 """,
+                unless_replaced=sql.SQL("and false" if table.name in self.replaced else ""),
                 differs=sql.SQL(" or ").join(differences),
                 columns=sql.SQL(", ").join(merged),
             )
@@ -349,17 +593,18 @@ class _Import:
             if column.references is not None:
                 self._check_reference(table, column, column.references)
 
-    def _collect(self, table: Table, column: str, query: sql.Composable) -> None:
-        """Notes the rows of a query with the columns line, value and expected as problems."""
+    def _collect(self, table: Table, column: Column, query: sql.Composable, cause: str = "") -> None:
+        """Note the rows of a query with the columns line, value and expected as problems of one cause."""
         self.cursor.execute(
             sql.SQL("select line, value, expected, count(*) over () from ({}) as found order by line limit {}").format(
-                query, sql.Literal(MAX_PROBLEMS)
+                query, sql.Literal(_CHECKED_ROWS)
             )
         )
         found = self.cursor.fetchall()
         if found:
-            first = [Problem(table.file, line, column, value, expected) for line, value, expected, _ in found]
-            self.problems.add_counted(first, found[0][3])
+            file, label = self.files[table.name], self.loaded[table.name].layout.label(column)
+            first = [Problem(file, line, label, value, expected, cause) for line, value, expected, _ in found]
+            self.problems.add_checked(first, found[0][3])
 
     def _check_key(self, table: Table) -> None:
         query = _sql(
@@ -371,27 +616,50 @@ class _Import:
             where line <> first_line
             """,
         )
-        self._collect(table, table.key.name, query)
+        self._collect(table, table.key, query, "key not unique")
 
     def _check_rule(self, table: Table, rule: Rule) -> None:
-        named = next((name for name in rule.columns if self.loaded[table.name].has(name)), None)
+        loaded = self.loaded[table.name]
+        named = next((column for name in rule.columns for column in loaded.columns if column.name == name), None)
         if named is None:
             # All of it present values and defaults, which the database accepted.
             return
         query = _sql(
             table,
             """
-            select broken.line, file.{named}::text as value, broken.expected
-            from (select line, {expected} as expected from {final} where ({holds}) is false {scope}) as broken
+            select broken.line, file.{named}::text as value, broken.expected || {origins} as expected
+            from (select *, {expected} as expected from {final} where ({holds}) is false {scope}) as broken
             join {file} as file on broken.line = file.line
             """,
-            named=sql.Identifier(named),
+            named=sql.Identifier(named.name),
+            origins=self._origins(table, rule),
             expected=sql.SQL(rule.expected),
             holds=sql.SQL(rule.holds),
-            # With one of its values unreadable, a rule over several columns would tell of a wrong sum as well.
+            # With one of its values unreadable, a rule over several columns would find a wrong sum as well.
             scope=sql.SQL("and not has_problem" if len(rule.columns) > 1 else ""),
         )
-        self._collect(table, named, query)
+        self._collect(table, named, query, rule.cause)
+
+    def _origins(self, table: Table, rule: Rule) -> sql.Composable:
+        """An expression that says of each value that a rule looks at, and that is not in the file, where it is from."""
+        loaded = self.loaded[table.name]
+        parts: list[sql.Composable] = [sql.Literal("")]
+        for column in table.columns:
+            if column.name not in rule.columns or (loaded.has(column.name) and not column.has_default):
+                continue
+            is_absent: LiteralString = "file.{column} is null" if loaded.has(column.name) else "true"
+            is_default: LiteralString = "true" if self.sync else "not broken.is_present"
+            parts.append(
+                sql.SQL(
+                    "case when "
+                    + is_absent
+                    + " then concat('; {column_name} ', broken.{column}, case when "
+                    + is_default
+                    + " then ' is the default, no value of the file' "
+                    "else ' is in the database, not in the file' end) else '' end"
+                ).format(column=sql.Identifier(column.name), column_name=sql.SQL(column.name))
+            )
+        return sql.SQL(" || ").join(parts)
 
     def _check_unique(self, table: Table, column: Column) -> None:
         name = sql.Identifier(column.name)
@@ -412,8 +680,8 @@ class _Import:
             """,
             column=name,
         )
-        self._collect(table, column.name, query)
-        if self.sync:
+        self._collect(table, column, query, "value not unique")
+        if self.sync or table.name in self.replaced:
             # The rows that the file does not hold will be gone.
             return
         query = _sql(
@@ -430,24 +698,24 @@ class _Import:
             """,
             column=name,
         )
-        self._collect(table, column.name, query)
+        self._collect(table, column, query, "value of another row")
 
     def _check_reference(self, table: Table, column: Column, parent_name: str) -> None:
         parent = _table(parent_name)
         has_file = parent.name in self.paths
         if has_file and not (parent.name in self.loaded and self.loaded[parent.name].is_complete):
-            # The row may be one that could not be read: that is told, not all rows that refer to it.
+            # The row may be one that could not be read: that is the problem, not all rows that refer to it.
             return
         places: list[str] = []
         sources: list[sql.Identifier] = []
         if has_file:
-            places.append(f"in {parent.file}")
+            places.append(f"in {self.files[parent.name]}")
             sources.append(_temporary("file", parent))
-        if not self.sync:
+        if not self.sync and parent.name not in self.replaced:
             places.append("in the database")
             sources.append(_target(parent))
         name = sql.Identifier(column.name)
-        absent = [
+        absent: list[sql.Composable] = [
             sql.SQL("not exists (select from {} as parent where parent.{} = file.{})").format(
                 source, sql.Identifier(parent.key.name), name
             )
@@ -461,18 +729,23 @@ class _Import:
             where {column} is not null and {absent}
             """,
             column=name,
-            expected=sql.Literal(f"a {parent.key.name} that is {' or '.join(places)}"),
-            absent=sql.SQL(" and ").join(absent),
+            expected=sql.Literal(f"a {parent.key.name} that is {' or '.join(places) or f'in {parent.file}'}"),
+            absent=sql.SQL(" and ").join(absent or [sql.SQL("true")]),
         )
-        self._collect(table, column.name, query)
+        self._collect(table, column, query)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def _count_deletions(self) -> dict[str, int]:
-        """How many rows of each table the sync will delete. Raises UserError when that is too much of a table."""
-        deletions: dict[str, int] = {}
+        """How many rows of each table will be deleted. Raises UserError when that is too much of a table."""
+        deletions = dict.fromkeys((table.name for table in TABLES), 0)
         excessive: list[str] = []
-        for table in self.tables:
+        for table in TABLES:
+            if table.name in self.replaced:
+                (deletions[table.name],) = self._numbers(table, "select count(*) from {target}")
+                continue
+            if not self.sync:
+                continue
             present, gone = self._numbers(
                 table,
                 """
@@ -483,7 +756,7 @@ class _Import:
             )
             deletions[table.name] = gone
             if gone >= MASS_DELETE_ROWS and gone * 2 > present:
-                excessive.append(f"  {table.name}: {gone:,} of {present:,} rows are not in {table.file}")
+                excessive.append(f"  {table.name}: {gone:,} of {present:,} rows are not in {self.files[table.name]}")
         if excessive and not self.allow_mass_delete:
             raise UserError(
                 "The import was refused: it would delete more than half of a table. Nothing was changed.\n\n"
@@ -492,33 +765,106 @@ class _Import:
             )
         return deletions
 
+    def _remark(self, table: Table) -> None:
+        """Remark on the values that rows have although they stand in no file."""
+        loaded, file = self.loaded[table.name], self.files[table.name]
+        kept: list[str] = []
+        (present,) = self._numbers(table, "select count(*) from {final} where is_present")
+        for column in table.columns:
+            has_column = loaded.has(column.name)
+            name = {"column": sql.Identifier(column.name)}
+            if column.name == "created_at":
+                if has_column and self.sync and present:
+                    (others,) = self._numbers(
+                        table,
+                        "select count(*) from {final} as final join {file} as file on final.line = file.line"
+                        " where final.is_present and file.{column} <> final.{column}",
+                        **name,
+                    )
+                    if others:
+                        self.remarks.append(
+                            f"{table.name}: created_at stays as first recorded in {others:,} rows, "
+                            f"where {file} has another"
+                        )
+            elif not has_column and present and not self.sync:
+                kept.append(column.name)
+            elif not has_column and present and not column.has_default:
+                (emptied,) = self._numbers(
+                    table,
+                    "select count(*) from {final} as final join {target} as present on final.{key} = present.{key}"
+                    " where final.is_present and present.{column} is not null",
+                    **name,
+                )
+                if emptied:
+                    self.remarks.append(
+                        f"{table.name}: {column.name} was emptied in {emptied:,} rows, as {file} has none"
+                    )
+            if column.has_default and column.name != "created_at":
+                (defaulted,) = self._numbers(
+                    table,
+                    "select count(*) from {final} as final join {file} as file on final.line = file.line"
+                    " where ({is_absent}) and ({is_written})",
+                    is_absent=sql.SQL("file.{column} is null" if has_column else "true").format(**name),
+                    is_written=sql.SQL("true" if self.sync else "not final.is_present"),
+                )
+                if defaulted:
+                    default = self.defaults[table.name].get(column.name, "")
+                    value = "the time of the import" if column.default_is_now else default.partition("::")[0]
+                    self.remarks.append(
+                        f"{table.name}: {column.name} is {value} in {defaulted:,} rows, the default, as {file} has none"
+                    )
+        if kept:
+            self.remarks.append(
+                f"{table.name}: columns kept as they were in {present:,} rows, as {file} has none: {', '.join(kept)}"
+            )
+
+    def _count(self, table: Table, deletions: dict[str, int]) -> Counts:
+        """The counts that writing would have."""
+        inserted, updated, unchanged = self._numbers(
+            table,
+            """
+            select
+                count(*) filter (where not is_present),
+                count(*) filter (where is_changed),
+                count(*) filter (where is_present and not is_changed)
+            from {final}
+            """,
+        )
+        return Counts(inserted, updated, deletions[table.name], unchanged)
+
     def _write(self, deletions: dict[str, int]) -> dict[str, Counts]:
+        for name in ("payments", "loans", "customers", "loan_products"):
+            if name in self.replaced:
+                self.cursor.execute(_sql(_table(name), "delete from {target}"))
+        if self.replaced:
+            self.cursor.execute("update operational.demo_book set replaced_at = now() where replaced_at is null")
         self._free_unique_values()
         # Payments go first, as loans may go. Loans, customers and products go when every row that stays was written,
         # because one that stays may have referred to one that goes.
-        if deletions.get("payments"):
+        gone = [name for name, number in deletions.items() if number and name not in self.replaced]
+        if "payments" in gone:
             self._delete(_table("payments"))
         counts: dict[str, Counts] = {}
         for table in self.tables:
             updated = self._update(table)
             inserted = self._insert(table)
             (unchanged,) = self._numbers(table, "select count(*) from {final} where is_present and not is_changed")
-            counts[table.name] = Counts(inserted, updated, deletions.get(table.name, 0), unchanged)
+            counts[table.name] = Counts(inserted, updated, deletions[table.name], unchanged)
         for name in ("loans", "customers", "loan_products"):
-            if deletions.get(name):
+            if name in gone:
                 self._delete(_table(name))
         for table in self.tables:
             if counts[table.name].inserted:
                 self._advance_sequence(table)
         return counts
 
-    def _numbers(self, table: Table, query: LiteralString) -> tuple[int, ...]:
-        row = self.cursor.execute(_sql(table, query)).fetchone()
+    def _numbers(self, table: Table, query: LiteralString, **parts: sql.Composable) -> tuple[int, ...]:
+        row = self.cursor.execute(_sql(table, query, **parts)).fetchone()
         assert row is not None
         return row
 
     def _free_unique_values(self) -> None:
-        """Empties unique values that another row is about to take over, e.g. when two customers swap their e-mails.
+        """Empty unique values that another row is about to take over, e.g. when two customers swap their e-mails.
 
         The database checks uniqueness row by row, so in one update the swap would fail half-way. The rows get their
         own new values, or are deleted, later in the same transaction.
@@ -541,9 +887,11 @@ class _Import:
     def _update(self, table: Table) -> int:
         assignments = [
             sql.SQL("{0} = final.{0}").format(sql.Identifier(column.name))
-            for column in self.loaded[table.name].columns
+            for column in (table.columns if self.sync else self.loaded[table.name].columns)
             if column is not table.key and column.name != "created_at"
         ]
+        if not assignments:
+            return 0
         query = _sql(
             table,
             """
@@ -581,6 +929,12 @@ class _Import:
 
 def _table(name: str) -> Table:
     return next(table for table in TABLES if table.name == name)
+
+
+def _names_of(table: Table, mapping: TableMapping) -> set[str]:
+    """The squeezed names by which a header is recognised."""
+    mapped = [source.column for source in mapping.columns.values() if source.column]
+    return {squeeze(name) for name in (*(column.name for column in table.columns), *mapped)}
 
 
 def _target(table: Table) -> sql.Identifier:

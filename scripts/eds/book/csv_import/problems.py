@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from eds.base.errors import UserError
-from eds.book.csv_import.schema import TABLES
 
-MAX_PROBLEMS = 20
-"""So many problems are told at once; the others are counted."""
+MAX_GROUPS = 20
+"""So many groups of problems are written out for each file; the others are counted."""
+
+MAX_VALUES = 3
+"""So many different values of a group are written out."""
+
 SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend. line: where its record starts, the header is line 1. column: "" when it is the whole record.
+    """One thing to correct. line: where its record starts. column: "" when it is the record as a unit.
 
-    value: what the file holds there, None for nothing. expected: what should be there, as a phrase.
+    value: what the file has there, None for nothing. expected: what should be there, as a phrase. cause: what the rows
+    with the same problem have in common, when that is less than `expected`.
     """
 
     file: str
@@ -27,34 +30,64 @@ class Problem:
     column: str
     value: str | None
     expected: str
+    cause: str = ""
 
 
 @dataclass
+class Group:
+    """The problems of one file, column and cause: the first of them, and how many rows have it."""
+
+    first: Problem
+    rows: int = 0
+    values: list[str | None] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The group in the message of a refused import."""
+        place = f"{self.first.column}: " if self.first.column else ""
+        rows = f"line {self.first.line}" if self.rows == 1 else f"{self.rows:,} rows, first line {self.first.line}"
+        values = ", ".join(show_value(value) for value in self.values[:MAX_VALUES])
+        more = ", …" if len(self.values) > MAX_VALUES else ""
+        return [f"  {place}{rows}, found {values}{more}", f"      expected {self.first.expected}"]
+
+
 class Problems:
-    """The problems found so far: the first of each file are kept, all are counted."""
+    """The problems found so far, in groups. Of each group the first is kept, all are counted."""
 
-    kept: list[Problem] = field(default_factory=list)
-    total: int = 0
-    at_least: bool = False
-    """Whether part of a file could not be looked at, so that there may be more than `total`."""
-    _kept_by_file: Counter[str] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.total = 0
+        self.at_least = False
+        """Whether part of a file could not be checked, so that there may be more than `total`."""
+        self._groups: dict[tuple[str, str, str], Group] = {}
 
-    def add(self, problem: Problem) -> None:
-        """Problems of one file are added in the order of its lines."""
-        self.total += 1
-        if self._kept_by_file[problem.file] < MAX_PROBLEMS:
-            self._kept_by_file[problem.file] += 1
-            self.kept.append(problem)
+    def add(self, problem: Problem, rows: int = 1) -> None:
+        """Add a problem. rows: how many rows have the same one, this first of them included."""
+        self.total += rows
+        key = (problem.file, problem.column, problem.cause or problem.expected)
+        group = self._groups.setdefault(key, Group(problem))
+        group.rows += rows
+        if problem.line < group.first.line:
+            group.first = problem
+        if len(group.values) <= MAX_VALUES and problem.value not in group.values:
+            group.values.append(problem.value)
 
-    def add_counted(self, first: Sequence[Problem], total: int) -> None:
-        """The first problems of one check, and how many it found in all."""
-        self.total += total
-        self.kept.extend(first)
+    def add_checked(self, first: Sequence[Problem], rows: int) -> None:
+        """Add the result of one check: its first problems, and the number of rows that do not pass it."""
+        self.add(first[0], rows - len(first) + 1)
+        for problem in first[1:]:
+            self.add(problem)
 
-    def raise_if_any(self) -> None:
-        """Raises UserError with the first problems, by file and line."""
+    def merge(self, other: Problems) -> None:
+        """Add the problems of a part that was read on its own."""
+        for group in other._groups.values():
+            self.add(group.first, group.rows)
+            key = (group.first.file, group.first.column, group.first.cause or group.first.expected)
+            mine = self._groups[key]
+            mine.values += [value for value in group.values if value not in mine.values]
+
+    def raise_if_any(self, files: Iterable[str]) -> None:
+        """Raise UserError with the problems of all files. files: those of the import, in order."""
         if self.total:
-            raise UserError(format_problems(self.kept, self.total, self.at_least))
+            raise UserError(format_problems(self._groups.values(), files, self.at_least))
 
 
 def show_value(value: str | None) -> str:
@@ -62,29 +95,29 @@ def show_value(value: str | None) -> str:
     if value is None:
         return "nothing"
     shown = repr(value[:SHOWN_CHARACTERS])
-    # Bytes that are not UTF-8 were read as lone surrogates, see read_records().
+    # Bytes that are not of the file's encoding were read as lone surrogates, see read_records().
     shown = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", shown)
     return f"{shown} …" if len(value) > SHOWN_CHARACTERS else shown
 
 
-def format_problems(problems: Sequence[Problem], total: int, at_least: bool = False) -> str:
-    """The message of a refused import.
+def format_problems(groups: Iterable[Group], files: Iterable[str], at_least: bool = False) -> str:
+    """The message of a refused import: every file, its groups of problems by their first line.
 
-    problems: in any order; the first 20 by file and line are written out. total: how many there are. at_least: whether
-    there may be more than total.
+    files: those of the import, in order. at_least: whether there may be more problems.
     """
-    order = {table.file: position for position, table in enumerate(TABLES)}
-    ranked = sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line))
-    shown = ranked[:MAX_PROBLEMS]
-    count = f"{'at least ' if at_least else ''}{total} problem{'' if total == 1 else 's'}"
-    lines = [f"The import was refused: {count}. Nothing was changed."]
-    file = ""
-    for problem in shown:
-        if problem.file != file:
-            file = problem.file
-            lines += ["", file]
-        where = f"line {problem.line}" + (f", column {problem.column}" if problem.column else "")
-        lines += [f"  {where}: found {show_value(problem.value)}", f"      expected {problem.expected}"]
-    if total > len(shown):
-        lines += ["", f"and {'at least ' if at_least else ''}{total - len(shown)} more"]
+    groups = list(groups)
+    total = sum(group.rows for group in groups)
+    least = "at least " if at_least else ""
+    lines = [f"The import was refused: {least}{total:,} problem{'' if total == 1 else 's'}. Nothing was changed."]
+    for file in files:
+        found = [group for group in groups if group.first.file == file]
+        found.sort(key=lambda group: group.first.line)
+        if not found:
+            lines += ["", f"{file}: no problem{' in what could be checked' if at_least else ''}"]
+            continue
+        lines += ["", file]
+        for group in found[:MAX_GROUPS]:
+            lines += group.lines()
+        if len(found) > MAX_GROUPS:
+            lines.append(f"  and {sum(group.rows for group in found[MAX_GROUPS:]):,} more")
     return "\n".join(lines)

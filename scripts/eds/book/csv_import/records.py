@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
+
+_WORDS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 
 MAX_RECORD_BYTES = 1_000_000
 """A longer record is a quote that was never closed, or not a CSV file at all."""
@@ -46,7 +48,14 @@ class _BadFieldError(Exception):
         self.expected = expected
 
 
-def _split(text: str) -> list[str | None]:
+class Readable(Protocol):
+    """What records are read from: a binary file, or another source of lines in UTF-8."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """The next line with its line end, cut after `limit`; b"" at the end."""
+
+
+def _split(text: str, delimiter: str) -> list[str | None]:
     """The fields of a record without its line end. Raises _OpenQuoteError or _BadFieldError."""
     fields: list[str | None] = []
     start = 0
@@ -59,15 +68,16 @@ def _split(text: str) -> list[str | None]:
                 raise _OpenQuoteError
             value = text[start + 1 : end].replace('""', '"')
             end += 1
-            if end < len(text) and text[end] != ",":
+            if end < len(text) and text[end] != delimiter:
                 raise _BadFieldError(
                     len(fields),
                     text[start : end + 20],
-                    'a comma or the end of the line after the closing quote; a quote inside quotes is written ""',
+                    f"{_WORDS.get(delimiter, repr(delimiter))} or the end of the line after the closing quote; "
+                    'a quote inside quotes is written ""',
                 )
             fields.append(value)
         else:
-            end = text.find(",", start)
+            end = text.find(delimiter, start)
             if end < 0:
                 end = len(text)
             value = text[start:end]
@@ -89,11 +99,12 @@ def _split(text: str) -> list[str | None]:
         start = end + 1
 
 
-def read_records(handle: BinaryIO) -> Iterator[Record | Malformed]:
+def read_records(handle: Readable, delimiter: str = ",", header_line: int = 1) -> Iterator[Record | Malformed]:
     """The records of a CSV file (RFC 4180, UTF-8 with or without a byte order mark), the header first.
 
-    Blank lines are passed over. The csv module would do, were it not that it cannot tell an empty field from an empty
-    quoted one on every supported Python, nor on which line a record starts.
+    header_line: the line of the header; what stands before it is skipped, as are blank lines. The csv module would do,
+    were it not that it cannot distinguish an empty field from an empty quoted one on every supported Python, nor say
+    on which line a record starts.
     """
     line_number = 0
     at_start = True
@@ -103,10 +114,8 @@ def read_records(handle: BinaryIO) -> Iterator[Record | Malformed]:
         if at_start:
             at_start = False
             raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                expected = "UTF-8; this is UTF-16 (in a spreadsheet choose “CSV UTF-8” when saving)"
-                yield Malformed(start_line, None, raw[:20].decode("utf-8", "surrogateescape"), expected, is_last=True)
-                return
+        if line_number < header_line:
+            continue
         while True:
             body = raw.removesuffix(b"\n").removesuffix(b"\r")
             if len(raw) > MAX_RECORD_BYTES:
@@ -125,9 +134,9 @@ def read_records(handle: BinaryIO) -> Iterator[Record | Malformed]:
                 is_clean = False
             try:
                 if '"' not in text and "\r" not in text:
-                    fields = [value or None for value in text.split(",")]
+                    fields = [value or None for value in text.split(delimiter)]
                 else:
-                    fields = _split(text)
+                    fields = _split(text, delimiter)
             except _BadFieldError as problem:
                 yield Malformed(start_line, problem.position, problem.value, problem.expected)
             except _OpenQuoteError:

@@ -3,70 +3,246 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from eds.book.csv_import.dialect import squeeze
+from eds.book.csv_import.mapping import ColumnMapping, TableMapping
 from eds.book.csv_import.problems import SHOWN_CHARACTERS, Problem
 from eds.book.csv_import.records import Malformed, Record
 from eds.book.csv_import.schema import Column, Table
-from eds.book.csv_import.values import ExpectedError, converter
+from eds.book.csv_import.values import Evidence, ExpectedError, Reading, converter, is_no_value
+
+# Takes the fields of a record, returns the text of a column.
+Getter = Callable[[Sequence[str | None]], str | None]
 
 
 def _wrong_characters(text: str) -> str | None:
     """What was expected, when a text has characters that no field may have."""
     if any("\udc80" <= character <= "\udcff" for character in text):
-        return "UTF-8 text (in a spreadsheet choose “CSV UTF-8” when saving)"
+        return (
+            "UTF-8 text (in a spreadsheet choose “CSV UTF-8” when saving); "
+            "or ENCODING=windows-1252, or whichever the file has"
+        )
     return "a text without NUL characters" if "\0" in text else None
 
 
-def check_header(table: Table, header: Record | Malformed | None) -> tuple[list[Column], list[Problem]]:
-    """The columns that a file has, in its order, and what is wrong with its header.
+# ---------------------------------------------------------------------------------------------------------------------
+# The header
+# ---------------------------------------------------------------------------------------------------------------------
 
-    header: the file's first record, None for an empty file. The columns are of use only when there is no problem.
+
+@dataclass(frozen=True)
+class Target:
+    """A column of the table with where its values come from. label: how messages name it."""
+
+    column: Column
+    label: str
+    position: int | None = None
+    get: Getter | None = None
+
+
+@dataclass
+class Layout:
+    """What a file's header says. width: of the header, unnamed columns at its end left out.
+
+    unnamed: positions of columns without a name, which have to be empty. extra: names of columns that are not read,
+    without those that the mapping ignores.
     """
+
+    targets: list[Target] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    unnamed: list[int] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    is_recognised: bool = True
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the table that get their values from the file."""
+        return [target.column for target in self.targets]
+
+    def has(self, name: str) -> bool:
+        """Whether the file says something about a column."""
+        return any(column.name == name for column in self.columns)
+
+    def label(self, column: Column) -> str:
+        """How messages name a column."""
+        return next((target.label for target in self.targets if target.column is column), column.name)
+
+    def position(self, name: str) -> int | None:
+        """Where a column of this (squeezed) name stands in the file."""
+        return next((place for place, other in enumerate(self.names) if other and squeeze(other) == name), None)
+
+
+def lay_out(
+    table: Table,
+    header: Record | Malformed | None,
+    *,
+    file: str | None = None,
+    mapping: TableMapping | None = None,
+    sync: bool = False,
+) -> Layout:
+    """Find the table's columns in a file's header: by their names in any spelling, and by those of the mapping.
+
+    header: the file's first record, None for an empty file. file: its name in messages. The result is of use only when
+    it has no problems. sync: columns whose default differs each time are then required.
+    """
+    mapping = mapping or TableMapping()
+    file = file or table.file
     accepted = ", ".join(column.name for column in table.columns)
+    layout = Layout()
+
+    def problem(column: str, value: str | None, expected: str) -> None:
+        line = header.line if header else 1
+        layout.problems.append(Problem(file, line, column, value, expected))
+
     if header is None:
-        return [], [Problem(table.file, 1, "", None, f"a line with the names of the columns: {accepted}")]
+        problem("", None, f"a line with the names of the columns: {accepted}")
+        return layout
     if isinstance(header, Malformed):
-        return [], [Problem(table.file, header.line, "", header.value, header.expected)]
+        problem("", header.value, header.expected)
+        return layout
+    names = [(name or "").strip() for name in header.fields]
+    while names and not names[-1]:
+        names.pop()
+    layout.names = names
+    known = {squeeze(column.name): column for column in table.columns if column.name not in mapping.columns}
+    used = {squeeze(name) for name in _source_columns(mapping)}
+    if not any(squeeze(name) in known or squeeze(name) in used for name in names):
+        layout.is_recognised = False
+        problem("", ",".join(name or "" for name in header.fields), f"a line with the names of the columns: {accepted}")
+        return layout
 
-    def problem(column: str, value: str | None, expected: str) -> Problem:
-        return Problem(table.file, header.line, column, value, expected)
-
-    names = [(name or "").strip().lower() for name in header.fields]
-    known = {column.name: column for column in table.columns}
-    if not known.keys() & set(names):
-        whole = ",".join(name or "" for name in header.fields)
-        for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-            if {name.strip().strip('"') for name in whole.lower().split(separator)} & known.keys():
-                return [], [problem("", whole, f"columns separated by commas, not by {word}")]
-        return [], [problem("", whole, f"a line with the names of the columns: {accepted}")]
-
-    columns: list[Column] = []
-    problems: list[Problem] = []
+    found: dict[str, Target] = {}
+    unknown: list[tuple[int, str]] = []
     seen: set[str] = set()
-    for position, name in enumerate(names, start=1):
+    ignored = {squeeze(name) for name in mapping.ignore}
+    for position, name in enumerate(names):
+        squeezed = squeeze(name)
         wrong = _wrong_characters(name)
         if wrong:
-            problems.append(problem(str(position), name, wrong))
+            problem(str(position + 1), name, wrong)
         elif not name:
-            problems.append(problem(str(position), None, "the name of a column"))
-        elif name in seen:
-            problems.append(problem(name, name, "each column once"))
-        elif name == "updated_at":
-            problems.append(problem(name, name, "no such column: updated_at is kept by the platform, leave it out"))
-        elif name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            shown = name if name.isprintable() and len(name) <= SHOWN_CHARACTERS else str(position)
-            problems.append(problem(shown, header.fields[position - 1], f"one of {accepted}{hint}"))
+            layout.unnamed.append(position)
+        elif squeezed in known or squeezed in used:
+            if squeezed in seen:
+                problem(name, name, "each column once")
+            elif squeezed in known:
+                column = known[squeezed]
+                found[column.name] = Target(column, column.name, position)
+        elif squeezed not in ignored:
+            unknown.append((position, name))
+        seen.add(squeezed)
+    by_name = {column.name: column for column in table.columns}
+    for column_name, source in mapping.columns.items():
+        target = _mapped(by_name[column_name], source, layout)
+        if isinstance(target, Target):
+            found[column_name] = target
         else:
-            columns.append(known[name])
-        seen.add(name)
+            problem(column_name, None, f"the column {target!r}, which the mapping file names")
+    missing = [name for name in by_name if name not in found]
+    for position, name in unknown:
+        if squeeze(name) == "updatedat":
+            layout.extra.append(f"{name} (kept by the platform)")
+            continue
+        close = difflib.get_close_matches(squeeze(name), [squeeze(column) for column in missing], n=1, cutoff=0.75)
+        if close:
+            meant = known[close[0]].name if close[0] in known else close[0]
+            shown = name if name.isprintable() and len(name) <= SHOWN_CHARACTERS else str(position + 1)
+            problem(
+                shown,
+                header.fields[position],
+                f"one of {accepted} (did you mean {meant}?); a column that is not to be read is listed under ignore: "
+                "in a mapping file, which make import-template writes",
+            )
+        else:
+            layout.extra.append(name)
     for column in table.columns:
-        if column.required and column.name not in seen:
-            problems.append(problem(column.name, None, "this column: it is required"))
-    return columns, problems
+        if column.name not in found and is_required(column, sync):
+            hint = ""
+            if layout.extra:
+                hint = f"; not read are {', '.join(layout.extra[:10])}: a mapping file says which is which"
+            why = "it is required" if column.required else "with SYNC=1 it is required"
+            problem(column.name, None, f"this column: {why}{hint}")
+    # In the order of the file, so that records of a file without a mapping need no rearranging.
+    layout.targets = sorted(found.values(), key=lambda target: (target.position is None, target.position or 0))
+    return layout
+
+
+def is_required(column: Column, sync: bool) -> bool:
+    """Whether each file must have the column. created_at is written once and then stays, so a sync needs none."""
+    return column.required or (sync and column.default_is_now and column.name != "created_at")
+
+
+def _source_columns(mapping: TableMapping) -> Iterator[str]:
+    """The names of the file's columns that a mapping reads."""
+    for source in mapping.columns.values():
+        if source.column is not None:
+            yield source.column
+        yield from source.also
+    yield from mapping.skip
+
+
+def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | str:
+    """The target of a mapped column, or the name of the file's column that is not there."""
+    if source.column is None:
+        return Target(column, column.name, None, lambda fields: source.value)
+    places: list[int] = []
+    for name in (source.column, *source.also):
+        place = layout.position(squeeze(name))
+        if place is None:
+            return name
+        places.append(place)
+    position = places[0]
+    label = column.name if squeeze(source.column) == squeeze(column.name) else f"{column.name} (“{source.column}”)"
+    if not (source.values or source.other is not None or source.empty is not None or source.number):
+        return Target(column, label, position)
+    values = {squeeze(text) or text.strip(): value for text, value in source.values.items()}
+
+    def get(fields: Sequence[str | None]) -> str | None:
+        text = fields[position]
+        if text is None or not text.strip():
+            if source.empty is not None:
+                return source.empty
+            if not places[1:]:
+                return text
+        if text is not None and (values or source.other is not None):
+            text = values.get(squeeze(text) or text.strip(), text if source.other is None else source.other)
+        if source.number == "hash":
+            return _hashed([fields[place] or "" for place in places], column)
+        return _code_number(text) if source.number == "code" and text is not None else text
+
+    return Target(column, label, position, get)
+
+
+def _code_number(text: str) -> str:
+    """A code of letters and digits as a number of base 36, which keeps different codes different.
+
+    A text with anything else in it, blanks, dashes, points and slashes apart, is returned as it is.
+    """
+    code = text.translate(str.maketrans("", "", " -./\t_"))
+    return str(int(code, 36)) if code.isascii() and code.isalnum() and len(code) <= 12 else text
+
+
+def _hashed(texts: list[str], column: Column) -> str | None:
+    """A key from texts, the same each time. Of different texts with the same key the check of keys will know."""
+    squeezed = [squeeze(text) for text in texts]
+    if not any(squeezed):
+        return None
+    number = int.from_bytes(hashlib.sha256("\x1f".join(squeezed).encode()).digest()[:8], "big")
+    # 2**30 keys leave as many for the application's own.
+    return str(1 + number % (2**30 if column.kind == "integer" else 2**52))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The rows
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class NotPlainError(Exception):
+    """A value is not in the plain form: the file has to be surveyed before it is read."""
 
 
 @dataclass
@@ -74,74 +250,150 @@ class RowReader:
     """Iterates over the rows of a file as they go into its temporary table, and notes what is wrong with them.
 
     Yields (line, has_problem, value of each column …). A wrong value becomes null, so that the other columns and the
-    rows that refer to this one can still be checked. A record that has no usable key is left out.
+    rows that refer to this one can still be checked. A record that has no usable key is left out, as is one of empty
+    fields. Raises NotPlainError at the first value that a strict reading does not take.
     """
 
     table: Table
-    columns: Sequence[Column]
+    layout: Layout
     records: Iterator[Record | Malformed]
     note: Callable[[Problem], None]
+    reading: Reading = field(default_factory=Reading)
+    file: str = ""
+    mapping: TableMapping = field(default_factory=TableMapping)
+    empty: frozenset[str] = frozenset()
+    sync: bool = False
     rows: int = 0
     """Rows yielded."""
+    skipped: int = 0
+    """Rows that the mapping leaves out."""
     is_complete: bool = True
     """Whether no record had to be left out."""
     is_whole: bool = True
     """Whether the file was read to its end."""
 
     def __iter__(self) -> Iterator[tuple[int | bool | str | None, ...]]:
-        file = self.table.file
+        file = self.file or self.table.file
+        targets = self.layout.targets
         plan = [
-            (position, column, converter(self.table, column), column.required)
-            for position, column in enumerate(self.columns)
+            (index, target, converter(self.table, target.column, self.reading), is_required(target.column, self.sync))
+            for index, target in enumerate(targets)
         ]
-        key_position = self.columns.index(self.table.key)
-        width = len(self.columns)
-        for record in self.records:
-            if isinstance(record, Malformed):
-                self.is_complete = False
-                self.is_whole = not record.is_last
-                in_header = record.position is not None and record.position < width
-                name = self.columns[record.position].name if in_header and record.position is not None else ""
-                self.note(Problem(file, record.line, name, record.value, record.expected))
-                continue
-            fields = record.fields
-            if len(fields) != width:
-                self.is_complete = False
-                hint = " (a field with a comma inside needs quotes around it)" if len(fields) > width else ""
-                text = ",".join(value or "" for value in fields)
-                expected = f"{width} fields, as in the header, not {len(fields)}{hint}"
-                self.note(Problem(file, record.line, "", text, expected))
-                continue
-            wrong = () if record.is_clean else self._check_characters(record)
+        key_index = self.layout.columns.index(self.table.key)
+        strict = self.reading.strict
+        for record, fields in self._fields(file):
+            wrong = () if record.is_clean else self._check_characters(file, record.line, fields)
             has_problem = bool(wrong)
-            for position, column, convert, required in plan:
-                value = fields[position]
-                if value is None:
-                    if required and position not in wrong:
-                        has_problem = True
-                        self.note(Problem(file, record.line, column.name, None, "a value: it may not be empty"))
-                elif convert is not None:
+            for index, target, convert, required in plan:
+                value = fields[index]
+                if value is not None and convert is not None:
+                    text = value
                     try:
-                        fields[position] = convert(value)
+                        fields[index] = value = convert(text)
                     except ExpectedError as problem:
-                        has_problem = True
-                        fields[position] = None
-                        hint = "" if value else "; for no value leave the field empty, without quotes"
-                        hint = hint if not column.required else ""
-                        self.note(Problem(file, record.line, column.name, value, f"{problem}{hint}"))
-            if fields[key_position] is None:
+                        if strict:
+                            raise NotPlainError from None
+                        fields[index] = None
+                        if not text.strip():
+                            value = None
+                        elif is_no_value(text):
+                            self.reading.note(target.column, text.strip(), "no value")
+                            value = None
+                        else:
+                            has_problem = True
+                            self.note(Problem(file, record.line, target.label, text, str(problem), problem.cause))
+                if value is None and required and index not in wrong:
+                    has_problem = True
+                    self.note(Problem(file, record.line, target.label, None, "a value: it may not be empty"))
+            if fields[key_index] is None:
                 self.is_complete = False
                 continue
             self.rows += 1
             yield (record.line, has_problem, *fields)
 
-    def _check_characters(self, record: Record) -> tuple[int, ...]:
+    def _fields(self, file: str) -> Iterator[tuple[Record, list[str | None]]]:
+        """The records that are rows, with a text for each target."""
+        names, unnamed = self.layout.names, self.layout.unnamed
+        width = len(names)
+        targets = self.layout.targets
+        is_direct = not any(target.get for target in targets) and (
+            [target.position for target in targets] == list(range(width))
+        )
+        getters = [_getter(target) for target in targets]
+        skips = [
+            (self.layout.position(squeeze(name)), {text.strip().lower() for text in texts})
+            for name, texts in self.mapping.skip.items()
+        ]
+        key_position = next((target.position for target in targets if target.column is self.table.key), None)
+        for record in self.records:
+            if isinstance(record, Malformed):
+                self.is_complete = False
+                self.is_whole = not record.is_last
+                in_header = record.position is not None and record.position < width
+                name = self._label_at(record.position) if in_header and record.position is not None else ""
+                self.note(Problem(file, record.line, name, record.value, record.expected))
+                continue
+            fields = record.fields
+            # Most rows have a key, so that only few have to be looked at for being empty.
+            key = fields[key_position] if key_position is not None and key_position < len(fields) else None
+            if not key and not any(value and value.strip() for value in fields):
+                continue
+            if len(fields) > width and not any(value and value.strip() for value in fields[width:]):
+                del fields[width:]
+            if len(fields) != width:
+                self.is_complete = False
+                hint = " (a field with the delimiter inside needs quotes around it)" if len(fields) > width else ""
+                text = ",".join(value or "" for value in fields)
+                expected = f"{width} fields, as in the header, not {len(fields)}{hint}"
+                self.note(Problem(file, record.line, "", text, expected))
+                continue
+            for position in unnamed:
+                if fields[position]:
+                    self.note(
+                        Problem(file, record.line, str(position + 1), fields[position], "a name in the header for it")
+                    )
+            if skips and any(
+                position is not None and (fields[position] or "").strip().lower() in texts for position, texts in skips
+            ):
+                self.skipped += 1
+                continue
+            if not is_direct:
+                fields = [get(fields) for get in getters]
+            if self.empty:
+                fields = [None if value and value.strip().lower() in self.empty else value for value in fields]
+            yield record, fields
+
+    def _label_at(self, position: int) -> str:
+        return next(
+            (target.label for target in self.layout.targets if target.position == position), self.layout.names[position]
+        )
+
+    def _check_characters(self, file: str, line: int, fields: list[str | None]) -> tuple[int, ...]:
         """Empties the fields with invalid bytes or NUL characters. Returns their positions."""
         wrong: list[int] = []
-        for position, value in enumerate(record.fields):
+        for index, value in enumerate(fields):
             expected = _wrong_characters(value or "")
             if expected:
-                wrong.append(position)
-                self.note(Problem(self.table.file, record.line, self.columns[position].name, value, expected))
-                record.fields[position] = None
+                wrong.append(index)
+                self.note(Problem(file, line, self.layout.targets[index].label, value, expected))
+                fields[index] = None
         return tuple(wrong)
+
+    def survey(self) -> Evidence:
+        """Read all records for what their values say about the dialect."""
+        evidence = Evidence()
+        typed = [(index, target.column) for index, target in enumerate(self.layout.targets)]
+        typed = [(index, column) for index, column in typed if column.kind not in ("text", "boolean")]
+        for record, fields in self._fields(""):
+            for index, column in typed:
+                if value := fields[index]:
+                    evidence.look(column, value, record.line)
+        return evidence
+
+
+def _getter(target: Target) -> Getter:
+    if target.get is not None:
+        return target.get
+    position = target.position
+    assert position is not None
+    return lambda fields: fields[position]

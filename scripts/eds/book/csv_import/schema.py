@@ -8,12 +8,17 @@ from typing import LiteralString
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, and so of its file. kind: the column's SQL type."""
+    """A column of a table, and so of its file.
+
+    kind: the column's SQL type. default_is_now: whether its default is the time of the import, which differs each time.
+    """
 
     name: LiteralString
     kind: LiteralString
     nullable: bool = False
     has_default: bool = False
+    default_is_now: bool = False
+    is_percent: bool = False
     unique: bool = False
     references: LiteralString | None = None
 
@@ -28,12 +33,15 @@ class Rule:
     """A CHECK of the database in a lender's words.
 
     columns: those that it looks at; a problem names the first of them that the file has. holds: an SQL condition,
-    which a row breaks when it is false (null passes, as in CHECK). expected: an SQL expression of type text.
+    which a row breaks when it is false (null passes, as in CHECK). expected: an SQL expression of type text. cause:
+    what the rows that break it have in common, where `expected` says more. codes: the values of a column of codes.
     """
 
     columns: tuple[LiteralString, ...]
     holds: LiteralString
     expected: LiteralString
+    cause: LiteralString = ""
+    codes: tuple[LiteralString, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,15 @@ class Table:
         """The primary key."""
         return self.columns[0]
 
+    def codes(self, column: Column) -> tuple[LiteralString, ...]:
+        """The values that a column of codes may have, () for another column."""
+        return next((rule.codes for rule in self.rules if rule.codes and rule.columns == (column.name,)), ())
+
 
 def _one_of(column: LiteralString, *values: LiteralString) -> Rule:
     quoted: LiteralString = ", ".join(f"'{value}'" for value in values)
     words: LiteralString = ", ".join(values)
-    return Rule((column,), f"{column} in ({quoted})", f"'one of {words}'")
+    return Rule((column,), f"{column} in ({quoted})", f"'one of {words}'", codes=values)
 
 
 def _not_blank(column: LiteralString) -> Rule:
@@ -78,11 +90,12 @@ def _ordered(least: LiteralString, greatest: LiteralString) -> Rule:
         (greatest, least),
         f"{least} <= {greatest}",
         f"format('{least} must not be above {greatest} (found {least} %s, {greatest} %s)', {least}, {greatest})",
+        cause=f"{least} above {greatest}",
     )
 
 
 _MONEY: LiteralString = "numeric(14, 2)"
-_CREATED_AT = Column("created_at", "timestamptz", has_default=True)
+_CREATED_AT = Column("created_at", "timestamptz", has_default=True, default_is_now=True)
 
 TABLES: tuple[Table, ...] = (
     Table(
@@ -131,7 +144,7 @@ TABLES: tuple[Table, ...] = (
             Column("customer_id", "integer", references="customers"),
             Column("product_id", "integer", references="loan_products"),
             Column("amount", _MONEY),
-            Column("interest_rate", "numeric(7, 4)"),
+            Column("interest_rate", "numeric(7, 4)", is_percent=True),
             Column("tenure_months", "integer"),
             Column("status", "text", has_default=True),
             Column("disbursed_at", "timestamptz", nullable=True),
@@ -159,7 +172,7 @@ TABLES: tuple[Table, ...] = (
             Column("penalty_portion", _MONEY, has_default=True),
             Column("payment_method", "text"),
             Column("reference_number", "text", nullable=True),
-            Column("payment_date", "timestamptz", has_default=True),
+            Column("payment_date", "timestamptz", has_default=True, default_is_now=True),
             Column("recorded_by", "text", nullable=True),
             Column("notes", "text", nullable=True),
             _CREATED_AT,
@@ -172,6 +185,7 @@ TABLES: tuple[Table, ...] = (
                 "format('principal + interest + penalty must equal amount (found %s+%s+%s=%s, amount %s)', "
                 "principal_portion, interest_portion, penalty_portion, "
                 "principal_portion + interest_portion + penalty_portion, amount)",
+                cause="principal + interest + penalty is not the amount",
             ),
             _one_of("payment_method", "mpesa", "bank_transfer", "cash", "cheque", "online"),
         ),

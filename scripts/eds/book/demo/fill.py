@@ -94,6 +94,7 @@ class _Filling:
     def __init__(self, cursor: psycopg.Cursor[TupleRow], scale: Scale, seed: int, today: datetime.date) -> None:
         self._cursor = cursor
         self._scale = scale
+        self._seed = seed
         self._statements = Statements(seed)
         self._parameters = parameters(seed, scale.payments, scale.customers, today)
 
@@ -189,7 +190,14 @@ class _Filling:
         self._run("insert_payments")
 
     def finish(self) -> None:
-        """Announce in the feed that the tables were filled with the trail off; continue identifiers after the last."""
+        """Announce in the feed that the tables were filled with the trail off; continue identifiers after the last.
+
+        The book is marked as an invented one, so that nobody's real customers are imported into it by mistake.
+        """
+        self._cursor.execute(
+            "insert into operational.demo_book (payment_count, seed) values (%s, %s)",
+            (self._scale.payments, self._seed),
+        )
         for table, key in zip(_FILLED, ("customer_id", "loan_id", "payment_id"), strict=True):
             name = sql.Identifier("operational", table)
             self._cursor.execute(

@@ -1,0 +1,294 @@
+"""How a file writes text, numbers and dates: what the user says, and what the file itself leaves no doubt about.
+
+Nothing ambiguous is guessed. 03/04/2025 is read only once the order of day and month is known, from an option or from
+another date of the same file; 1.234 only once the decimal sign is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+import zoneinfo
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO, Self, TextIO
+
+from eds.base.errors import UserError
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+DECIMALS = ("point", "comma")
+DATES = ("ymd", "dmy", "mdy")
+
+FORMATS: dict[str, dict[str, str]] = {
+    "auto": {},
+    "excel-us": {"decimal": "point", "dates": "mdy"},
+    "excel-uk": {"decimal": "point", "dates": "dmy"},
+    "excel-eu": {"decimal": "comma", "dates": "dmy"},
+}
+"""What FORMAT=… stands for. Delimiter and encoding are visible in the file."""
+
+_OPTIONS = {
+    "format": "FORMAT",
+    "delimiter": "DELIMITER",
+    "encoding": "ENCODING",
+    "decimal": "DECIMAL",
+    "dates": "DATES",
+    "century": "CENTURY",
+    "timezone": "TIMEZONE",
+    "header_line": "HEADER_LINE",
+    "empty": "EMPTY",
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What the user says about his files; None is found out from each file.
+
+    dates: the order of day, month and year in dates such as 03/04/2025. century: the first year that a year of two
+    digits can mean, 1930 for 1930 to 2029. timezone: of times without an offset. header_line: of the column names.
+    empty: what stands for no value, beside the empty field.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+    dates: str | None = None
+    century: int | None = None
+    timezone: zoneinfo.ZoneInfo | None = None
+    header_line: int = 1
+    empty: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is said about numbers, dates and empty fields, so that the plain form is tried first."""
+        return not (self.decimal or self.dates or self.century or self.timezone or self.empty)
+
+    def with_options(self, options: Mapping[str, str]) -> Dialect:
+        """The dialect with these options, which have the names of _OPTIONS. Raises UserError for a wrong one."""
+        changes: dict[str, object] = {}
+        named = options.get("format")
+        if named is not None:
+            if named.lower() not in FORMATS:
+                raise _wrong_option("format", named, f"one of {', '.join(FORMATS)}")
+            options = FORMATS[named.lower()] | dict(options)
+        for name, text in options.items():
+            if name != "format":
+                changes[name] = _parse_option(name, text)
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def _wrong_option(name: str, value: str, expected: str) -> UserError:
+    return UserError(f"{_OPTIONS[name]}={value}: expected {expected}.")
+
+
+def _parse_option(name: str, text: str) -> object:
+    word = text.strip().lower()
+    match name:
+        case "delimiter":
+            value = DELIMITERS.get(word, text if len(text) == 1 else "")
+            if not value or value.isalnum() or value in '"\n\r':
+                raise _wrong_option(name, text, f"one of {', '.join(DELIMITERS)}")
+            return value
+        case "encoding":
+            try:
+                return codecs.lookup(word).name
+            except LookupError:
+                raise _wrong_option(name, text, "an encoding such as utf-8, windows-1252 or utf-16") from None
+        case "decimal":
+            if word not in DECIMALS:
+                raise _wrong_option(name, text, "point or comma")
+            return word
+        case "dates":
+            if word not in DATES:
+                raise _wrong_option(name, text, "dmy (day first), mdy (month first) or ymd (year first)")
+            return word
+        case "century" | "header_line":
+            least, greatest = (1800, 2100) if name == "century" else (1, 1000)
+            if not word.isdecimal() or not least <= int(word) <= greatest:
+                raise _wrong_option(name, text, f"a whole number from {least} to {greatest}")
+            return int(word)
+        case "timezone":
+            try:
+                return zoneinfo.ZoneInfo(text.strip())
+            except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+                raise _wrong_option(name, text, "a time zone such as Africa/Nairobi") from None
+        case "empty":
+            return frozenset(part.strip().lower() for part in text.split(",") if part.strip())
+    raise ValueError(name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Encoding, delimiter, header line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that can be read as lines of UTF-8. facts: what was found out about it, to be printed."""
+
+    path: Path
+    encoding: str
+    line_count: int
+    facts: tuple[str, ...]
+
+    def open(self) -> Lines:
+        """The lines of the file from its start."""
+        return Lines(self.path, self.encoding)
+
+
+class Lines:
+    """Reads a file line by line as UTF-8, whatever its encoding. A line ends with LF."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self._bytes: BinaryIO | None = None
+        self._text: TextIO | None = None
+        if encoding == "utf-8":
+            self._bytes = path.open("rb")
+        else:
+            # Bytes that the encoding does not have are then found by whoever looks for bytes that are not UTF-8.
+            errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+            self._text = path.open(encoding=encoding, errors=errors, newline="\n")
+
+    def readline(self, limit: int) -> bytes:
+        """The next line with its line end, cut after `limit`; b"" at the end."""
+        if self._bytes is not None:
+            return self._bytes.readline(limit)
+        assert self._text is not None
+        return self._text.readline(limit).encode("utf-8", "surrogateescape")
+
+    def close(self) -> None:
+        """Close the file."""
+        for handle in (self._bytes, self._text):
+            if handle is not None:
+                handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+_SIGNATURES = (
+    (b"PK\x03\x04", "a workbook or a zip file"),
+    (b"\xd0\xcf\x11\xe0", "an old workbook"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"%PDF", "a PDF file"),
+    (b"{", "JSON"),
+    (b"<", "HTML or XML"),
+)
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def examine(path: Path, dialect: Dialect) -> Source:
+    """Look at the bytes of a file. Raises UserError when it is no text, and OSError."""
+    with path.open("rb") as handle:
+        start = handle.read(4096)
+        for signature, what in _SIGNATURES:
+            if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(signature):
+                raise UserError(
+                    f"{path.name}: expected a CSV file, found {what}. Nothing was changed.\n"
+                    "In a spreadsheet, save the sheet as “CSV UTF-8”."
+                )
+        encoding = next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), dialect.encoding)
+        if encoding is None and start.count(b"\0") * 3 > len(start):
+            # Text of mostly ASCII characters, two bytes each.
+            encoding = "utf-16-le" if start[1::2].count(b"\0") > start[0::2].count(b"\0") else "utf-16-be"
+        handle.seek(0)
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        is_utf8, lines = True, 0
+        while block := handle.read(1 << 20):
+            lines += block.count(b"\n")
+            if is_utf8 and encoding is None:
+                try:
+                    decoder.decode(block)
+                except UnicodeDecodeError:
+                    is_utf8 = False
+        if is_utf8 and encoding is None:
+            try:
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError:
+                is_utf8 = False
+    if encoding is not None:
+        return Source(path, encoding, lines, () if encoding == dialect.encoding else (encoding.upper(),))
+    sample = None if is_utf8 else _windows_sample(path)
+    if sample is None:
+        return Source(path, "utf-8", lines, ())
+    return Source(path, "cp1252", lines, (f"Windows-1252 (line {sample[0]} reads {sample[1]!r})",))
+
+
+def _windows_sample(path: Path) -> tuple[int, str] | None:
+    """The first line with a word beyond ASCII, when the file can only be Windows-1252 of a western language.
+
+    Detection by statistics was tried (charset-normalizer): among some hundred lines of ASCII a single São is read as
+    the Romanian Săo. What decides here is whether each such word looks like one: é within Chloé does, £ in £ukasz, Ž at
+    the end of ChloŽ, or a word of such letters alone do not.
+    """
+    sample = None
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.isascii():
+                continue
+            try:
+                text = line.decode("cp1252")
+                if all(_looks_western(word) for word in re.findall(r"[\w\x80-\uffff]+", text) if not word.isascii()):
+                    word = next((word for word in re.findall(r"\S+", text) if not word.isascii()), None)
+                    sample = sample or (number, (word or text).strip().strip(',;\t|"'))
+                    # A line that is UTF-8 as well was written by another program than the rest.
+                    line.decode("utf-8")
+                return None
+            except UnicodeDecodeError as problem:
+                if problem.encoding != "utf-8":
+                    return None
+    return sample
+
+
+_WESTERN_MARKS = set("‘’“”‚„–—…€£¥§©®°·«»¡¿ºª²³¹½¼¾×†•™\xa0\xad")
+
+
+def _looks_western(word: str) -> bool:
+    """Whether a word with letters beyond ASCII is spelled as western languages are."""
+    beyond = 0
+    for before, character, behind in zip(" " + word, word, word[1:] + " ", strict=False):
+        if character.isascii():
+            beyond = 0
+            continue
+        if character in _WESTERN_MARKS:
+            if before.isalpha() and behind.isalpha() and character != "’":
+                return False
+            if behind.isalpha() and character in "£¥¹²³¼½¾":
+                return False
+            continue
+        beyond += 1
+        if not character.isalpha() or beyond > 2 or (character.isupper() and before.islower()):
+            return False
+    return True
+
+
+def squeeze(name: str) -> str:
+    """A name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same."""
+    decomposed = unicodedata.normalize("NFKD", name)
+    return "".join(character for character in decomposed if character.isalnum()).lower()
+
+
+def sniff_delimiter(header: str, known: Iterable[str]) -> str:
+    """What separates the columns of a header: that with which most of the known (squeezed) names are in it.
+
+    Unlike the module csv, which looks at frequencies, it knows what it is looking for.
+    """
+    wanted = set(known)
+    best, most = ",", (0, 0)
+    for delimiter in DELIMITERS.values():
+        names = [squeeze(name) for name in header.split(delimiter)]
+        # Without a known name, whatever makes the most columns.
+        found = (len(wanted.intersection(names)), len(names))
+        if found > most:
+            best, most = delimiter, found
+    return best

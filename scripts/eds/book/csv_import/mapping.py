@@ -1,0 +1,114 @@
+"""The mapping file: which of a lender's columns and values are which of the book's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from eds.base.errors import UserError
+from eds.book.csv_import.dialect import Dialect
+from eds.book.csv_import.schema import TABLES
+
+MAPPING_FILE = "mapping.yml"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnMapping(_Strict):
+    """Where the values of a column come from. Exactly one of `column` and `value` is given."""
+
+    column: str | None = None
+    """The name of the file's column."""
+    value: str | None = None
+    """The same value in each row."""
+    values: dict[str, str] = Field(default_factory=dict)
+    """What stands for what; other texts stay as they are, unless `other` says what they become."""
+    other: str | None = None
+    empty: str | None = None
+    """What an empty field becomes."""
+    number: Literal["code", "hash"] | None = None
+    """How a text becomes a key: `code` reads letters and digits as a number of base 36, `hash` takes any text."""
+    also: tuple[str, ...] = ()
+    """With `hash`: further columns of the file whose texts belong to the key."""
+
+
+class TableMapping(_Strict):
+    """How the rows of a table are read from a file."""
+
+    file: str | None = None
+    distinct: bool = False
+    """Whether equal rows count once, for a table that is read from another one's file."""
+    columns: dict[str, ColumnMapping] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    skip: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Rows that are left out: those in which a column of the file has one of these texts."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _short_forms(cls, columns: Any) -> Any:
+        if not isinstance(columns, dict):
+            return columns
+        return {name: {"column": what} if isinstance(what, str) else what for name, what in columns.items()}
+
+
+class BookMapping(_Strict):
+    """The mapping file."""
+
+    format: dict[str, str] = Field(default_factory=dict)
+    tables: dict[str, TableMapping] = Field(default_factory=dict)
+
+    def table(self, name: str) -> TableMapping:
+        """The mapping of a table, one that changes nothing when the file does not have it."""
+        return self.tables.get(name, TableMapping())
+
+
+def load_mapping(path: Path) -> BookMapping:
+    """Read a mapping file. Raises UserError with the place and what was expected there."""
+    try:
+        # BaseLoader: Yes, 007 and 2024-01-01 are texts here, as they are in the files.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise UserError(f"{path.name} is not YAML: {' '.join(str(problem).split())}") from problem
+    try:
+        mapping = BookMapping.model_validate(content or {})
+    except ValidationError as problem:
+        lines = [
+            f"  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}, found {_shown(error['input'])}"
+            for error in problem.errors()
+        ]
+        raise UserError(f"{path.name}: expected the keys that docs/import.md lists.\n" + "\n".join(lines)) from problem
+    faults = list(_faults(mapping))
+    if faults:
+        raise UserError("\n".join([f"{path.name}:", *(f"  {fault}" for fault in faults)]))
+    Dialect().with_options(mapping.format)
+    return mapping
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]} …"
+
+
+def _faults(mapping: BookMapping) -> Any:
+    known = {table.name: [column.name for column in table.columns] for table in TABLES}
+    formats = ("format", "delimiter", "encoding", "decimal", "dates", "century", "timezone", "header_line", "empty")
+    for name in mapping.format:
+        if name not in formats:
+            yield f"format.{name}: expected one of {', '.join(formats)}"
+    for name, table in mapping.tables.items():
+        if name not in known:
+            yield f"tables.{name}: expected one of {', '.join(known)}"
+            continue
+        for column, source in table.columns.items():
+            place = f"tables.{name}.columns.{column}"
+            if column not in known[name]:
+                yield f"{place}: expected one of {', '.join(known[name])}"
+            if (source.column is None) == (source.value is None):
+                yield f"{place}: expected either column (the name in the file) or value (the same in each row)"
+            if source.also and source.number != "hash":
+                yield f"{place}.also: expected together with number: hash"

@@ -1,0 +1,136 @@
+"""Writes the first draft of a mapping file from the headers of a lender's files."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import yaml
+
+from eds.base.errors import UserError
+from eds.book.csv_import.dialect import DELIMITERS, Dialect, examine, sniff_delimiter, squeeze
+from eds.book.csv_import.mapping import MAPPING_FILE
+from eds.book.csv_import.records import Record, read_records
+from eds.book.csv_import.schema import TABLES, Column, Table
+
+# So many rows are read for the values of a column of codes, and so many of those are listed.
+_ROWS = 10_000
+_LISTED = 30
+
+_HEAD = """\
+# Which of your columns and values are which of the book's. docs/import.md explains every key.
+# Lines that begin with # are suggestions: complete the names, remove the #.
+
+format: {}
+#  format: excel-eu       # auto, excel-us (month first), excel-uk (day first), excel-eu (day first, decimal comma)
+#  decimal: comma         # or point
+#  dates: dmy             # or mdy, ymd
+#  century: 1930          # years of two digits are 1930 to 2029
+#  timezone: Africa/Nairobi
+#  encoding: windows-1252
+#  header_line: 1
+#  empty: NULL, -         # what stands for no value
+
+tables:
+"""
+
+
+def write_template(directory: Path) -> Path:
+    """Write mapping.yml into the directory and return its path.
+
+    A file belongs to the table whose columns it has most of. Raises UserError when a mapping file is there already.
+    """
+    if not directory.is_dir():
+        raise UserError(f"There is no directory {directory}. Example: make import-template DIR=/data/book")
+    path = directory / MAPPING_FILE
+    if path.exists():
+        raise UserError(f"{path} is there already. Nothing was changed. Move it away to get a new template.")
+    files = sorted(file for file in directory.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".txt"))
+    headers = {file: _look_into(file) for file in files if file.is_file()}
+    text = _HEAD + "\n".join(_section(table, headers) for table in TABLES)
+    with path.open("x", encoding="utf-8") as handle:
+        handle.write(text)
+    return path
+
+
+def _look_into(file: Path) -> tuple[list[str], list[list[str | None]]]:
+    """The names of a file's columns, and its first rows."""
+    source = examine(file, Dialect())
+    with source.open() as lines:
+        header = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
+    known = {squeeze(column.name) for table in TABLES for column in table.columns}
+    delimiter = sniff_delimiter(header, known)
+    if not known.intersection(squeeze(name) for name in header.split(delimiter)):
+        delimiter = max(DELIMITERS.values(), key=header.count)
+    with source.open() as lines:
+        records = [
+            record.fields
+            for record in islice(read_records(lines, delimiter), _ROWS)
+            if isinstance(record, Record) and record.is_clean
+        ]
+    return [(name or "").strip() for name in records[0]] if records else [], records[1:]
+
+
+def _section(table: Table, headers: dict[Path, tuple[list[str], list[list[str | None]]]]) -> str:
+    """The part of the template that is about a table."""
+    wanted = {squeeze(column.name) for column in table.columns}
+    named = [file for file in headers if squeeze(file.stem) == squeeze(table.name)]
+
+    def matches(file: Path) -> int:
+        return len(wanted.intersection(squeeze(name) for name in headers[file][0]))
+
+    best = max(named or headers, key=matches, default=None)
+    lines = [f"  {table.name}:"]
+    if best is None:
+        names: list[str] = []
+        rows: list[list[str | None]] = []
+        lines.append(f"    file: {table.file}")
+    else:
+        names, rows = headers[best]
+        lines.append(f"    file: {_scalar(best.name)}" + ("" if named else "    # is it this one?"))
+    lines.append("#    distinct: true       # equal rows count once, for a table that is read from another one's file")
+    lines.append("    columns:")
+    free = {squeeze(name): position for position, name in enumerate(names) if name}
+    some = False
+    for column in table.columns:
+        position = free.pop(squeeze(column.name), None)
+        if position is None:
+            need = "required" if column.required else "optional"
+            lines.append(f"#      {column.name}: YOUR COLUMN    # {need}, {_kind(table, column)}")
+            continue
+        some = True
+        values = _codes(table, column, [row[position] for row in rows if position < len(row)])
+        if values:
+            lines.append(f"      {column.name}:")
+            lines.append(f"        column: {_scalar(names[position])}")
+            lines.append(f"#        values:          # each of them one of {', '.join(table.codes(column))}")
+            lines += [f"#          {_scalar(value)}: {table.codes(column)[0]}" for value in values]
+        else:
+            lines.append(f"      {column.name}: {_scalar(names[position])}")
+    if not some:
+        lines[-len(table.columns) - 1] = "    columns: {}"
+    rest = [names[position] for position in sorted(free.values())]
+    lines.append(f"    ignore: [{', '.join(_scalar(name) for name in rest)}]")
+    lines.append("#    skip: {YOUR COLUMN: [a value]}    # rows that are left out")
+    return "\n".join(lines) + "\n"
+
+
+def _kind(table: Table, column: Column) -> str:
+    codes = table.codes(column)
+    return f"one of {', '.join(codes)}" if codes else column.kind
+
+
+def _codes(table: Table, column: Column, texts: list[str | None]) -> list[str]:
+    """The values of a column of codes that are none of the codes, in any spelling."""
+    known = {squeeze(code) for code in table.codes(column)}
+    if not known:
+        return []
+    found = {text.strip() for text in texts if text and text.strip() and squeeze(text) not in known}
+    return sorted(found)[:_LISTED]
+
+
+def _scalar(text: str) -> str:
+    """A text as a YAML scalar, quoted where it has to be."""
+    quoted = yaml.safe_dump(text, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    quoted = quoted.removesuffix("\n...").removesuffix("...").strip()
+    return quoted if "," not in quoted or quoted[0] in "'\"" else f'"{quoted}"'

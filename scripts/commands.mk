@@ -126,11 +126,15 @@ simulate.values := RATE:--rate FOR:--for SEED:--seed SIMULATION_SEED:--seed
 .PHONY: simulate
 simulate: venv ## Run live traffic through the application's role ## RATE=20 FOR=30s SEED=7
 	@.venv/bin/python -m eds simulate $(call flags,simulate)
-import.values := DIR:--dir
-import.switches := SYNC:--sync MASS_DELETE:--mass-delete
+import.values := DIR:--dir MAPPING:--mapping FORMAT:--format DATES:--dates DECIMAL:--decimal CENTURY:--century TIMEZONE:--timezone ENCODING:--encoding DELIMITER:--delimiter HEADER_LINE:--header-line EMPTY:--empty
+import.switches := SYNC:--sync MASS_DELETE:--mass-delete REPLACE_DEMO:--replace-demo DRY_RUN:--dry-run
 .PHONY: import
-import: venv ## Import a loan book from CSV files ## DIR=/data/book SYNC=1 MASS_DELETE=1
+import: venv ## Import a loan book from CSV files ## DIR=/data/book SYNC=1 MASS_DELETE=1 REPLACE_DEMO=1 DRY_RUN=1 MAPPING=mapping.yml FORMAT=auto|excel-us|excel-uk|excel-eu DATES=dmy|mdy|ymd DECIMAL=point|comma CENTURY=1930 TIMEZONE=Africa/Nairobi ENCODING=windows-1252 DELIMITER=comma|semicolon|tab|pipe HEADER_LINE=1 EMPTY=NULL,-
 	@.venv/bin/python -m eds import $(call flags,import)
+import-template.values := DIR:--dir
+.PHONY: import-template
+import-template: venv ## Write a draft of a mapping file beside CSV files ## DIR=/data/book
+	@.venv/bin/python -m eds import-template $(call flags,import-template)
 
 ##@ SQL
 psql-primary.values := ROLE:--role

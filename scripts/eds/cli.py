@@ -20,6 +20,8 @@ from eds.base.services import exclusive
 from eds.base.settings import ROOT, Settings, ensure_env_file, env_file, load
 from eds.book import simulate
 from eds.book.csv_import import importer
+from eds.book.csv_import.next_step import next_step
+from eds.book.csv_import.template import write_template
 from eds.book.demo import fill
 from eds.cluster.connections import Cluster, connect, forget_libpq_environment, wait_until_accepting
 from eds.cluster.provision import provision_oltp, provision_warehouse
@@ -236,21 +238,86 @@ def import_command(
     directory: Annotated[
         Path | None, typer.Option("--dir", metavar="/data/book", help="The folder of the CSV files.")
     ] = None,
-    sync: Annotated[bool, typer.Option("--sync", help="Delete what the files do not contain.")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Make the database hold exactly what the files hold.")] = False,
     mass_delete: Annotated[
         bool, typer.Option("--mass-delete", help="Accept that a sync deletes most rows of a table.")
     ] = False,
+    replace_demo: Annotated[bool, typer.Option("--replace-demo", help="Delete the demo book first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count, write nothing.")] = False,
+    mapping: Annotated[
+        Path | None,
+        typer.Option("--mapping", metavar="mapping.yml", help="The mapping file, when it is not in the folder."),
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", metavar="auto|excel-us|excel-uk|excel-eu", help="Who wrote the files.")
+    ] = None,
+    dates: Annotated[
+        str | None, typer.Option("--dates", metavar="dmy|mdy|ymd", help="The order of day and month in dates.")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option("--decimal", metavar="point|comma", help="The decimal sign.")] = None,
+    century: Annotated[
+        str | None, typer.Option("--century", metavar="1930", help="The first year that two digits can mean.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", metavar="Africa/Nairobi", help="Of times without an offset.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="windows-1252", help="The encoding of the files.")
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option("--delimiter", metavar="comma|semicolon|tab|pipe", help="What separates the columns."),
+    ] = None,
+    header_line: Annotated[
+        str | None, typer.Option("--header-line", metavar="1", help="The line of the column names.")
+    ] = None,
+    empty: Annotated[str | None, typer.Option("--empty", metavar="NULL,-", help="What stands for no value.")] = None,
 ) -> None:
     """Import a loan book from CSV files. Example: make import DIR=/data/book SYNC=1 (see docs/import.md)"""
     if directory is None:
         raise UserError("Which folder? Example: make import DIR=/data/book")
-    with connect(Cluster(load()).app_conninfo()) as connection:
-        result = importer.import_book(connection, directory, sync=sync, allow_mass_delete=mass_delete)
-    out.print(result.table())
-    if mass_delete:
-        out.print(
-            "The warehouse refuses to lose most of a table by itself: make etl NOW=1 MASS_DELETE=1 takes it over."
+    cluster = Cluster(load())
+    given = {
+        "format": file_format,
+        "dates": dates,
+        "decimal": decimal,
+        "century": century,
+        "timezone": timezone,
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "header_line": header_line,
+        "empty": empty,
+    }
+    with connect(cluster.app_conninfo()) as connection:
+        result = importer.import_book(
+            connection,
+            directory,
+            sync=sync,
+            allow_mass_delete=mass_delete,
+            replace_demo=replace_demo,
+            dry_run=dry_run,
+            options={name: value for name, value in given.items() if value is not None},
+            mapping_file=mapping,
         )
+    out.print(result.table())
+    for remark in result.remarks:
+        out.print(f"note: {remark}", markup=False)
+    if not dry_run:
+        out.print(next_step(cluster, [name for name, counts in result.tables.items() if counts.deleted]), markup=False)
+
+
+@app.command(name="import-template", rich_help_panel=BOOK)
+def import_template_command(
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="/data/book", help="The folder of the CSV files.")
+    ] = None,
+) -> None:
+    """Write a draft of a mapping file beside CSV files. Example: make import-template DIR=/data/book"""
+    if directory is None:
+        raise UserError("Which folder? Example: make import-template DIR=/data/book")
+    out.print(
+        f"wrote {write_template(directory)}: complete it, then: make import DIR={directory} DRY_RUN=1", markup=False
+    )
 
 
 @app.command(rich_help_panel=SQL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from eds.base.errors import UserError
 from eds.book.csv_import import importer
 from eds.book.csv_import.importer import Counts, import_book
 from eds.book.csv_import.schema import TABLES, Table
+from eds.book.demo import fill
 
 
 class Oltp(Protocol):
@@ -80,7 +82,7 @@ def state(conn: psycopg.Connection) -> list[Any]:
     return [*digests, value(conn, "select count(*) from operational.audit_log")]
 
 
-def refused(app: psycopg.Connection, directory: Path, **options: bool) -> str:
+def refused(app: psycopg.Connection, directory: Path, **options: Any) -> str:
     with pytest.raises(UserError) as problem:
         import_book(app, directory, **options)
     assert app.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
@@ -199,8 +201,7 @@ def test_names_arrive_as_they_are(app: psycopg.Connection, admin: psycopg.Connec
 def test_the_line_of_a_problem_is_right_behind_quoted_line_breaks(app: psycopg.Connection, tmp_path: Path) -> None:
     text = 'customer_id,full_name,segment\n1,"three\nline\r\nbreaks\n",retail\n2,"x\ny",wrong\n3,z,worse\n'
     message = refused(app, write(tmp_path, customers=text))
-    assert "line 6, column segment: found 'wrong'" in message
-    assert "line 8, column segment: found 'worse'" in message
+    assert "segment: 2 rows, first line 6, found 'wrong', 'worse'" in message
 
 
 def test_defaults_and_missing_columns(app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path) -> None:
@@ -398,6 +399,384 @@ def test_a_sync_does_not_delete_most_of_a_table(
     assert import_book(app, nothing, sync=True, allow_mass_delete=True).tables["customers"].deleted == 20
 
 
+# -- what the files hold, and nothing else ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo(app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path) -> psycopg.Connection:
+    """A book that is marked as a demo's."""
+    full = CUSTOMERS.replace("101,Amina", "3,Amina").replace("102,Brian", "4,Brian")
+    loans = LOANS.replace("1001,101,", "1,3,").replace("1002,102,", "4,4,")
+    payments = PAYMENTS.replace(",1001,", ",1,")
+    import_book(app, write(tmp_path / "demo", **BOOK | {"customers": full, "loans": loans, "payments": payments}))
+    admin.execute("insert into operational.demo_book (payment_count, seed) values (2, 42)")
+    return app
+
+
+OWN = {
+    "customers": "customer_id,full_name\n3,Asha Real\n4,Ben Real\n9,Chui Real Ltd\n",
+    "loan_products": HEADERS["loan_products"] + "1,Own Loan,personal,100.00,900000.00,1,60\n",
+    "loans": (
+        "loan_id,customer_id,product_id,amount,interest_rate,tenure_months,status\n"
+        "1,3,1,1000.00,12,12,active\n4,4,1,2000.00,12,12,active\n9,9,1,3000.00,12,12,active\n"
+    ),
+    "payments": (
+        "payment_id,loan_id,amount,principal_portion,interest_portion,penalty_portion,payment_method,payment_date\n"
+        "1,1,100.00,90.00,10.00,0.00,cash,2025-01-05\n"
+    ),
+}
+"""A lender's files with keys that a demo book has too, and few columns."""
+
+INVENTED = "Amina|Brian|Chlo|example.com|N10|Nairobi|Mombasa|1980|9000|2023|corporate|sme"
+"""What of the demo book must be found nowhere afterwards."""
+
+
+def everything(conn: psycopg.Connection) -> str:
+    """All rows as one text."""
+    texts = [f"select string_agg(t::text, '; ') from operational.{table.name} as t" for table in TABLES]
+    return "\n".join(value(conn, text) or "" for text in texts)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_demo_book_is_not_mixed_with_a_lenders(
+    demo: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path, sync: bool
+) -> None:
+    before = state(admin)
+    message = refused(demo, write(tmp_path / "own", **OWN), sync=sync)
+    assert "holds the demo book" in message
+    assert "3 customers, 2 loans and 2 payments" in message
+    assert "REPLACE_DEMO=1 deletes all of these first" in message
+    assert state(admin) == before
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_demo_book_is_replaced(
+    demo: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path, sync: bool
+) -> None:
+    summary = import_book(demo, write(tmp_path / "own", **OWN), sync=sync, replace_demo=True)
+    assert summary.tables["customers"] == Counts(3, 0, 3, 0)
+    assert summary.tables["payments"] == Counts(1, 0, 2, 0)
+    assert "3 customers, 2 loans and 2 payments are deleted" in summary.remarks[0]
+    found = everything(admin)
+    assert re.findall(INVENTED, found) == []
+    assert value(admin, "select count(*) from operational.customers where email is null") == 3
+    assert value(admin, "select array_agg(outstanding_balance) from operational.loans") == [0, 0, 0]
+    # The catalogue is no part of the demo; only a sync has no other products than the files.
+    assert ("School Loan" in found) is not sync
+    # The book is the lender's now.
+    again = import_book(demo, tmp_path / "own", sync=sync, replace_demo=True)
+    assert again.tables["customers"] == Counts(0, 0, 0, 3)
+    assert "REPLACE_DEMO=1 had no effect: the database holds no demo book" in again.remarks
+
+
+def test_a_file_may_not_refer_to_the_demos_rows(
+    demo: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    before = state(admin)
+    loans = "loan_id,customer_id,product_id,amount,interest_rate,tenure_months\n7,3,901,1,1,1\n"
+    message = refused(demo, write(tmp_path / "own", loans=loans), replace_demo=True)
+    assert "customer_id: line 2, found '3'\n      expected a customer_id that is in customers.csv" in message
+    assert "1 problem." in message
+    assert state(admin) == before
+
+
+def test_a_book_whose_demo_was_deleted_by_hand_is_empty(
+    app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    admin.execute("insert into operational.demo_book (payment_count, seed) values (2, 42)")
+    assert import_book(app, write(tmp_path, **OWN)).tables["loans"].inserted == 3
+
+
+def test_only_the_generator_marks_a_book_as_a_demo(app: psycopg.Connection) -> None:
+    for statement in (
+        "insert into operational.demo_book (payment_count, seed) values (1, 1)",
+        "delete from operational.demo_book",
+        "update operational.demo_book set filled_at = now()",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            app.execute(statement)
+
+
+def test_the_generator_marks_its_book(
+    empty_book: Oltp, admin: psycopg.Connection, app: psycopg.Connection, tmp_path: Path
+) -> None:
+    with psycopg.connect(empty_book.superuser_conninfo) as conn:
+        fill.fill(conn, fill.Scale.parse("600"), seed=7)
+    assert value(admin, "select payment_count, seed, replaced_at from operational.demo_book") == (600, 7, None)
+    assert "600 payments" in refused(app, write(tmp_path, **OWN))
+
+
+def test_a_sync_leaves_nothing_that_the_files_do_not_hold(
+    app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    import_book(app, write(tmp_path / "full", **BOOK), sync=True)
+    created = value(admin, "select created_at from operational.customers where customer_id = 102")
+    few = {
+        "customers": "customer_id,full_name,segment\n101,Amina Otieno,\n102,Brian Mwangi,sme\n103,Chloé W.,retail\n",
+        "loan_products": PRODUCTS,
+        "loans": LOANS.replace(",disbursed_at,maturity_date,outstanding_balance", "")
+        .replace(",2023-02-01,2024-02-01,9000", "")
+        .replace("pending,,,", "pending"),
+        "payments": PAYMENTS.replace(",notes", "")
+        .replace(',"first, on time"', "")
+        .replace("2023-04-03,", "2023-04-03"),
+    }
+    summary = import_book(app, write(tmp_path / "few", **few), sync=True)
+    assert summary.tables["customers"].updated == 3
+    assert admin.execute(
+        "select distinct email, phone, national_id, date_of_birth, city, country, is_active from operational.customers"
+    ).fetchall() == [(None, None, None, None, None, "Kenya", True)]
+    assert value(admin, "select array_agg(segment order by customer_id) from operational.customers") == [
+        "retail",
+        "sme",
+        "retail",
+    ]
+    assert value(
+        admin, "select disbursed_at, maturity_date, outstanding_balance from operational.loans where loan_id = 1001"
+    ) == (None, None, 0)
+    assert value(admin, "select count(notes) from operational.payments") == 0
+    # When a row was recorded first is no figure of the book, and is never changed.
+    assert value(admin, "select created_at from operational.customers where customer_id = 102") == created
+    assert "customers: email was emptied in 2 rows, as customers.csv has none" in summary.remarks
+    assert "loans: outstanding_balance is 0 in 2 rows, the default, as loans.csv has none" in summary.remarks
+    before = state(admin)
+    assert import_book(app, tmp_path / "few", sync=True).tables["customers"] == Counts(0, 0, 0, 3)
+    assert state(admin) == before
+
+
+def test_a_sync_needs_a_day_for_each_payment(app: psycopg.Connection, tmp_path: Path) -> None:
+    none = PAYMENTS.replace(",2023-04-03,", ",,")
+    message = refused(app, write(tmp_path, **BOOK | {"payments": none}), sync=True)
+    assert "payment_date: line 3, found nothing" in message
+    summary = import_book(app, tmp_path)
+    assert (
+        "payments: payment_date is the time of the import in 1 rows, the default, as payments.csv has none"
+    ) in summary.remarks
+
+
+def test_columns_that_were_kept_are_listed(app: psycopg.Connection, tmp_path: Path) -> None:
+    import_book(app, write(tmp_path, **BOOK))
+    summary = import_book(app, write(tmp_path / "few", customers="customer_id,full_name\n101,A\n102,B\n109,C\n"))
+    assert summary.remarks == [
+        "customers: country is 'Kenya' in 1 rows, the default, as customers.csv has none",
+        "customers: segment is 'retail' in 1 rows, the default, as customers.csv has none",
+        "customers: is_active is true in 1 rows, the default, as customers.csv has none",
+        "customers: columns kept as they were in 2 rows, as customers.csv has none: email, phone, national_id, "
+        "date_of_birth, city, country, segment, is_active",
+    ]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_dry_run_counts_and_writes_nothing(
+    app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path, sync: bool
+) -> None:
+    import_book(app, write(tmp_path, **BOOK))
+    before = state(admin)
+    next_key = "select last_value from operational.customers_customer_id_seq"
+    last_key = value(admin, next_key)
+    changed = CUSTOMERS.replace("Mombasa", "Kisumu").replace("103,", "5000,")
+    write(tmp_path, customers=changed)
+    would = import_book(app, tmp_path, sync=sync, dry_run=True)
+    assert (state(admin), value(admin, next_key)) == (before, last_key)
+    assert "Dry run" in str(would.table().title)
+    assert "segment: line 2, found 'x'" in refused(
+        app, write(tmp_path / "bad", customers="customer_id,full_name,segment\n1,A,x\n"), dry_run=True
+    )
+    assert import_book(app, tmp_path, sync=sync).tables == would.tables
+    assert would.tables["customers"] == Counts(1, 1, int(sync), 1)
+
+
+def test_a_dry_run_can_be_made_beside_a_demo_book(
+    demo: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    before = state(admin)
+    summary = import_book(demo, write(tmp_path / "own", **OWN), sync=True, dry_run=True)
+    assert state(admin) == before
+    assert summary.tables["customers"] == Counts(3, 0, 3, 0)
+    assert summary.remarks[0].endswith("are deleted; an import needs REPLACE_DEMO=1")
+
+
+# -- what spreadsheets and core-banking systems write ----------------------------------------------------------------
+
+EUROPE = {
+    "customers": (
+        "Customer ID;Full Name;E-Mail;Phone;National ID;Date of Birth;City;Country;Segment;"
+        "Is Active;Created At;Remarks\r\n"
+        "101;Amina Otieno;amina@example.com;+254700000101;N101;29.02.1980;Nairobi;Kenya;Retail;"
+        "Yes;02.01.2023 03:04:05;\r\n"
+        "102;Brian Mwangi;brian@example.com;;N102;;Mombasa;Kenya;SME;inactive;03.01.2023 00:00;late\r\n"
+        '103;"Chloé Wanjiku";;;;;;Uganda;CORPORATE;Active;04.01.2023 07:00;;;\r\n'
+        ";;;;;;;;;;;\r\n"
+    ),
+    "loan_products": (
+        "product id;product name;product type;min amount;max amount;min tenure months;max tenure months\r\n"
+        "901;Shop Loan;Business;1.000,00;500.000,00 €;3;36\r\n902;School Loan;Education;0,00;80 000,00;1;12,0\r\n"
+    ),
+    "loans": (
+        "LoanID;CustomerID;ProductID;Amount;InterestRate;TenureMonths;Status;DisbursedAt;MaturityDate;OutstandingBalance\r\n"
+        "1001;101;901;10.000,00;14,5%;12;Active;01.02.2023;1. Feb 2024;9\u00a0000,00\r\n"
+        "1002;102;902;5.000,00;12,3456 %;6;PENDING;;;0,00\r\n"
+    ),
+    "payments": (
+        "Payment ID;Loan ID;Amount;Principal Portion;Interest Portion;Penalty Portion;Payment Method;"
+        "Payment Date;Notes\r\n"
+        '5001;1001;600,00;500,00;100,00;0,00;M-Pesa;01.03.2023 07:00;"first, on time"\r\n'
+        "5002;1001;612,50;500,00;100,00;12,50;Cash;03.04.2023;\r\n"
+    ),
+}
+AMERICA = {
+    "customers": CUSTOMERS.replace("ũ", "u")
+    .replace("1980-02-29", "2/29/1980")
+    .replace("2023-01-02T03:04:05Z", "1/2/2023 3:04:05 AM")
+    .replace("2023-01-03", "1/3/2023 12:00:00 AM")
+    .replace("2023-01-04 10:00:00+03", "1/4/2023 10:00 AM +03:00"),
+    "loan_products": PRODUCTS.replace("1000,500000.00", '"$1,000.00","$500,000.00"').replace(
+        "0,80000", '0,"$80,000.00"'
+    ),
+    "loans": LOANS.replace("10000.00", '"$10,000.00"')
+    .replace(",5000,", ',"$5,000.00",')
+    .replace("2023-02-01,2024-02-01,9000", '"Feb 1, 2023",02/01/2024,"9,000.00"'),
+    "payments": PAYMENTS.replace("2023-03-01T10:00:00+03:00", "3/1/2023 7:00:00 AM").replace("2023-04-03", "4/3/2023"),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "encoding", "options"),
+    [
+        (EUROPE, "cp1252", {"dates": "dmy", "decimal": "comma"}),
+        (EUROPE, "cp1252", {"format": "excel-eu"}),
+        (EUROPE, "cp1252", {}),
+        (EUROPE, "utf-8-sig", {}),
+        ({name: text.replace(";", "\t") for name, text in EUROPE.items()}, "utf-16", {}),
+        ({name: text.replace(";", "|") for name, text in EUROPE.items()}, "utf-16-le", {"encoding": "utf-16-le"}),
+        ({name: "sep=;\r\n" + text for name, text in EUROPE.items()}, "utf-8", {}),
+        ({name: "Book of 2023\r\n\r\n" + text for name, text in EUROPE.items()}, "utf-8", {"header_line": "3"}),
+        (AMERICA, "utf-8", {"format": "excel-us"}),
+        (AMERICA, "utf-8", {"dates": "mdy"}),
+    ],
+    ids=["options", "format", "Windows-1252", "UTF-8", "UTF-16 tabs", "bars", "sep=", "title", "us", "month first"],
+)
+def test_a_book_is_the_same_in_every_dialect(
+    app: psycopg.Connection,
+    admin: psycopg.Connection,
+    tmp_path: Path,
+    files: dict[str, str],
+    encoding: str,
+    options: dict[str, str],
+) -> None:
+    import_book(app, write(tmp_path / "plain", **BOOK | {"customers": CUSTOMERS.replace("ũ", "u")}))
+    before = state(admin)
+    encoded = {name: text.encode(encoding) for name, text in files.items()}
+    summary = import_book(app, write(tmp_path / "other", **encoded), options=options)
+    assert {name: counts.unchanged for name, counts in summary.tables.items()} == {
+        "customers": 3, "loan_products": 2, "loans": 2, "payments": 2,
+    }  # fmt: skip
+    assert state(admin) == before
+
+
+def test_how_a_file_was_read_is_printed(
+    app: psycopg.Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_book(app, write(tmp_path, **{name: text.encode("cp1252") for name, text in EUROPE.items()}))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "read: customers.csv, 3 rows; separated by semicolons; Windows-1252 (line 4 reads 'Chloé" in shown
+    assert "day first (line 2 has '29.02.1980')" in shown
+    assert "segment: 'Retail' as retail (1), 'SME' as sme (1), 'CORPORATE' as corporate (1)" in shown
+    assert "columns not read: Remarks" in shown
+    assert "decimal comma (line 2 has '1.000,00'); amounts in €" in shown
+    assert "ok: Reading" not in shown
+
+
+def test_a_file_that_is_refused_is_not_ok(
+    app: psycopg.Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(app, write(tmp_path, **BOOK | {"customers": CUSTOMERS.replace("1980-02-29", "never")}))
+    shown = capsys.readouterr().err
+    assert "not ok: customers.csv, 1 problem" in shown
+    assert "ok: Reading" not in shown
+
+
+MAPPING = """\
+format: {dates: mdy, decimal: point}
+tables:
+  customers:
+    file: statement.csv
+    distinct: true
+    ignore: ["*"]
+    columns:
+      customer_id: {column: Borrower, number: hash, also: [Country]}
+      full_name: {column: Borrower, empty: no borrower named}
+      country: Country
+      segment: {value: corporate}
+  loans:
+    file: statement.csv
+    ignore: ["*"]
+    columns:
+      loan_id: {column: Loan Number, number: code}
+      customer_id: {column: Borrower, number: hash, also: [Country]}
+      product_id: {value: "901"}
+      amount: Principal
+      interest_rate: {column: Rate, empty: "0"}
+      tenure_months: {value: "240"}
+      status: {column: State, values: {Fully Repaid: repaid, Repaying: active}, other: pending}
+      disbursed_at: Effective Date (Most Recent)
+      outstanding_balance: Due
+    skip: {Principal: ["0"]}
+  payments:
+    file: statement.csv
+    ignore: ["*"]
+    columns:
+      payment_id: {column: Loan Number, number: code}
+      loan_id: {column: Loan Number, number: code}
+      amount: Repaid
+      principal_portion: Repaid
+      interest_portion: {value: "0"}
+      payment_method: {value: bank_transfer}
+      payment_date: End of Period
+    skip: {Principal: ["0"], Repaid: ["0", "0.00"]}
+"""
+STATEMENT = """\
+End of Period,Loan Number,Country,Borrower,State,Rate,Principal,Repaid,Due,Effective Date (Most Recent)
+05/31/2023 12:00:00 AM,DEVB00010,Freedonia,NATIONAL CREDIT,Fully Repaid,4.25,2500000,2500000,0,06/09/1947 12:00:00 AM
+05/31/2023 12:00:00 AM,DEVB0001A,Freedonia,"National  Credit",Repaying,,986984.46,38000,948984.46,09/07/1977 12:00:00 AM
+05/31/2023 12:00:00 AM,DEVB0002S,Sylvania,,Approved,8.5,100000,0,0,
+05/31/2023 12:00:00 AM,DEVB00030,Sylvania,,Fully Cancelled,8.5,0,0,0,
+"""
+
+
+def test_a_lenders_own_export_is_read_by_a_mapping_file(
+    app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    write(tmp_path, statement=STATEMENT.replace("National  Credit", "NATIONAL CREDIT"), loan_products=PRODUCTS)
+    (tmp_path / "mapping.yml").write_text(MAPPING)
+    summary = import_book(app, tmp_path, sync=True)
+    assert {name: counts.inserted for name, counts in summary.tables.items()} == {
+        "customers": 2, "loan_products": 2, "loans": 3, "payments": 2,
+    }  # fmt: skip
+    found = admin.execute(
+        "select loan_id, full_name, country, status, interest_rate::float, amount::float, disbursed_at::date::text"
+        " from operational.loans join operational.customers using (customer_id) order by loan_id"
+    ).fetchall()
+    assert found == [
+        (int("DEVB00010", 36), "NATIONAL CREDIT", "Freedonia", "repaid", 4.25, 2500000.0, "1947-06-09"),
+        (int("DEVB0001A", 36), "NATIONAL CREDIT", "Freedonia", "active", 0.0, 986984.46, "1977-09-07"),
+        (int("DEVB0002S", 36), "no borrower named", "Sylvania", "pending", 8.5, 100000.0, None),
+    ]
+    assert value(admin, "select sum(amount)::text, min(payment_date)::date::text from operational.payments") == (
+        "250038000.00",
+        "2023-05-31",
+    )
+    assert import_book(app, tmp_path, sync=True).tables["loans"] == Counts(0, 0, 0, 3)
+
+
+def test_one_borrower_in_two_spellings_is_a_problem(app: psycopg.Connection, tmp_path: Path) -> None:
+    write(tmp_path, statement=STATEMENT, loan_products=PRODUCTS)
+    (tmp_path / "mapping.yml").write_text(MAPPING)
+    message = refused(app, tmp_path)
+    assert "statement.csv (as customers)\n  customer_id (“Borrower”): line 3" in message
+    assert "1 problem." in message
+
+
 # -- unique values --------------------------------------------------------------------------------------------------
 
 
@@ -417,7 +796,7 @@ def test_customers_may_swap_what_is_unique(app: psycopg.Connection, admin: psyco
 def test_a_value_of_a_row_outside_the_file_is_taken(app: psycopg.Connection, tmp_path: Path) -> None:
     import_book(app, write(tmp_path, **BOOK))
     message = refused(app, write(tmp_path / "new", customers="customer_id,full_name,email\n7,X,brian@example.com\n"))
-    assert "line 2, column email: found 'brian@example.com'" in message
+    assert "email: line 2, found 'brian@example.com'" in message
     assert "customer_id 102 has it, which is in the database and not in the file" in message
 
 
@@ -430,30 +809,36 @@ PAYMENT = "payment_id,loan_id,amount,principal_portion,interest_portion,penalty_
 
 BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
     # name: table, content, then what the message says: line, column, value, part of what was expected
-    "unknown column": ("customers", "customer_id,full_name,colour\n1,A,red\n", 1, "colour", "'colour'", "one of cust"),
-    "updated_at": ("customers", "customer_id,full_name,updated_at\n", 1, "updated_at", "'updated_at'", "kept by the"),
+    "misspelt column": ("customers", "customer_id,full_name,emial\n1,A,x\n", 1, "emial", "'emial'", "did you mean em"),
     "missing column": ("customers", "customer_id,city\n1,Nairobi\n", 1, "full_name", "nothing", "it is required"),
     "doubled column": ("customers", "customer_id,full_name,city,city\n", 1, "city", "'city'", "each column once"),
     "empty file": ("customers", "", 1, "", "nothing", "a line with the names of the columns"),
     "byte order mark alone": ("customers", "\ufeff", 1, "", "nothing", "a line with the names of the columns"),
     "no header": ("customers", "1,Amina\n", 1, "", "'1,Amina'", "a line with the names of the columns"),
-    "semicolons": ("customers", "customer_id;full_name\n1;A\n", 1, "", "'customer_id;full_name'", "by commas"),
-    "UTF-16": ("customers", CUSTOMERS.encode("utf-16"), 1, "", r"'\xff\xfe", "UTF-16"),
     "too many fields": ("customers", "customer_id,full_name\n\n1,A,B\n", 3, "", "'1,A,B'", "2 fields, as in"),
     "too few fields": ("customers", "customer_id,full_name\n1\n", 2, "", "'1'", "2 fields, as in the header, not 1"),
     "open quote": ("customers", 'customer_id,full_name\n1,A\n2,"B\n3,C\n', 3, "", "'2,\"B'", "a closing quote"),
     "stray quote": ("customers", 'customer_id,full_name\n1,A"B\n', 2, "full_name", "'A\"B'", "quotes around the whole"),
-    "invalid UTF-8": ("customers", b"customer_id,full_name\n1,J\xfcrg\n", 2, "full_name", r"'J\xfcrg'", "UTF-8 text"),
+    "mixed encodings": (
+        "customers", b"customer_id,full_name\n1,J\xfcrg\n2,J\xc3\xbcrg\n", 2, "full_name", r"'J\xfcrg'", "UTF-8 text"
+    ),
+    "Cyrillic": (
+        "customers", "customer_id,full_name\n1,Иван\n".encode("cp1251"), 2, "full_name", r"'\xc8\xe2", "ENCODING="
+    ),
     "NUL": ("customers", b"customer_id,full_name\n1,A\0B\n", 2, "full_name", r"'A\x00B'", "without NUL"),
     "no key": ("customers", "customer_id,full_name\n,A\n", 2, "customer_id", "nothing", "it may not be empty"),
     "bad key": ("customers", "customer_id,full_name\nA1,A\n", 2, "customer_id", "'A1'", "a whole number"),
     "great key": ("customers", "customer_id,full_name\n3000000000,A\n", 2, "customer_id", "'3000000000'", "2147483646"),
     "no name": ("customers", "customer_id,full_name\n1,\n", 2, "full_name", "nothing", "it may not be empty"),
     "empty name": ("customers", 'customer_id,full_name\n1,""\n', 2, "full_name", "''", "a text that is not empty"),
-    "bad date": ("customers", CUSTOMER + "1,A,,,29/02/1980,,,\n", 2, "date_of_birth", "'29/02/1980'", "YYYY-MM-DD"),
-    "no such date": ("customers", CUSTOMER + "1,A,,,1981-02-29,,,\n", 2, "date_of_birth", "'1981-02-29'", "YYYY-MM-DD"),
+    "ambiguous date": ("customers", CUSTOMER + "1,A,,,03/04/1980,,,\n", 2, "date_of_birth", "'03/04/1980'", "DATES="),
+    "no such date": (
+        "customers", CUSTOMER + "1,A,,,1981-02-29,,,\n", 2, "date_of_birth", "'1981-02-29'",
+        "a date that exists: February 1981 has 28 days, not 29",
+    ),
+    "short year": ("customers", CUSTOMER + "1,A,,,29-Feb-80,,,\n", 2, "date_of_birth", "'29-Feb-80'", "CENTURY=1930"),
+    "day number": ("customers", CUSTOMER + "1,A,,,29281,,,\n", 2, "date_of_birth", "'29281'", "a spreadsheet's number"),
     "endless date": ("customers", CUSTOMER + "1,A,,,infinity,,,\n", 2, "date_of_birth", "'infinity'", "YYYY-MM-DD"),
-    "empty date": ("customers", CUSTOMER + '1,A,,,"",,,\n', 2, "date_of_birth", "''", "without quotes"),
     "bad segment": ("customers", CUSTOMER + "1,A,,,,privat,,\n", 2, "segment", "'privat'", "one of retail, sme"),
     "bad flag": ("customers", CUSTOMER + "1,A,,,,,maybe,\n", 2, "is_active", "'maybe'", "true or false"),
     "bad moment": ("customers", CUSTOMER + "1,A,,,,,,noon\n", 2, "created_at", "'noon'", "a moment"),
@@ -480,8 +865,13 @@ BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
     "no number": ("loans", LOAN + "1,101,901,ten,1,1,,,\n", 2, "amount", "'ten'", "a number such as 1234.50"),
     "NaN": ("loans", LOAN + "1,101,901,NaN,1,1,,,\n", 2, "amount", "'NaN'", "a number such as 1234.50"),
     "infinity": ("loans", LOAN + "1,101,901,Infinity,1,1,,,\n", 2, "amount", "'Infinity'", "a number such as"),
-    "thousands": ("loans", LOAN + '1,101,901,"1,000",1,1,,,\n', 2, "amount", "'1,000'", "no thousands separators"),
-    "decimals": ("loans", LOAN + "1,101,901,1.005,1,1,,,\n", 2, "amount", "'1.005'", "at most 2 decimals"),
+    "thousands": ("loans", LOAN + '1,101,901,"1,000",1,1,,,\n', 2, "amount", "'1,000'", "1000 or 1.000; no other"),
+    "three decimals": ("loans", LOAN + "1,101,901,1.005,1,1,,,\n", 2, "amount", "'1.005'", "DECIMAL=point or DECIMAL="),
+    "decimals": ("loans", LOAN + "1,101,901,1.0050,1.5,1,,,\n", 2, "amount", "'1.0050'", "at most 2 decimals"),
+    "shortened": ("loans", LOAN + "1,101,901,1.5E+06,1,1,,,\n", 2, "amount", "'1.5E+06'", "a spreadsheet has"),
+    "two currencies": (
+        "loans", LOAN + "1,101,901,KES 5,1,1,,,\n2,101,901,USD 5,1,1,,,\n", 3, "amount", "'USD 5'", "one currency"
+    ),
     "great amount": ("loans", LOAN + "1,101,901,1000000000000,1,1,,,\n", 2, "amount", "'1000000000000'", "from -9"),
     "negative rate": ("loans", LOAN + "1,101,901,1,-0.5,1,,,\n", 2, "interest_rate", "'-0.5'", "0 or more"),
     "great rate": ("loans", LOAN + "1,101,901,1,1000,1,,,\n", 2, "interest_rate", "'1000'", "999.9999"),
@@ -490,7 +880,7 @@ BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
     "no months": ("loans", LOAN + "1,101,901,1,1,0,,,\n", 2, "tenure_months", "'0'", "a number above 0"),
     "bad status": ("loans", LOAN + "1,101,901,1,1,1,open,,\n", 2, "status", "'open'", "one of pending, active, repaid"),
     "bad hour": ("loans", LOAN + "1,101,901,1,1,1,,2024-01-01 25:00,\n", 2, "disbursed_at", "'2024-01-01 25:00'", "a "),
-    "bad maturity": ("loans", LOAN + "1,101,901,1,1,1,,,2024-1-1\n", 2, "maturity_date", "'2024-1-1'", "YYYY-MM-DD"),
+    "bad maturity": ("loans", LOAN + "1,101,901,1,1,1,,,2024-1\n", 2, "maturity_date", "'2024-1'", "YYYY-MM-DD"),
     "unknown customer": ("loans", LOAN + "1,999,901,1,1,1,,,\n", 2, "customer_id", "'999'", "that is in the database"),
     "unknown product": ("loans", LOAN + "1,101,999,1,1,1,,,\n", 2, "product_id", "'999'", "that is in the database"),
     "unknown loan": ("payments", PAYMENT + "1,99,1,1,0,0,cash,\n", 2, "loan_id", "'99'", "a loan_id that is"),
@@ -499,7 +889,7 @@ BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
         "principal + interest + penalty must equal amount (found 10.00+1.00+0.00=11.00, amount 12.00)",
     ),
     "negative payment": ("payments", PAYMENT + "1,1001,-1,-1,0,0,cash,\n", 2, "amount", "'-1'", "a number above 0"),
-    "bad method": ("payments", PAYMENT + "1,1001,1,1,0,0,M-Pesa,\n", 2, "payment_method", "'M-Pesa'", "one of mpesa"),
+    "bad method": ("payments", PAYMENT + "1,1001,1,1,0,0,coins,\n", 2, "payment_method", "'coins'", "one of mpesa"),
     "great payment key": (
         "payments", PAYMENT + "9223372036854775807,1001,1,1,0,0,cash,\n", 2, "payment_id", "'9223372036854775807'",
         "to 9223372036854775806",
@@ -515,8 +905,8 @@ def test_what_is_wrong_is_told_and_nothing_is_changed(
     import_book(app, write(tmp_path / "good", **BOOK))
     before = state(admin)
     message = refused(app, write(tmp_path / "bad", **{table: content}))
-    where = f"line {line}, column {column}" if column else f"line {line}"
-    assert f"\n{table}.csv\n  {where}: found {shown}" in message
+    where = f"{column}: line {line}" if column else f"line {line}"
+    assert f"\n{table}.csv\n  {where}, found {shown}" in message
     assert expected in message
     assert "1 problem." in message
     assert "Nothing was changed" in message
@@ -542,16 +932,15 @@ def test_problems_of_all_kinds_and_files_are_told_together(app: psycopg.Connecti
     lines = [line.strip() for line in message.splitlines() if "found" in line or line.endswith(".csv")]
     assert lines == [
         "customers.csv",
-        "line 2, column date_of_birth: found 'never'",
-        "line 2, column segment: found 'private'",
+        "date_of_birth: line 2, found 'never'",
+        "segment: line 2, found 'private'",
         "loans.csv",
-        "line 2, column product_id: found '901'",
-        "line 3, column customer_id: found '3'",
-        "line 3, column product_id: found '901'",
+        "product_id: 2 rows, first line 2, found '901'",
+        "customer_id: line 3, found '3'",
         "payments.csv",
         # Not also a wrong sum, which nobody can know yet.
-        "line 2, column interest_portion: found 'x'",
-        "line 3, column payment_method: found 'coins'",
+        "interest_portion: line 2, found 'x'",
+        "payment_method: line 3, found 'coins'",
     ]
 
 
@@ -561,9 +950,10 @@ def test_a_row_that_cannot_be_read_does_not_spoil_what_refers_to_it(app: psycopg
     assert "1 problem." in message
     loans = LOANS.replace("loan_id,", "id,")
     message = refused(app, write(tmp_path, **BOOK | {"loans": loans}))
-    assert "at least 2 problems." in message
-    assert "column id" in message
-    assert "payments.csv" not in message
+    assert "at least 1 problem." in message
+    assert "loan_id: line 1, found nothing" in message
+    assert "not read are id" in message
+    assert "payments.csv: no problem in what could be checked" in message
 
 
 def test_references_are_to_the_file_or_the_database(app: psycopg.Connection, tmp_path: Path) -> None:
@@ -576,7 +966,7 @@ def test_references_are_to_the_file_or_the_database(app: psycopg.Connection, tmp
     # With a sync only what is in the files will be there.
     write(some, loan_products=PRODUCTS, payments=HEADERS["payments"])
     message = refused(app, some, sync=True)
-    assert "line 2, column customer_id: found '101'" in message
+    assert "customer_id: line 2, found '101'" in message
     assert "a customer_id that is in customers.csv\n" in message + "\n"
     assert "1 problem." in message
 
@@ -586,25 +976,12 @@ def test_rules_look_at_the_row_as_it_will_be(app: psycopg.Connection, tmp_path: 
     # The penalty of 12.50 is in the database alone.
     header = "payment_id,loan_id,amount,principal_portion,interest_portion,payment_method\n"
     message = refused(app, write(tmp_path / "a", payments=header + "5002,1001,600,500,100,cash\n"))
-    assert "(found 500.00+100.00+12.50=612.50, amount 600.00)" in message
+    assert (
+        "(found 500.00+100.00+12.50=612.50, amount 600.00); penalty_portion 12.50 is in the database, not in the file"
+    ) in message
     assert import_book(app, write(tmp_path / "b", payments=header + "5002,1001,622.5,510,100,cash\n")).tables[
         "payments"
     ] == Counts(0, 1, 0, 0)
-
-
-@pytest.mark.parametrize("bad", ["0", "none"])
-def test_no_more_than_twenty_problems_are_told(app: psycopg.Connection, tmp_path: Path, bad: str) -> None:
-    import_book(app, write(tmp_path, **BOOK))
-    lines = [f"{number},101,901,{bad},1,1,,,\n" for number in range(1, 24)]
-    message = refused(app, write(tmp_path / "bad", loans=LOAN + "".join(lines[:20])))
-    assert message.startswith("The import was refused: 20 problems.")
-    assert "more" not in message.splitlines()[-1]
-    more = write(tmp_path / "bad", loans=LOAN + "".join(lines), payments=PAYMENT + "1,,1,1,0,0,cash,\n")
-    message = refused(app, more)
-    assert message.startswith("The import was refused: 24 problems.")
-    assert message.count("found") == 20
-    assert "line 21, column amount" in message
-    assert message.endswith("\n\nand 4 more")
 
 
 def test_a_constraint_that_the_import_does_not_know_refuses_too(
@@ -646,7 +1023,7 @@ def test_the_import_gives_up_when_others_do_not_finish(
         assert "Nothing was changed" in message
         assert state(admin) == before
         # Values that cannot be read are told without waiting.
-        assert "column is_active" in refused(app, write(tmp_path, customers=CUSTOMERS.replace("true", "x")))
+        assert "is_active: line 2" in refused(app, write(tmp_path, customers=CUSTOMERS.replace("true", "x")))
 
 
 def test_a_writer_is_waited_for_and_never_deadlocked(empty_book: Oltp, app: psycopg.Connection, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -228,8 +228,8 @@ class _Loaded:
         return self.layout.has(name)
 
 
-class _RefusedFileError(Exception):
-    """Leaves the reading of a file in which problems were found."""
+class _FileReadError(Exception):
+    """Leaves the progress bar of a file that was read to its end."""
 
 
 class _Import:
@@ -343,16 +343,19 @@ class _Import:
         file = self.files[table.name]
         before = self.problems.total
         source = examine(self.paths[table.name], self.dialect)
-        try:
-            with bar(f"Reading {file}", total=max(source.line_count - 1, 0)) as advance:
-                self._read(table, source, advance)
-                if self.problems.total > before:
-                    raise _RefusedFileError
-        except _RefusedFileError:
-            count = self.problems.total - before
+        facts: list[str] = []
+        # Leaving by an exception, the bar does not say "ok": rules and references are still to be checked.
+        with suppress(_FileReadError), bar(f"Reading {file}", total=max(source.line_count - 1, 0)) as advance:
+            facts = self._read(table, source, advance)
+            raise _FileReadError
+        for fact in facts:
+            err.print(fact, markup=False)
+        count = self.problems.total - before
+        if count:
             err.print(f"not ok: {file}, {count:,} problem{'' if count == 1 else 's'}", markup=False)
 
-    def _read(self, table: Table, source: Source, advance: Callable[[float, str | None], None]) -> None:
+    def _read(self, table: Table, source: Source, advance: Callable[[float, str | None], None]) -> list[str]:
+        """Read a file into its temporary table. Returns what was found out about it, as lines to be printed."""
         file = self.files[table.name]
         mapping = self.mapping.table(table.name)
         delimiter, header_line = self._delimiter(table, source)
@@ -363,7 +366,7 @@ class _Import:
             for problem in self._with_header_hint(table, source, delimiter, layout):
                 self.problems.add(problem)
             self.problems.at_least = True
-            return
+            return []
 
         def reader_of(records: Iterator[Record | Malformed], reading: Reading, found: Problems) -> RowReader:
             next(records)
@@ -394,7 +397,7 @@ class _Import:
         self.cursor.execute(_sql(table, "analyze {file}"))
         self.problems.at_least |= not reader.is_whole
         self.loaded[table.name] = _Loaded(layout, reader.is_complete, reader.rows)
-        self._remark_reading(table, source, delimiter, reader)
+        return self._facts(table, source, delimiter, reader)
 
     @contextmanager
     def _records(self, source: Source, delimiter: str, header_line: int) -> Iterator[Iterator[Record | Malformed]]:
@@ -473,20 +476,20 @@ class _Import:
             )
         )
 
-    def _remark_reading(self, table: Table, source: Source, delimiter: str, reader: RowReader) -> None:
-        """Say how a file was read, and what of it was not."""
+    def _facts(self, table: Table, source: Source, delimiter: str, reader: RowReader) -> list[str]:
+        """How a file was read, and what of it was not."""
         words = {sign: f"{name}s" for name, sign in DELIMITERS.items()}
-        facts = [] if delimiter == "," else [f"separated by {words.get(delimiter, repr(delimiter))}"]
-        facts += [*source.facts, *reader.reading.facts]
-        read = f"read: {self.files[table.name]}, {reader.rows:,} rows"
-        err.print("; ".join([read, *facts]), markup=False)
+        how = [] if delimiter == "," else [f"separated by {words.get(delimiter, repr(delimiter))}"]
+        how += [*source.facts, *reader.reading.facts]
+        lines = ["; ".join([f"read: {self.files[table.name]}, {reader.rows:,} rows", *how])]
         for column, labels in reader.reading.labels.items():
-            shown = ", ".join(f"{text!r} as {value} ({count:,})" for (text, value), count in labels.most_common(10))
-            err.print(f"  {column}: read {shown}", markup=False)
+            shown = [f"{text!r} as {value} ({count:,})" for (text, value), count in labels.items()]
+            lines.append(f"  {column}: {_some(shown)}")
         if reader.layout.extra:
-            err.print(f"  columns not read: {', '.join(reader.layout.extra)}", markup=False)
+            lines.append(f"  columns not read: {_some(reader.layout.extra)}")
         if reader.skipped:
-            err.print(f"  {reader.skipped:,} rows left out, as the mapping file says", markup=False)
+            lines.append(f"  {reader.skipped:,} rows left out, as the mapping file says")
+        return lines
 
     # -- locking ---------------------------------------------------------------------------------------------------
 
@@ -925,6 +928,12 @@ class _Import:
     def _advance_sequence(self, table: Table) -> None:
         """Let the application's next keys come from where numbers are free."""
         self.cursor.execute("select operational.advance_identity(%s::regclass)", [f"operational.{table.name}"])
+
+
+def _some(texts: Sequence[str]) -> str:
+    """The first ten of a list, and how many more there are."""
+    more = f" and {len(texts) - 10:,} more" if len(texts) > 10 else ""
+    return ", ".join(texts[:10]) + more
 
 
 def _table(name: str) -> Table:

@@ -52,7 +52,8 @@ class TableMapping(_Strict):
     @classmethod
     def _short_forms(cls, columns: Any) -> Any:
         if not isinstance(columns, dict):
-            return columns
+            # YAML has an empty text for a key with nothing but comments after it.
+            return columns or {}
         return {name: {"column": what} if isinstance(what, str) else what for name, what in columns.items()}
 
 
@@ -61,6 +62,11 @@ class BookMapping(_Strict):
 
     format: dict[str, str] = Field(default_factory=dict)
     tables: dict[str, TableMapping] = Field(default_factory=dict)
+
+    @field_validator("format", "tables", mode="before")
+    @classmethod
+    def _nothing_yet(cls, content: Any) -> Any:
+        return content or {}
 
     def table(self, name: str) -> TableMapping:
         """The mapping of a table, one that changes nothing when the file does not have it."""

@@ -147,6 +147,8 @@ def lay_out(
         if squeeze(name) == "updatedat":
             layout.extra.append(f"{name} (kept by the platform)")
             continue
+        if "*" in mapping.ignore:
+            continue
         close = difflib.get_close_matches(squeeze(name), [squeeze(column) for column in missing], n=1, cutoff=0.75)
         if close:
             meant = known[close[0]].name if close[0] in known else close[0]

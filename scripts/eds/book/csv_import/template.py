@@ -21,7 +21,7 @@ _HEAD = """\
 # Which of your columns and values are which of the book's. docs/import.md explains every key.
 # Lines that begin with # are suggestions: complete the names, remove the #.
 
-format: {}
+format:
 #  format: excel-eu       # auto, excel-us (month first), excel-uk (day first), excel-eu (day first, decimal comma)
 #  decimal: comma         # or point
 #  dates: dmy             # or mdy, ymd
@@ -80,25 +80,17 @@ def _section(table: Table, headers: dict[Path, tuple[list[str], list[list[str | 
         return len(wanted.intersection(squeeze(name) for name in headers[file][0]))
 
     best = max(named or headers, key=matches, default=None)
-    lines = [f"  {table.name}:"]
-    if best is None:
-        names: list[str] = []
-        rows: list[list[str | None]] = []
-        lines.append(f"    file: {table.file}")
-    else:
-        names, rows = headers[best]
-        lines.append(f"    file: {_scalar(best.name)}" + ("" if named else "    # is it this one?"))
+    names, rows = headers[best] if best is not None else ([], [])
+    lines = [f"  {table.name}:", f"    file: {_scalar(best.name if best is not None else table.file)}"]
     lines.append("#    distinct: true       # equal rows count once, for a table that is read from another one's file")
     lines.append("    columns:")
     free = {squeeze(name): position for position, name in enumerate(names) if name}
-    some = False
     for column in table.columns:
         position = free.pop(squeeze(column.name), None)
         if position is None:
             need = "required" if column.required else "optional"
             lines.append(f"#      {column.name}: YOUR COLUMN    # {need}, {_kind(table, column)}")
             continue
-        some = True
         values = _codes(table, column, [row[position] for row in rows if position < len(row)])
         if values:
             lines.append(f"      {column.name}:")
@@ -107,17 +99,22 @@ def _section(table: Table, headers: dict[Path, tuple[list[str], list[list[str | 
             lines += [f"#          {_scalar(value)}: {table.codes(column)[0]}" for value in values]
         else:
             lines.append(f"      {column.name}: {_scalar(names[position])}")
-    if not some:
-        lines[-len(table.columns) - 1] = "    columns: {}"
     rest = [names[position] for position in sorted(free.values())]
     lines.append(f"    ignore: [{', '.join(_scalar(name) for name in rest)}]")
     lines.append("#    skip: {YOUR COLUMN: [a value]}    # rows that are left out")
+    if not named:
+        # Nothing says that this file is the table's: a suggestion.
+        lines = [line if line.startswith("#") else f"#{line}" for line in lines]
     return "\n".join(lines) + "\n"
+
+
+_KINDS = {"integer": "a whole number", "bigint": "a whole number", "date": "a date", "text": "a text"}
+_KINDS |= {"timestamptz": "a date, with or without a time", "boolean": "yes or no"}
 
 
 def _kind(table: Table, column: Column) -> str:
     codes = table.codes(column)
-    return f"one of {', '.join(codes)}" if codes else column.kind
+    return f"one of {', '.join(codes)}" if codes else _KINDS.get(column.kind, "a number")
 
 
 def _codes(table: Table, column: Column, texts: list[str | None]) -> list[str]:

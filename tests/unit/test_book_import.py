@@ -8,6 +8,7 @@ import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -17,12 +18,16 @@ from rich.console import Console
 from eds.base.errors import UserError
 from eds.book.csv_import import records as records_module
 from eds.book.csv_import import schema
+from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter
 from eds.book.csv_import.importer import Counts, Summary, find_files
+from eds.book.csv_import.mapping import ColumnMapping, TableMapping, load_mapping
+from eds.book.csv_import.next_step import is_mass_delete
 from eds.book.csv_import.problems import Problem, Problems, show_value
 from eds.book.csv_import.records import Malformed, Record, read_records
 from eds.book.csv_import.rows import NotPlainError, RowReader, lay_out
 from eds.book.csv_import.schema import TABLES
-from eds.book.csv_import.values import ExpectedError, Reading, converter
+from eds.book.csv_import.template import write_template
+from eds.book.csv_import.values import Evidence, ExpectedError, Reading, converter
 
 CUSTOMERS, PRODUCTS, LOANS, PAYMENTS = TABLES
 
@@ -475,6 +480,389 @@ def test_invalid_characters_are_told_with_their_column() -> None:
         (3, "city"),
         (3, "full_name"),
     ]
+
+
+# -- dialects -------------------------------------------------------------------------------------------------------
+
+ASK = "to know whether"
+"""What a value that can be read in two ways ends in."""
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "point", "comma"),
+    [
+        # text, read without knowing the decimal sign, with a point, with a comma; None: refused
+        ("1,234.50", "1234.50", "1234.50", None),
+        ("1.234,50", "1234.50", None, "1234.50"),
+        ("1 234,50", "1234.50", None, "1234.50"),
+        ("1\xa0234.50", "1234.50", "1234.50", None),
+        ("1\u202f234,50", "1234.50", None, "1234.50"),
+        ("1'234.50", "1234.50", "1234.50", None),
+        ("1’234,50", "1234.50", None, "1234.50"),
+        ("12,34,567.00", "1234567.00", "1234567.00", None),
+        ("12,34,567", "1234567", "1234567", None),
+        ("1,234,567", "1234567", "1234567", None),
+        ("1.234.567", "1234567", None, "1234567"),
+        ("1 234 567", "1234567", "1234567", "1234567"),
+        ("(1,234.50)", "-1234.50", "-1234.50", None),
+        ("1234.50-", "-1234.50", "-1234.50", None),
+        ("−5", "-5", "-5", "-5"),
+        ("KES 1,234.50", "1234.50", "1234.50", None),
+        ("Ksh. 500", "500", "500", "500"),
+        ("$1,000.00", "1000.00", "1000.00", None),
+        ("-$5.00", "-5.00", "-5.00", None),
+        ("1.000,00 €", "1000.00", None, "1000.00"),
+        ("R$ 5", "5", "5", "5"),
+        ("1,000.00/=", "1000.00", "1000.00", None),
+        ("Rs. 12,34,567.50", "1234567.50", "1234567.50", None),
+        ("0.500", "0.500", "0.500", None),
+        ("1234.500", "1234.500", "1234.500", None),
+        ("12.500", ASK, "12.500", "12500"),
+        ("1.234", ASK, None, "1234"),
+        ("1,234", ASK, "1234", None),
+        ("(1,500)", ASK, "-1500", "-1.500"),
+        ("KES 1,000", ASK, "1000", "1.000"),
+        *[
+            (text, None, None, None)
+            for text in [
+                "1,23,4",
+                "1..5",
+                "1 2 3",
+                "KES",
+                "1.5E+06",
+                "#REF!",
+                "####",
+                "5 Dr",
+                "14%",
+                "½",
+                "١",
+                "１２",
+                "1_0",
+            ]
+        ],
+    ],
+)
+def test_numbers_in_every_dialect(text: str, unknown: str | None, point: str | None, comma: str | None) -> None:
+    for decimal, expected in ((None, unknown), ("point", point), ("comma", comma)):
+        reading = Reading(decimal=decimal, strict=False)
+        if expected is None or expected == ASK:
+            assert (ASK in refusal(LOANS, "amount", text, reading)) is (expected == ASK)
+        else:
+            assert convert(LOANS, "amount", text, reading) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("14.5%", "14.5"), ("14,5 %", "14.5"), ("12.345", "12.345"), ("12,345", "12.345"), ("(3)", "-3")],
+)
+def test_rates_are_never_thousands(text: str, value: str) -> None:
+    assert convert(LOANS, "interest_rate", text, Reading(strict=False)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("12.0", "12"), ("12,00", "12"), ("1 042", "1042"), ("1,042,000", "1042000")]
+)
+def test_whole_numbers_of_spreadsheets(text: str, value: str) -> None:
+    assert convert(LOANS, "tenure_months", text, Reading(strict=False)) == value
+
+
+@pytest.mark.parametrize("text", ["12.5", "LN-5", "1E+15", "12%", "KES 12"])
+def test_no_whole_numbers_of_spreadsheets(text: str) -> None:
+    assert "a whole number" in refusal(LOANS, "tenure_months", text, Reading(strict=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "day_first", "month_first"),
+    [
+        ("29/02/1980", "1980-02-29", "1980-02-29", "there is no month 29"),
+        ("02/29/1980", "1980-02-29", "there is no month 29", "1980-02-29"),
+        ("3/4/2025", ASK, "2025-04-03", "2025-03-04"),
+        ("03-04-2025", ASK, "2025-04-03", "2025-03-04"),
+        ("03.04.2025", "2025-04-03", "2025-04-03", "2025-03-04"),
+        ("05/05/2025", "2025-05-05", "2025-05-05", "2025-05-05"),
+        ("31/04/2025", "April 2025 has 30 days, not 31", "April 2025 has 30 days", "there is no month 31"),
+        ("13/13/2025", "there is no month 13", "there is no month 13", "there is no month 13"),
+        ("00/00/0000", "there is no month 0", "there is no month 0", "there is no month 0"),
+        *[
+            (text, expected, expected, expected)
+            for text, expected in [
+                ("29-FEB-1980", "1980-02-29"),
+                ("3 April 2025", "2025-04-03"),
+                ("3rd April 2025", "2025-04-03"),
+                ("April 3, 2025", "2025-04-03"),
+                ("2024-Mar-05", "2024-03-05"),
+                ("31 déc. 2024", "2024-12-31"),
+                ("15 mars 2024", "2024-03-15"),
+                ("3 Juni 2024", "2024-06-03"),
+                ("20240229", "2024-02-29"),
+                ("2024/2/9", "2024-02-09"),
+                ("2024-02-29T00:00:00", "2024-02-29"),
+                ("2024-02-29 00:00:00.000", "2024-02-29"),
+                ("29-Feb-1980 12:00:00 AM", "1980-02-29"),
+                ("2024-02-30", "February 2024 has 29 days, not 30"),
+                ("1900-02-29", "February 1900 has 28 days, not 29"),
+                ("30-Feb-2024", "February 2024 has 29 days, not 30"),
+                ("2024-13-01", "there is no month 13"),
+                ("0000-00-00", "there is no month 0"),
+                ("29-Feb-80", "CENTURY=1930"),
+                ("45000", "a spreadsheet's number of a day, 2023-03-15"),
+                ("29-Feb-1980 13:00", "a date without a time of the day"),
+                ("Mar-24", "YYYY-MM-DD"),
+                ("never", "YYYY-MM-DD"),
+                ("٢٩/٠٢/١٩٨٠", "YYYY-MM-DD"),
+            ]
+        ],
+    ],
+)
+def test_dates_in_every_dialect(text: str, unknown: str, day_first: str, month_first: str) -> None:
+    for dates, expected in ((None, unknown), ("dmy", day_first), ("mdy", month_first)):
+        reading = Reading(dates=dates, strict=False)
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", expected):
+            assert convert(CUSTOMERS, "date_of_birth", text, reading) == expected
+        else:
+            assert expected in refusal(CUSTOMERS, "date_of_birth", text, reading)
+
+
+def test_two_digits_of_a_year_mean_what_the_option_says() -> None:
+    reading = Reading(dates="dmy", century=1930, strict=False)
+    found = [convert(CUSTOMERS, "date_of_birth", f"01/02/{year}", reading) for year in ("29", "30", "99", "00")]
+    assert found == ["2029-02-01", "1930-02-01", "1999-02-01", "2000-02-01"]
+
+
+@pytest.mark.parametrize(
+    ("text", "utc", "nairobi"),
+    [
+        ("29/02/2024 13:45", "2024-02-29T13:45:00+00", "2024-02-29T10:45:00+00"),
+        ("29/02/2024 1:45:07 PM", "2024-02-29T13:45:07+00", "2024-02-29T10:45:07+00"),
+        ("29-FEB-2024 01.45.07.250000 PM", "2024-02-29T13:45:07.25+00", "2024-02-29T10:45:07.25+00"),
+        ("05/31/2023 12:00:00 AM", "2023-05-31T00:00:00+00", "2023-05-30T21:00:00+00"),
+        ("2024-02-29", "2024-02-29T00:00:00+00", "2024-02-28T21:00:00+00"),
+        ("29/02/2024 13:45 +03:00", "2024-02-29T10:45:00+00", "2024-02-29T10:45:00+00"),
+        ("2024-02-29T13:45:00Z", "2024-02-29T13:45:00+00", "2024-02-29T13:45:00+00"),
+    ],
+)
+def test_moments_in_every_dialect(text: str, utc: str, nairobi: str) -> None:
+    assert convert(PAYMENTS, "payment_date", text, Reading(strict=False)) == utc
+    reading = Reading(timezone=ZoneInfo("Africa/Nairobi"), strict=False)
+    assert convert(PAYMENTS, "payment_date", text, reading) == nairobi
+
+
+@pytest.mark.parametrize(
+    "text", ["29/02/2024 24:00", "29/02/2024 13:45 PM", "29/02/2024 0:10 AM", "1709200000", "noon", "29/02/1899"]
+)
+def test_no_moments_in_any_dialect(text: str) -> None:
+    refusal(PAYMENTS, "payment_date", text, Reading(strict=False))
+
+
+@pytest.mark.parametrize(
+    ("column", "table", "texts", "decimal", "dates"),
+    [
+        ("amount", LOANS, ["1.500", "14,50"], "comma", None),
+        ("amount", LOANS, ["1,500", "1234.5"], "point", None),
+        ("amount", LOANS, ["1,500", "1.500", "1500"], None, None),
+        ("amount", LOANS, ["1.234,50", "1,234.50"], None, None),
+        ("interest_rate", LOANS, ["12.345"], "point", None),
+        ("date_of_birth", CUSTOMERS, ["03/04/1980", "29/02/1980"], None, "dmy"),
+        ("date_of_birth", CUSTOMERS, ["03/04/1980", "02/29/1980"], None, "mdy"),
+        ("date_of_birth", CUSTOMERS, ["03/04/1980", "05/05/1980", "1980-02-29"], None, None),
+        ("date_of_birth", CUSTOMERS, ["29/02/1980", "02/29/1980"], None, None),
+        ("date_of_birth", CUSTOMERS, ["03/04/1980", "40/40/1980"], None, None),
+    ],
+)
+def test_what_the_values_of_a_file_prove(
+    column: str, table: schema.Table, texts: list[str], decimal: str | None, dates: str | None
+) -> None:
+    evidence = Evidence()
+    for line, text in enumerate(texts, start=2):
+        evidence.look(next(found for found in table.columns if found.name == column), text, line)
+    reading = Reading.of(Dialect(), evidence)
+    assert (reading.decimal, reading.dates) == (decimal, dates)
+
+
+def test_amounts_have_one_currency() -> None:
+    reading = Reading(strict=False)
+    for text in ("KES 5", "5 kes", "Ksh 5", "KShs. 5", "5/=", "5"):
+        assert convert(LOANS, "amount", text, reading) == "5"
+    assert "one currency in the book, KES as before" in refusal(LOANS, "amount", "USD 5", reading)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("M-Pesa", "mpesa"),
+        ("MPESA ", "mpesa"),
+        ("Bank Transfer", "bank_transfer"),
+        ("CASH", "cash"),
+        ("coins", "coins"),
+    ],
+)
+def test_codes_in_any_spelling(text: str, code: str) -> None:
+    assert convert(PAYMENTS, "payment_method", text) == code
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (b"id,name\n1,Amina\n", "utf-8"),
+        ("id,name\n1,Chloé Wanjikũ\n".encode(), "utf-8"),
+        ("id,name\n1,Chloé\n".encode("cp1252"), "cp1252"),
+        ("id,name\n1,O’Brien – “Zoë” São\n".encode("cp1252"), "cp1252"),
+        ("id,name\n1,Chloé\n".encode("utf-16"), "utf-16"),
+        ("id,name\n1,Chloé\n".encode("utf-16-be"), "utf-16-be"),
+        ("id,name\n1,Chloé\n".encode("utf-32"), "utf-32"),
+        # Left to whoever reads: each such field is a problem that names the option.
+        ("id,name\n1,Chloé\n".encode("cp850"), "utf-8"),
+        ("id,name\n1,Chloé\n".encode("mac_roman"), "utf-8"),
+        ("id,name\n1,Łukasz Żak\n".encode("cp1250"), "utf-8"),
+        ("id,name\n1,Иван\n".encode("cp1251"), "utf-8"),
+        ("id,name\n1,Γιώργος\n".encode("cp1253"), "utf-8"),
+        (b"id,name\n1,J\xfcrg\n2,J\xc3\xbcrg\n", "utf-8"),
+        (b"id,name\n1,A\x81b\n", "utf-8"),
+    ],
+)
+def test_encodings(tmp_path: Path, content: bytes, encoding: str) -> None:
+    (tmp_path / "f.csv").write_bytes(content)
+    assert examine(tmp_path / "f.csv", Dialect()).encoding == encoding
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"%PDF-1", b"<html>", b'{"a": 1}']
+)
+def test_what_is_no_csv_at_all(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "f.csv").write_bytes(content)
+    with pytest.raises(UserError, match="expected a CSV file, found"):
+        examine(tmp_path / "f.csv", Dialect())
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter"),
+    [
+        ("customer_id,full_name", ","),
+        ("Customer ID;Full, Name;City", ";"),
+        ("customer_id\tfull_name", "\t"),
+        ("customer_id|full_name|a,b,c,d", "|"),
+        ("Kunde;Name;Ort", ";"),
+        ("customer_id", ","),
+    ],
+)
+def test_delimiters(header: str, delimiter: str) -> None:
+    assert sniff_delimiter(header, {"customerid", "fullname", "city"}) == delimiter
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("format", "excel", "FORMAT=excel: expected one of auto, excel-us, excel-uk, excel-eu"),
+        ("dates", "day", "DATES=day: expected dmy"),
+        ("decimal", ",", "DECIMAL=,: expected point or comma"),
+        ("century", "80", "CENTURY=80: expected a whole number from 1800 to 2100"),
+        ("timezone", "Nairobi", "TIMEZONE=Nairobi: expected a time zone such as"),
+        ("timezone", "../etc", r"TIMEZONE=\.\./etc: expected a time zone such as"),
+        ("encoding", "ansi", "ENCODING=ansi: expected an encoding"),
+        ("delimiter", "x", "DELIMITER=x: expected one of comma"),
+        ("header_line", "0", "HEADER_LINE=0: expected a whole number"),
+    ],
+)
+def test_wrong_options(name: str, value: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Dialect().with_options({name: value})
+
+
+def test_an_option_wins_over_its_format() -> None:
+    dialect = Dialect().with_options({"format": "excel-eu", "decimal": "point"})
+    assert (dialect.dates, dialect.decimal) == ("dmy", "point")
+
+
+# -- mapping files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tables: [", "is not YAML"),
+        ("tables: {clients: {}}", "tables.clients: expected one of customers"),
+        ("tables: {loans: {columns: {colour: X}}}", "tables.loans.columns.colour: expected one of loan_id"),
+        ("tables: {loans: {columns: {amount: {}}}}", "expected either column .* or value"),
+        ("tables: {loans: {columns: {amount: {column: A, value: B}}}}", "expected either column .* or value"),
+        ("tables: {loans: {columns: {loan_id: {column: A, also: [B]}}}}", "expected together with number: hash"),
+        ("tables: {loans: {column: {}}}", "tables.loans.column: Extra inputs are not permitted"),
+        ("format: {date: dmy}", "format.date: expected one of format, delimiter"),
+        ("format: {dates: day}", "DATES=day: expected dmy"),
+        ("- 1", "expected the keys"),
+    ],
+)
+def test_wrong_mapping_files(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mapping.yml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_mapping(tmp_path / "mapping.yml")
+
+
+def test_a_mapped_column_that_is_not_there_is_a_problem() -> None:
+    mapping = TableMapping(columns={"loan_id": ColumnMapping(column="Account")})
+    header = header_of("Loan ID,customer_id,product_id,amount,interest_rate,tenure_months")
+    layout = lay_out(LOANS, header, mapping=mapping)
+    (problem,) = layout.problems
+    assert layout.extra == ["Loan ID"]
+    assert (problem.column, problem.expected) == ("loan_id", "the column 'Account', which the mapping file names")
+
+
+def mapped(source: ColumnMapping, *fields: str | None) -> str | None:
+    """What the mapping of loan_id makes of a record with the columns Account and Branch."""
+    layout = lay_out(LOANS, header_of("Account,Branch"), mapping=TableMapping(columns={"loan_id": source}))
+    (target,) = layout.targets
+    return target.get(fields) if target.get else fields[target.position or 0]
+
+
+def test_texts_become_keys() -> None:
+    code = ColumnMapping(column="Account", number="code")
+    assert mapped(code, "LN-0042A", None) == str(int("LN0042A", 36))
+    assert mapped(code, "ln 0042a", None) == str(int("LN0042A", 36))
+    assert mapped(code, "a text that is too long", None) == "a text that is too long"
+    assert mapped(code, "Ünal 1", None) == "Ünal 1"
+    by_name = ColumnMapping(column="Account", number="hash", also=("Branch",))
+    assert mapped(by_name, "Amina", "NRB") == mapped(by_name, " AMINA ", "nrb") != mapped(by_name, "Amina", "MSA")
+    assert mapped(by_name, None, None) is None
+    # Nothing runs together: ("ab", "c") is not ("a", "bc").
+    assert mapped(by_name, "ab", "c") != mapped(by_name, "a", "bc")
+
+
+def test_values_are_translated() -> None:
+    source = ColumnMapping(column="Account", values={"In Arrears": "active", "+": "repaid"}, empty="pending")
+    assert [mapped(source, text, None) for text in ("in arrears", " IN-ARREARS", "+", "other", None, " ")] == [
+        "active", "active", "repaid", "other", "pending", "pending",
+    ]  # fmt: skip
+    assert mapped(source.model_copy(update={"other": "defaulted"}), "other", None) == "defaulted"
+
+
+def test_a_template_can_be_completed(tmp_path: Path) -> None:
+    (tmp_path / "Loans.csv").write_text("Loan ID;Status;Betrag, netto\n1;Open;5\n2;active;6\n")
+    (tmp_path / "clients.csv").write_text("Client No,Name\n1,A\n")
+    path = write_template(tmp_path)
+    mapping = load_mapping(path)
+    loans = mapping.table("loans")
+    assert (loans.file, list(loans.columns), loans.ignore) == ("Loans.csv", ["loan_id", "status"], ("Betrag, netto",))
+    text = path.read_text()
+    assert "#          Open: pending\n" in text
+    # Without its first character each suggestion is a line of the file.
+    uncommented = "".join(
+        line.removeprefix("#") + "\n" for line in text.split("\ntables:\n")[1].splitlines() if "# rows that" not in line
+    )
+    completed = "tables:\n" + uncommented.replace("YOUR COLUMN", "Client No")
+    path.write_text(completed)
+    assert load_mapping(path).table("customers").columns["full_name"].column == "Client No"
+    with pytest.raises(UserError, match="is there already"):
+        write_template(tmp_path)
+
+
+# -- afterwards -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lost", "live", "expected"),
+    [(0, 0, False), (-5, 10, False), (9, 12, False), (9, 9, True), (10, 20, False), (11, 20, True), (1, 1, True)],
+)
+def test_when_a_run_asks_for_a_confirmation(lost: int, live: int, expected: bool) -> None:
+    assert is_mass_delete(lost, live, 0.5) is expected
 
 
 # -- messages -------------------------------------------------------------------------------------------------------

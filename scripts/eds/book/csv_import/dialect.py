@@ -13,7 +13,7 @@ import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Self, TextIO
+from typing import BinaryIO, Self, TextIO, cast
 
 from eds.base.errors import UserError
 
@@ -148,7 +148,10 @@ class Lines:
             self._bytes = path.open("rb")
         else:
             # Bytes that the encoding does not have are then found by whoever looks for bytes that are not UTF-8.
-            errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+            codecs.register_error(
+                "not_of_the_encoding", lambda problem: ("\udcff", cast(UnicodeDecodeError, problem).end)
+            )
+            errors = "not_of_the_encoding" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
             self._text = path.open(encoding=encoding, errors=errors, newline="\n")
 
     def readline(self, limit: int) -> bytes:
@@ -239,8 +242,8 @@ def _windows_sample(path: Path) -> tuple[int, str] | None:
             try:
                 text = line.decode("cp1252")
                 if all(_looks_western(word) for word in re.findall(r"[\w\x80-\uffff]+", text) if not word.isascii()):
-                    word = next((word for word in re.findall(r"\S+", text) if not word.isascii()), None)
-                    sample = sample or (number, (word or text).strip().strip(',;\t|"'))
+                    shown = next(part for part in re.findall(r'[^,;|\t"\r\n]+', text) if not part.isascii())
+                    sample = sample or (number, shown.strip()[:40])
                     # A line that is UTF-8 as well was written by another program than the rest.
                     line.decode("utf-8")
                 return None
@@ -263,7 +266,7 @@ def _looks_western(word: str) -> bool:
         if character in _WESTERN_MARKS:
             if before.isalpha() and behind.isalpha() and character != "’":
                 return False
-            if behind.isalpha() and character in "£¥¹²³¼½¾":
+            if (behind.isalpha() and character in "£¥¹²³¼½¾") or (before.isalpha() and character in "‚„¡¿"):
                 return False
             continue
         beyond += 1

@@ -27,7 +27,7 @@ from eds.book.csv_import.dialect import DELIMITERS, Dialect, Source, examine, sn
 from eds.book.csv_import.mapping import MAPPING_FILE, BookMapping, TableMapping, load_mapping
 from eds.book.csv_import.problems import Problem, Problems
 from eds.book.csv_import.records import Malformed, Record, read_records
-from eds.book.csv_import.rows import Layout, NotPlainError, RowReader, lay_out
+from eds.book.csv_import.rows import OTHER_NAMES, Layout, NotPlainError, RowReader, lay_out
 from eds.book.csv_import.schema import TABLES, Column, Rule, Table
 from eds.book.csv_import.values import Reading
 
@@ -262,6 +262,7 @@ class _Import:
         self.dry_run = dry_run
         self.problems = Problems()
         self.remarks: list[str] = []
+        self.currency: tuple[str, str] | None = None
         self.loaded: dict[str, _Loaded] = {}
         self.defaults: dict[str, dict[str, LiteralString]] = {}
         self.tables = [table for table in TABLES if table.name in paths]
@@ -390,8 +391,11 @@ class _Import:
             with self._records(source, delimiter, header_line) as records:
                 evidence = reader_of(records, Reading(), Problems()).survey()
             with self._records(source, delimiter, header_line) as records:
-                reader = reader_of(records, Reading.of(self.dialect, evidence), self.problems)
+                reading = Reading.of(self.dialect, evidence)
+                reading.currency = self.currency
+                reader = reader_of(records, reading, self.problems)
                 self._copy(table, reader, advance)
+                self.currency = reading.currency
         if mapping.distinct:
             self._drop_repeated_rows(table, layout)
         self.cursor.execute(_sql(table, "analyze {file}"))
@@ -428,7 +432,8 @@ class _Import:
                 fields = record.fields if isinstance(record, Record) else []
                 if len(known.intersection(squeeze(name or "") for name in fields)) >= 2:
                     hint = f"; line {record.line} looks like it: HEADER_LINE={record.line}"
-                    return [replace(problem, expected=problem.expected + hint) for problem in layout.problems]
+                    expected = layout.problems[0].expected.removesuffix(OTHER_NAMES) + hint
+                    return [replace(layout.problems[0], expected=expected)]
         return layout.problems
 
     def _copy(self, table: Table, reader: RowReader, advance: Callable[[float, str | None], None]) -> None:
@@ -815,6 +820,14 @@ class _Import:
                     value = "the time of the import" if column.default_is_now else default.partition("::")[0]
                     self.remarks.append(
                         f"{table.name}: {column.name} is {value} in {defaulted:,} rows, the default, as {file} has none"
+                    )
+            if column.is_percent and has_column:
+                rates, greatest = self._numbers(
+                    table, "select count({column}), max({column}) from {file} where {column} <> 0", **name
+                )
+                if rates and greatest <= 1:
+                    self.remarks.append(
+                        f"{table.name}: no {column.name} is above 1; it is in percent a year, 0.15 means 0.15 %"
                     )
         if kept:
             self.remarks.append(

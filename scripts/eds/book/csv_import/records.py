@@ -60,6 +60,9 @@ def _split(text: str, delimiter: str) -> list[str | None]:
     fields: list[str | None] = []
     start = 0
     while True:
+        # Some programs write ="0042", so that a spreadsheet keeps the zeros.
+        if text.startswith('="', start):
+            start += 1
         if text.startswith('"', start):
             end = text.find('"', start + 1)
             while end >= 0 and text.startswith('"', end + 1):
@@ -75,7 +78,7 @@ def _split(text: str, delimiter: str) -> list[str | None]:
                     f"{_WORDS.get(delimiter, repr(delimiter))} or the end of the line after the closing quote; "
                     'a quote inside quotes is written ""',
                 )
-            fields.append(value)
+            fields.append(value[2:-1] if value.startswith('="') and value.endswith('"') else value)
         else:
             end = text.find(delimiter, start)
             if end < 0:

@@ -14,6 +14,8 @@ from eds.book.csv_import.records import Malformed, Record
 from eds.book.csv_import.schema import Column, Table
 from eds.book.csv_import.values import Evidence, ExpectedError, Reading, converter, is_no_value
 
+OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
+
 # Takes the fields of a record, returns the text of a column.
 Getter = Callable[[Sequence[str | None]], str | None]
 
@@ -112,7 +114,7 @@ def lay_out(
     used = {squeeze(name) for name in _source_columns(mapping)}
     if not any(squeeze(name) in known or squeeze(name) in used for name in names):
         layout.is_recognised = False
-        problem("", ",".join(name or "" for name in header.fields), f"a line with the names of the columns: {accepted}")
+        problem("", ",".join(names), f"a line with the names of the columns: {accepted}{OTHER_NAMES}")
         return layout
 
     found: dict[str, Target] = {}
@@ -142,7 +144,7 @@ def lay_out(
             found[column_name] = target
         else:
             problem(column_name, None, f"the column {target!r}, which the mapping file names")
-    missing = [name for name in by_name if name not in found]
+    missing = [name for name in by_name if name not in found and name not in mapping.columns]
     for position, name in unknown:
         if squeeze(name) == "updatedat":
             layout.extra.append(f"{name} (kept by the platform)")
@@ -162,7 +164,7 @@ def lay_out(
         else:
             layout.extra.append(name)
     for column in table.columns:
-        if column.name not in found and is_required(column, sync):
+        if column.name not in found and column.name not in mapping.columns and is_required(column, sync):
             hint = ""
             if layout.extra:
                 hint = f"; not read are {', '.join(layout.extra[:10])}: a mapping file says which is which"
@@ -352,7 +354,9 @@ class RowReader:
             for position in unnamed:
                 if fields[position]:
                     self.note(
-                        Problem(file, record.line, str(position + 1), fields[position], "a name in the header for it")
+                        Problem(
+                            file, record.line, f"column {position + 1}", fields[position], "a name for it in the header"
+                        )
                     )
             if skips and any(
                 position is not None and (fields[position] or "").strip().lower() in texts for position, texts in skips

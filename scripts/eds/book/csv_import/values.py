@@ -222,7 +222,7 @@ def _check_currency(beside: str, column: Column, reading: Reading) -> None:
         reading.currency = (currency, beside)
         reading.facts.append(f"amounts in {beside}")
     elif reading.currency[0] != currency:
-        raise ExpectedError(f"one currency in the file, {reading.currency[1]} as before", "another currency")
+        raise ExpectedError(f"one currency in the book, {reading.currency[1]} as before", "another currency")
 
 
 @functools.cache

@@ -84,8 +84,8 @@ create table if not exists operational.payments (
 create index if not exists payments_loan_id_idx on operational.payments (loan_id);
 create index if not exists payments_payment_date_idx on operational.payments (payment_date);
 
--- The invented books that were filled in here (`make demo`). Only their generator adds a row, as the superuser; an import
--- of a lender's book is refused while one is not replaced, and notes when it has deleted it.
+-- The invented books that were filled in here (`make demo`). Only their generator adds a row, as the superuser. An
+-- import of a lender's book is refused while one is not replaced, and notes when it has deleted it.
 create table if not exists operational.demo_book (
     filled_at timestamptz primary key default now(),
     payment_count bigint not null,

@@ -69,7 +69,7 @@ OLTP = Matrix(
         "operational.loans": _BUSINESS_TABLE,
         "operational.payments": _BUSINESS_TABLE,
         "operational.audit_log": {"readonly_user": "select"},
-        "operational.demo_book": {"app_user": "select", "readonly_user": "select"},
+        "operational.demo_book": {"app_user": "select update", "readonly_user": "select"},
         "operational.vw_active_loans": {"app_user": "select", "readonly_user": "select"},
         "operational.vw_customer_payment_summary": {"app_user": "select", "readonly_user": "select"},
         "etl.customers_changes": _FEED,

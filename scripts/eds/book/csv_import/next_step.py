@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from eds.base.settings import Settings
-from eds.cluster.connections import connect, primary_server, servers
+from eds.base.errors import UserError
+from eds.cluster.connections import Cluster, connect
 
 # As in guard_mass_delete() of macros/extraction/load_landing_table.sql.
 _FEW_ROWS = 10
@@ -17,26 +17,24 @@ def is_mass_delete(lost: int, live: int, max_share: float) -> bool:
     return lost > 0 and lost > live * max_share and (lost >= _FEW_ROWS or lost == live)
 
 
-def mass_deletes(settings: Settings, tables: list[str]) -> list[str]:
+def mass_deletes(cluster: Cluster, tables: list[str]) -> list[str]:
     """The tables whose loss the next run would refuse, each with its figures.
 
     A run sets rows that were inserted against rows that went, so that the numbers of rows on both sides are all that
     has to be known. From a warehouse that does not answer, or has not run yet, nothing can be lost.
     """
-    warehouse = servers(settings)["warehouse"]
-    conninfo = warehouse.conninfo("etl_writer", settings.etl_writer_password.get_secret_value())
     found: list[str] = []
     try:
-        with connect(conninfo) as copies, connect(primary_server(settings).superuser_conninfo()) as primary:
+        with connect(cluster.writer_conninfo()) as copies, connect(cluster.app_conninfo()) as primary:
             for table in tables:
                 name = sql.Identifier("operational", table)
                 if copies.execute("select to_regclass(%s) is null", (f"operational.{table}",)).fetchone() == (True,):
                     continue
                 live = _count(copies, sql.SQL("select count(*) from {} where _deleted_at is null").format(name))
                 lost = live - _count(primary, sql.SQL("select count(*) from {}").format(name))
-                if is_mass_delete(lost, live, settings.etl_max_delete_share):
+                if is_mass_delete(lost, live, cluster.settings.etl_max_delete_share):
                     found.append(f"{lost:,} of {live:,} rows of {table}")
-    except psycopg.Error:
+    except (psycopg.Error, UserError):
         return []
     return found
 
@@ -47,9 +45,9 @@ def _count(connection: psycopg.Connection, query: sql.Composed) -> int:
     return int(row[0])
 
 
-def next_step(settings: Settings, tables: list[str]) -> str:
+def next_step(cluster: Cluster, tables: list[str]) -> str:
     """The sentence that ends an import. tables: those that lost rows."""
-    losses = mass_deletes(settings, tables) if tables else []
+    losses = mass_deletes(cluster, tables) if tables else []
     if losses:
         return (
             f"The warehouse is to lose {', '.join(losses)}, which it does only when that is confirmed. "

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts one PostgreSQL server of the platform in its container.
 #
-# usage: entrypoint.sh warehouse|primary|replica1|replica2 NAME_OF_THE_SUPERUSERS_SECRET [rewind]
+# usage: entrypoint.sh warehouse|primary|replica1|replica2 NAME_OF_THE_SUPERUSERS_SECRET
 #
 # The file current-primary beside this script says which member of the OLTP cluster takes the writes; the others are its
 # replicas. It is read at each start, so a member that comes back after a failover never takes writes beside the new
@@ -9,14 +9,12 @@
 #
 # The data directory is made under another name and renamed when it is complete, so that it is whole or not there. A
 # replica is cloned from the primary, watched, and cloned anew when it cannot follow any more; its old data is kept
-# aside until that happens again. `rewind` brings the data of a former primary back to where it left the present one's
-# history, and starts nothing.
+# aside until that happens again.
 set -euo pipefail
 umask 077
 
 name=$1
 secret=$2
-task=${3:-serve}
 files=/etc/platform
 volume=/var/lib/postgresql/data
 data=$volume/pgdata
@@ -47,7 +45,7 @@ flock --nonblock 9 || die "another container works on this volume; this one does
 primary() { cat "$files/current-primary"; }
 takes_writes() { [ "$name" = warehouse ] || [ "$name" = "$(primary)" ]; }
 
-if [ "$task" = serve ] && [ -e "$files/fenced" ]; then
+if [ -e "$files/fenced" ]; then
     die "$(cat "$files/fenced")"
 fi
 # A new cluster beside old data would be an empty book in the place of a full one.
@@ -288,15 +286,6 @@ be_replica() {
     done
 }
 
-# What the present primary has not, goes. --restore-target-wal reads it from this member's own archive.
-rewind() {
-    rm -f "$data/postmaster.pid"
-    PGPASSWORD=$(cat "$secrets/$secret") pg_rewind --target-pgdata="$data" --config-file="$files/rewind.conf" \
-        --source-server="host=$(primary) port=5432 user=postgres dbname=postgres" --restore-target-wal
-    touch "$data/standby.signal"
-    sync "$data" "$data/standby.signal"
-}
-
 if [ "$name" != warehouse ]; then
     export PGPASSFILE=/tmp/pgpass PGCONNECT_TIMEOUT=5
     install -m 600 "$secrets/member_pgpass" "$PGPASSFILE"
@@ -304,21 +293,15 @@ if [ "$name" != warehouse ]; then
 fi
 # Included by postgresql.conf: what depends on how this image's server was built.
 "$files/choose_settings.sh" "$(command -v postgres)" <"$files/build.settings" >/tmp/15-build.conf
-case $task in
-    serve)
-        if ! takes_writes; then
-            be_replica
-        fi
-        [ -e "$data" ] || initialise
-        # Of a server that was killed; the lock says that nobody else works here.
-        rm -f "$data/postmaster.pid" "$own_archive"/.incoming.*
-        if [ -e "$data/standby.signal" ]; then
-            say "it is the primary since the last failover, which was interrupted: it is promoted"
-            serve promote
-        fi
-        take_over_password
-        exec postgres -D "$data" -c config_file="$config"
-        ;;
-    rewind) rewind ;;
-    *) die "expected serve or rewind, found '$task'" ;;
-esac
+if ! takes_writes; then
+    be_replica
+fi
+[ -e "$data" ] || initialise
+# Of a server that was killed; the lock says that nobody else works here.
+rm -f "$data/postmaster.pid" "$own_archive"/.incoming.*
+if [ -e "$data/standby.signal" ]; then
+    say "it is the primary since the last failover, which was interrupted: it is promoted"
+    serve promote
+fi
+take_over_password
+exec postgres -D "$data" -c config_file="$config"

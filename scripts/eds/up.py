@@ -104,7 +104,7 @@ def summary(runtime: Runtime) -> None:
         "  echo 'select * from warehouse.vw_monthly_revenue' | make -s psql-warehouse\n"
         "  make simulate            live traffic through the application's role\n"
         "  . scripts/activate       then dbt build, dbt test, dbt docs generate by hand\n"
-        "  make down                stop; make up goes on with all data\n"
+        "  make down                stop; make up continues with all data\n"
         "Passwords are in .env."
     )
     settings = runtime.settings

@@ -33,7 +33,7 @@ def confirm(text: str, word: str, force: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError("Not done: there is no terminal to ask at. Scripts say FORCE=1.")
-    if typer.prompt(f"Type {word} to go on", default="", show_default=False) != word:
+    if typer.prompt(f"Type {word} to continue", default="", show_default=False) != word:
         raise UserError("Not done: the word was not typed.")
 
 

@@ -1,8 +1,8 @@
-"""Errors that are told to a person as a sentence, without a traceback."""
+"""Errors that reach a person as a sentence, without a traceback."""
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend.
+    """Something the user can fix.
 
     message: what was expected, what was found, and what to do. exit_code: the process's exit code, non-zero.
     """

@@ -256,7 +256,7 @@ def _disbursement(transaction: Transaction) -> None:
 
 
 def _payment(transaction: Transaction) -> None:
-    """The month's instalment; now and then the whole balance."""
+    """The month's instalment; now and then the complete balance."""
     loan = transaction.lock_loan(_ACTIVE)
     interest = loan.interest
     if transaction.chance.random() < 0.04:
@@ -332,7 +332,7 @@ def _status_change(transaction: Transaction) -> None:
     """An active loan defaults; a defaulted one is written off, or is active again."""
     chance = transaction.chance
     try:
-        # Whichever is rarer first, so that loans go on from default.
+        # Whichever is rarer first, so that loans leave default again.
         loan = transaction.lock_loan("status = 'defaulted'" if chance.random() < 0.6 else _ACTIVE)
     except NothingSuitable:
         loan = transaction.lock_loan(_ACTIVE)

@@ -272,7 +272,7 @@ class _Worker(threading.Thread):
             raise
 
     def connected(self) -> psycopg.Connection[Any]:
-        """This worker's connection, made anew when it is gone."""
+        """This worker's connection, reopened when it is gone."""
         if self.connection is None or self.connection.closed:
             try:
                 self.connection = self.shared.connect()

@@ -102,10 +102,10 @@ def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
             f"max_slot_wal_keep_size = {conf(settings.max_slot_wal_keep_size)}",
         ]
         if settings.synchronous == "on":
-            # The same on each member, so that whichever becomes the primary goes on with it.
+            # The same on each member, so that whichever becomes the primary continues with it.
             lines.append(f"synchronous_standby_names = 'ANY 1 ({', '.join(MEMBERS)})'")
     if not settings.pg_durable:
-        # Whole pages in the WAL stay: pg_rewind needs them.
+        # Full pages in the WAL stay: pg_rewind needs them.
         lines.append("fsync = off")
     return lines
 

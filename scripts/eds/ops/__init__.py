@@ -1,6 +1,6 @@
 """What a database administrator does with the platform: look, check, back up, recover, fail over.
 
-Each area is a module with its own commands (`app`), which the command line takes in as a whole. The servers are
+Each area is a module with its own commands (`app`), which the command line includes. The servers are
 reached by host and port (`eds.cluster.connections`), so the operations do not care where a server runs. What needs
 a server's files or its process goes through the runtime (`eds.runtime.member.Runtime`): the WAL archive, client
 programs, a recovery beside the primary, the steps of a failover.

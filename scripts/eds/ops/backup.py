@@ -69,7 +69,7 @@ class Backup:
 
     @property
     def verified(self) -> bool:
-        """Whether it was read back whole when it was last looked at."""
+        """Whether it could be read back when it was last checked."""
         return bool(self.manifest.get("verified"))
 
     @property
@@ -264,7 +264,7 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
 
 
 def read_back(settings: Settings, path: Path) -> Counter[str]:
-    """Read a dump to its end. Returns the rows of each table in it; raises UserError when it is not whole."""
+    """Read a dump to its end. Returns the rows of each table in it; raises UserError when it is incomplete."""
     rows: Counter[str] = Counter()
     complete = False
     with sql_of(settings, path) as lines:

@@ -56,7 +56,7 @@ def repeatable_read(scene: Stage) -> None:
     a.do("begin isolation level repeatable read")
     a.do(PAY.format(50, 1))
     a.do("commit")
-    scene.check("the whole transaction, tried again, builds on B's payment", scene.balance(1) == first - 150)
+    scene.check("the complete transaction, retried, builds on B's payment", scene.balance(1) == first - 150)
 
 
 def write_skew(scene: Stage) -> None:

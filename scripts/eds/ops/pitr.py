@@ -90,17 +90,17 @@ class Recovery:
 
 def bases(settings: Settings, target: Target) -> list[backup.Backup]:
     """The base backups that a recovery to the target may start from, the best first. Raises UserError when none may."""
-    whole = [each for each in backup.find(settings) if each.kind == "physical" and each.manifest]
-    if not whole:
+    complete = [each for each in backup.find(settings) if each.kind == "physical" and each.manifest]
+    if not complete:
         raise UserError(f"There is no base backup in {settings.backups}: make backup KIND=physical")
 
     def made(each: backup.Backup) -> datetime:
         return datetime.fromisoformat(each.manifest["made_at"])
 
-    fitting = [each for each in whole if target.moment is None or made(each) <= target.moment]
+    fitting = [each for each in complete if target.moment is None or made(each) <= target.moment]
     if not fitting:
         raise UserError(
-            f"Every base backup is younger than {target.moment}: the oldest was complete at {min(map(made, whole))}. "
+            f"Every base backup is younger than {target.moment}: the oldest was made at {min(map(made, complete))}. "
             "A recovery goes forward only."
         )
     return fitting

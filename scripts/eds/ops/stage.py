@@ -66,7 +66,7 @@ class Narrator:
 
 
 class Session:
-    """A database session with a thread of its own. Statements are told before they run, and their results after."""
+    """A database session with a thread of its own. Statements are printed before they run, and their results after."""
 
     def __init__(self, stage: Stage, name: str, *, silent: bool = False) -> None:
         self.stage, self.name, self.silent = stage, name, silent
@@ -84,7 +84,7 @@ class Session:
             self.stage.narrator.tell(self.name, text, good=good)
 
     def start(self, statement: str) -> Future[list[tuple[Any, ...]] | int]:
-        """Begin a statement and go on. `finish` gives its result."""
+        """Begin a statement without waiting for it; `finish` gives its result."""
         self._tell(" ".join(statement.split()))
         return self._thread.submit(self._run, statement)
 
@@ -187,7 +187,7 @@ class Stage:
             self.director.close()
 
     def session(self, name: str, *, silent: bool = False) -> Session:
-        """Another session. silent: it is not told what it does."""
+        """Return another session. silent: what it does is not printed."""
         session = Session(self, name, silent=silent)
         self.sessions.append(session)
         return session

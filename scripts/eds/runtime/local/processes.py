@@ -70,7 +70,7 @@ def busy_with(directory: Path) -> list[psutil.Process]:
 
 
 def end_all_busy_with(directory: Path, patience: float = 0.0) -> None:
-    """End what a killed command has left at work in a directory. patience: seconds to let it end by itself first."""
+    """End what a killed command has left running in a directory. patience: seconds to let it end by itself first."""
     deadline = time.monotonic() + patience
     while (left := busy_with(directory)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -87,7 +87,7 @@ def end_all_busy_with(directory: Path, patience: float = 0.0) -> None:
         # A parent may have started another one meanwhile.
         left = busy_with(directory)
     raise UserError(
-        f"These processes are still at work in {directory} and cannot be ended: "
+        f"These processes are still running in {directory} and cannot be ended: "
         f"{', '.join(describe(process) for process in left)}. End them, then try again."
     )
 

@@ -1,46 +1,19 @@
-"""What the demo book is made of: names, branches, and how often each kind of customer, product and payment occurs."""
+"""What the demo book is made of, as names.yml has it: names, branches, and how often each kind of row occurs."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
 
 BRANCHES_FILE = ROOT / "seeds" / "branches.csv"
-
-# In the order of the numbers 1, 2, 3 … that the statements below use.
-SEGMENTS = ("retail", "sme", "corporate")
-SEGMENT_WEIGHTS = (0.80, 0.16, 0.04)
-METHODS = ("mpesa", "bank_transfer", "cash", "cheque", "online")
-METHOD_WEIGHTS = {
-    "retail": (0.74, 0.07, 0.12, 0.01, 0.06),
-    "sme": (0.50, 0.22, 0.12, 0.06, 0.10),
-    "corporate": (0.06, 0.58, 0.02, 0.20, 0.14),
-}
-
-PRODUCT_WEIGHTS = {
-    "retail": {"personal": 0.50, "education": 0.12, "business": 0.20, "auto": 0.12, "mortgage": 0.06},
-    "sme": {"business": 0.62, "auto": 0.18, "personal": 0.10, "mortgage": 0.06, "education": 0.04},
-    "corporate": {"business": 0.58, "auto": 0.22, "mortgage": 0.14, "personal": 0.03, "education": 0.03},
-}
-# The lowest yearly rate of a product type in percent; loans lie up to six points above it.
-BASE_RATES = {"personal": 15.0, "mortgage": 11.0, "business": 14.0, "auto": 13.0, "education": 9.5}
-
-CITY_WEIGHTS = {
-    "Nairobi": 34.0,
-    "Mombasa": 11.0,
-    "Kisumu": 6.5,
-    "Nakuru": 6.5,
-    "Eldoret": 5.0,
-    "Thika": 3.5,
-    "Kiambu": 2.5,
-    "Kampala": 5.0,
-    "Dar es Salaam": 4.0,
-    "Kigali": 2.5,
-}
+_DATA: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -53,92 +26,21 @@ class Country:
     family_names: tuple[str, ...]
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(text.split(", "))
-
-
-COUNTRIES = (
-    Country(
-        "Kenya",
-        "254",
-        _names(
-            "Achieng Akinyi Amina Anne Atieno Brian Caroline Catherine Charles Chebet Cynthia Daniel David "
-            "Dennis Diana Dorothy Edwin Elizabeth Esther Eunice Evans Faith Fatuma Felix Florence Francis "
-            "George Grace Halima Hassan Ian Irene Jackline James Jane Janet Joan John Joseph Joshua Joyce "
-            "Judith Kennedy Kevin Lilian Lucy Lydia Margaret Martin Mary Mercy Michael Moses Nancy Naomi Otieno "
-            "Patrick Paul Peter Purity Rose Ruth Samuel Sharon Stephen Susan Teresia Victor Vincent Wanjiru"
-        ),
-        _names(
-            "Abdi Achieng Adhiambo Ali Barasa Cherono Chepkoech Cheruiyot Gathoni Gitau Githinji Juma Kamau "
-            "Karanja Kariuki Kemboi Kiplagat Kiprono Kiptoo Kimani Kinyua Koech Korir Langat Maina Makau Mbugua "
-            "Mohamed Mugo Muriithi Musyoka Muthoni Mutua Mutuku Mwangi Mwende Ndung'u Ngugi Njenga Njeri "
-            "Njoroge Njuguna Nyaga Nyambura Ochieng Odhiambo Ogutu Okoth Omondi Onyango Opiyo Otieno Ouma Owino "
-            "Rotich Ruto Simiyu Wafula Wairimu Waithaka Wambui Wanjala Wanyama Were"
-        ),
-    ),
-    Country(
-        "Uganda",
-        "256",
-        _names(
-            "Agnes Allan Annet Brenda Deo Derrick Doreen Emmanuel Esther Fred Godfrey Grace Hellen Henry "
-            "Herbert Ivan Jackson Joan Joseph Julius Justine Lawrence Lillian Mariam Moses Patience Prossy "
-            "Richard Robert Ronald Rebecca Sarah Scovia Stella Sylvia Violet"
-        ),
-        _names(
-            "Acen Achan Akello Asiimwe Atim Byaruhanga Kaggwa Kamya Kasozi Kato Kirabo Kiwanuka Lubega Lukwago "
-            "Mugisha Mukasa Musoke Mutebi Nabirye Nakato Nakimera Namukasa Namutebi Nansubuga Nsubuga Ocen "
-            "Odongo Okello Okot Opio Ssebunya Ssekandi Ssemakula Tumusiime Tumwine Wasswa"
-        ),
-    ),
-    Country(
-        "Tanzania",
-        "255",
-        _names(
-            "Abdallah Aisha Amani Anna Asha Baraka Daudi Elia Emanuel Fatma Furaha Godwin Hamisi Hawa Imani "
-            "Jafari Janeth Juma Khadija Lulu Mariamu Mwanaidi Neema Omari Pendo Rajabu Rehema Salma Selemani "
-            "Sophia Tumaini Upendo Yusuf Zainabu Zawadi"
-        ),
-        _names(
-            "Chuwa Hassani Kapinga Kimaro Kisanga Komba Lema Lyimo Magesa Mahenge Makame Malecela Massawe "
-            "Mbwana Mchome Mgaya Mhando Minja Mkapa Mmari Mollel Mosha Mrema Msuya Mushi Mwakyusa Mwinyi Ngowi "
-            "Nyerere Rashidi Sanga Shayo Shirima Swai Tarimo Urassa"
-        ),
-    ),
-    Country(
-        "Rwanda",
-        "250",
-        _names(
-            "Alice Aline Alphonse Angelique Chantal Claudine Clementine Diane Divine Emile Eric Espoir Gaspard "
-            "Grace Immaculee Innocent Jeanne Josiane Josue Marie Olivier Pacifique Pascal Solange Theogene "
-            "Vestine Yvette Yves"
-        ),
-        _names(
-            "Bizimana Gasana Habimana Hakizimana Ingabire Iradukunda Kagabo Kalisa Kamanzi Karangwa Mugabo "
-            "Mukamana Mukandayisenga Munyaneza Murekatete Mutesi Ndayisaba Ngabo Niyonsaba Niyonzima Nkurunziza "
-            "Nsengimana Rukundo Rwigema Tuyisenge Umutoni Uwase Uwimana"
-        ),
-    ),
+# In the order of the numbers 1, 2, 3 … that the statements use.
+SEGMENTS = tuple(_DATA["segments"])
+SEGMENT_WEIGHTS = tuple(_DATA["segments"].values())
+METHODS = tuple(_DATA["methods"]["retail"])
+METHOD_WEIGHTS = {segment: tuple(weights.values()) for segment, weights in _DATA["methods"].items()}
+PRODUCT_WEIGHTS: dict[str, dict[str, float]] = _DATA["products"]
+BASE_RATES: dict[str, float] = _DATA["base_rates"]
+CITY_WEIGHTS: dict[str, float] = _DATA["cities"]
+COUNTRIES = tuple(
+    Country(each["name"], each["dial_code"], tuple(each["first_names"].split()), tuple(each["family_names"].split()))
+    for each in _DATA["countries"]
 )
-TRADES = _list(
-    "Agrovet, Auto Spares, Bakery, Boda Services, Boutique, Butchery, Cereals, Chemist, Cyber & Printing, "
-    "Dairy, Electricals, Fresh Produce, Furniture Works, General Stores, Hardware, Hotel, Poultry Farm, Salon & "
-    "Spa, Tailoring, Timber Yard, Transporters, Welding Works"
+TRADES, TRADE_ENDINGS, COMPANY_NAMES, INDUSTRIES, COMPANY_ENDINGS = (
+    tuple(_DATA[name]) for name in ("trades", "trade_endings", "company_names", "industries", "company_endings")
 )
-TRADE_ENDINGS = ("Enterprises", "& Sons", "Traders", "Ventures", "Supplies", "Agencies", "Limited", "Partners")
-COMPANY_NAMES = _list(
-    "Acacia, Amboseli, Aberdare, Baobab, Great Lakes, Highland, Jambo, Jubilee, Kifaru, Kilele, Lakeshore, "
-    "Longonot, Mara, Nyota, Pwani, Rift Valley, Savannah, Simba, Tausi, Twiga, Umoja, Victoria, Zawadi"
-)
-INDUSTRIES = _list(
-    "Agro Processors, Beverages, Building Products, Cold Chain, Construction, Distributors, Engineering, Flour "
-    "Mills, Freight & Logistics, Horticulture, Packaging, Pharmaceuticals, Plastics, Schools, Solar, Steel, Tea "
-    "Growers, Textiles"
-)
-COMPANY_ENDINGS = ("Ltd", "Group Ltd", "Holdings Ltd", "(EA) Ltd", "PLC")
 
 
 @dataclass(frozen=True)
@@ -173,6 +75,6 @@ def read_branches(path: Path = BRANCHES_FILE) -> list[Branch]:
     if strange or not branches:
         raise UserError(
             f"Expected branches in {', '.join(sorted(known))} in {path}, found {', '.join(strange) or 'none'}. "
-            "Correct the file, or add the country's names to COUNTRIES in scripts/eds/book/demo/names.py."
+            "Correct the file, or add the country's names to scripts/eds/book/demo/names.yml."
         )
     return branches

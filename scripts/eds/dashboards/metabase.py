@@ -19,21 +19,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.dashboards import content
+from eds.dashboards import metabase_spec as spec
 from eds.dashboards.content import GRID_COLUMNS, SCHEMA, Content, Dashboard, Question
 from eds.dashboards.metabase_client import ANSWER_SECONDS, ApiError, Client, Json
-from eds.dashboards.metabase_spec import (
-    DISPLAYS,
-    card_parameters,
-    comparable_query,
-    contains,
-    dashboard_parameters,
-    entity_id,
-    native_query,
-    own_id,
-    same_target,
-    target,
-    visualization,
-)
 from eds.warehouse import dbt_docs
 
 SYNC_SECONDS = 120
@@ -274,13 +262,13 @@ class Provisioner:
 
     def _cards(self) -> dict[str, Json]:
         """The questions on the server that are ours, by entity id, those in the trash too."""
-        ours = {entity_id(key) for key in self.what.questions}
+        ours = {spec.entity_id(key) for key in self.what.questions}
         cards = [*self.client.get("/api/card", f="archived"), *self.client.get("/api/card")]
         return {card["entity_id"]: card for card in cards if card.get("entity_id") in ours}
 
     def _find_card(self, key: str, collection: int | None) -> Json | None:
         try:
-            found = self.client.get(f"/api/card/{entity_id(key)}")
+            found = self.client.get(f"/api/card/{spec.entity_id(key)}")
             return found if isinstance(found, dict) else None
         except ApiError as error:
             if error.status != HTTPStatus.NOT_FOUND:
@@ -297,16 +285,16 @@ class Provisioner:
         wanted: Json = {
             "name": question.name,
             "description": question.description,
-            "display": DISPLAYS[question.chart],
+            "display": spec.DISPLAYS[question.chart],
             "type": "question",
-            "dataset_query": native_query(question, key, self.what, database, fields),
-            "visualization_settings": visualization(question, self.settings.currency),
-            "parameters": card_parameters(question, key, self.what),
+            "dataset_query": spec.native_query(question, key, self.what, database, fields),
+            "visualization_settings": spec.visualization(question, self.settings.currency),
+            "parameters": spec.card_parameters(question, key, self.what),
             "collection_id": collection,
         }
         found = self._find_card(key, collection)
         if found is None:
-            made: Json = self.client.post("/api/card", wanted | {"entity_id": entity_id(key)})
+            made: Json = self.client.post("/api/card", wanted | {"entity_id": spec.entity_id(key)})
             self._say(f"made question {question.name}")
             self._insist(question.name, self._differences(made, wanted, added=False))
             return made
@@ -325,10 +313,10 @@ class Provisioner:
 
         def same(part: str) -> bool:
             if part == "dataset_query":
-                return bool(comparable_query(found.get(part)) == comparable_query(wanted[part]))
-            if part == "visualization_settings" and added and not contains(wanted[part], found.get(part)):
+                return bool(spec.comparable_query(found.get(part)) == spec.comparable_query(wanted[part]))
+            if part == "visualization_settings" and added and not spec.contains(wanted[part], found.get(part)):
                 return False
-            return contains(found.get(part), wanted[part])
+            return spec.contains(found.get(part), wanted[part])
 
         return [part for part in wanted if not same(part)]
 
@@ -340,7 +328,7 @@ class Provisioner:
     # --- dashboards -----------------------------------------------------------------------------------------------
 
     def _dashboard(self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json]) -> Json:
-        ours = dashboard_parameters(board, key, self.what)
+        ours = spec.dashboard_parameters(board, key, self.what)
         found = self._find_dashboard(board, collection, {parameter["id"] for parameter in ours})
         new = found is None
         if found is None:
@@ -381,7 +369,7 @@ class Provisioner:
         self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json], present: Json
     ) -> tuple[Json, list[str]]:
         """The dashboard as it should be, with what people added to it, and the parts in which it is not so."""
-        ours = dashboard_parameters(board, key, self.what)
+        ours = spec.dashboard_parameters(board, key, self.what)
         our_ids = {parameter["id"] for parameter in ours}
         others = [parameter for parameter in present.get("parameters") or [] if parameter["id"] not in our_ids]
         by_id = {parameter["id"]: parameter for parameter in present.get("parameters") or []}
@@ -394,7 +382,7 @@ class Provisioner:
                 ("filters", ours),
             )
             if not (
-                all(contains(by_id.get(parameter["id"]), parameter) for parameter in ours)
+                all(spec.contains(by_id.get(parameter["id"]), parameter) for parameter in ours)
                 if part == "filters"
                 else present.get("collection_id" if part == "collection" else part) == value
             )
@@ -423,7 +411,7 @@ class Provisioner:
             card, question = cards[place.question], self.what.questions[place.question]
             found = next((one for one in left if one.get("card_id") == card["id"]), None)
             mappings = [
-                {"parameter_id": own_id("filter", key, name), "card_id": card["id"], "target": target(name)}
+                {"parameter_id": spec.own_id("filter", key, name), "card_id": card["id"], "target": spec.target(name)}
                 for name in question.filters
                 if name in board.filters
             ]
@@ -449,7 +437,7 @@ class Provisioner:
                 ids = {mapping["parameter_id"] for mapping in mappings}
                 present_mappings = found.get("parameter_mappings") or []
                 # A filter that a person added may look at our question too.
-                own = {own_id("filter", key, name) for name in board.filters}
+                own = {spec.own_id("filter", key, name) for name in board.filters}
                 item["parameter_mappings"] = mappings + [
                     one for one in present_mappings if one["parameter_id"] not in own
                 ]
@@ -461,7 +449,7 @@ class Provisioner:
                         any(
                             one["parameter_id"] == mapping["parameter_id"]
                             and one.get("card_id") == mapping["card_id"]
-                            and same_target(one.get("target"), mapping["target"])
+                            and spec.same_target(one.get("target"), mapping["target"])
                             for one in present_mappings
                         )
                         for mapping in mappings
@@ -512,8 +500,9 @@ class Provisioner:
             if table is None:
                 continue
             columns = {column["name"]: column for column in table.get("fields", [])}
-            if not contains(table.get("description"), model.description or None) or any(
-                column.name in columns and not contains(columns[column.name].get("description"), column.description)
+            if not spec.contains(table.get("description"), model.description or None) or any(
+                column.name in columns
+                and not spec.contains(columns[column.name].get("description"), column.description)
                 for column in model.columns
             ):
                 behind.append(model.alias)
@@ -567,7 +556,7 @@ class Provisioner:
                     continue
                 path = f"/api/dashboard/{boards[key]['id']}/dashcard/{placed[card]}/card/{card}/query"
                 value = [NO_SUCH_VALUE[self.what.filters[name].type]]
-                chosen = {"id": own_id("filter", key, name), "value": value}
+                chosen = {"id": spec.own_id("filter", key, name), "value": value}
                 answers = [self.client.post(path, {"parameters": some}) for some in ([], [chosen])]
                 failed = next((one for one in answers if one["status"] != "completed"), None)
                 if failed:

@@ -13,23 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psycopg.rows import TupleRow
 
 from eds.base.errors import UserError
-from eds.book.demo.names import (
-    BASE_RATES,
-    CITY_WEIGHTS,
-    COMPANY_ENDINGS,
-    COMPANY_NAMES,
-    COUNTRIES,
-    INDUSTRIES,
-    METHOD_WEIGHTS,
-    METHODS,
-    PRODUCT_WEIGHTS,
-    SEGMENT_WEIGHTS,
-    SEGMENTS,
-    TRADE_ENDINGS,
-    TRADES,
-    Branch,
-    read_branches,
-)
+from eds.book.demo import names
 
 HISTORY_DAYS = 5 * 365 + 1  # loans were disbursed in these days before today
 OFFICERS_PER_BRANCH = 4
@@ -46,7 +30,7 @@ CONSTANTS = {
     "officers_per_branch": OFFICERS_PER_BRANCH,
     # A mobile-money transaction has this limit; what is more goes through the bank.
     "mpesa_limit": 250_000_00,
-    **{method: number for number, method in enumerate(METHODS, start=1)},
+    **{method: number for number, method in enumerate(names.METHODS, start=1)},
 }
 
 
@@ -99,9 +83,9 @@ def parameters(seed: int, payments: int, customers: int, today: datetime.date) -
         "payments": payments,
         "customers": customers,
         "today": (today - datetime.date(1970, 1, 1)).days,
-        "segments": list(SEGMENTS),
-        "segment_bounds": _bounds(SEGMENT_WEIGHTS),
-        "methods": list(METHODS),
+        "segments": list(names.SEGMENTS),
+        "segment_bounds": _bounds(names.SEGMENT_WEIGHTS),
+        "methods": list(names.METHODS),
         "identity_offset": int.from_bytes(digest, "big"),
         **_branch_parameters(seed),
         **_name_parameters(),
@@ -125,9 +109,9 @@ def _choice(array: Sequence[str], *key: object) -> str:
 
 def _branch_parameters(seed: int) -> dict[str, Any]:
     """The branches as arrays, sorted so that those of a city, and of a country, stand next to each other."""
-    branches = read_branches()
-    countries = [country.name for country in COUNTRIES]
-    cities: dict[tuple[int, str], list[Branch]] = {}
+    branches = names.read_branches()
+    countries = [country.name for country in names.COUNTRIES]
+    cities: dict[tuple[int, str], list[names.Branch]] = {}
     for branch in branches:
         cities.setdefault((countries.index(branch.country), branch.city), []).append(branch)
     cities = dict(sorted(cities.items(), key=lambda item: item[0][0]))
@@ -138,7 +122,7 @@ def _branch_parameters(seed: int) -> dict[str, Any]:
         position += len(of_city)
     per_country = [sum(branch.country == name for branch in ordered) for name in countries]
     return {
-        "city_bounds": _bounds([CITY_WEIGHTS.get(city, 1.2) for _, city in cities]),
+        "city_bounds": _bounds([names.CITY_WEIGHTS.get(city, 1.2) for _, city in cities]),
         "city_names": [city for _, city in cities],
         "city_country": [country + 1 for country, _ in cities],
         "city_start": starts,
@@ -151,7 +135,7 @@ def _branch_parameters(seed: int) -> dict[str, Any]:
             f"{_choice(country.first_names, seed, branch.branch_code, slot, 'first')} "
             f"{_choice(country.family_names, seed, branch.branch_code, slot, 'family')}"
             for branch in ordered
-            for country in (COUNTRIES[countries.index(branch.country)],)
+            for country in (names.COUNTRIES[countries.index(branch.country)],)
             for slot in range(OFFICERS_PER_BRANCH)
         ],
     }
@@ -161,21 +145,21 @@ def _name_parameters() -> dict[str, Any]:
     def starts(lengths: list[int]) -> list[int]:
         return [sum(lengths[:index]) for index in range(len(lengths))]
 
-    first = [len(country.first_names) for country in COUNTRIES]
-    family = [len(country.family_names) for country in COUNTRIES]
+    first = [len(country.first_names) for country in names.COUNTRIES]
+    family = [len(country.family_names) for country in names.COUNTRIES]
     return {
-        "first_names": [name for country in COUNTRIES for name in country.first_names],
+        "first_names": [name for country in names.COUNTRIES for name in country.first_names],
         "first_start": starts(first),
         "first_count": first,
-        "family_names": [name for country in COUNTRIES for name in country.family_names],
+        "family_names": [name for country in names.COUNTRIES for name in country.family_names],
         "family_start": starts(family),
         "family_count": family,
-        "dial_codes": [country.dial_code for country in COUNTRIES],
-        "trades": list(TRADES),
-        "trade_endings": list(TRADE_ENDINGS),
-        "company_names": list(COMPANY_NAMES),
-        "industries": list(INDUSTRIES),
-        "company_endings": list(COMPANY_ENDINGS),
+        "dial_codes": [country.dial_code for country in names.COUNTRIES],
+        "trades": list(names.TRADES),
+        "trade_endings": list(names.TRADE_ENDINGS),
+        "company_names": list(names.COMPANY_NAMES),
+        "industries": list(names.INDUSTRIES),
+        "company_endings": list(names.COMPANY_ENDINGS),
     }
 
 
@@ -202,7 +186,7 @@ def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
         advance = product[5] <= ADVANCE_TENURE
         alike = [other for other in products if other[1] == product[1]]
         weights = [ADVANCE_SHARE if other[5] <= ADVANCE_TENURE else 1.0 for other in alike]
-        return PRODUCT_WEIGHTS[segment][product[1]] * (ADVANCE_SHARE if advance else 1.0) / sum(weights)
+        return names.PRODUCT_WEIGHTS[segment][product[1]] * (ADVANCE_SHARE if advance else 1.0) / sum(weights)
 
     parameters: dict[str, Any] = {
         "product_ids": [product[0] for product in products],
@@ -211,11 +195,11 @@ def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
         "product_shortest": [product[4] for product in products],
         "product_longest": [product[5] for product in products],
         "product_rate": [
-            round((ADVANCE_RATE if product[5] <= ADVANCE_TENURE else BASE_RATES[product[1]]) * 10_000)
+            round((ADVANCE_RATE if product[5] <= ADVANCE_TENURE else names.BASE_RATES[product[1]]) * 10_000)
             for product in products
         ],
     }
-    for segment in SEGMENTS:
+    for segment in names.SEGMENTS:
         parameters[f"{segment}_products"] = _bounds([share(segment, product) for product in products])
-        parameters[f"{segment}_methods"] = _bounds(METHOD_WEIGHTS[segment])
+        parameters[f"{segment}_methods"] = _bounds(names.METHOD_WEIGHTS[segment])
     return parameters

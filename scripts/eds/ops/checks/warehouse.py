@@ -13,6 +13,16 @@ from eds.runtime.ports import bind_error
 from eds.warehouse import runs
 
 METABASE_SECONDS = 5.0
+STAR_SCHEMA = [
+    "dim_customer",
+    "dim_loan",
+    "dim_product",
+    "dim_date",
+    "dim_payment_method",
+    "dim_branch",
+    "fact_loans",
+    "fact_payments",
+]
 VIEWS = (
     "vw_monthly_revenue",
     "vw_top_customers",
@@ -63,16 +73,7 @@ def check(run: Verification) -> None:
         must(minutes is not None and minutes <= limit, f"{minutes:.0f} minutes old, expected {limit} at most")
         return f"{minutes:.1f} minutes old"
 
-    for table in (
-        "dim_customer",
-        "dim_loan",
-        "dim_product",
-        "dim_date",
-        "dim_payment_method",
-        "dim_branch",
-        "fact_loans",
-        "fact_payments",
-    ):
+    for table in STAR_SCHEMA:
         run.check("star schema", f"warehouse.{table} is filled", lambda table=table: filled(table))  # type: ignore[misc]
     for view in VIEWS:
         run.check("dashboards", f"{view} answers", lambda view=view: shows(view))  # type: ignore[misc]

@@ -36,21 +36,13 @@ class ComposeMember:
     """
 
     name: str
+    cluster: Cluster
+    files: Files
     compose: Compose
 
     data = PGDATA
     scripts = MOUNTED
     conf_file = CONF_FILE
-
-    @property
-    def files(self) -> Files:
-        """What its container reads."""
-        return self.compose.files
-
-    @property
-    def cluster(self) -> Cluster:
-        """The cluster that it belongs to."""
-        return self.files.cluster
 
     @property
     def archive(self) -> Path:

@@ -52,7 +52,6 @@ class ComposeRuntime:
 
     @property
     def inside(self) -> Cluster:
-        """The servers, as they reach each other."""
         places: dict[str, str | int] = {}
         for name in self.cluster.servers:
             places |= {f"{name}_host": name, f"{name}_port": SERVER_PORT}
@@ -69,8 +68,7 @@ class ComposeRuntime:
         return Compose(self.files)
 
     def member(self, name: str) -> ComposeMember:
-        """Return one server of the OLTP cluster, or the recovered one."""
-        return ComposeMember(name, self.compose)
+        return ComposeMember(name, self.cluster, self.files, self.compose)
 
     @property
     def services(self) -> list[str]:
@@ -228,7 +226,6 @@ class ComposeRuntime:
             shutil.rmtree(state)
 
     def data_locations(self) -> list[str]:
-        """List what `destroy` destroys, for a person."""
         project = self.compose.project
         return [f"containers, networks and volumes of the Compose project {project}", str(self.files.folder)]
 
@@ -238,7 +235,6 @@ class ComposeRuntime:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def states(self) -> list[ServiceState]:
-        """List the services and their states, in the order in which data flows."""
         rows = {row["Service"]: row for row in self.compose.containers()}
         primary = self.cluster.primary_name
         result = []
@@ -280,11 +276,9 @@ class ComposeRuntime:
         )
 
     def log_place(self, name: str) -> str:
-        """Return where a service's log is, for a person."""
         return f"docker logs {self.compose.container(name)}"
 
     def tail(self, name: str, lines: int) -> list[str]:
-        """Return the last lines of a service's log."""
         return self.compose.tail(name, lines)
 
     # --- client programs ----------------------------------------------------------------------------------------------

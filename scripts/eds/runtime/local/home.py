@@ -30,7 +30,7 @@ TAIL_BYTES = 65536
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
 # What the platform itself puts into a state directory that others use too.
-OWN_STATE = (
+OWN_STATE = [
     "servers",
     "servers-home",
     "scheduler.log",
@@ -46,7 +46,7 @@ OWN_STATE = (
     "current-primary",
     "backups",
     "command.lock",
-)
+]
 
 
 @dataclass(frozen=True)

@@ -30,22 +30,10 @@ class LocalMember:
     """One server of the OLTP cluster, or the recovered one beside it."""
 
     name: str
+    home: Home
+    cluster: Cluster
+    postmaster: Postmaster
     bootstrap: Bootstrap
-
-    @property
-    def postmaster(self) -> Postmaster:
-        """What starts and stops it."""
-        return self.bootstrap.postmaster
-
-    @property
-    def home(self) -> Home:
-        """Where its files are."""
-        return self.postmaster.home
-
-    @property
-    def cluster(self) -> Cluster:
-        """The cluster that it belongs to."""
-        return self.postmaster.cluster
 
     @property
     def data(self) -> Path:

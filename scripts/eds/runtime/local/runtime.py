@@ -48,7 +48,6 @@ class LocalRuntime:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The servers, as this process reaches them."""
         return Cluster(self.settings)
 
     @property
@@ -77,8 +76,7 @@ class LocalRuntime:
         return Services(self.home, self.cluster)
 
     def member(self, name: str) -> LocalMember:
-        """Return one server of the OLTP cluster, or the recovered one."""
-        return LocalMember(name, self.bootstrap)
+        return LocalMember(name, self.home, self.cluster, self.postmaster, self.bootstrap)
 
     # --- the servers --------------------------------------------------------------------------------------------------
 
@@ -142,7 +140,6 @@ class LocalRuntime:
         return self.services.start_pgbouncer()
 
     def provision(self) -> None:
-        """Bring databases, roles, schemas and the foreign server of both servers up to date."""
         provision.provision_oltp(self.cluster)
         provision.provision_warehouse(self.cluster)
 
@@ -171,7 +168,6 @@ class LocalRuntime:
             binaries.find_postgres(settings, major)
 
     def start_servers(self) -> None:
-        """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
         settings = self.settings
         self.check_ports()
         if self.services.scheduler_is_outdated():
@@ -251,30 +247,24 @@ class LocalRuntime:
         self.home.destroy()
 
     def data_locations(self) -> list[str]:
-        """List what `destroy` destroys, for a person."""
         return [str(self.home.path), str(self.settings.state)]
 
     def clear_logs(self) -> None:
-        """Remove the logs. Everything must be stopped."""
         self.home.clear_logs()
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def is_running(self, name: str) -> bool:
-        """Return whether a service runs."""
         return self._pid(name) is not None
 
     def log_place(self, name: str) -> str:
-        """Return where a service's log is, for a person."""
         files = self.home.log_files(name)
         return str(files[-1]) if files else "(no log yet)"
 
     def tail(self, name: str, lines: int) -> list[str]:
-        """Return the last lines of a service's log."""
         return self.home.tail(name, lines)
 
     def states(self) -> list[ServiceState]:
-        """List the services and their states, in the order in which data flows."""
         primary = self.cluster.primary_name
         streaming = self._streaming() if self._pid(primary) else None
         result = []
@@ -323,6 +313,5 @@ class LocalRuntime:
         return [str(binaries.client_program(self.settings, name, self.home.data_major))]
 
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
-        """Return the command line of psql on a server, and the environment it needs."""
         place = ["-h", server.host, "-p", str(server.port)]
         return [*self.client("psql"), *place, *arguments], {"PGPASSWORD": password}

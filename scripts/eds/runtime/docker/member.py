@@ -104,7 +104,13 @@ class ComposeMember:
 
     def exists(self, path: Path) -> bool:
         # A container would make a volume that is not there.
-        return engine.exists("volume", self.volume) and self.run(["test", "-e", path], check=False).ok
+        if not engine.exists("volume", self.volume):
+            return False
+        found = self.run(["test", "-e", path], check=False)
+        if found.code > 1:
+            # Docker itself failed: that says nothing of the file.
+            raise programs.failure(f"looking for {path} in the volume {self.volume}", found.code, found.tail)
+        return found.ok
 
     def write(self, path: Path, text: str) -> None:
         self._shell(f"umask 077; cat >{path}.new; mv {path}.new {path}; sync {path.parent}", stdin=text)

@@ -75,10 +75,10 @@ def test_its_stage_is_in_the_matrix_of_privileges_while_it_plays(book, monkeypat
 
 
 def test_scenarios_are_chosen_by_name(book):
-    assert concurrency.chosen(None) == list(concurrency.SCENARIOS)
-    assert concurrency.chosen("mvcc, deadlock") == ["mvcc", "deadlock"]
+    assert concurrency.select_scenarios(None) == list(concurrency.SCENARIOS)
+    assert concurrency.select_scenarios("mvcc, deadlock") == ["mvcc", "deadlock"]
     with pytest.raises(UserError, match="no scenario nothing"):
-        concurrency.chosen("mvcc nothing")
+        concurrency.select_scenarios("mvcc nothing")
     done = subprocess.run(
         [sys.executable, "-m", "eds", "concurrency", "--only", "rollback", "--plain"],
         capture_output=True,

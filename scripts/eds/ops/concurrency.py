@@ -324,7 +324,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def chosen(only: str | None) -> list[str]:
+def select_scenarios(only: str | None) -> list[str]:
     """The names of the scenarios to play. Raises UserError for one that there is not."""
     names = [name.strip() for name in (only or "").replace(",", " ").split()] or list(SCENARIOS)
     if unknown := [name for name in names if name not in SCENARIOS]:
@@ -357,7 +357,7 @@ def concurrency_command(
 
     Example: make concurrency ONLY=deadlock,lost-update
     """
-    names = chosen(only)
+    names = select_scenarios(only)
     outcomes = play(load(), names, plain=plain or not sys.stdout.isatty())
     failed = [f"{name}: {what}" for name, what, holds in outcomes if not holds]
     out.print()

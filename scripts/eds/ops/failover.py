@@ -67,7 +67,7 @@ def positions(runtime: Runtime) -> dict[str, int]:
     return found
 
 
-def choose(runtime: Runtime, to: str | None, force: bool) -> str:
+def choose_replica(runtime: Runtime, to: str | None, force: bool) -> str:
     """The replica to promote: the named one, else the one that has most. Raises UserError when it should not be."""
     reach = positions(runtime)
     if to is not None and to == runtime.cluster.primary_name:
@@ -94,7 +94,7 @@ def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
     cluster = runtime.cluster
     old = cluster.primary_name
     alive = answers(cluster.servers[old])
-    new = choose(runtime, to, force)
+    new = choose_replica(runtime, to, force)
     # A primary that stops in order hands on all it has, to whoever is connected.
     if alive and not force and not members.streams(cluster, new):
         raise UserError(
@@ -104,7 +104,7 @@ def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
     with step(f"{old} fenced ({'stopped' if alive else 'it was down'})"):
         runtime.member(old).fence()
     # The other one may have received the last bytes that this one has not.
-    new = choose(runtime, to, force)
+    new = choose_replica(runtime, to, force)
     others = [name for name in cluster.replica_names if name != new]
     with step(f"{new} promoted"):
         cluster.set_primary(new)
@@ -291,7 +291,7 @@ def failover_command(
     runtime = select_runtime(settings)[0]
     with exclusive(settings):
         old = runtime.cluster.primary_name
-        new = choose(runtime, to, force)
+        new = choose_replica(runtime, to, force)
         state = "it is up and will be stopped" if answers(runtime.cluster.servers[old]) else "it does not answer"
         synchronous = (
             "on: no acknowledged commit is lost"

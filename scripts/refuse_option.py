@@ -20,7 +20,7 @@ LIKENESS = 0.6
 
 
 def read_options() -> dict[str, list[str]]:
-    """The names that each target takes, and those of the settings and the secrets."""
+    """Return the names that each target takes, and those of the settings and the secrets."""
     found: dict[str, list[str]] = {"settings": [], "secrets": []}
     for file in ("scripts/commands.mk", "Makefile"):
         for target, group, names in LISTS.findall((ROOT / file).read_text(encoding="utf-8")):

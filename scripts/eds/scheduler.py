@@ -38,14 +38,14 @@ class Tick:
 
 
 def next_tick(schedule: str, full_schedule: str, after: datetime) -> Tick:
-    """The first moment after `after` at which either schedule fires; a full run wins when both do."""
+    """Return the first moment after `after` at which either schedule fires; a full run wins when both do."""
     ordinary = next(CronSim(schedule, after))
     full = next(CronSim(full_schedule, after))
     return Tick(full, True) if full <= ordinary else Tick(ordinary, False)
 
 
 def overdue(schedule: str, full_schedule: str, after: datetime, now: datetime) -> Tick | None:
-    """What was missed between `after` and `now`, as one run: full when one of the missed ones was. None: nothing."""
+    """Return what was missed from `after` to `now`, as one run: full when one of them was. None: nothing."""
     missed = None
     tick = next_tick(schedule, full_schedule, after)
     while tick.at <= now:

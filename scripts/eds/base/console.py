@@ -39,7 +39,7 @@ def confirm(text: str, word: str, force: bool) -> None:
 
 @contextmanager
 def step(label: str) -> Iterator[None]:
-    """A piece of work without a measurable length: a spinner on a terminal, one line in a log."""
+    """Show a piece of work without a measurable length: a spinner on a terminal, one line in a log."""
     if err.is_terminal:
         with err.status(label):
             yield
@@ -51,7 +51,7 @@ def step(label: str) -> Iterator[None]:
 
 @contextmanager
 def bar(label: str, total: float | None = None) -> Iterator[Callable[[float, str | None], None]]:
-    """A piece of work with a length. Yields `advance(amount, new_label)`.
+    """Show a piece of work with a length. Yields `advance(amount, new_label)`.
 
     total: the number of units, or None when it is not known beforehand.
     """

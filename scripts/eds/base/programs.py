@@ -34,7 +34,7 @@ class Finished:
 
 
 def tail(lines: Sequence[str]) -> str:
-    """The last lines of a program's messages."""
+    """Return the last lines of a program's messages."""
     return "\n".join(lines[-TAIL_LINES:])
 
 
@@ -86,10 +86,10 @@ def run(
 
 
 def failure(what: str, code: int, reason: str) -> UserError:
-    """The error of a program that failed."""
+    """Return the error of a program that failed."""
     return UserError(f"{what} failed (exit code {code})" + (f":\n{reason}" if reason else ""))
 
 
 def in_english(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with further variables, for a program whose messages are read."""
+    """Return this process's environment with further variables, for a program whose messages are read."""
     return os.environ | {"LC_ALL": "C"} | dict(env or {})

@@ -34,7 +34,7 @@ class ServiceState:
 
 
 def state_directory(settings: Settings) -> Path:
-    """The state directory, made on first use and then marked as wholly the platform's own."""
+    """Return the state directory, made on first use and then marked as the platform's own."""
     state = settings.state
     try:
         if not state.exists():
@@ -51,17 +51,17 @@ def state_directory(settings: Settings) -> Path:
 
 
 def embedded_note(settings: Settings) -> Path:
-    """The file that says where the embedded servers' data is. It exists when there is such data."""
+    """Return the file that says where the embedded servers' data is. It exists when there is such data."""
     return settings.state / "servers-home"
 
 
 def compose_folder(settings: Settings) -> Path:
-    """What the containers read: configuration and secrets."""
+    """Return what the containers read: configuration and secrets."""
     return settings.state / "compose"
 
 
 def compose_note(settings: Settings) -> Path:
-    """The file that names the Compose project of this checkout. It exists when there may be volumes of it."""
+    """Return the file that names the Compose project of this checkout. It exists when there may be volumes of it."""
     return compose_folder(settings) / "project"
 
 

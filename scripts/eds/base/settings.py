@@ -222,7 +222,7 @@ class Settings(BaseSettings):
         return tuple(_words(self.disabled_services))
 
     def fingerprint(self) -> str:
-        """A digest of all values, secrets too: the same in two processes that have the same settings."""
+        """Return a digest of all values, secrets too: the same in two processes that have the same settings."""
         values = self.model_dump(mode="json") | {
             name.lower(): getattr(self, name.lower()).get_secret_value() for name in self.secret_names()
         }
@@ -230,12 +230,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def secret_names(cls) -> list[str]:
-        """The names, as in `.env`, of the settings that are secrets."""
+        """Return the names, as in `.env`, of the settings that are secrets."""
         return [name.upper() for name, field in cls.model_fields.items() if field.annotation is SecretStr]
 
 
 def new_secret() -> str:
-    """A password that any rule of complexity accepts: small and capital letters and a digit are in it."""
+    """Return a password that any rule of complexity accepts: small and capital letters and a digit are in it."""
     while True:
         secret = secrets.token_urlsafe(24)
         if all(any(test(letter) for letter in secret) for test in (str.islower, str.isupper, str.isdigit)):
@@ -243,7 +243,7 @@ def new_secret() -> str:
 
 
 def from_root(path: Path) -> Path:
-    """A path of the settings as an absolute one: what is relative is relative to the checkout, wherever one stands."""
+    """Return a path of the settings as an absolute one; a relative one is relative to the checkout."""
     try:
         return Path(os.path.normpath(ROOT / path.expanduser()))
     except RuntimeError as error:
@@ -255,13 +255,13 @@ def _words(text: str) -> list[str]:
 
 
 def size_in_kb(text: str) -> int | None:
-    """A size such as 256MB in kilobytes, or None when the text is none."""
+    """Return a size such as 256MB in kilobytes, or None when the text is none."""
     found = re.fullmatch(r"([0-9]{1,12})(kB|MB|GB)", text)
     return int(found.group(1)) * SIZE_UNITS[found.group(2)] if found else None
 
 
 def env_file() -> Path:
-    """The file of this process's settings: EDS_ENV_FILE (the tests have their own), else `.env`."""
+    """Return the file of this process's settings: EDS_ENV_FILE (the tests have their own), else `.env`."""
     return Path(os.environ.get("EDS_ENV_FILE") or ENV_FILE)
 
 
@@ -332,7 +332,7 @@ def set_secret(name: str, value: str, path: Path | None = None) -> None:
 
 @functools.cache
 def load(path: Path | None = None) -> Settings:
-    """The settings of this process. Raises UserError that names every wrong or missing one.
+    """Return the settings of this process. Raises UserError that names every wrong or missing one.
 
     path: the environment file (default: the one this process reads).
     """
@@ -358,13 +358,13 @@ def load(path: Path | None = None) -> Settings:
 
 
 def _secrets_of_container(folder: Path) -> dict[str, str]:
-    """The secrets that a container has as files. It has those of its duty only; the others are blank, and refused."""
+    """Return the secrets that a container has as files: those of its duty; the others are blank, and refused."""
     files = {name.lower(): folder / name.lower() for name in Settings.secret_names()}
     return {name: _read(path) if path.exists() else "" for name, path in files.items()}
 
 
 def _slips(text: str) -> list[str]:
-    """A sentence for each line of `.env` that would have no effect: no setting at all, or nearly the name of one."""
+    """Return a sentence for each line of `.env` without effect: no setting at all, or nearly the name of one."""
     known = {name.upper() for name in Settings.model_fields}
     known |= set(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", _read(ENV_EXAMPLE)))
     lines = []
@@ -378,7 +378,7 @@ def _slips(text: str) -> list[str]:
 
 
 def _sentence(problem: Any) -> str:
-    """What pydantic found wrong, for someone who edits `.env`: the name, what is expected, what is there."""
+    """Return what pydantic found wrong, for someone who edits `.env`: the name, what is expected, what is there."""
     name = ".".join(str(part) for part in problem["loc"]).upper()
     own_words = str(problem["msg"]).removeprefix("Value error, ")
     if not name:

@@ -83,7 +83,7 @@ class Transaction:
     def random_key(
         self, table: LiteralString, key: LiteralString, condition: LiteralString = "true", *, recent: bool = False
     ) -> int:
-        """The key of some row of a table that fulfils an SQL condition.
+        """Return the key of some row of a table that fulfils an SQL condition.
 
         It starts at a random key and looks at the next few rows by the primary key, so the cost does not grow with the
         table. recent: prefer rows with high keys. Raises NothingSuitable when a few such looks find none.
@@ -166,7 +166,7 @@ _ACTIVE = "status = 'active' and outstanding_balance > 0"
 
 
 def _application(transaction: Transaction) -> None:
-    """A customer, mostly a new one, asks for a loan."""
+    """Let a customer, mostly a new one, ask for a loan."""
     chance = transaction.chance
     branch = chance.choice(transaction.shared.branches)
     customer_id = None
@@ -235,7 +235,7 @@ def _officer(chance: random.Random, branch: Branch) -> str:
 
 
 def _disbursement(transaction: Transaction) -> None:
-    """A pending loan is paid out."""
+    """Pay out a pending loan."""
     loan = transaction.lock_loan("status = 'pending'", recent=transaction.chance.random() < 0.7)
     transaction.row(
         """
@@ -256,7 +256,7 @@ def _disbursement(transaction: Transaction) -> None:
 
 
 def _payment(transaction: Transaction) -> None:
-    """The month's instalment; now and then the complete balance."""
+    """Pay the month's instalment; now and then the complete balance."""
     loan = transaction.lock_loan(_ACTIVE)
     interest = loan.interest
     if transaction.chance.random() < 0.04:
@@ -282,7 +282,7 @@ def _late_payment(transaction: Transaction) -> None:
 
 
 def _reversal(transaction: Transaction) -> None:
-    """A recent payment turns out to be a mistake: it goes, and the loan owes its principal again."""
+    """Delete a recent payment that was a mistake: the loan owes its principal again."""
     payment_id = transaction.random_key("payments", "payment_id", recent=True)
     owner = transaction.row("select loan_id from operational.payments where payment_id = %s", payment_id)
     if owner is None:
@@ -304,7 +304,7 @@ def _reversal(transaction: Transaction) -> None:
 
 
 def _customer_move(transaction: Transaction) -> None:
-    """A customer has another address, telephone or segment."""
+    """Give a customer another address, telephone or segment."""
     chance = transaction.chance
     customer_id = transaction.random_key("customers", "customer_id")
     branch = chance.choice(transaction.shared.branches)
@@ -329,7 +329,7 @@ def _customer_move(transaction: Transaction) -> None:
 
 
 def _status_change(transaction: Transaction) -> None:
-    """An active loan defaults; a defaulted one is written off, or is active again."""
+    """Let an active loan default, or a defaulted one be written off or active again."""
     chance = transaction.chance
     try:
         # Whichever is rarer first, so that loans leave default again.
@@ -341,7 +341,7 @@ def _status_change(transaction: Transaction) -> None:
 
 
 def _transfer(transaction: Transaction) -> None:
-    """A loan goes to another branch, and to another officer."""
+    """Move a loan to another branch, and to another officer."""
     loan = transaction.lock_loan("status in ('pending', 'active', 'defaulted')")
     branch = transaction.chance.choice(transaction.shared.branches)
     transaction.row(
@@ -353,20 +353,20 @@ def _transfer(transaction: Transaction) -> None:
 
 
 def _pending_loan_deletion(transaction: Transaction) -> None:
-    """An application is withdrawn."""
+    """Withdraw an application."""
     loan = transaction.lock_loan("status = 'pending'", recent=transaction.chance.random() < 0.7)
     transaction.row("delete from operational.loans where loan_id = %s", loan.loan_id)
 
 
 def _loan_deletion(transaction: Transaction) -> None:
-    """A loan that should never have been goes, with all its payments."""
+    """Delete a loan that should never have been, with all its payments."""
     loan = transaction.lock_loan("true")
     transaction.row("delete from operational.payments where loan_id = %s", loan.loan_id)
     transaction.row("delete from operational.loans where loan_id = %s", loan.loan_id)
 
 
 def _customer_deletion(transaction: Transaction) -> None:
-    """A customer without loans asks to be forgotten."""
+    """Delete a customer without loans."""
     customer_id = transaction.random_key(
         "customers",
         "customer_id",
@@ -379,7 +379,7 @@ def _customer_deletion(transaction: Transaction) -> None:
 
 
 def _product_change(transaction: Transaction) -> None:
-    """A product's highest amount changes by a few percent."""
+    """Change a product's highest amount by a few percent."""
     transaction.row(
         """
         update operational.loan_products
@@ -394,7 +394,7 @@ def _product_change(transaction: Transaction) -> None:
 
 
 def _long_payment(transaction: Transaction) -> None:
-    """An ordinary payment by a client that takes its time before it commits, or before it changes its mind."""
+    """Pay as a client that takes its time before it commits, or before it changes its mind."""
     _payment(transaction)
     transaction.shared.halt.wait(transaction.chance.uniform(*LONG_SECONDS))
     if transaction.chance.random() < 0.2:

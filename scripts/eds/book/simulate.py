@@ -127,7 +127,7 @@ class Counts(Mapping[str, int]):
             self.failures += failures
 
     def table(self) -> Table:
-        """The counts, to be printed with rich."""
+        """Return the counts, to be printed with rich."""
         table = Table(title="Simulated traffic", show_footer=True)
         table.add_column("operation", footer=f"{self.rate:.1f} operations/s for {self.seconds:.1f} s")
         table.add_column("committed", justify="right", footer=f"{self.total:,}")
@@ -272,7 +272,7 @@ class _Worker(threading.Thread):
             raise
 
     def connected(self) -> psycopg.Connection[Any]:
-        """This worker's connection, reopened when it is gone."""
+        """Return this worker's connection, reopened when it is gone."""
         if self.connection is None or self.connection.closed:
             try:
                 self.connection = self.shared.connect()
@@ -310,7 +310,7 @@ class _LongWorker(_Worker):
 
 
 def _product_ids(connect: Callable[[], psycopg.Connection[Any]]) -> list[int]:
-    """The products that can be lent. Raises UserError when there are none, or no database answers."""
+    """Return the products that can be lent. Raises UserError when there are none, or no database answers."""
     try:
         with contextlib.closing(connect()) as connection, connection.transaction():
             rows = connection.cursor(row_factory=tuple_row).execute(

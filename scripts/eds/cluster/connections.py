@@ -36,7 +36,7 @@ class Server:
     superuser_password: str
 
     def conninfo(self, user: str, password: str, database: str | None = None, **options: Any) -> str:
-        """A libpq connection string. Keep it in memory: it contains the password."""
+        """Return a libpq connection string. Keep it in memory: it contains the password."""
         return make_conninfo(
             host=self.host,
             port=self.port,
@@ -48,11 +48,11 @@ class Server:
         )
 
     def passwordless_conninfo(self, user: str = "postgres") -> str:
-        """A libpq connection string for a program that gets the password by its environment."""
+        """Return a libpq connection string for a program that gets the password by its environment."""
         return make_conninfo(host=self.host, port=self.port, user=user, dbname="postgres")
 
     def superuser_conninfo(self, database: str | None = None) -> str:
-        """A libpq connection string of the server's superuser."""
+        """Return a libpq connection string of the server's superuser."""
         return self.conninfo("postgres", self.superuser_password, database)
 
     def connect(self, database: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
@@ -138,22 +138,22 @@ class Cluster:
         return dataclasses.replace(self.primary, name=SIDE, port=self.settings.pitr_port, port_setting="PITR_PORT")
 
     def conninfo(self, server: Server, role: str) -> str:
-        """A connection string of a role, with its password of the settings."""
+        """Return a connection string of a role, with its password of the settings."""
         return server.conninfo(role, getattr(self.settings, f"{role}_password").get_secret_value())
 
     def app_conninfo(self) -> str:
-        """A connection string of app_user on the primary."""
+        """Return a connection string of app_user on the primary."""
         return self.conninfo(self.primary, "app_user")
 
     def pooled_conninfo(self, database: str = "loans_db") -> str:
-        """A connection string of app_user through PgBouncer. loans_db is the primary, loans_db_ro a replica."""
+        """Return a connection string of app_user through PgBouncer. loans_db is the primary, loans_db_ro a replica."""
         settings = self.settings
         return make_conninfo(
             self.app_conninfo(), host=settings.pgbouncer_host, port=settings.pgbouncer_port, dbname=database
         )
 
     def writer_conninfo(self) -> str:
-        """A connection string of dbt's role on the warehouse."""
+        """Return a connection string of dbt's role on the warehouse."""
         return self.conninfo(self.warehouse, "etl_writer")
 
 

@@ -134,7 +134,7 @@ def why_not_following(cluster: Cluster, name: str, member: Watched) -> str | Non
 
 
 def parse_commits(output: str) -> list[str] | None:
-    """The lines of pg_waldump's output that are commits. None: it has not got as far as to look for any.
+    """Return the lines of pg_waldump's output that are commits. None: it has not got as far as to look for any.
 
     Where the WAL of a server that was killed breaks off, it ends with an error too, of another kind.
     """

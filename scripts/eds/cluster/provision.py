@@ -180,7 +180,7 @@ def ensure_foreign_server(connection: psycopg.Connection, cluster: Cluster) -> l
 
 
 def _option_changes(present: list[str] | None, wanted: dict[str, str]) -> sql.Composed | None:
-    """The `options (…)` list that turns the present options into the wanted ones, or None."""
+    """Return the `options (…)` list that turns the present options into the wanted ones, or None."""
     have = dict(option.split("=", 1) for option in present or [])
     parts: list[sql.Composable] = [
         sql.SQL("{} {} {}").format(sql.SQL("set" if name in have else "add"), sql.Identifier(name), sql.Literal(value))

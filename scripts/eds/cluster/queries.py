@@ -67,7 +67,7 @@ def in_recovery(server: Server) -> bool:
 
 
 def current_position(server: Server) -> str:
-    """The end of the WAL that a primary has written."""
+    """Return the end of the WAL that a primary has written."""
     return str(fetch_value(server, "select pg_current_wal_flush_lsn()"))
 
 

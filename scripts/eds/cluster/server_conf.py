@@ -47,12 +47,12 @@ class Address:
 
 
 def conf(value: object) -> str:
-    """A value in the syntax of postgresql.conf, which knows both '' and backslash escapes."""
+    """Return a value in the syntax of postgresql.conf, which knows both '' and backslash escapes."""
     return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _quoted(path: Path) -> str:
-    """A path in a command that PostgreSQL runs through a shell after replacing %p and %f (and %% by %) itself."""
+    """Quote a path for a command that PostgreSQL gives to a shell after replacing %p and %f (and %% by %)."""
     return shlex.quote(str(path)).replace("%", "%%")
 
 
@@ -62,7 +62,7 @@ def restore_command(scripts: Path, places: Iterable[Path]) -> str:
 
 
 def static_files(name: str) -> dict[str, str]:
-    """The configuration of a server that no setting changes: file name and text."""
+    """Return the configuration of a server that no setting changes: file name and text."""
     postgres = INFRA / "postgres"
     kind = "warehouse" if name == "warehouse" else "oltp"
     return {
@@ -83,7 +83,7 @@ def _share(memory_kb: int, part: int, least: int, most: int) -> int:
 
 
 def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
-    """The lines of a server's configuration that follow from the settings, whatever its part in the cluster."""
+    """Return the lines of a server's configuration that follow from the settings, whatever its part in the cluster."""
     memory_kb = size_in_kb(settings.warehouse_memory if name == "warehouse" else settings.oltp_memory) or 0
     lines = [
         f"cluster_name = {conf(name)}",
@@ -111,7 +111,7 @@ def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
 
 
 def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
-    """The lines of a member's configuration that a failover changes. All of them take effect by a reload.
+    """Return the lines of a member's configuration that a failover changes. All of them take effect by a reload.
 
     follows: the primary, when the member is a replica of it.
     """

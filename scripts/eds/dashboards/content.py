@@ -76,7 +76,7 @@ class Question(_Strict):
         return list(dict.fromkeys(VIEW.findall(self.sql)))
 
     def view_of_filter(self, name: str) -> str:
-        """The view whose column a filter looks at: the one named last before the condition."""
+        """Return the view whose column a filter looks at: the one named last before the condition."""
         before = self.sql[: self.sql.index("{{" + name + "}}")]
         return str(VIEW.findall(before)[-1])
 
@@ -163,7 +163,7 @@ class Content(_Strict):
     dashboards: dict[str, Dashboard]
 
     def in_order(self) -> list[tuple[str, Dashboard]]:
-        """The dashboards with their keys, as a person goes through them."""
+        """Return the dashboards with their keys, as a person goes through them."""
         return sorted(self.dashboards.items(), key=lambda item: item[1].position)
 
     @model_validator(mode="after")
@@ -192,7 +192,7 @@ class Content(_Strict):
 
 @functools.cache
 def load(folder: Path = FOLDER) -> Content:
-    """The content of a folder of YAML files. Raises UserError that names the file and what is wrong in it."""
+    """Return the content of a folder of YAML files. Raises UserError that names the file and what is wrong in it."""
     try:
         parts = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yml"))}
     except (OSError, yaml.YAMLError) as error:

@@ -261,7 +261,7 @@ class Provisioner:
         return int(found["id"])
 
     def _cards(self) -> dict[str, Json]:
-        """The questions on the server that are ours, by entity id, those in the trash too."""
+        """Return the questions on the server that are ours, by entity id, those in the trash too."""
         ours = {spec.entity_id(key) for key in self.what.questions}
         cards = [*self.client.get("/api/card", f="archived"), *self.client.get("/api/card")]
         return {card["entity_id"]: card for card in cards if card.get("entity_id") in ours}
@@ -309,7 +309,7 @@ class Provisioner:
 
     @staticmethod
     def _differences(found: Json, wanted: Json, *, added: bool = True) -> list[str]:
-        """The parts of a question that are not as they should be. added: settings that were added count too."""
+        """Return the parts of a question that are not as they should be. added: settings that were added count too."""
 
         def same(part: str) -> bool:
             if part == "dataset_query":
@@ -351,7 +351,7 @@ class Provisioner:
         return present
 
     def _find_dashboard(self, board: Dashboard, collection: int, parameters: set[str]) -> Json | None:
-        """A dashboard of ours: it has our filters, or it has the name in the collection and filters of nobody."""
+        """Find a dashboard of ours: it has our filters, or the name in the collection and filters of nobody."""
         named = None
         for state in ("all", "archived"):
             for listed in self.client.get("/api/dashboard", f=state):
@@ -368,7 +368,7 @@ class Provisioner:
     def _wanted_dashboard(
         self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json], present: Json
     ) -> tuple[Json, list[str]]:
-        """The dashboard as it should be, with what people added to it, and the parts in which it is not so."""
+        """Return the dashboard as it should be, with what people added to it, and the parts in which it is not so."""
         ours = spec.dashboard_parameters(board, key, self.what)
         our_ids = {parameter["id"] for parameter in ours}
         others = [parameter for parameter in present.get("parameters") or [] if parameter["id"] not in our_ids]
@@ -403,7 +403,7 @@ class Provisioner:
     def _dashcards(
         self, key: str, board: Dashboard, cards: Mapping[str, Json], present: Json
     ) -> tuple[list[Json], list[str]]:
-        """The cards on a dashboard: ours where they belong, and those of people. Returns them and what differs."""
+        """Return the cards of a dashboard, ours in their places and those of people, and what differs."""
         left = sorted(present.get("dashcards") or [], key=lambda one: one["id"])
         tab = min((one["id"] for one in present.get("tabs") or []), default=None)
         wanted, different = [], []
@@ -463,7 +463,7 @@ class Provisioner:
 
     @staticmethod
     def _of_people(theirs: Iterable[Json], ours: Sequence[Json], different: list[str]) -> list[Json]:
-        """What people put on the dashboard, below our questions where it would lie over one of them."""
+        """Return what people put on the dashboard, below our questions where it would lie over one of them."""
         kept = []
         bottom = max((item["row"] + item["size_y"] for item in [*ours, *theirs]), default=0)
         for found in theirs:

@@ -89,7 +89,7 @@ def _no(answer: bool) -> bool:
 
 
 def _sentence(answer: requests.Response) -> str:
-    """What an answer that is no success says: text, or JSON with errors, message or status."""
+    """Return what an answer that is no success says: text, or JSON with errors, message or status."""
     try:
         body = answer.json()
     except ValueError:

@@ -19,12 +19,12 @@ OUR_IDS = uuid.UUID("6f1b3a52-58c4-4a0e-9c57-6f7a43b9d1ce")
 
 
 def entity_id(key: str) -> str:
-    """The 21 letters that name a question of ours on every Metabase."""
+    """Return the 21 letters that name a question of ours on every Metabase."""
     return base64.urlsafe_b64encode(hashlib.sha256(f"question:{key}".encode()).digest())[:21].decode()
 
 
 def own_id(*parts: str) -> str:
-    """An id of ours (a filter of a dashboard, a template tag), the same on every Metabase."""
+    """Return an id of ours (a filter of a dashboard, a template tag), the same on every Metabase."""
     return str(uuid.uuid5(OUR_IDS, ":".join(parts)))
 
 
@@ -54,7 +54,7 @@ def column_settings(question: Question, currency: str) -> Json:
 
 
 def visualization(question: Question, currency: str) -> Json:
-    """A question's visualization settings."""
+    """Return a question's visualization settings."""
     settings: Json = {"column_settings": column_settings(question, currency)}
     labels = {name: column.label for name, column in question.columns.items()}
     colours = {name: COLOURS[colour] for name, colour in question.colours.items()}
@@ -83,7 +83,7 @@ def visualization(question: Question, currency: str) -> Json:
 
 
 def native_query(question: Question, key: str, what: Content, database: int, fields: Mapping[str, int]) -> Json:
-    """A question's query. fields: ids of the views' columns by view.column."""
+    """Return a question's query. fields: ids of the views' columns by view.column."""
     tags = {}
     for name, column in question.filters.items():
         kind = what.filters[name]
@@ -106,7 +106,7 @@ def target(name: str) -> list[Any]:
 
 
 def card_parameters(question: Question, key: str, what: Content) -> list[Json]:
-    """The filters that a question shows when it is looked at alone."""
+    """Return the filters that a question shows when it is looked at alone."""
     return [
         {"id": own_id("tag", key, name), "target": target(name), **_parameter(what.filters[name], name)}
         for name in question.filters
@@ -118,7 +118,7 @@ def _parameter(kind: Filter, slug: str) -> Json:
 
 
 def dashboard_parameters(dashboard: Dashboard, key: str, what: Content) -> list[Json]:
-    """The filters of a dashboard."""
+    """Return the filters of a dashboard."""
     return [
         {
             "id": own_id("filter", key, name),
@@ -134,7 +134,7 @@ def dashboard_parameters(dashboard: Dashboard, key: str, what: Content) -> list[
 
 
 def comparable_query(query: Any) -> Any:
-    """A card's query without what Metabase adds or writes in another way from version to version."""
+    """Return a card's query without what Metabase adds or writes in another way from version to version."""
     if not isinstance(query, dict) or not query.get("stages"):
         return query
     stages = []

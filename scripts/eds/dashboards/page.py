@@ -37,7 +37,7 @@ STATIC = FOLDER / "static"
 
 
 def reader_conninfo(settings: Settings) -> str:
-    """A connection string of the dashboards' role on the warehouse."""
+    """Return a connection string of the dashboards' role on the warehouse."""
     cluster = Cluster(settings)
     return cluster.conninfo(cluster.warehouse, "warehouse_reader")
 
@@ -63,7 +63,7 @@ def write(path: Path, text: str) -> None:
 
 
 def plain(value: object) -> object:
-    """A value of the database as JSON has it: numbers, and times as ISO text in UTC."""
+    """Return a value of the database as JSON has it: numbers, and times as ISO text in UTC."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime):
@@ -74,7 +74,7 @@ def plain(value: object) -> object:
 
 
 def bound_sql(question: Question, chosen: Mapping[str, Any]) -> sql.Composed:
-    """A question's SQL with the conditions of the chosen filters, and without the others."""
+    """Return a question's SQL with the conditions of the chosen filters, and without the others."""
     parts: list[sql.Composable] = []
     end = 0
     for found in CONDITION.finditer(question.sql):
@@ -155,7 +155,7 @@ def _values(connection: psycopg.Connection, view: str, column: str) -> list[Any]
 
 
 def _runs(settings: Settings) -> list[dict[str, Any]]:
-    """The newest runs, newest first, as the page shows them."""
+    """Return the newest runs, newest first, as the page shows them."""
     return [
         {
             "run_id": run.run_id,
@@ -175,7 +175,7 @@ def _runs(settings: Settings) -> list[dict[str, Any]]:
 
 
 def render(settings: Settings) -> str:
-    """The page, as text. Raises UserError when the warehouse is away or has no views yet."""
+    """Return the page, as text. Raises UserError when the warehouse is away or has no views yet."""
     what = content.load()
     finished, _ = runs.last_success(settings)
     data = read(settings, what) | {

@@ -44,7 +44,7 @@ PICTURES = (
 
 
 def find_chromium() -> Path | None:
-    """The Chromium of this machine: CHROMIUM, or one on the PATH. None when there is none."""
+    """Return the Chromium of this machine: CHROMIUM, or one on the PATH. None when there is none."""
     if named := os.environ.get("CHROMIUM"):
         return Path(named)
     return next((Path(found) for name in CHROMIUM if (found := shutil.which(name))), None)
@@ -52,7 +52,7 @@ def find_chromium() -> Path | None:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """A headless Chromium. Raises UserError when this machine has none."""
+    """Yield a headless Chromium. Raises UserError when this machine has none."""
     from playwright.sync_api import sync_playwright
 
     path = find_chromium()

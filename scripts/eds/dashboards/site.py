@@ -34,7 +34,7 @@ CORRECTIONS = {
 
 
 def _wanted(settings: Settings) -> str:
-    """What the documentation is made of, as one short text."""
+    """Return what the documentation is made of, as one short text."""
     code = [page.FOLDER, content.FOLDER]
     return dbt_docs.digest(code, dbt_docs.project_digest(), dbt_docs.schema_digest(settings))
 
@@ -115,11 +115,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         return super().send_head()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A person looks at pages; nobody looks at this log."""
+        """Log nothing: a person looks at pages, nobody at this log."""
 
 
 def server(settings: Settings, port: int | None = None) -> http.server.ThreadingHTTPServer:
-    """A web server of the site for this machine alone, listening. Raises UserError when the port is taken.
+    """Return a web server of the site for this machine alone, listening. Raises UserError when the port is taken.
 
     port: default DOCS_PORT; 0 takes a free one.
     """
@@ -135,7 +135,7 @@ def server(settings: Settings, port: int | None = None) -> http.server.Threading
 
 @contextlib.contextmanager
 def served(settings: Settings) -> Iterator[str]:
-    """The site's address on a free port, for as long as the block lasts."""
+    """Return the site's address on a free port, for as long as the block lasts."""
     with server(settings, port=0) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()

@@ -40,7 +40,7 @@ class Box:
         return HEAD + LINE * len(self.columns) + FOOT
 
     def middle(self, column: str) -> int:
-        """The height of a column's line."""
+        """Return the height of a column's line."""
         names = [name for name, _, _ in self.columns]
         return self.y + HEAD + LINE * names.index(column) + LINE // 2
 

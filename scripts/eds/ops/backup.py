@@ -85,7 +85,7 @@ def manifest_path(path: Path) -> Path:
 
 
 def find(settings: Settings) -> list[Backup]:
-    """The backups of the backup directory, newest first."""
+    """Return the backups of the backup directory, newest first."""
     result = []
     for path in settings.backups.glob("backup_*"):
         if match := NAME.fullmatch(path.name):
@@ -95,7 +95,7 @@ def find(settings: Settings) -> list[Backup]:
 
 
 def named(settings: Settings, file: str) -> Backup:
-    """The backup of this path, or of this name in the backup directory. Raises UserError when there is none."""
+    """Return the backup of this path, or of this name in the backup directory. Raises UserError when there is none."""
     for path in (Path(file).expanduser(), settings.backups / file):
         if path.exists():
             match = NAME.fullmatch(path.name)
@@ -123,7 +123,7 @@ def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 @contextmanager
 def directory(settings: Settings) -> Iterator[Path]:
-    """The backup directory, made on first use, for one command at a time. What a killed one has left is removed."""
+    """Yield the backup directory to one command at a time. What a killed one has left is removed."""
     folder = settings.backups
     try:
         if not folder.exists():
@@ -231,14 +231,14 @@ def _finish(folder: Path, temporary: Path, name: str, kind: str, manifest: dict[
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file."""
+    """Return the checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
-    """A dump's SQL as a stream of lines of bytes, whatever its format. Raises UserError when it breaks off."""
+    """Yield a dump's SQL as a stream of lines of bytes, whatever its format. Raises UserError when it breaks off."""
     with path.open("rb") as file:
         beginning = file.read(5)
     if beginning.startswith(b"\x1f\x8b"):
@@ -298,7 +298,7 @@ def check_rows(found: Counter[str] | dict[str, int], expected: dict[str, int]) -
 
 
 def base_backup(settings: Settings) -> Backup:
-    """A base backup of the OLTP cluster, verified against its checksums. Raises UserError; nothing is left then."""
+    """Make a base backup of the OLTP cluster and verify its checksums. Raises UserError; nothing is left then."""
     server = Cluster(settings).primary
     with directory(settings) as folder:
         name = _fresh_name(folder, "physical", "")

@@ -325,7 +325,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def select_scenarios(only: str | None) -> list[str]:
-    """The names of the scenarios to play. Raises UserError for one that there is not."""
+    """Return the names of the scenarios to run. Raises UserError for one that does not exist."""
     names = [name.strip() for name in (only or "").replace(",", " ").split()] or list(SCENARIOS)
     if unknown := [name for name in names if name not in SCENARIOS]:
         raise UserError(f"There is no scenario {', '.join(unknown)}. Choose of: {', '.join(SCENARIOS)}.")

@@ -68,7 +68,7 @@ def positions(runtime: Runtime) -> dict[str, int]:
 
 
 def choose_replica(runtime: Runtime, to: str | None, force: bool) -> str:
-    """The replica to promote: the named one, else the one that has most. Raises UserError when it should not be."""
+    """Return the replica to promote: the named one, or the one that has most. Raises UserError when none should be."""
     reach = positions(runtime)
     if to is not None and to == runtime.cluster.primary_name:
         raise UserError(f"{to} is the primary already.")
@@ -173,7 +173,7 @@ def _rejoin(runtime: Runtime, name: str) -> str:
 
 
 def _fork(runtime: Runtime, new: str) -> tuple[int, str]:
-    """The timeline that a promoted server has left, and the position where."""
+    """Return the timeline that a promoted server has left, and the position where."""
     history = fetch_value(
         runtime.cluster.servers[new],
         "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
@@ -210,7 +210,7 @@ _LOST_CHANGES = """
 
 
 def lost_changes(runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]]]:
-    """The changes of the books that only a former primary has, by the trail in a copy of its data.
+    """Return the changes of the books that only a former primary has, by the trail in a copy of its data.
 
     The copy is left running. Returns how many of its commits the primary lacks, and for each change: transaction, time,
     role, operation, table, key and values.

@@ -24,7 +24,7 @@ app = typer.Typer()
 
 
 def health(runtime: Runtime) -> dict[str, Any]:
-    """The state in seconds, as plain data. `problems` is empty when all is well."""
+    """Return the state in seconds, as plain data. `problems` is empty when all is well."""
     settings, cluster = runtime.settings, runtime.cluster
     problems: list[str] = []
     services = {state.name: state.status for state in runtime.states()}
@@ -71,7 +71,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
 
 
 def _archive_fails(cluster: Cluster) -> str | None:
-    """The segment whose archiving failed last, when none was archived since."""
+    """Return the segment whose archiving failed last, when none was archived since."""
     row = fetch_all(
         cluster.primary,
         "select last_failed_wal from pg_stat_archiver "

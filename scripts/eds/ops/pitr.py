@@ -41,7 +41,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """A target from what a person writes. Raises UserError."""
+        """Return a target from what a person writes. Raises UserError."""
         text = text.strip()
         if text == "latest":
             return cls()
@@ -62,7 +62,7 @@ class Target:
         return cls(moment=moment)
 
     def conf(self, timeline: str) -> list[str]:
-        """The target as PostgreSQL's settings."""
+        """Return the target as PostgreSQL's settings."""
         lines = [f"recovery_target_timeline = '{timeline}'"]
         if self.moment:
             # Just before: the transaction that was committed at this very moment stays away.
@@ -89,7 +89,7 @@ class Recovery:
 
 
 def bases(settings: Settings, target: Target) -> list[backup.Backup]:
-    """The base backups that a recovery to the target may start from, the best first. Raises UserError when none may."""
+    """Return the base backups that a recovery may start from, the best first. Raises UserError when there is none."""
     complete = [each for each in backup.find(settings) if each.kind == "physical" and each.manifest]
     if not complete:
         raise UserError(f"There is no base backup in {settings.backups}: make backup KIND=physical")

@@ -209,7 +209,7 @@ _MEMBERS = """
 
 
 def _rule(rules: Rules, name: str) -> dict[str, str] | None:
-    """The rule of an object: by its own name, by its schema, or by the longest beginning that ends in *."""
+    """Return the rule of an object: by its own name, by its schema, or by the longest beginning that ends in *."""
     if name in rules:
         return rules[name]
     schema = name.partition(".")[0]
@@ -226,7 +226,7 @@ def _rule(rules: Rules, name: str) -> dict[str, str] | None:
 
 
 def differences(connection: Connection, matrix: Matrix) -> tuple[list[str], int]:
-    """What a database's roles can do that they should not, and the other way round; and how many cells were compared.
+    """Return what roles can do and should not, and the other way round; and how many cells were compared.
 
     connection: as superuser, to the database.
     """

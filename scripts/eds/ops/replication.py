@@ -62,7 +62,7 @@ def size(number: float | None) -> str:
 
 
 def missing(found: dict[str, Any]) -> list[str]:
-    """The replicas that should stream and do not."""
+    """Return the replicas that should stream and do not."""
     streaming = {stream["application_name"] for stream in found["replicas"] if stream["state"] == "streaming"}
     return [name for name in found["expected"] if name not in streaming]
 

@@ -40,7 +40,7 @@ RELOADED = ("customers", "loan_products", "loans", "payments")
 
 
 def rows_now(server: Server) -> Counter[str]:
-    """The rows of each table of a server's database, by the planner's estimate (exact counts may take minutes)."""
+    """Return the rows of each table of a server's database, as statistics have them: exact counts may take minutes."""
     return Counter(
         dict(
             fetch_all(
@@ -184,7 +184,7 @@ def _reconnect_readers(cluster: Cluster, replaced: str) -> None:
 
 
 def _unused_second(server: Server) -> str:
-    """The present time, as names of databases have it, when no restore has used it yet."""
+    """Return the present time, as names of databases have it, when no restore has used it yet."""
     while True:
         now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
         used = "select 1 from pg_database where datname ~ %s"

@@ -43,7 +43,7 @@ class Narrator:
         )
 
     def tell(self, who: str, text: str, *, good: bool | None = None) -> None:
-        """A line of a session. good: colours it as an answer that helps or hurts."""
+        """Print a line of a session. good: colours it as an answer that helps or hurts."""
         moment = f"{time.monotonic() - self.began:7.3f} s"
         if self.plain:
             out.print(f"{moment}  {who}: {text}", markup=False, soft_wrap=True)
@@ -56,7 +56,7 @@ class Narrator:
         out.print(f"[dim]{moment} │[/] {indent}[{colour}]{escape(who)}: {escape(text)}[/]", soft_wrap=True)
 
     def note(self, text: str, *, good: bool | None = None) -> None:
-        """A line of the scenario itself."""
+        """Print a line of the scenario itself."""
         moment = f"{time.monotonic() - self.began:7.3f} s"
         if self.plain:
             out.print(f"{moment}  {text}", markup=False, soft_wrap=True)
@@ -108,7 +108,7 @@ class Session:
         return self.finish(self.start(statement))
 
     def value(self, statement: str) -> Any:
-        """The single value that a query gives."""
+        """Return the single value that a query gives."""
         return self.do(statement)[0][0]
 
     def fails(self, running: Future[Any] | str, kind: type[psycopg.Error]) -> bool:
@@ -193,7 +193,7 @@ class Stage:
         return session
 
     def balance(self, loan_id: int) -> Any:
-        """A loan's balance as committed now."""
+        """Return a loan's balance as committed now."""
         row = self.director.execute(
             f"select outstanding_balance from {SCHEMA}.loans where loan_id = %s".encode(),
             (loan_id,),
@@ -218,14 +218,14 @@ class Stage:
         return True
 
     def check(self, what: str, holds: object) -> None:
-        """An outcome: what should be so, and whether it is."""
+        """Record an outcome: what should be so, and whether it is."""
         self.outcomes.append((what, bool(holds)))
         self.narrator.note(f"{'✓' if holds else '✗'} {what}", good=bool(holds))
 
 
 @contextmanager
 def stage(settings: Settings, *, plain: bool) -> Iterator[Stage]:
-    """A stage, cleared at the end whatever happens."""
+    """Yield a stage, cleared at the end whatever happens."""
     scene = Stage(settings, Narrator(plain=plain))
     try:
         yield scene

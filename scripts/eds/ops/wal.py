@@ -34,7 +34,7 @@ class Timeline:
     segments: dict[int, int] = field(default_factory=dict)
 
     def gaps(self) -> list[tuple[int, int]]:
-        """The runs of missing segments between the first and the last one: (first missing, last missing)."""
+        """Return the runs of missing segments between the first and the last one: (first missing, last missing)."""
         present = sorted(self.segments)
         return [(low + 1, high - 1) for low, high in pairwise(present) if high - low > 1]
 
@@ -67,13 +67,13 @@ def clean_archives(runtime: Runtime, oldest: str) -> None:
 
 
 def segment_name(timeline: int, number: int, segment_bytes: int) -> str:
-    """The name of a segment: 000000010000000000000003."""
+    """Return the name of a segment: 000000010000000000000003."""
     per_file = 0x100000000 // segment_bytes
     return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
 
 
 def timelines(files: Mapping[str, int], segment_bytes: int) -> list[Timeline]:
-    """What the archives hold together, by timeline. A segment that a promotion left half-filled does not count.
+    """Return what the archives hold together, by timeline. A segment that a promotion left half-filled does not count.
 
     files: the archived files with their sizes.
     """
@@ -88,7 +88,7 @@ def timelines(files: Mapping[str, int], segment_bytes: int) -> list[Timeline]:
 
 
 def segment_bytes(cluster: Cluster) -> int:
-    """The size of a WAL segment of the cluster."""
+    """Return the size of a WAL segment of the cluster."""
     return int(fetch_value(cluster.primary, "select setting from pg_settings where name = 'wal_segment_size'"))
 
 
@@ -126,7 +126,7 @@ def switch_and_wait(runtime: Runtime, seconds: float) -> tuple[str, float]:
 
 
 def archiver(cluster: Cluster) -> dict[str, Any]:
-    """What the primary says of its archiver."""
+    """Return what the primary says of its archiver."""
     return fetch_dicts(
         cluster.primary,
         "select archived_count, last_archived_wal, last_archived_time, failed_count, last_failed_wal, "

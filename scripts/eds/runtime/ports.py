@@ -108,7 +108,7 @@ def _bind(probe: socket.socket, address: Any) -> None:
 
 
 def _listener(port: int) -> str | None:
-    """The process that has a port, as far as this machine tells; None when none is found."""
+    """Return the process that has a port, as far as this machine tells; None when none is found."""
     try:
         holders = [at for at in psutil.net_connections("tcp") if at.laddr and at.laddr.port == port and at.pid]
         for holder in sorted(holders, key=lambda at: at.status != psutil.CONN_LISTEN):
@@ -122,7 +122,7 @@ def _listener(port: int) -> str | None:
 
 
 def _owner_of_listener(port: int) -> str | None:
-    """The account whose process listens on a port: Linux tells it also of other accounts' processes."""
+    """Return the account whose process listens on a port; Linux shows it also of other accounts' processes."""
     listening = "0A"
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:

@@ -92,7 +92,7 @@ def spawn_dbt(arguments: Sequence[str], environment: dict[str, str]) -> multipro
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """These environment variables, for a while."""
+    """Set these environment variables, for a while."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -103,7 +103,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _say(message: Any) -> None:
-    """What dbt says of its work, one event at a time: errors and warnings go into our log."""
+    """Write an event of dbt into our log when it is an error or a warning."""
     if message.info.level in ("error", "warn"):
         log("dbt", level=message.info.level, message=message.info.msg.strip())
 

@@ -39,7 +39,7 @@ def digest(paths: Iterable[Path], *more: str) -> str:
 
 
 def project_digest() -> str:
-    """What the dbt project is made of."""
+    """Return what the dbt project is made of."""
     return digest(ROOT / part for part in PROJECT)
 
 
@@ -96,7 +96,7 @@ def _run(settings: Settings, arguments: Sequence[str], target: Path, stopping: t
 
 @contextmanager
 def _folder(settings: Settings) -> Iterator[Path]:
-    """The folder of dbt's files for the documentation, for one process at a time."""
+    """Yield the folder of dbt's files for the documentation, for one process at a time."""
     folder = settings.state / "dbt-docs"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
@@ -104,7 +104,7 @@ def _folder(settings: Settings) -> Iterator[Path]:
 
 
 def manifest(settings: Settings) -> Path:
-    """The project's manifest.json, made anew when the project has changed. Needs no server."""
+    """Return the project's manifest.json, rebuilt when the project has changed. Needs no server."""
     with _folder(settings) as folder:
         stamp, wanted = folder / "parsed", project_digest()
         path = folder / "manifest.json"

@@ -77,7 +77,7 @@ class Run:
 
 
 def dbt_environment(settings: Settings) -> dict[str, str]:
-    """The variables that dbt's profile and the project's macros read."""
+    """Return the variables that dbt's profile and the project's macros read."""
     return {
         "WAREHOUSE_HOST": settings.warehouse_host,
         "WAREHOUSE_PORT": str(settings.warehouse_port),
@@ -100,7 +100,7 @@ def started_by(what: str) -> str:
 
 
 def dbt_executable() -> Path:
-    """The dbt of the project's own environment."""
+    """Return the dbt of the project's own environment."""
     return Path(sys.executable).with_name("dbt")
 
 
@@ -233,7 +233,7 @@ def wait_for_run(settings: Settings) -> bool:
 
 
 def history(settings: Settings, limit: int = 15) -> list[Run]:
-    """The newest runs, newest first. Empty when the warehouse has never run."""
+    """Return the newest runs, newest first. Empty when the warehouse has never run."""
     with connect(Cluster(settings).writer_conninfo()) as connection:
         if not has_run(connection):
             return []
@@ -246,7 +246,7 @@ def history(settings: Settings, limit: int = 15) -> list[Run]:
 
 
 def history_table(runs: Sequence[Run]) -> Table:
-    """The run history as a table for the terminal."""
+    """Return the run history as a table for the terminal."""
     table = Table(title="Runs of the warehouse, newest first (UTC)")
     for name in ("run", "started", "seconds", "status", "trigger", "extraction", "source", "+", "~", "-", "message"):
         numeric = name in ("run", "seconds", "+", "~", "-")
@@ -291,7 +291,7 @@ def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
 
 
 def run_as_json(run: Run) -> dict[str, Any]:
-    """A run as plain data for a log line."""
+    """Return a run as plain data for a log line."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(run).items()
     } | {"seconds": run.seconds}

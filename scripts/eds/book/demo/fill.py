@@ -38,7 +38,7 @@ class Scale:
 
     @classmethod
     def of_payments(cls, payments: int) -> Self:
-        """The scale with this many payments; 0 is the empty book."""
+        """Return the scale with this many payments; 0 is the empty book."""
         if payments == 0:
             return cls(0, 0, 0)
         return cls(
@@ -49,7 +49,7 @@ class Scale:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A scale from what a person types: empty, small, medium, large, or a number of payments (250k, 1_000_000, 1M).
+        """Return the scale that a text names: empty, small, medium, large, or a number of payments (250k, 1M).
 
         Raises UserError for anything else.
         """

@@ -55,7 +55,7 @@ class Branch:
 
 
 def read_branches(path: Path = BRANCHES_FILE) -> list[Branch]:
-    """The bank's branches, in the order of the file. Raises UserError when the file cannot be used."""
+    """Return the bank's branches, in the order of the file. Raises UserError when the file cannot be used."""
     columns = list(Branch.__dataclass_fields__)
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -46,15 +46,15 @@ class Dice:
         return f"hashint8extended({key}, {int.from_bytes(digest, 'big') >> 2})"
 
     def unit(self, key: str, purpose: str) -> str:
-        """A number from 0 to below 1, as a double precision number."""
+        """Return a number from 0 to below 1, as a double precision number."""
         return f"(({self.bits(key, purpose)} & 4503599627370495) / 4503599627370496::float8)"
 
     def below(self, key: str, purpose: str, limit: str) -> str:
-        """A whole number from 0 to below `limit` (an SQL expression), as a bigint."""
+        """Return a whole number from 0 to below `limit` (an SQL expression), as a bigint."""
         return f"floor({self.unit(key, purpose)} * ({limit}))::bigint"
 
     def pick(self, key: str, purpose: str, array: str) -> str:
-        """An element of an array."""
+        """Return an element of an array."""
         return f"({array})[1 + {self.below(key, purpose, f'cardinality({array})')}]"
 
 
@@ -93,7 +93,7 @@ def parameters(seed: int, payments: int, customers: int, today: datetime.date) -
 
 
 def _bounds(weights: Sequence[float]) -> list[float]:
-    """The lower bounds of intervals within 0 to 1 that are as wide as the weights, for width_bucket()."""
+    """Return the lower bounds of intervals within 0 to 1 that are as wide as the weights, for width_bucket()."""
     total = sum(weights)
     bounds, reached = [], 0.0
     for weight in weights:
@@ -108,7 +108,7 @@ def _choice(array: Sequence[str], *key: object) -> str:
 
 
 def _branch_parameters(seed: int) -> dict[str, Any]:
-    """The branches as arrays, sorted so that those of a city, and of a country, stand next to each other."""
+    """Return the branches as arrays, sorted so that those of a city, and of a country, stand next to each other."""
     branches = names.read_branches()
     countries = [country.name for country in names.COUNTRIES]
     cities: dict[tuple[int, str], list[names.Branch]] = {}
@@ -164,7 +164,7 @@ def _name_parameters() -> dict[str, Any]:
 
 
 def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
-    """The product catalogue as arrays, with how likely each segment takes which product."""
+    """Return the product catalogue as arrays, with how likely each segment takes which product."""
     products = cursor.execute(
         """
         select

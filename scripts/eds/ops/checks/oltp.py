@@ -65,7 +65,7 @@ def check(run: Verification) -> None:
 
 
 def _application_writes(cluster: Cluster) -> str:
-    """A customer with a loan and a payment, written with the application's rights and rolled back."""
+    """Write a customer with a loan and a payment with the application's rights, and roll back."""
     # Keys that no sequence gives out, so that no key is used up.
     key = -secrets.randbelow(2**31 - 1) - 1
     trail = "select count(*), count(distinct operation) from operational.audit_log where record_id = %s"

@@ -20,7 +20,7 @@ PROBE = sql.Identifier("platform", "verify_probe")
 
 @contextmanager
 def _probe(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """A table with one row on the primary. Yields the row's text and the WAL position behind it; drops the table."""
+    """Make a table with one row, and drop it again. Yields the row's text and the WAL position after it."""
     with cluster.primary.connect(autocommit=True) as connection:
         # Two at once would drop each other's table.
         connection.execute("select pg_advisory_lock(hashtext('platform.verify_probe'))")

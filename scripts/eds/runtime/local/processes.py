@@ -16,7 +16,7 @@ POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup", "pg_ctl")
 
 
 def first_number(path: Path) -> int | None:
-    """The number that a file (of a process id, of a version) begins with, or None."""
+    """Return the number that a file (of a process id, of a version) begins with, or None."""
     try:
         return int(path.read_text(encoding="utf-8", errors="replace").split(maxsplit=1)[0])
     except (FileNotFoundError, NotADirectoryError, ValueError, IndexError):
@@ -24,7 +24,7 @@ def first_number(path: Path) -> int | None:
 
 
 def find(pid: int | None, is_ours: Callable[[psutil.Process], bool]) -> psutil.Process | None:
-    """The live process of this id when `is_ours` says yes; what may not be looked at belongs to somebody else."""
+    """Return the live process of this id if `is_ours` accepts it; one that may not be looked at is not ours."""
     if pid is None:
         return None
     try:

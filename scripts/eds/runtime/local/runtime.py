@@ -230,7 +230,7 @@ class LocalRuntime:
         return self.postmaster.pid(name) if self._is_server(name) else self.services.pid(name)
 
     def _port(self, name: str) -> int | None:
-        """The port that a running service of ours has now."""
+        """Return the port that a running service of ours has now."""
         return self.postmaster.port(name) if self._is_server(name) else self.services.port(name)
 
     def _stop(self, name: str, mode: str = "fast") -> bool:

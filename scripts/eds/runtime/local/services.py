@@ -57,12 +57,12 @@ class Services:
         return processes.find(processes.first_number(self.pidfile(name)), is_ours)
 
     def pid(self, name: str) -> int | None:
-        """The process id of PgBouncer, Metabase or the scheduler of this checkout, when it runs."""
+        """Return the process id of PgBouncer, Metabase or the scheduler of this checkout, when it runs."""
         process = self._process(name)
         return process.pid if process else None
 
     def port(self, name: str) -> int | None:
-        """The port that a running process has now."""
+        """Return the port that a running process has now."""
         process = self._process(name)
         if process is None:
             return None
@@ -107,7 +107,7 @@ class Services:
         return True
 
     def _scheduler_should_have(self) -> str:
-        """A digest of what a scheduler keeps in memory: settings, its code, the installed packages."""
+        """Return a digest of what a scheduler keeps in memory: settings, its code, the installed packages."""
         digest = hashlib.sha256(self.home.settings.fingerprint().encode())
         code = sorted(path for path in (ROOT / "scripts/eds").rglob("*") if "__pycache__" not in path.parts)
         for path in [*code, *sorted((ROOT / "infra/dashboards").glob("*.yml")), Path(sys.prefix) / ".installed"]:

@@ -32,12 +32,20 @@ flags = $(foreach each,$($(1).values),$(call value_flag,$(each))) \
 include scripts/commands.mk
 
 ##@ Development
-.PHONY: screenshots test test-docker soak lint format lock reference
+.PHONY: screenshots test test-unit test-all test-docker soak lint format lock reference
 screenshots: venv-dev ## Take the README's pictures of this checkout's pages (needs Chromium)
 	@.venv/bin/python -m eds screenshots
 test.words := ARGS JOBS
-test: venv-dev ## Run the whole test suite on throw-away clusters, one per job ## ARGS="-k import" JOBS=2
-	@.venv/bin/python -m pytest --numprocesses $(or $(call given,JOBS),2) --dist loadfile $(call given,ARGS)
+pytest = .venv/bin/python -m pytest
+on_clusters = --numprocesses $(or $(call given,JOBS),2) --dist loadfile --no-loadscope-reorder
+test: venv-dev ## Test the main job on real, throw-away servers, in minutes ## ARGS="-k import" JOBS=2
+	@$(pytest) $(on_clusters) -m "not (proof or disaster or browser or bench)" $(call given,ARGS)
+test-unit.words := ARGS
+test-unit: venv-dev ## Run the tests that need no server, in seconds ## ARGS="-k settings"
+	@$(pytest) tests/unit $(call given,ARGS)
+test-all.words := ARGS JOBS
+test-all: venv-dev ## Run all tests but those of Docker: also negative controls, crashes, recovery, browser; with coverage ## ARGS="-m proof" JOBS=2
+	@$(pytest) $(on_clusters) --cov --cov-report=term:skip-covered $(call given,ARGS)
 test-docker.words := ARGS
 test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an engine ## ARGS="-k network"
 	@.venv/bin/python -m pytest tests/docker $(call given,ARGS)

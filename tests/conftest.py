@@ -10,6 +10,23 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
+# The files that take longest, in this order: begun first, so that no job is left alone with one of them at the end.
+LONGEST = (
+    "test_negative_controls",
+    "test_ops_recovery",
+    "test_local_runtime",
+    "test_source_moves",
+    "test_runs",
+    "test_warehouse",
+    "test_metabase",
+    "test_pages",
+    "test_schema_change",
+    "test_late_commits",
+    "test_history",
+    "test_book_import",
+    "test_dbt_engine",
+)
+
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
@@ -20,8 +37,16 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name at the end what this machine could not test, and why."""
+    """Name at the end what was not selected and what this machine could not test, and why."""
+    if expression := terminalreporter.config.option.markexpr:
+        terminalreporter.section(f"selected: -m {expression!r}")
+        terminalreporter.line("`make test-all` runs all but the tests of Docker, `make test-docker` runs those.")
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])

@@ -7,6 +7,8 @@ import pytest
 from bench import commands, peers, report
 from bench.cluster import Bench, percentile
 
+pytestmark = pytest.mark.bench
+
 
 def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monkeypatch):
     monkeypatch.setattr(commands, "REPEATS", 1)

@@ -15,6 +15,8 @@ from support.oracle import assert_landing_equals_source, assert_views_equal_the_
 from support.platform import Platform, changed_nodes, kill_server
 from support.readers import Readers, State, oltp_state
 
+pytestmark = pytest.mark.proof
+
 KILLS = int(os.environ.get("CRASH_KILLS", "5"))
 
 

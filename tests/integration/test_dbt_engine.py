@@ -119,6 +119,7 @@ print(json.dumps([text for text in seen if "utm_source" in text]))
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("options", "advertised"), [((), False), (("--hints-enabled",), True)])
 def test_dbt_does_not_advertise(
     runtime: LocalRuntime, tmp_path: Path, options: tuple[str, ...], advertised: bool
@@ -128,6 +129,7 @@ def test_dbt_does_not_advertise(
     assert bool(found) is advertised, found
 
 
+@pytest.mark.proof
 def test_a_model_whose_failure_would_be_passed_over_is_refused(platform: Platform, tmp_path: Path) -> None:
     project = project_copy(tmp_path / "project")
     model = project / "models/marts/dim_product.sql"
@@ -142,6 +144,7 @@ def test_a_model_whose_failure_would_be_passed_over_is_refused(platform: Platfor
     assert platform.of_project(project).dbt("build", "--select", "dim_product").run is not None
 
 
+@pytest.mark.proof
 def test_the_product_installs_from_its_lock_file_with_the_package_index_alone(tmp_path: Path) -> None:
     """Wheels only: a source package could download whatever it likes while it is built."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

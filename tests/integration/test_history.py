@@ -13,6 +13,8 @@ from support.book import add_customer, add_loan, pay
 from support.random_book import Change, changes
 from support.story import CLOCKS, Story
 
+pytestmark = pytest.mark.proof
+
 EXAMPLES = int(os.environ.get("HISTORY_EXAMPLES", "2"))
 clock_changes = st.builds(Change, st.sampled_from(sorted(CLOCKS)), st.integers(0, 999), st.integers(0, 999))
 late_changes = st.builds(

@@ -17,6 +17,8 @@ from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source
 from support.platform import Platform, use_only
 
+pytestmark = pytest.mark.proof
+
 EXAMPLES = int(os.environ.get("LATE_COMMIT_EXAMPLES", "3"))
 SESSIONS = 3
 SOURCES = ("replica1", "replica2", "primary")

@@ -34,6 +34,8 @@ from eds.runtime.ports import free_ports
 from support import needs
 from support.platform import plain_values, separate_servers, separate_settings
 
+pytestmark = pytest.mark.disaster
+
 
 @pytest.fixture(scope="module")
 def own_settings() -> Iterator[Settings]:

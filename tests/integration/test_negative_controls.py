@@ -23,6 +23,8 @@ from support.story import Story
 
 from . import test_extraction, test_history, test_one_instant, test_runs, test_warehouse
 
+pytestmark = pytest.mark.proof
+
 
 def run(platform: Platform) -> None:
     platform.wait_for_replicas()

@@ -34,6 +34,8 @@ from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, plain_values, separate_servers, separate_settings
 
+pytestmark = pytest.mark.disaster
+
 
 @pytest.fixture(scope="module")
 def settings() -> Iterator[Settings]:

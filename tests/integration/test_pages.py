@@ -99,6 +99,7 @@ def money(amount: Decimal) -> str:
 # --- every screen -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.browser
 @needs.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", list(WIDTHS))
@@ -128,6 +129,7 @@ def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chro
             assert [url for url in seen.requests if not url.startswith((address, "data:"))] == []
 
 
+@pytest.mark.browser
 @needs.chromium
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1440, "dark")])
 def test_a_screen_reader_finds_everything_named(chromium, address, width, scheme):
@@ -139,6 +141,7 @@ def test_a_screen_reader_finds_everything_named(chromium, address, width, scheme
             assert {"color-contrast", "document-title"} <= {rule["id"] for rule in result.response["passes"]}
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_a_chart_says_its_figures_and_its_table_has_them_all(chromium, address, platform):
     rows = platform.view("vw_payment_by_method")
@@ -158,6 +161,7 @@ def test_a_chart_says_its_figures_and_its_table_has_them_all(chromium, address, 
         ]
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_it_is_used_with_the_keyboard_alone(chromium, address):
     with opened(chromium, f"{address}dashboards.html") as (shown, _):
@@ -175,6 +179,7 @@ def test_it_is_used_with_the_keyboard_alone(chromium, address):
         assert "Collections" in shown.title()
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_light_and_dark_follow_the_system_and_the_button_overrides_it(chromium, address):
     def colour(shown: Page) -> str:
@@ -198,6 +203,7 @@ def test_light_and_dark_follow_the_system_and_the_button_overrides_it(chromium, 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_the_figures_of_the_portfolio_are_those_of_the_views(chromium, address, platform):
     status = platform.view("vw_loan_status_distribution")
@@ -233,6 +239,7 @@ def test_the_figures_of_the_portfolio_are_those_of_the_views(chromium, address, 
         assert seen.errors == []
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_the_figures_of_the_collections_are_those_of_the_views(chromium, address, platform):
     months = platform.view("vw_monthly_revenue")
@@ -260,6 +267,7 @@ def test_the_figures_of_the_collections_are_those_of_the_views(chromium, address
         assert widths[0] / widths[-1] == pytest.approx(float(best[0] / best[len(widths) - 1]), rel=0.05)
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_a_filter_shows_what_the_view_says_of_that_choice_and_leaves_the_rest(chromium, address, platform):
     status = platform.view("vw_loan_status_distribution")
@@ -287,6 +295,7 @@ def test_a_filter_shows_what_the_view_says_of_that_choice_and_leaves_the_rest(ch
         assert seen.errors == []
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_the_time_of_the_data_and_the_runs_are_shown_and_age(chromium, address, platform):
     as_of = platform.view("vw_data_as_of")[0]["data_as_of"]
@@ -305,6 +314,7 @@ def test_the_time_of_the_data_and_the_runs_are_shown_and_age(chromium, address, 
         assert "3 h ago" in (line.text_content() or "")
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_the_page_opens_as_a_file_and_offline(chromium, address, platform):
     url = (platform.settings.site / page.FILE_NAME).as_uri()
@@ -317,6 +327,7 @@ def test_the_page_opens_as_a_file_and_offline(chromium, address, platform):
 # --- documentation ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_the_index_leads_to_every_page(chromium, address, platform):
     with opened(chromium, address) as (shown, seen):
@@ -334,6 +345,7 @@ def test_the_index_leads_to_every_page(chromium, address, platform):
         assert seen.errors == []
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_the_lineage_shows_the_project_its_exposures_and_its_graph(chromium, address):
     with opened(chromium, f"{address}lineage/index.html") as (shown, seen):
@@ -417,6 +429,7 @@ def test_the_page_holds_only_what_the_dashboards_role_may_see(address, platform)
     assert not [email for (email,) in emails if email in text]
 
 
+@pytest.mark.browser
 @needs.chromium
 def test_an_empty_book_has_pages_too(chromium, address, platform):
     platform.empty_book()

@@ -150,6 +150,8 @@ select
     relationship,
     pledged_amount
 from {{ ref('stg_guarantors') }}
+
+pytestmark = pytest.mark.proof
 {% if since %}
 where _run_id > {{ since.landing_run_id }}
 {% else %}

@@ -22,6 +22,8 @@ from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, kill_server, point_at, use_only, wait_for
 
+pytestmark = pytest.mark.proof
+
 
 def some_changes(platform: Platform, server: Server) -> None:
     """A payment, an update, a deletion and a new customer, by the application, on a server that accepts writes."""

@@ -180,6 +180,14 @@ class Platform:
 
     def empty_book(self) -> None:
         """Empty the four tables (and the trail), keeping the product catalogue of a new book."""
+        with self.emptied_tables():
+            pass
+        with connect(self.superuser_conninfo) as connection:
+            connection.execute((ROOT / "infra/primary/sql/050_products.sql").read_text(encoding="utf-8"))
+
+    @contextmanager
+    def emptied_tables(self) -> Iterator[psycopg.Connection]:
+        """A transaction in which the four tables and the trail are empty, and no trigger fires."""
         with connect(self.superuser_conninfo) as connection:
             for table in (*TABLES, "audit_log"):
                 connection.execute(f"alter table operational.{table} disable trigger user")
@@ -187,18 +195,18 @@ class Platform:
                 "truncate operational.customers, operational.loan_products, operational.loans, operational.payments, "
                 "operational.audit_log, operational.demo_book restart identity"
             )
+            yield connection
             for table in TABLES:
                 for kind in ("stamp_row", "audit", "no_truncate"):
                     connection.execute(f"alter table operational.{table} enable always trigger {table}_{kind}")
             connection.execute("alter table operational.audit_log enable always trigger audit_log_append_only")
-            connection.execute((ROOT / "infra/primary/sql/050_products.sql").read_text(encoding="utf-8"))
 
-    def empty_warehouse(self) -> None:
-        """Put back a warehouse that has never run."""
+    def empty_warehouse(self, template: str = "warehouse_template") -> None:
+        """Put back a warehouse that has never run. template: or this one."""
         database = self.settings.warehouse_db
         with connect(self.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
             connection.execute(f"drop database {database} with (force)")
-            connection.execute(f"create database {database} template warehouse_template")
+            connection.execute(f"create database {database} template {template}")
         # Settings of roles in a database are not copied with it.
         with connect(self.warehouse_conninfo, autocommit=True) as connection:
             connection.execute((ROOT / "infra/warehouse/sql/000_roles.sql").read_text(encoding="utf-8"))

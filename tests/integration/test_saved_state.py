@@ -24,7 +24,7 @@ def test_after_it_was_put_back_the_next_run_reads_the_next_change_alone(small_bo
         run = platform.build().run
         assert run is not None
         # The same keys and counts both times: of the first time nothing is left.
-        assert (run["extraction_mode"], run["rows_inserted"] > 0) == ("incremental", True)
+        assert (run["extraction_mode"], run["rows_inserted"] > 0) == ("changes", True)
         assert platform.primary("select customer_id from operational.customers where full_name = 'Newcomer'") == [(7,)]
         assert_landing_equals_source(platform)
         assert_views_equal_the_oltp(platform)

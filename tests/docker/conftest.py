@@ -127,7 +127,7 @@ class Stack:
         return output
 
     def up(self, **values: str) -> str:
-        return self.eds("up", **values)
+        return self.eds("up", code=0, stdin="", **values)
 
     def container(self, service: str) -> str:
         return self.runtime.compose.container(service)

@@ -14,7 +14,8 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.base.settings import OPTIONAL_SERVICES
-from tests.docker.conftest import OLTP, Stack, docker, throw_away, until
+
+from .conftest import OLTP, Stack, docker, throw_away, until
 
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
 

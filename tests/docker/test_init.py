@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker.conftest import Stack, docker, until
+from .conftest import Stack, docker, until
 
 
 @pytest.fixture

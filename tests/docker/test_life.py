@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from eds.base.settings import Settings
-from tests.docker.conftest import DATABASES, Stack, docker, until
-from tests.docker.test_stack import pgadmin_session
+
+from .conftest import DATABASES, Stack, docker, until
+from .test_stack import pgadmin_session
 
 VOLUME = "/var/lib/postgresql/data"
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"

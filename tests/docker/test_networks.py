@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.docker.conftest import Stack, docker
+from .conftest import Stack, docker
 
 PORTS = {
     "primary": 5432,

@@ -7,7 +7,8 @@ from datetime import UTC
 
 from eds.base.services import SIDE
 from eds.ops import wal
-from tests.docker.conftest import Stack
+
+from .conftest import Stack
 
 BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
 

@@ -16,7 +16,8 @@ import pytest
 from eds.base.settings import Settings
 from eds.cluster.connections import connect
 from eds.runtime.local import binaries
-from tests.docker.conftest import DATABASES, Stack, docker, until
+
+from .conftest import DATABASES, Stack, docker, until
 
 LAPTOP_BYTES = 4 * 1024**3
 

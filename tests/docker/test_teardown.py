@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.docker.conftest import Stack, docker
+from .conftest import Stack, docker
 
 
 def test_a_second_checkout_does_not_take_over_the_project_of_the_first(stack: Stack, tmp_path: Path) -> None:

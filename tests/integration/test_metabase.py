@@ -210,7 +210,7 @@ def test_descriptions_come_from_the_dbt_project(api):
 def test_dashboards_lie_on_the_grid_with_every_filter_mapped(api, key):
     what = content.load()
     board = board_of(api, what.dashboards[key].name)
-    cells = set()
+    cells: set[tuple[int, int]] = set()
     for item in board["dashcards"]:
         assert item["col"] + item["size_x"] <= 24
         here = {

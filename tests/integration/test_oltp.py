@@ -115,7 +115,7 @@ def test_updates_of_a_balance_stay_hot_under_the_trail(empty_book):
     assert (after[1] - before[1], after[2] - before[2]) == (20, 20)
 
 
-MATRIX = {
+MATRIX: dict[str, dict[str, set[str]]] = {
     # role: object -> the verbs it may use
     "app_user": {
         **{

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -101,7 +102,7 @@ def test_the_file_for_two_windows_does_what_its_marks_say(book):
         director.execute(setup)
         windows = {name: psycopg.connect(book.superuser_conninfo, autocommit=True) for name in "AB"}
         threads = {name: ThreadPoolExecutor(1) for name in "AB"}
-        pending: dict[str, Future] = {}
+        pending: dict[str, Future[Any]] = {}
         try:
             for window, mark, statement in steps:
                 if window in pending:
@@ -110,8 +111,12 @@ def test_the_file_for_two_windows_does_what_its_marks_say(book):
                 if mark == "waits":
                     pid = windows[window].info.backend_pid
                     query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
+
+                    def waits(pid: int = pid, query: str = query) -> bool:
+                        return director.execute(query.encode(), (pid,)).fetchone() == (True,)
+
                     wait_for(
-                        lambda pid=pid, query=query: director.execute(query, (pid,)).fetchone() == (True,),
+                        waits,
                         30,
                         f"{statement} waits",
                     )

@@ -301,7 +301,7 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
     found = failover.failover(runtime, replicas[0])
     assert found.new == replicas[0]
     assert found.rejoined is None
-    counted = {re.search(r"tx:\s+(\d+)", line)[1] for line in found.lost or []}  # type: ignore[index]
+    counted = {re.search(r"tx:\s+(\d+)", line)[1] for line in found.lost or []}
     assert {row[0] for row in lost if row} <= counted
     cluster = Platform(runtime)
     assert not {name for name in names(cluster.superuser_conninfo) if name.startswith("lost")}

@@ -20,14 +20,18 @@ from support.readers import Readers, oltp_state
 
 def running(platform: Any) -> list[tuple[Any, ...]]:
     """The running run, if any."""
-    return platform.warehouse("select run_id, started_by from audit.etl_runs where status = 'running'")
+    rows: list[tuple[Any, ...]] = platform.warehouse(
+        "select run_id, started_by from audit.etl_runs where status = 'running'"
+    )
+    return rows
 
 
 def node_status(platform: Any, run_id: int, name: str) -> str:
     """The status of a node in a run."""
-    return platform.warehouse(
+    rows = platform.warehouse(
         "select status from audit.model_runs where run_id = %s and node_name = %s", (run_id, name)
-    )[0][0]
+    )
+    return str(rows[0][0])
 
 
 def test_a_second_build_is_refused_with_who_and_since_when_and_counted(small_book):

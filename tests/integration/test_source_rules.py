@@ -326,7 +326,7 @@ GREATEST = {"customers": 2**31 - 1, "loans": 2**63 - 1}
 )
 def test_the_applications_next_keys_are_free_and_do_not_run_out(empty_book, table, keys, expected):
     with empty_book.app() as connection:
-        customer = add_customer(connection, customer_id=1_000_000) if table == "loans" else None
+        customer = add_customer(connection, customer_id=1_000_000) if table == "loans" else 0
         for key in keys:
             if table == "loans":
                 add_loan(connection, customer, loan_id=key)

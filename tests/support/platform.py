@@ -233,13 +233,14 @@ def separate_settings(prefix: str, **values: Any) -> Iterator[Settings]:
     env_file = place / "own.env"
     ensure_env_file(env_file)
     services = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "pitr")
-    ports = zip(services, free_ports(len(services)), strict=True)
+    places = zip(services, free_ports(len(services)), strict=True)
+    ports: dict[str, Any] = {f"{name}_port": port for name, port in places}
     try:
         yield Settings(
             _env_file=env_file,  # type: ignore[call-arg]
             state_dir=place / "state",
             pg_durable=False,
-            **{f"{name}_port": port for name, port in ports},
+            **ports,
             **values,
         )
     finally:

@@ -69,7 +69,7 @@ class Readers:
                     started = time.monotonic()
                     with connection.transaction():
                         months, methods, customers, statuses, branches = (
-                            connection.execute(query).fetchone() for query in VIEWS_STATE
+                            connection.execute(query).fetchall()[0] for query in VIEWS_STATE
                         )
                     self.longest = max(self.longest, time.monotonic() - started)
                     self.reads += 1

@@ -36,7 +36,7 @@ def make(*arguments: str, makefile: Path | None = None, **environment: str) -> s
 
 def command(*arguments: str, **environment: str) -> list[str]:
     """Return the words of the command that make would run."""
-    shown = make("-n", *arguments, **environment)
+    shown = make("-n", *arguments, makefile=None, **environment)
     assert shown.returncode == 0, shown.stderr
     return shlex.split(next(line for line in shown.stdout.splitlines() if line.startswith(".venv/bin/python -m")))[3:]
 
@@ -45,8 +45,8 @@ def command(*arguments: str, **environment: str) -> list[str]:
 def test_nothing_of_the_environment_reaches_a_command(target):
     names = {each.name for each in TARGETS[target].options} | {"NAME", "FORCE", "TO", "LIMIT", "ARGS", "JOBS", "JSON"}
     bare = make("-n", target)
-    assert make("-n", target, **dict.fromkeys(names, "1")).stdout == bare.stdout
-    assert make("-n", "-e", target, **dict.fromkeys(names, "1")).stdout == bare.stdout
+    assert make("-n", target, makefile=None, **dict.fromkeys(names, "1")).stdout == bare.stdout
+    assert make("-n", "-e", target, makefile=None, **dict.fromkeys(names, "1")).stdout == bare.stdout
 
 
 def parameters(application: typer.Typer) -> Iterator[tuple[str, Any]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tenacity import wait_none
 
 from eds.warehouse import runs
 
-SETTINGS = SimpleNamespace(etl_attempts=3)
+SETTINGS: Any = SimpleNamespace(etl_attempts=3)
 
 
 @pytest.fixture
@@ -19,13 +21,13 @@ def transient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "wait_exponential", lambda **limits: wait_none())
 
 
-def codes(*values: int):
+def codes(*values: int) -> Callable[[], int]:
     left = list(values)
     return lambda: left.pop(0)
 
 
 def test_a_transient_failure_is_tried_again_until_it_succeeds(transient: None) -> None:
-    failed = []
+    failed: list[int] = []
     assert runs.with_retries(SETTINGS, "me", codes(1, 1, 0), on_retry=failed.append) == 0
     assert failed == [1, 2]
 

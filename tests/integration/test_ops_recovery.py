@@ -203,7 +203,7 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Plat
     first = backup.base_backup(settings)
     with cluster.app() as connection:
         add_customer(connection, "before the mark")
-    pitr.restore_point(settings, "before_import")
+    pitr.restore_point(runtime.cluster, "before_import")
     with cluster.app() as connection:
         add_customer(connection, "after the mark")
     # A younger base backup does not lead there: the older one is tried.

@@ -24,6 +24,7 @@ from eds.cluster.connections import Server, connect
 from eds.runtime.docker.engine import why_not_docker
 from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.ports import free_ports
+from support.waiting import wait_until
 
 METABASE_IMAGE = "metabase/metabase:v0.65.4.x"
 OLTP = ("primary", "replica1", "replica2")
@@ -52,14 +53,9 @@ def docker(*arguments: str, check: bool = True, stdin: str = "", environment: di
     return done.stdout.strip()
 
 
-def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Wait until something is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if value := true():
-            return value
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.3)
+def until(condition: Callable[..., Any], seconds: float, what: str) -> Any:
+    """Wait as wait_until does; each question is a command of its own here."""
+    return wait_until(condition, seconds, what, pause=0.3)
 
 
 class Stack:
@@ -149,7 +145,7 @@ class Stack:
 
     def wait_healthy(self, *services: str, seconds: float = 90) -> None:
         for service in services or self.runtime.services:
-            until(lambda service=service: self.healthy(service), seconds, f"{service} healthy")  # type: ignore[misc]
+            until(lambda service=service: self.healthy(service), seconds, f"{service} healthy")
 
     def query(self, server: str, statement: str, database: str | None = None) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser, from this machine."""

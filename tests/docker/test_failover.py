@@ -215,7 +215,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     assert writers(stack) == {ahead}
     assert all_follow(stack)
     for name in OLTP:
-        until(lambda name=name: has_customer(stack, name, "on one replica only"), 20, name)  # type: ignore[misc]
+        until(lambda name=name: has_customer(stack, name, "on one replica only"), 20, name)
     add_customer(stack, "acknowledged by a replica")
     stack.assert_warehouse_equals_book()
 

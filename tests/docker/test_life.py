@@ -52,7 +52,7 @@ def insert_payment(stack: Stack) -> int:
 def reaches_replicas(stack: Stack, payment: int) -> None:
     for name in ("replica1", "replica2"):
         query = f"select count(*) from operational.payments where payment_id = {payment}"
-        until(lambda name=name, query=query: stack.value(name, query) == 1, 60, f"payment on {name}")  # type: ignore[misc]
+        until(lambda name=name, query=query: stack.value(name, query) == 1, 60, f"payment on {name}")
 
 
 def move_on(stack: Stack) -> None:
@@ -143,7 +143,7 @@ def test_replicas_that_cannot_follow_are_cloned_anew_and_their_data_is_kept_asid
     docker("start", stack.container("replica1"), stack.container("replica2"))
 
     for name in ("replica1", "replica2"):
-        until(lambda name=name: "cloned anew" in stack.log(name), 120, f"{name} cloned anew")  # type: ignore[misc]
+        until(lambda name=name: "cloned anew" in stack.log(name), 120, f"{name} cloned anew")
         stack.wait_healthy(name)
         assert len(stack.exec(name, "bash", "-c", f"ls -d {VOLUME}/pgdata.aside-*").split()) == 1
     reaches_replicas(stack, insert_payment(stack))

@@ -11,9 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -25,14 +24,14 @@ from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import ROOT, Settings
 from eds.cluster import members, provision
-from eds.cluster.connections import connect
 from eds.runtime import ports
 from eds.runtime.local import home as local
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
 from support import needs
-from support.platform import plain_values, separate_servers, separate_settings
+from support.platform import ask, plain_values, separate_servers, separate_settings
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.disaster
 
@@ -68,22 +67,8 @@ def room(own_settings: Settings) -> Path:
     return path
 
 
-def ask(runtime: LocalRuntime, name: str, query: str) -> list[tuple[Any, ...]]:
-    """A query on a server, as the superuser."""
-    with connect(runtime.cluster.servers[name].superuser_conninfo(), autocommit=True) as connection:
-        cursor = connection.execute(query)
-        return cursor.fetchall() if cursor.description else []
-
-
 def pids(runtime: LocalRuntime) -> dict[str, int | None]:
     return {state.name: state.pid for state in runtime.states() if state.name != "scheduler"}
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} within {seconds} s"
-        time.sleep(0.02)
 
 
 def kill(runtime: LocalRuntime, name: str) -> None:
@@ -91,7 +76,7 @@ def kill(runtime: LocalRuntime, name: str) -> None:
     pid = runtime.postmaster.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: runtime.postmaster.pid(name) is None, f"{name} is gone")
+    wait_until(lambda: runtime.postmaster.pid(name) is None, 20, f"{name} is gone")
 
 
 def asides(runtime: LocalRuntime, name: str) -> list[Path]:
@@ -202,7 +187,7 @@ def test_a_killed_pgbouncer_comes_back_also_when_its_process_id_is_anothers_now(
     pid = runtime.services.pid("pgbouncer")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: runtime.services.pid("pgbouncer") is None, "PgBouncer is gone")
+    wait_until(lambda: runtime.services.pid("pgbouncer") is None, 20, "PgBouncer is gone")
     runtime.services.pidfile("pgbouncer").write_text(f"{runtime.postmaster.pid('primary')}\n", encoding="utf-8")
     assert runtime.services.pid("pgbouncer") is None
     assert runtime.start_pgbouncer() is True
@@ -273,7 +258,7 @@ def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_clo
 
     lose_the_slot()
     waiting = "select count(*) from pg_ls_archive_statusdir() where name like '%.ready'"
-    until(lambda: ask(runtime, "primary", waiting) == [(0,)], "everything is archived")
+    wait_until(lambda: ask(runtime, "primary", waiting) == [(0,)], 20, "everything is archived")
     # What is archived, the next checkpoint may remove.
     ask(runtime, "primary", "checkpoint")
     for segment in (runtime.home.path / "wal_archive").iterdir():
@@ -452,7 +437,7 @@ def test_segments_are_archived_from_a_path_with_quotes_and_read_back_whole(runti
         "select pg_walfile_name(pg_switch_wal()) from pg_logical_emit_message(true, 'test', 'to archive')",
     )
     archived = runtime.home.path / "wal_archive" / f"{segment}.gz"
-    until(archived.exists, "the segment is archived")
+    wait_until(archived.exists, 20, "the segment is archived")
     whole = subprocess.run(["gzip", "-dc", archived], stdout=subprocess.PIPE, check=True).stdout
     assert len(whole) == 16 * 1024 * 1024
 

@@ -12,7 +12,8 @@ from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import use_only, wait_for
+from support.platform import use_only
+from support.waiting import wait_until
 
 BALANCES = """
     select loans.loan_id from {schema}.loans as loans
@@ -83,7 +84,7 @@ def test_what_changes_while_a_run_reads_is_seen_whole_or_not_at_all(small_book, 
         # The run has read the loans, and reads the payments after it has written them.
         lock.execute("lock table operational.loans in exclusive mode")
         child = platform.start_dbt(*SCHEDULED_BUILD)
-        wait_for(
+        wait_until(
             lambda: platform.warehouse(
                 "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"
             )

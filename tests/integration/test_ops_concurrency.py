@@ -14,10 +14,10 @@ import pytest
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
-from eds.cluster.queries import wait_for
 from eds.ops import concurrency, privileges
 from eds.ops.stage import Stage
 from support.book import add_customer, add_loan
+from support.waiting import wait_until
 
 TRACES = """
     select count(*), max(log_id) from operational.audit_log
@@ -115,7 +115,7 @@ def test_the_file_for_two_windows_does_what_its_marks_say(book):
                     def waits(pid: int = pid, query: str = query) -> bool:
                         return director.execute(query.encode(), (pid,)).fetchone() == (True,)
 
-                    wait_for(
+                    wait_until(
                         waits,
                         30,
                         f"{statement} waits",

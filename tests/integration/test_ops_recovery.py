@@ -25,7 +25,7 @@ from eds.base.services import SIDE
 from eds.base.settings import Settings
 from eds.cluster import provision
 from eds.cluster.connections import Cluster, connect
-from eds.cluster.queries import fetch_all, fetch_value, in_recovery, wait_for
+from eds.cluster.queries import fetch_all, fetch_value, in_recovery
 from eds.ops import backup, failover, health, pitr, recovery, wal
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
@@ -33,6 +33,7 @@ from eds.warehouse.dbt_child import warm_up
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, plain_values, separate_servers, separate_settings
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.disaster
 
@@ -121,7 +122,7 @@ def kill_primary(runtime: LocalRuntime) -> str:
     pid = runtime.postmaster.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: runtime.postmaster.pid(name) is None, 20, f"{name} is gone")
+    wait_until(lambda: runtime.postmaster.pid(name) is None, 20, f"{name} is gone")
     return name
 
 
@@ -152,12 +153,12 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     cluster.build()
     base = backup.base_backup(settings)
     with writers(cluster.app_conninfo, 3) as log:
-        wait_for(lambda: len(log.acknowledged) > 150, 30, "commits before the mistake")
+        wait_until(lambda: len(log.acknowledged) > 150, 30, "commits before the mistake")
         moment = cluster.primary("select clock_timestamp()")[0][0]
         with cluster.app() as connection:
             connection.execute("delete from operational.payments where payment_id <= 2")
         enough = len(log.acknowledged) + 100
-        wait_for(lambda: len(log.acknowledged) > enough, 30, "commits after the mistake")
+        wait_until(lambda: len(log.acknowledged) > enough, 30, "commits after the mistake")
     before = {each.name for each in log.commits if each.acknowledged and each.acknowledged < moment}
     after = {each.name for each in log.commits if each.began > moment}
     assert len(before) > 100
@@ -247,7 +248,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     primary = runtime.cluster.servers[runtime.cluster.primary_name]
     assert fetch_value(primary, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
     with writers(Platform(runtime).app_conninfo, 4) as log:
-        wait_for(lambda: len(log.acknowledged) > 200, 30, "commits under load")
+        wait_until(lambda: len(log.acknowledged) > 200, 30, "commits under load")
         assert kill_primary(runtime) == "primary"
     found = failover.failover(runtime, None)
     assert found.old == "primary"
@@ -287,7 +288,7 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
     for name in replicas:
         fetch_all(runtime.cluster.servers[name], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
         fetch_all(runtime.cluster.servers[name], "select pg_reload_conf()")
-    wait_for(lambda: not followers(runtime), 30, "the replicas are cut off")
+    wait_until(lambda: not followers(runtime), 30, "the replicas are cut off")
     lost = []
     for number in range(7):
         with cluster.app() as connection:
@@ -347,10 +348,10 @@ def test_a_replica_that_lags_behind_the_other_is_not_promoted(cluster: Platform)
     behind, ahead = runtime.cluster.replica_names
     fetch_all(runtime.cluster.servers[behind], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
     fetch_all(runtime.cluster.servers[behind], "select pg_reload_conf()")
-    wait_for(lambda: followers(runtime) == {ahead}, 30, f"{behind} is cut off")
+    wait_until(lambda: followers(runtime) == {ahead}, 30, f"{behind} is cut off")
     with cluster.app() as connection:
         add_customer(connection, "on one replica only")
-    wait_for(
+    wait_until(
         lambda: "on one replica only" in names(runtime.cluster.servers[ahead].superuser_conninfo()),
         30,
         f"{ahead} has it",

@@ -14,8 +14,8 @@ from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import wait_for
 from support.readers import Readers, oltp_state
+from support.waiting import wait_until
 
 
 def running(platform: Any) -> list[tuple[Any, ...]]:
@@ -40,7 +40,7 @@ def test_a_second_build_is_refused_with_who_and_since_when_and_counted(small_boo
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute("lock table warehouse.fact_loans in access exclusive mode")
         first = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "first one"})
-        wait_for(lambda: running(platform))
+        wait_until(lambda: running(platform))
         second = platform.dbt(*SCHEDULED_BUILD)
         assert second.exit_code != 0
         assert second.run is None
@@ -72,7 +72,7 @@ def test_a_run_that_was_killed_is_marked_and_repaired_by_the_next_one(small_book
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute(f"lock table {table} in access exclusive mode")
         child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the killed one"})
-        wait_for(
+        wait_until(
             lambda: platform.warehouse("select 1 from pg_locks where not granted and relation = %s::regclass", (table,))
         )
         os.kill(child.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(small_book):
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute("lock table operational.payments in access exclusive mode")
         child = platform.start_dbt(*SCHEDULED_BUILD)
-        wait_for(lambda: running(platform))
+        wait_until(lambda: running(platform))
         # Another run that found this one dead would do this before it starts itself.
         stolen = threading.Thread(
             target=lambda: platform.warehouse("update audit.etl_runs set status = 'failed' where status = 'running'")
@@ -313,7 +313,7 @@ def test_the_published_tables_change_together_or_not_at_all(small_book):
         # Writers wait here, in the middle of publishing; readers do not.
         lock.execute("lock table publish.agg_loans in exclusive mode")
         child = platform.start_dbt(*SCHEDULED_BUILD)
-        wait_for(
+        wait_until(
             lambda: platform.warehouse(
                 "select 1 from pg_locks where not granted and relation = 'publish.agg_loans'::regclass"
             )
@@ -332,7 +332,7 @@ def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
             # Neither can end before the other has started.
             lock.execute("lock table publish.published_state in access exclusive mode")
             children += [platform.start_dbt(*SCHEDULED_BUILD) for _ in range(2)]
-            wait_for(lambda: any(child.exitcode is not None for child in children), seconds=20)
+            wait_until(lambda: any(child.exitcode is not None for child in children), seconds=20)
             refused = [child.exitcode for child in children if child.exitcode is not None]
             assert len(refused) == 1 and refused[0] != 0
     finally:

@@ -16,7 +16,7 @@ from eds.scheduler import Scheduler
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_views_equal_the_oltp
-from support.platform import wait_for
+from support.waiting import wait_until
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -52,7 +52,7 @@ def until_the_run(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 
 def wait_for_row(platform: Any, query: str, seconds: float = 60.0) -> None:
     known = "select true where to_regclass('audit.etl_runs') is not null"
-    wait_for(lambda: platform.warehouse(known) and platform.warehouse(query), seconds, pause=0.1)
+    wait_until(lambda: platform.warehouse(known) and platform.warehouse(query), seconds, pause=0.1)
 
 
 def test_it_runs_at_start_logs_json_lines_and_leaves_on_sigterm(platform):

@@ -16,14 +16,10 @@ from eds.cluster import provision, server_conf
 from eds.cluster.connections import connect
 from eds.runtime.local.runtime import LocalRuntime
 from support import needs
-from support.platform import kill_server, wait_for
+from support.platform import ask, kill_server
+from support.waiting import wait_until
 
 NAMES = ("primary", "replica1", "replica2", "warehouse")
-
-
-def superuser(platform, name, query):
-    with connect(platform.servers[name].superuser_conninfo(), autocommit=True) as connection:
-        return connection.execute(query).fetchall()
 
 
 def test_a_second_start_changes_nothing(all_servers):
@@ -43,11 +39,11 @@ def test_a_password_is_always_asked_for_and_data_is_checksummed(all_servers, nam
     server = all_servers.servers[name]
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(server.conninfo("postgres", "wrong"))
-    methods = superuser(all_servers, name, "select distinct auth_method from pg_hba_file_rules order by 1")
+    methods = ask(all_servers.runtime, name, "select distinct auth_method from pg_hba_file_rules order by 1")
     assert methods == [("reject",), ("scram-sha-256",)]
-    assert superuser(all_servers, name, "show unix_socket_directories") == [("",)]
-    assert superuser(all_servers, name, "show data_checksums") == [("on",)]
-    assert superuser(all_servers, name, "show listen_addresses") == [("127.0.0.1",)]
+    assert ask(all_servers.runtime, name, "show unix_socket_directories") == [("",)]
+    assert ask(all_servers.runtime, name, "show data_checksums") == [("on",)]
+    assert ask(all_servers.runtime, name, "show listen_addresses") == [("127.0.0.1",)]
 
 
 @needs.root
@@ -58,26 +54,26 @@ def test_no_server_runs_as_root(all_servers, name):
 
 
 def test_replicas_stream_by_slots_that_are_capped_and_refuse_writes(all_servers):
-    assert superuser(all_servers, "primary", "select slot_name, active from pg_replication_slots order by 1") == [
+    assert ask(all_servers.runtime, "primary", "select slot_name, active from pg_replication_slots order by 1") == [
         ("replica1", True),
         ("replica2", True),
     ]
-    assert superuser(all_servers, "primary", "show max_slot_wal_keep_size") == [("2GB",)]
+    assert ask(all_servers.runtime, "primary", "show max_slot_wal_keep_size") == [("2GB",)]
     for name in ("replica1", "replica2"):
-        assert superuser(all_servers, name, "select pg_is_in_recovery(), current_setting('hot_standby_feedback')") == [
-            (True, "on")
-        ]
+        assert ask(
+            all_servers.runtime, name, "select pg_is_in_recovery(), current_setting('hot_standby_feedback')"
+        ) == [(True, "on")]
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            superuser(all_servers, name, "create table public.nothing ()")
+            ask(all_servers.runtime, name, "create table public.nothing ()")
 
 
 def test_the_archive_receives_segments(all_servers):
     archive = all_servers.runtime.home.path / "wal_archive"
-    segment = superuser(all_servers, "primary", "select pg_walfile_name(pg_current_wal_lsn())")[0][0]
-    superuser(all_servers, "primary", "select pg_logical_emit_message(true, 'test', 'something to archive')")
-    superuser(all_servers, "primary", "select pg_switch_wal()")
-    wait_for((archive / f"{segment}.gz").exists)
-    assert superuser(all_servers, "primary", "select failed_count from pg_stat_archiver") == [(0,)]
+    segment = ask(all_servers.runtime, "primary", "select pg_walfile_name(pg_current_wal_lsn())")[0][0]
+    ask(all_servers.runtime, "primary", "select pg_logical_emit_message(true, 'test', 'something to archive')")
+    ask(all_servers.runtime, "primary", "select pg_switch_wal()")
+    wait_until((archive / f"{segment}.gz").exists)
+    assert ask(all_servers.runtime, "primary", "select failed_count from pg_stat_archiver") == [(0,)]
 
 
 def test_the_archive_script_accepts_the_same_again_and_refuses_other_content(tmp_path):
@@ -106,12 +102,12 @@ def test_what_depends_on_how_a_server_was_built_is_the_first_choice_that_it_offe
     """Of build.settings, by the server's own word: pg_settings for a choice, and no file that was not applied."""
     wanted = [line.split() for line in server_conf.BUILD_SETTINGS.read_text(encoding="utf-8").splitlines()]
     for setting, *values in [line for line in wanted if line and line[0] != "#"]:
-        ((offered, kind),) = superuser(
-            all_servers, name, f"select enumvals, vartype from pg_settings where name = '{setting}'"
+        ((offered, kind),) = ask(
+            all_servers.runtime, name, f"select enumvals, vartype from pg_settings where name = '{setting}'"
         )
         first = next(value for value in values if kind != "enum" or value in offered)
-        assert superuser(all_servers, name, f"show {setting}") == [(first,)]
-    assert superuser(all_servers, name, "select name, error from pg_file_settings where error is not null") == []
+        assert ask(all_servers.runtime, name, f"show {setting}") == [(first,)]
+    assert ask(all_servers.runtime, name, "select name, error from pg_file_settings where error is not null") == []
 
 
 @pytest.mark.parametrize(

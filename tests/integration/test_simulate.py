@@ -13,7 +13,7 @@ from eds.base.errors import UserError
 from eds.book.demo.fill import Scale, fill
 from eds.book.invariants import INVARIANTS
 from eds.book.simulate import OPERATIONS, Counts, simulate
-from support.platform import wait_for
+from support.waiting import wait_until
 
 FREQUENT = (
     "application",
@@ -71,7 +71,7 @@ def in_background(connect: Callable[[], psycopg.Connection[Any]], **options: Any
 
 
 def wait_for_payments(connection: psycopg.Connection[Any], more_than: int) -> None:
-    wait_for(lambda: rows(connection, "select count(*) from operational.payments")[0][0] > more_than)
+    wait_until(lambda: rows(connection, "select count(*) from operational.payments")[0][0] > more_than)
 
 
 def test_traffic_keeps_the_books_and_is_on_record(
@@ -213,7 +213,7 @@ def test_locked_rows_are_retried_and_do_not_keep_it_from_stopping(
     with psycopg.connect(empty_book.superuser_conninfo) as holder:
         holder.execute("select from operational.loans for update")
         thread, results = in_background(connect, rate=50, seconds=3600, stop=stop)
-        wait_for(
+        wait_until(
             lambda: rows(
                 owner,
                 "select true from pg_stat_activity where usename = 'app_user' and wait_event_type = 'Lock'",

@@ -20,7 +20,8 @@ from eds.runtime.ports import free_ports
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import Platform, kill_server, point_at, use_only, wait_for
+from support.platform import Platform, kill_server, point_at, use_only
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.proof
 
@@ -66,7 +67,7 @@ def test_a_source_that_is_killed_in_the_middle_of_a_run(small_book, name):
             # Customers come first: the run has read them, and has the other tables before it.
             lock.execute("lock table operational.customers in access exclusive mode")
             child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the one in the middle"})
-            wait_for(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
+            wait_until(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
             kill_server(platform, name)
         child.join()
         assert child.exitcode != 0
@@ -192,7 +193,7 @@ def recover_to_the_point_of_the_copy(runtime: LocalRuntime, copy: Path) -> None:
     (data / "postgresql.auto.conf").write_text("restore_command = 'false'\nrecovery_target_action = 'promote'\n")
     runtime.home.write(data / "recovery.signal", "", 0o600)
     runtime.postmaster.start("primary")
-    wait_for(lambda: not _in_recovery(runtime.cluster.servers["primary"]))
+    wait_until(lambda: not _in_recovery(runtime.cluster.servers["primary"]))
 
 
 def _in_recovery(server: Server) -> bool:

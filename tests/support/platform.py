@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,17 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from eds.base.settings import ROOT, Settings, ensure_env_file
 from eds.cluster.connections import Server, connect
+from eds.cluster.queries import fetch_all
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
 from eds.up import start_servers
 from eds.warehouse import runs
 from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt
 from support.book import add_customer, add_loan, pay
+from support.waiting import wait_until
 
 TABLES = ("customers", "loan_products", "loans", "payments")
 
@@ -56,14 +57,9 @@ MARTS = (
 )
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0, pause: float = 0.02) -> Any:
-    """Ask again until the condition gives something true, which is returned."""
-    try:
-        return Retrying(
-            stop=stop_after_delay(seconds), wait=wait_fixed(pause), retry=retry_if_result(lambda found: not found)
-        )(condition)
-    except RetryError as error:
-        raise AssertionError("the awaited condition did not come true") from error
+def ask(runtime: LocalRuntime, name: str, query: str) -> list[tuple[Any, ...]]:
+    """A query on a server of a runtime, as the superuser."""
+    return fetch_all(runtime.cluster.servers[name], query)
 
 
 @dataclass
@@ -176,7 +172,7 @@ class Platform:
                         True,
                     )
 
-                wait_for(caught_up)
+                wait_until(caught_up)
 
     def empty_book(self) -> None:
         """Empty the four tables (and the trail), keeping the product catalogue of a new book."""
@@ -302,7 +298,7 @@ def kill_server(platform: Platform, name: str) -> None:
     pid = platform.runtime.postmaster.pid(name)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: platform.runtime.postmaster.pid(name) is None)
+    wait_until(lambda: platform.runtime.postmaster.pid(name) is None)
 
 
 def point_at(platform: Platform, *members: Server) -> None:

@@ -83,7 +83,7 @@ def test_each_service_comes_back_by_itself_after_a_crash(stack: Stack) -> None:
         crash(stack, name)
     for name in stack.runtime.services:
         until(
-            lambda name=name: started_at(stack, name) != before[name],  # type: ignore[misc]
+            lambda name=name: started_at(stack, name) != before[name],
             60,
             f"{name} started again",
         )

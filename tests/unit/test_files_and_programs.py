@@ -52,9 +52,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 def test_a_file_is_readable_by_its_owner_alone_until_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[int] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_mode & 0o777), real(handle))[1])
+
+    def fsync(handle: int) -> None:
+        seen.append(os.fstat(handle).st_mode & 0o777)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     write_atomically(tmp_path / "secret", "text", mode=0o644)
     assert seen[0] == 0o600
 

@@ -15,6 +15,7 @@ from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
 
+pytestmark = pytest.mark.proof
 REPORTS = ROOT / "infra/primary/sql/030_reports.sql"
 
 
@@ -151,7 +152,6 @@ select
     pledged_amount
 from {{ ref('stg_guarantors') }}
 
-pytestmark = pytest.mark.proof
 {% if since %}
 where _run_id > {{ since.landing_run_id }}
 {% else %}

@@ -1,17 +1,19 @@
 # Written by `make reference` from the commands' declarations; `make lint` compares the two.
 # NAME:--flag, by kind: values, switches (1 or 0), arguments; words go where the recipe says.
-settings := RUNTIME PRIMARY_HOST PRIMARY_PORT REPLICA1_HOST REPLICA1_PORT REPLICA2_HOST REPLICA2_PORT WAREHOUSE_HOST WAREHOUSE_PORT PGBOUNCER_HOST PGBOUNCER_PORT METABASE_HOST METABASE_PORT PGADMIN_PORT DOCS_PORT PITR_PORT OLTP_DB WAREHOUSE_DB STATE_DIR PG_BINDIR PG_OS_USER PG_DURABLE COMPOSE_PROJECT_NAME DISABLED_SERVICES PGADMIN_EMAIL SCALE SEED ETL_SCHEDULE ETL_RECONCILE_SCHEDULE ETL_MAX_DELETE_SHARE ETL_SOURCE_WAIT_SECONDS ETL_ATTEMPTS ETL_FRESH_MINUTES DBT_TARGET SYNCHRONOUS BACKUP_DIR BACKUP_KEEP CURRENCY DOCS_DIR METABASE_JAR METABASE_ADMIN_EMAIL METABASE_START_SECONDS METABASE_WAREHOUSE_HOST METABASE_WAREHOUSE_PORT MAX_SLOT_WAL_KEEP_SIZE MEMORY OLTP_MEMORY WAREHOUSE_MEMORY WITHOUT EDS_ENV_FILE EDS_SECRETS_DIR CHROMIUM METABASE_TEST_COMMAND
+settings := RUNTIME PRIMARY_HOST PRIMARY_PORT REPLICA1_HOST REPLICA1_PORT REPLICA2_HOST REPLICA2_PORT WAREHOUSE_HOST WAREHOUSE_PORT PGBOUNCER_HOST PGBOUNCER_PORT METABASE_HOST METABASE_PORT PGADMIN_PORT DOCS_PORT PITR_PORT OLTP_DB WAREHOUSE_DB STATE_DIR PG_BINDIR PG_OS_USER PG_DURABLE COMPOSE_PROJECT_NAME DISABLED_SERVICES PGADMIN_EMAIL SCALE SEED ETL_SCHEDULE ETL_RECONCILE_SCHEDULE ETL_MAX_DELETE_SHARE ETL_SOURCE_WAIT_SECONDS ETL_ATTEMPTS ETL_FRESH_MINUTES DBT_TARGET ALERT_COMMAND ALERT_WEBHOOK SYNCHRONOUS BACKUP_DIR BACKUP_KEEP CURRENCY DOCS_DIR METABASE_JAR METABASE_ADMIN_EMAIL METABASE_START_SECONDS METABASE_WAREHOUSE_HOST METABASE_WAREHOUSE_PORT MAX_SLOT_WAL_KEEP_SIZE MEMORY OLTP_MEMORY WAREHOUSE_MEMORY WITHOUT EDS_ENV_FILE EDS_SECRETS_DIR CHROMIUM METABASE_TEST_COMMAND
 secrets := POSTGRES_PASSWORD APP_USER_PASSWORD READONLY_USER_PASSWORD ETL_READER_PASSWORD REPLICATOR_PASSWORD PGBOUNCER_LOOKUP_PASSWORD WAREHOUSE_POSTGRES_PASSWORD WAREHOUSE_USER_PASSWORD ETL_WRITER_PASSWORD WAREHOUSE_READER_PASSWORD METABASE_ADMIN_PASSWORD METABASE_DB_PASSWORD PGADMIN_PASSWORD
 
 ##@ Platform
+up.values := SCALE:--scale
 .PHONY: up
 up: venv ## Start everything; the first time also install, create, fill and build it ## SCALE=small|medium|large|empty
 	@.venv/bin/python -m eds up $(call flags,up)
 .PHONY: down
 down: venv ## Stop everything, keep the data
 	@.venv/bin/python -m eds down $(call flags,down)
+ps.switches := JSON:--json CSV:--csv
 .PHONY: ps
-ps: venv ## Show what runs where
+ps: venv ## Show what runs where ## JSON=1 CSV=1
 	@.venv/bin/python -m eds ps $(call flags,ps)
 logs.values := LINES:--lines LINES_OF_LOG:--lines
 logs.arguments := SERVICE
@@ -37,9 +39,9 @@ build.switches := FULL_REFRESH:--full-refresh
 build: venv ## Run dbt build, of everything or a part ## SELECT=fact_loans+ FULL_REFRESH=1
 	@.venv/bin/python -m eds build $(call flags,build)
 etl.values := LIMIT:--limit
-etl.switches := NOW:--now MASS_DELETE:--mass-delete
+etl.switches := NOW:--now MASS_DELETE:--mass-delete JSON:--json CSV:--csv
 .PHONY: etl
-etl: venv ## Show the run history; NOW=1 runs one now ## NOW=1 MASS_DELETE=1 LIMIT=15
+etl: venv ## Show the run history; NOW=1 runs one now ## NOW=1 MASS_DELETE=1 LIMIT=15 JSON=1 CSV=1
 	@.venv/bin/python -m eds etl $(call flags,etl)
 reconcile.switches := MASS_DELETE:--mass-delete
 .PHONY: reconcile
@@ -55,17 +57,17 @@ health.switches := JSON:--json
 .PHONY: health
 health: venv ## Check services, replication, archive and freshness in a second ## JSON=1
 	@.venv/bin/python -m eds health $(call flags,health)
-replication.switches := JSON:--json
+replication.switches := JSON:--json CSV:--csv
 .PHONY: replication
-replication: venv ## Show how the replicas follow the primary: positions, lag, slots, WAL kept ## JSON=1
+replication: venv ## Show how the replicas follow the primary: positions, lag, slots, WAL kept ## JSON=1 CSV=1
 	@.venv/bin/python -m eds replication $(call flags,replication)
 backup.values := KIND:--kind FORMAT:--format KEEP:--keep
 .PHONY: backup
 backup: venv ## Back up, read the backup back, remove what is too old ## KIND=logical|operational|warehouse|physical FORMAT=sql|custom KEEP=7
 	@.venv/bin/python -m eds backup $(call flags,backup)
-backups.switches := VERIFY:--verify JSON:--json
+backups.switches := VERIFY:--verify JSON:--json CSV:--csv
 .PHONY: backups
-backups: venv ## List the backups ## VERIFY=1 JSON=1
+backups: venv ## List the backups ## VERIFY=1 JSON=1 CSV=1
 	@.venv/bin/python -m eds backups $(call flags,backups)
 restore.values := FILE:--file
 restore.switches := FORCE:--force
@@ -104,6 +106,10 @@ rotate-password.values := ROLE:--role
 .PHONY: rotate-password
 rotate-password: venv ## Give a role a new password, wherever it is used ## ROLE=app_user
 	@.venv/bin/python -m eds rotate-password $(call flags,rotate-password)
+service.switches := REMOVE:--remove
+.PHONY: service
+service: venv ## Let the platform start when the machine does: a systemd user unit, or cron where there is none ## REMOVE=1
+	@.venv/bin/python -m eds service $(call flags,service)
 
 ##@ Dashboards and documentation
 .PHONY: dashboards
@@ -138,24 +144,29 @@ import-template: venv ## Write a draft of a mapping file beside CSV files ## DIR
 
 ##@ SQL
 psql-primary.values := ROLE:--role
+psql-primary.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-primary
-psql-primary: venv ## psql on the primary; runs the SQL of standard input when there is no terminal ## ROLE=app_user
+psql-primary: venv ## psql on the primary; runs the SQL of standard input when there is no terminal ## ROLE=app_user CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql primary $(call flags,psql-primary)
 psql-replica1.values := ROLE:--role
+psql-replica1.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-replica1
-psql-replica1: venv ## psql on replica 1 ## ROLE=readonly_user
+psql-replica1: venv ## psql on replica 1 ## ROLE=readonly_user CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql replica1 $(call flags,psql-replica1)
 psql-replica2.values := ROLE:--role
+psql-replica2.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-replica2
-psql-replica2: venv ## psql on replica 2 ## ROLE=readonly_user
+psql-replica2: venv ## psql on replica 2 ## ROLE=readonly_user CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql replica2 $(call flags,psql-replica2)
 psql-warehouse.values := ROLE:--role
+psql-warehouse.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-warehouse
-psql-warehouse: venv ## psql on the warehouse ## ROLE=warehouse_reader
+psql-warehouse: venv ## psql on the warehouse ## ROLE=warehouse_reader CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql warehouse $(call flags,psql-warehouse)
 psql-recovered.values := ROLE:--role
+psql-recovered.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-recovered
-psql-recovered: venv ## psql on the cluster that make pitr left ## ROLE=readonly_user
+psql-recovered: venv ## psql on the cluster that make pitr left ## ROLE=readonly_user CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql recovered $(call flags,psql-recovered)
 
 ##@ Development

@@ -37,7 +37,7 @@ SERVERS = {
     "recovered": ("psql on the cluster that make pitr left", "readonly_user"),
 }
 # Settings that somebody looks for at a command.
-SETTINGS = {"up": "SCALE=small|medium|large|empty", "metabase": "METABASE_HOST METABASE_PORT", "docs": "DOCS_PORT"}
+SETTINGS = {"metabase": "METABASE_HOST METABASE_PORT", "docs": "DOCS_PORT"}
 # Former names of options, for one version.
 FORMER_OPTIONS = {("logs", "LINES"): "LINES_OF_LOG", ("simulate", "SEED"): "SIMULATION_SEED"}
 FORMER_SETTINGS = ("WITHOUT",)

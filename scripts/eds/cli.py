@@ -8,16 +8,26 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
 
 from eds import ops, up
-from eds.base.console import confirm, err, out
+from eds.base import disk
+from eds.base.console import AsCsv, AsJson, confirm, err, out, print_rows
 from eds.base.errors import UserError
 from eds.base.services import exclusive
-from eds.base.settings import ROOT, Settings, ensure_env_file, env_file, load
+from eds.base.settings import (
+    ROOT,
+    Settings,
+    differing_from_file,
+    ensure_env_file,
+    env_file,
+    file_state_directory,
+    keep_in_env_file,
+    load,
+)
 from eds.book import simulate
 from eds.book.csv_import import importer
 from eds.book.csv_import.next_step import next_step
@@ -26,12 +36,13 @@ from eds.book.demo import fill
 from eds.cluster.connections import Cluster, connect, forget_libpq_environment, wait_until_accepting
 from eds.cluster.provision import provision_oltp, provision_warehouse
 from eds.dashboards import commands as dashboard_commands
+from eds.dashboards import page
 from eds.runtime.choice import has_data, select_runtime
 from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.member import Runtime
 from eds.scheduler import Scheduler
-from eds.warehouse import runs
+from eds.warehouse import alerts, runs
 
 # How long the provisioning waits for a primary that starts, in seconds.
 PRIMARY_STARTS_SECONDS = 300
@@ -57,13 +68,42 @@ def _runtime() -> Runtime:
 
 
 @app.command("up", rich_help_panel=PLATFORM)
-def start() -> None:
+def start(
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="small|medium|large|empty", help="Fill an empty loan book with so much demo data, or with none."
+        ),
+    ] = None,
+) -> None:
     """Start everything; the first time also install, create, fill and build it."""
     if ensure_env_file():
         err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
+    _keep_what_was_given({} if scale is None else {"SCALE": scale})
     runtime, why = select_runtime(load())
     err.print(f"runtime: {runtime.name} ({why})", markup=False)
-    up.up(runtime)
+    up.up(runtime, scale)
+
+
+def _keep_what_was_given(options: dict[str, str]) -> None:
+    """Keep in `.env` what the first `make up` is given by the environment and by options; later, say what differs.
+
+    It is the first one as long as there is no data, neither where the environment says nor where `.env` does.
+    """
+    settings = load()
+    fill.Scale.parse(options.get("SCALE", settings.scale))
+    different = differing_from_file() | options
+    shown = ", ".join(
+        name if name in Settings.secret_names() else f"{name}={value}" for name, value in sorted(different.items())
+    )
+    if not different:
+        return
+    if has_data(settings) or has_data(settings.model_copy(update={"state_dir": file_state_directory()})):
+        if shown := ", ".join(sorted(set(different) - set(options))):
+            err.print(f"for this command alone, from the environment: {shown} (.env holds other values)", markup=False)
+        return
+    keep_in_env_file(different)
+    err.print(f"kept in {env_file().name}: {shown}", markup=False)
 
 
 @app.command(rich_help_panel=PLATFORM)
@@ -76,11 +116,14 @@ def down() -> None:
 
 
 @app.command(rich_help_panel=PLATFORM)
-def ps() -> None:
+def ps(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Show what runs where. Exit code 3 when something that should run does not."""
     runtime = _runtime()
-    out.print(up.state_table(runtime))
-    if any(state.status in ("stopped", "unhealthy") for state in runtime.states()):
+    states = runtime.states()
+    rows = [vars(state) | {"host": up.host_of(runtime, state.name) if state.port else None} for state in states]
+    if not print_rows(rows, as_json=as_json, as_csv=as_csv):
+        out.print(up.state_table(runtime))
+    if any(state.status in ("stopped", "unhealthy") for state in states):
         raise typer.Exit(3)
 
 
@@ -162,7 +205,35 @@ def build(
     full_refresh: Annotated[bool, typer.Option("--full-refresh", help="Recompute every row, in place.")] = False,
 ) -> None:
     """Run dbt build, of everything or a part. Example: make build SELECT=fact_loans+"""
-    raise typer.Exit(runs.build(load(), select=select, full_refresh=full_refresh))
+    raise typer.Exit(_run(load(), select=select, full_refresh=full_refresh))
+
+
+def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
+    """Run dbt build and say in the end, in one sentence, why it failed. Returns its exit code."""
+    runs.refuse_second_run(settings, trigger)
+    before = runs.last_finished(settings)
+    try:
+        code = runs.build(settings, trigger=trigger, **options)
+    finally:
+        _after_run(settings)
+    last = runs.last_finished(settings)
+    if code and last and last.status == "failed" and (before is None or last.run_id > before.run_id):
+        err.print(f"[bold red]run {last.run_id} failed:[/] ", end="")
+        err.print("\n".join(runs.reasons(last.error_message)), markup=False)
+        if "No space left on device" in (last.error_message or ""):
+            err.print("; ".join(disk.describe(path) for path in disk.places(settings)), markup=False)
+    return code
+
+
+def _after_run(settings: Settings) -> None:
+    """Show the outcome of a run by hand on the dashboards page, and alert. In Docker, the scheduler does both."""
+    if select_runtime(settings)[0].name != "local":
+        return
+    alerts.notify(settings)
+    try:
+        page.refresh(settings)
+    except (UserError, OSError, psycopg.Error) as error:
+        err.print(f"the dashboards page was not written: {error}", markup=False)
 
 
 @app.command(name="etl", rich_help_panel=WAREHOUSE)
@@ -172,14 +243,17 @@ def etl_command(
         bool, typer.Option("--mass-delete", help="Accept that a table loses most of its rows.")
     ] = False,
     limit: Annotated[int, typer.Option(metavar="15", min=1, help="How many runs are shown.")] = 15,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show the run history; NOW=1 runs one now. Example: make etl NOW=1"""
     settings = load()
     code = 0
     if now:
-        code = runs.build(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
+        code = _run(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
     history = runs.history(settings, limit)
-    out.print(runs.history_table(history) if history else "No run yet.")
+    if not print_rows([runs.run_as_json(run) for run in history], as_json=as_json, as_csv=as_csv):
+        out.print(runs.history_table(history) if history else "No run yet.")
     raise typer.Exit(code)
 
 
@@ -191,7 +265,7 @@ def reconcile(
 ) -> None:
     """Run one that compares every row with the source and tests all data (also done nightly)."""
     variables = runs.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
-    raise typer.Exit(runs.build(load(), variables=variables, scheduled=True, trigger="reconcile"))
+    raise typer.Exit(_run(load(), variables=variables, scheduled=True, trigger="reconcile"))
 
 
 @app.command(rich_help_panel="For programs")
@@ -324,8 +398,12 @@ def import_template_command(
 def psql(
     server: Annotated[str, typer.Argument(help="primary, replica1, replica2, warehouse or recovered.")],
     role: Annotated[str, typer.Option(metavar="app_user", help="Log in as this role.")] = "postgres",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Results of standard input's SQL as CSV with headers.")] = False,
+    tuples: Annotated[bool, typer.Option("--tuples", help="Bare rows, for scripts: a|b.")] = False,
 ) -> None:
     """Open psql on a server; run the SQL of standard input when it is not a terminal."""
+    if as_csv and tuples:
+        raise UserError("CSV and TUPLES are two forms of the same: ask for one of them.")
     runtime = _runtime()
     cluster = runtime.cluster
     known = cluster.servers | {"recovered": cluster.recovered}
@@ -341,7 +419,11 @@ def psql(
         password = getattr(runtime.settings, setting).get_secret_value()
     arguments = ["-U", role, "-d", place.database]
     if not sys.stdin.isatty():
-        arguments += ["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "-v", "ON_ERROR_STOP=1"]
+        arguments += ["--no-psqlrc", "--quiet", "-P", "pager=off", "-v", "ON_ERROR_STOP=1"]
+    if as_csv:
+        arguments.append("--csv")
+    if tuples:
+        arguments += ["--no-align", "--tuples-only"]
     command, environment = runtime.psql(place, arguments, password)
     os.execvpe(command[0], command, os.environ | environment)
 
@@ -367,6 +449,12 @@ def fresh() -> None:
 
 
 @app.command(hidden=True)
+def alert() -> None:
+    """Deliver the alert that a run has noted (a process of its own, so that no run waits for it)."""
+    raise typer.Exit(0 if alerts.deliver(load()) else 1)
+
+
+@app.command(hidden=True)
 def provision() -> None:
     """Bring databases, roles and schemas of both servers up to date (the one-shot job of the Docker runtime)."""
     cluster = Cluster(load())
@@ -387,6 +475,13 @@ def watchdog(parent: int) -> None:
     runtime.destroy()
 
 
+def _settings_if_any() -> Settings | None:
+    try:
+        return load()
+    except UserError:
+        return None
+
+
 def main(application: typer.Typer = app) -> None:
     """Run a command line. A person's mistake ends in a sentence on standard error, without a traceback."""
     forget_libpq_environment()
@@ -396,8 +491,12 @@ def main(application: typer.Typer = app) -> None:
     except UserError as error:
         message, code = str(error), error.exit_code
     except OSError as error:
-        # A full disk, a file of another account: the system's own words and the place say it.
-        message, code = str(error), 1
+        # A file of another account, say: the system's own words and the place explain it.
+        message, code = disk.explain(error, _settings_if_any()), 1
+    except psycopg.errors.DiskFull as error:
+        settings = _settings_if_any()
+        free = "; ".join(disk.describe(path) for path in disk.places(settings)) if settings else ""
+        message, code = f"the disk of a server is full: {str(error).strip()}\n{free}", 1
     except psycopg.Error as error:
         message, code = f"the database says: {str(error).strip()}\n`make ps` shows what runs, `make logs` why.", 1
     err.print("[bold red]Error:[/] ", end="")

@@ -5,6 +5,7 @@ Each run is a child forked from this warm process (see dbt_child).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -21,12 +22,14 @@ from cronsim import CronSim
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.dashboards import site
-from eds.warehouse import runs
+from eds.warehouse import alerts, metrics, runs
 from eds.warehouse.dbt_child import dbt_arguments, log, spawn_dbt, warm_up
 from eds.warehouse.dbt_docs import CancelledError
 
 CANCEL_SECONDS = 7.0
 KILL_SECONDS = 2.0
+# How often the scheduler looks whether somebody ran dbt by hand.
+LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Scheduler:
         self.catch_up = catch_up
         self.stopping = threading.Event()
         self.signal: str | None = None
+        # The newest run whose outcome is on the pages.
+        self.shown: int | None = None
+        self.metrics_due = 0.0
         self.state = settings.state
         self.state.mkdir(parents=True, exist_ok=True)
 
@@ -105,6 +111,7 @@ class Scheduler:
         child = spawn_dbt(dbt_arguments(self.settings, *runs.SCHEDULED_BUILD, *options), environment)
         while child.is_alive() and not self.stopping.is_set():
             child.join(0.2)
+            self._write_metrics()
         if child.is_alive():
             self._say_stopping()
             log("cancelling", pid=child.pid)
@@ -122,17 +129,19 @@ class Scheduler:
             run = next((run for run in runs.history(self.settings, 5) if run.started_by == who), None)
         except (UserError, psycopg.Error) as error:
             log("run", status="failed", exit_code=code, message=str(error))
+            alerts.notify(self.settings, problem=str(error).strip())
             return
         if run is None:
             # Refused (another run is at work), or it never came as far as its record.
             log("run", status="not started", exit_code=code)
         else:
             log("run", exit_code=code, **runs.run_as_json(run))
+            alerts.notify(self.settings)
+            self.shown = run.run_id
 
     def _refresh_pages(self) -> None:
         """Write the pages anew, unless it is time to leave. A page that fails is said, and fails no run."""
-        if self.stopping.is_set() or not self.settings.warehouse_reader_password.get_secret_value():
-            # A container that has the secrets of its duty only cannot read as the dashboards' role.
+        if not self._writes_pages():
             return
         try:
             if site.refresh(self.settings, self.stopping):
@@ -164,6 +173,9 @@ class Scheduler:
             pid=os.getpid(),
             seconds=round(time.monotonic() - started, 2),
         )
+        with contextlib.suppress(UserError, psycopg.Error):
+            newest = runs.last_finished(settings)
+            self.shown = newest.run_id if newest else None
         now = datetime.now(UTC)
         last = self._last_success() if self.catch_up else now
         done_until = last or now
@@ -179,10 +191,40 @@ class Scheduler:
                 self._tick(due, "reconcile" if due.full else "schedule")
                 continue
             upcoming = next_tick(settings.etl_schedule, settings.etl_reconcile_schedule, done_until)
-            # In steps of a minute at most: the clock may be set, or the machine may have slept.
-            self.stopping.wait(min(max((upcoming.at - now).total_seconds(), 0.05), 60.0))
+            # In short steps: the clock may be set, the machine may have slept, somebody may run dbt by hand.
+            self.stopping.wait(min(max((upcoming.at - now).total_seconds(), 0.05), LOOK_SECONDS))
+            self._look_for_runs_by_hand()
+            self._write_metrics()
         self._say_stopping()
         log("stopped")
+
+    def _write_metrics(self) -> None:
+        """Write the figures for Prometheus, every few seconds at most. What fails there fails no run."""
+        if time.monotonic() < self.metrics_due or not self._writes_pages():
+            return
+        self.metrics_due = time.monotonic() + LOOK_SECONDS
+        try:
+            metrics.write(self.settings)
+        except OSError as error:
+            log("metrics", status="failed", message=str(error))
+
+    def _writes_pages(self) -> bool:
+        # A container that has the secrets of its duty only cannot read as the dashboards' role.
+        return bool(self.settings.warehouse_reader_password.get_secret_value()) and not self.stopping.is_set()
+
+    def _look_for_runs_by_hand(self) -> None:
+        """Bring a run's outcome to the pages, and alert, when it was started by somebody else and has ended."""
+        if self.stopping.is_set():
+            return
+        try:
+            run = runs.last_finished(self.settings)
+        except (UserError, psycopg.Error):
+            # The warehouse is away; the next run says so.
+            return
+        if run and run.run_id != self.shown:
+            self.shown = run.run_id
+            alerts.notify(self.settings)
+            self._refresh_pages()
 
     def _tick(self, tick: Tick, trigger: str) -> None:
         log("tick", due=tick.at.isoformat(), full=tick.full)

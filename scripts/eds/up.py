@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 from rich.table import Table
 
-from eds.base.console import err, out, step
+from eds.base import disk
+from eds.base.console import bar, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import Settings
@@ -33,10 +34,18 @@ def book_is_empty(settings: Settings) -> bool:
     return bool(row and row[0])
 
 
-def fill_demo(settings: Settings) -> bool:
-    """Fill an empty loan book with the demo of the settings' SCALE. Returns whether it was filled."""
-    scale = fill.Scale.parse(settings.scale)
-    if settings.scale == "empty" or not book_is_empty(settings):
+def fill_demo(settings: Settings, asked: str | None = None) -> bool:
+    """Fill an empty loan book with demo data, the first time only. Returns whether it was filled.
+
+    asked: the scale that this very command was given. Without it, the settings' SCALE is used, and only before the
+    first successful run: a book that is empty after one is a lender's, whatever the settings of this shell are.
+    """
+    named = settings.scale if asked is None else asked
+    scale = fill.Scale.parse(named)
+    if named == "empty" or not book_is_empty(settings):
+        return False
+    if asked is None and runs.last_success(settings)[0] is not None:
+        err.print("the loan book is empty: make import brings in a lender's own, make demo fills in demo data")
         return False
     with Cluster(settings).primary.connect() as connection:
         summary = fill.fill(connection, scale, settings.seed)
@@ -52,24 +61,39 @@ def first_build(settings: Settings) -> None:
 
     if done():
         return
-    err.print("first dbt build")
-    if runs.build(settings, scheduled=True, trigger="start") == 0:
+    # dbt's own lines go into a log; on a terminal, a bar shows how many nodes are done.
+    log = settings.state / "dbt-logs" / "first-build.log"
+
+    def build() -> bool:
+        with bar("first dbt build") as advance:
+            return runs.build(settings, scheduled=True, trigger="start", log=log, on_node=advance) == 0
+
+    if build():
         return
     # A `make up` that was killed leaves its dbt running, and only one run is allowed at a time.
     waited = runs.wait_for_run(settings)
-    if done() or (waited and runs.build(settings, scheduled=True, trigger="start") == 0):
+    if done() or (waited and build()):
         return
-    raise UserError("The first dbt build failed, see above. Fix it, then `make up` resumes from here.")
+    last = runs.last_finished(settings)
+    why = "\n".join(f"  {line}" for line in runs.reasons(last.error_message if last else None))
+    raise UserError(
+        f"The first dbt build failed:\n{why or '  without a record of why'}\n"
+        f"dbt's own output is in {log}. Fix it, then `make up` resumes from here."
+    )
 
 
-def up(runtime: Runtime) -> None:
-    """Start everything, from nothing to dashboards that answer (`make up`). Safe to repeat."""
+def up(runtime: Runtime, scale: str | None = None) -> None:
+    """Start everything, from nothing to dashboards that answer (`make up`). Safe to repeat.
+
+    scale: of the demo data for an empty loan book, when this command was given it.
+    """
     settings = runtime.settings
     fill.Scale.parse(settings.scale)
     try:
         with exclusive(settings):
+            disk.check(settings)
             start_servers(runtime)
-            fill_demo(settings)
+            fill_demo(settings, scale)
             first_build(settings)
             runtime.start_services()
             show(runtime)
@@ -114,6 +138,11 @@ def summary(runtime: Runtime) -> None:
     out.print(f"Dashboards: {pages}", soft_wrap=True)
 
 
+def host_of(runtime: Runtime, service: str) -> str:
+    """Return where a service listens."""
+    return str(getattr(runtime.settings, f"{service}_host", "127.0.0.1"))
+
+
 def state_table(runtime: Runtime) -> Table:
     """Return the services as a table for the terminal."""
     table = Table(title="Services")
@@ -121,8 +150,7 @@ def state_table(runtime: Runtime) -> Table:
         table.add_column(name)
     colours = {"running": "green", "starting": "yellow", "unhealthy": "red", "stopped": "red", "absent": "yellow"}
     for state in runtime.states():
-        host = getattr(runtime.settings, f"{state.name}_host", "127.0.0.1")
-        address = f"{host}:{state.port}" if state.port else ""
+        address = f"{host_of(runtime, state.name)}:{state.port}" if state.port else ""
         table.add_row(
             state.name, f"[{colours[state.status]}]{state.status}[/]", address, str(state.pid or ""), state.detail
         )

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from eds.base.settings import OPTIONAL_SERVICES, ROOT, Settings, ensure_env_file
+from eds.base.settings import OPTIONAL_SERVICES, Settings, ensure_env_file
 from eds.cluster.connections import Server, connect
 from eds.runtime.docker.engine import why_not_docker
 from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.ports import free_ports
+from support import commands
 from support.waiting import wait_until
 
 METABASE_IMAGE = "metabase/metabase:v0.65.4.x"
@@ -104,23 +104,11 @@ class Stack:
 
     def start(self, *arguments: str, **values: str) -> subprocess.Popen[str]:
         """Start a command as `make` does. values: further settings of the environment."""
-        own = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-        return subprocess.Popen(
-            [sys.executable, "-m", "eds", *arguments],
-            cwd=ROOT,
-            env=own | self.values | values,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return commands.start(arguments, self.values | values)
 
     def eds(self, *arguments: str, code: int = 0, stdin: str = "", **values: str) -> str:
         """Run a command as `make` does, to its end. Returns what it wrote; fails the test at another exit code."""
-        process = self.start(*arguments, **values)
-        output, _ = process.communicate(stdin, timeout=300)
-        assert process.returncode == code, f"eds {' '.join(arguments)} ended with {process.returncode}:\n{output}"
-        return output
+        return commands.finish(self.start(*arguments, **values), code, stdin, timeout=300)
 
     def up(self, **values: str) -> str:
         return self.eds("up", code=0, stdin="", **values)

@@ -58,7 +58,7 @@ def test_a_base_backup_frees_the_archive_and_recovers_the_book_to_a_moment(stack
     told = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat())
     assert "invariants hold" in told
     assert [tuple(map(str, before[0]))] == [
-        tuple(line.split("|")) for line in stack.eds("psql", "recovered", stdin=BOOK).split()
+        tuple(line.split("|")) for line in stack.eds("psql", "recovered", "--tuples", stdin=BOOK).split()
     ]
     assert stack.query("primary", BOOK) != before
     # In the place of the primary: the replicas and the warehouse follow.

@@ -43,7 +43,7 @@ def test_verify_is_green(stack: Stack) -> None:
 
 
 def test_the_scheduler_and_the_warehouse_work_with_addresses_of_the_inside(stack: Stack) -> None:
-    options = stack.value("warehouse", "select array_to_string(srvoptions, ' ') from pg_foreign_server")
+    options = stack.value("warehouse", "select srvoptions::text from pg_foreign_server where srvname = 'oltp'")
     assert "host=replica1,replica2,primary" in options
     assert "port=5432,5432,5432" in options
     stack.assert_warehouse_equals_book()
@@ -297,6 +297,22 @@ def test_the_scheduler_writes_the_pages_that_the_docs_service_serves(stack: Stac
     assert "dashboards.html" in page("/")
     assert "<html" in page("/dashboards.html")
     assert "404" in page("/nothing-here.html")
+    # What Prometheus reads: the runs, and through the warehouse also the primary, which the scheduler cannot reach.
+    until(lambda: "eds_last_run_success 1" in page("/metrics"), 60, "figures for Prometheus")
+    assert 'eds_replica_streaming{replica="replica1"} 1' in page("/metrics")
+    with urllib.request.urlopen(f"{base}/metrics", timeout=10) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
+def test_a_run_by_hand_reaches_the_pages_of_the_scheduler(stack: Stack) -> None:
+    stack.eds("etl", "--now")
+    newest = stack.value("warehouse", "select max(run_id) from audit.etl_runs")
+
+    def shown() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{stack.settings.docs_port}/dashboards.html", timeout=10) as page:
+            return f'"run_id":{newest},' in page.read().decode()
+
+    until(shown, 60, "the run on the page")
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -304,10 +320,10 @@ def test_the_scheduler_writes_the_pages_that_the_docs_service_serves(stack: Stac
 
 def test_psql_logs_and_simulate_do_as_on_the_other_runtime(stack: Stack) -> None:
     for name in DATABASES:
-        assert stack.eds("psql", name, stdin="select 40 + 2").strip() == "42"
-    as_reader = stack.eds("psql", "warehouse", "--role", "warehouse_reader", stdin="select current_user")
+        assert stack.eds("psql", name, "--tuples", stdin="select 40 + 2").strip() == "42"
+    as_reader = stack.eds("psql", "warehouse", "--role", "warehouse_reader", "--tuples", stdin="select current_user")
     assert as_reader.strip() == "warehouse_reader"
-    assert "does not exist" in stack.eds("psql", "primary", stdin="select nothing", code=3)
+    assert "does not exist" in stack.eds("psql", "primary", "--tuples", stdin="select nothing", code=3)
     assert '"event": "started"' in stack.eds("logs", "scheduler")
     assert "ready to accept" in stack.eds("logs", "primary", "--lines", "500")
     assert "There is no service 'mysql'" in stack.eds("logs", "mysql", code=1)

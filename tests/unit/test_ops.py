@@ -6,11 +6,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eds.base.errors import UserError
+from eds.cluster import provision
 from eds.ops import backup, pitr, privileges, replication, wal
 
 SEGMENT = 16 * 1024 * 1024
@@ -121,3 +123,14 @@ def test_rules_go_from_the_object_to_its_schema_to_a_beginning() -> None:
     assert privileges._rule(rules, "b.t") is None
     assert privileges._rule({"dev_*": {"x": "4"}}, "dev_me") == {"x": "4"}
     assert privileges._rule({"dev_*": {"x": "4"}}, "other") is None
+
+
+@pytest.mark.parametrize("password", ["simple", "with blank", "Ümläut-ß", "𝔘nicode", "a" * 200, "quote'\"\\"])
+def test_a_password_is_compared_with_its_verifier_without_a_login(password):
+    # libpq makes the verifier; no server is asked.
+    connection = psycopg.pq.PGconn.connect_start(b"host=127.0.0.1 port=1")
+    verifier = connection.encrypt_password(password.encode(), b"somebody", b"scram-sha-256").decode()
+    assert provision.verifies(verifier, password)
+    assert not provision.verifies(verifier, password + "x")
+    assert not provision.verifies("md5" + "0" * 32, password)
+    assert not provision.verifies(None, password)

@@ -342,3 +342,64 @@ def test_dbt_is_given_every_setting_that_its_project_reads(env_file: Path) -> No
     others = {"ETL_TRIGGER", "ETL_STARTED_BY", "DBT_DEV_SCHEMA", "USER", "HOSTNAME"}
     assert "ETL_MAX_DELETE_SHARE" in read
     assert read - others <= set(runs.dbt_environment(settings.load()))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PRIMARY_PORT", "7001"),
+        ("RUNTIME", "local"),
+        ("SCALE", "empty"),
+        ("STATE_DIR", "some where/it's here"),
+        ("ETL_SCHEDULE", "*/5 * * * *"),
+        ("METABASE_JAR", 'back\\slash "quoted" #1'),
+        ("APP_USER_PASSWORD", "a'b\\c d#e"),
+        ("PGADMIN_EMAIL", "jane@lender.test"),
+    ],
+)
+def test_what_the_environment_gave_is_kept_in_the_file(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    wanted = settings.load()
+    before = env_file.read_text(encoding="utf-8").splitlines()
+    assert settings.differing_from_file() == {name: value}
+    settings.keep_in_env_file({name: value})
+    assert settings.differing_from_file() == {}
+    monkeypatch.delenv(name)
+    assert settings.load() == wanted
+    after = env_file.read_text(encoding="utf-8").splitlines()
+    # In the place of the setting's own line or comment, and nothing else is changed.
+    assert [a.split("=")[0].lstrip("#") for a in after] == [b.split("=")[0].lstrip("#") for b in before]
+    assert len(set(after) - set(before)) == 1
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+
+
+def test_a_former_name_of_a_setting_is_read_and_kept_under_the_new_one(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WITHOUT", "pgadmin")
+    assert settings.load().left_out == ("pgadmin",)
+    assert settings.given_by_environment() == {"DISABLED_SERVICES": "pgadmin"}
+    monkeypatch.delenv("WITHOUT")
+    settings.load.cache_clear()
+    with env_file.open("a", encoding="utf-8") as file:
+        file.write("WITHOUT=metabase\n")
+    assert settings.load().left_out == ("metabase",)
+
+
+def test_blank_variables_and_those_that_are_no_settings_are_not_kept(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SCALE", ""), ("FORCE", "1"), ("NAME", "wsl"), ("EDS_SECRETS_DIR", "")):
+        monkeypatch.setenv(name, value)
+    assert settings.differing_from_file() == {}
+
+
+def test_the_state_directory_of_the_file_is_found_whatever_the_environment_says(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STATE_DIR", "/elsewhere")
+    assert settings.file_state_directory() == ROOT / ".state"
+    settings.keep_in_env_file({"STATE_DIR": str(tmp_path / "a b")})
+    assert settings.file_state_directory() == tmp_path / "a b"

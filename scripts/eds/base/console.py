@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,13 +29,34 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else LOG_WIDTH)
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")]
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool) -> bool:
+    """Print rows for a program. Returns whether either form was asked for; both at once raise UserError.
+
+    rows: with the same keys. Times and the like are written as text.
+    """
+    if as_json and as_csv:
+        raise UserError("JSON and CSV are two forms of the same: ask for one of them.")
+    if as_json:
+        print(json.dumps(list(rows), default=str))
+    elif as_csv:
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        if rows:
+            writer.writeheader()
+        writer.writerows(rows)
+    return as_json or as_csv
+
+
 def confirm(text: str, word: str, force: bool) -> None:
     """Say what will go and ask for a word. Raises UserError when it is not given. force: a script has decided."""
     out.print(text, markup=False)
     if force:
         return
     if not sys.stdin.isatty():
-        raise UserError("Not done: there is no terminal to ask at. Scripts say FORCE=1.")
+        raise UserError("Not done: there is no terminal to ask at. A script gives FORCE=1 on make's command line.")
     if typer.prompt(f"Type {word} to continue", default="", show_default=False) != word:
         raise UserError("Not done: the word was not typed.")
 
@@ -50,15 +74,15 @@ def step(label: str) -> Iterator[None]:
 
 
 @contextmanager
-def bar(label: str, total: float | None = None) -> Iterator[Callable[[float, str | None], None]]:
-    """Show a piece of work with a length. Yields `advance(amount, new_label)`.
+def bar(label: str, total: float | None = None) -> Iterator[Callable[..., None]]:
+    """Show a piece of work with a length. Yields `advance(amount, new_label=None, total=None)`.
 
     total: the number of units, or None when it is not known beforehand.
     """
     if not err.is_terminal:
         err.print(f"{label} …")
 
-        def ignore(amount: float, new_label: str | None = None) -> None:
+        def ignore(amount: float, new_label: str | None = None, total: float | None = None) -> None:
             pass
 
         yield ignore
@@ -74,7 +98,7 @@ def bar(label: str, total: float | None = None) -> Iterator[Callable[[float, str
     ) as progress:
         task = progress.add_task(label, total=total)
 
-        def advance(amount: float, new_label: str | None = None) -> None:
-            progress.update(task, advance=amount, description=new_label or label)
+        def advance(amount: float, new_label: str | None = None, total: float | None = None) -> None:
+            progress.update(task, advance=amount, description=new_label or label, total=total)
 
         yield advance

@@ -13,10 +13,12 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,6 +34,8 @@ SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer
 SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
 # What the Docker runtime can do without.
 OPTIONAL_SERVICES = ("metabase", "pgadmin", "docs")
+# Settings that had another name, for one version.
+FORMER_NAMES = {"without": "DISABLED_SERVICES"}
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -43,6 +47,7 @@ def _blank_is_none(value: object) -> object:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
+WebAddress = Annotated[str, Field(pattern=r"^https?://\S+$")]
 DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
@@ -100,6 +105,9 @@ class Settings(BaseSettings):
     etl_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     etl_fresh_minutes: Annotated[int, Field(ge=1)] = 40
     dbt_target: Literal["prod", "citus", "dev"] = "prod"
+    # Who is told when a run fails, and when one succeeds again.
+    alert_command: OptionalText = None
+    alert_webhook: Annotated[WebAddress | None, BeforeValidator(_blank_is_none)] = None
 
     # Durability beyond one machine, and backups.
     synchronous: Literal["on", "off"] = "off"
@@ -313,6 +321,57 @@ def _write_env_file(path: Path, text: str) -> None:
         ) from error
 
 
+def _assign(text: str, name: str, value: str) -> str:
+    """Return the text of `.env` with another value of a setting: in its place, in that of its comment, else at the end.
+
+    Nothing else in the text changes.
+    """
+    line = re.compile(rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)[^\r\n]*")
+    new_text, found = line.subn(lambda match: match[1] + value, text)
+    if not found:
+        comment = re.compile(rf"(?m)^#[ \t]*{name}=[^\r\n]*")
+        new_text, found = comment.subn(lambda _: f"{name}={value}", text, count=1)
+    return new_text if found else text.rstrip("\n") + f"\n{name}={value}\n"
+
+
+def _quoted(value: str) -> str:
+    """Return a value as python-dotenv reads it back."""
+    if re.fullmatch(r"[A-Za-z0-9_./:@,+-]*", value):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def given_by_environment() -> dict[str, str]:
+    """Return the settings that this process's environment has, with their values. Blank ones count as not given."""
+    known = {name: name.upper() for name in Settings.model_fields} | FORMER_NAMES
+    return {known[name.lower()]: value for name, value in os.environ.items() if value and name.lower() in known}
+
+
+def differing_from_file(path: Path | None = None) -> dict[str, str]:
+    """Return the settings of the environment that `.env` does not hold with the same value."""
+    held = dotenv_values(path or env_file(), interpolate=False)
+    return {name: value for name, value in given_by_environment().items() if held.get(name) != value}
+
+
+def keep_in_env_file(values: Mapping[str, str], path: Path | None = None) -> None:
+    """Write settings into `.env`, so that the next command, in another shell, finds the same platform.
+
+    values: by their names as in `.env`. `load` reads the file again.
+    """
+    path = path or env_file()
+    text = _read(path)
+    for name, value in values.items():
+        text = _assign(text, name, _quoted(value))
+    _write_env_file(path, text)
+    load.cache_clear()
+
+
+def file_state_directory(path: Path | None = None) -> Path:
+    """Return the state directory that `.env` names by itself, whatever the environment says."""
+    named = dotenv_values(path or env_file(), interpolate=False).get("STATE_DIR")
+    return from_root(Path(named)) if named else ROOT / ".state"
+
+
 def set_secret(name: str, value: str, path: Path | None = None) -> None:
     """Give a secret of `.env` another value, and let `load` read it. Nothing else in the file changes.
 
@@ -321,12 +380,7 @@ def set_secret(name: str, value: str, path: Path | None = None) -> None:
     path = path or env_file()
     if any(name == variable.upper() for variable in os.environ):
         raise UserError(f"{name} is set in the environment, which wins over {path.name}: change it there.")
-    text = _read(path)
-    line = re.compile(rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)[^\r\n]*")
-    new_text, found = line.subn(lambda match: match[1] + value, text)
-    if not found:
-        new_text = text.rstrip("\n") + f"\n{name}={value}\n"
-    _write_env_file(path, new_text)
+    _write_env_file(path, _assign(_read(path), name, value))
     load.cache_clear()
 
 
@@ -396,6 +450,8 @@ def _sentence(problem: Any) -> str:
         message = "expected an e-mail address such as admin@enterprise.local"
     elif name == "CURRENCY":
         message = "expected the three letters of a currency, such as KES"
+    elif name == "ALERT_WEBHOOK":
+        message = "expected an address such as https://hooks.slack.com/services/…"
     elif name.endswith("_DB"):
         message = "expected a database's name: small letters, digits and _, no digit first, 63 at most"
     else:
@@ -410,7 +466,7 @@ def _sentence(problem: Any) -> str:
             "less_than_equal": f"expected {limits.get('le')} at most",
             "literal_error": "expected " + str(limits.get("expected")).replace("'", ""),
         }.get(problem["type"], own_words)
-    if name in Settings.secret_names():
+    if name in Settings.secret_names() or name == "ALERT_WEBHOOK":
         return f"{name}: {message}"
     origin = " in the environment" if any(name == variable.upper() for variable in os.environ) else ""
     return f"{name}: {message} (found {problem['input']!r}{origin})"

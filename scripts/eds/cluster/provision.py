@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
+import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +83,11 @@ def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
 
 def _ensure_password(connection: psycopg.Connection, server: Server, role: str, password: str) -> bool:
     """Give a role the password of the settings, unless it has it already. Returns whether it was set."""
+    # By its verifier first: a login with a wrong password would be a FATAL line in the log of a healthy first start.
+    row = connection.execute("select rolpassword from pg_authid where rolname = %s", (role,)).fetchone()
+    if not row or not verifies(row[0], password):
+        set_password(connection, role, password)
+        return True
     try:
         database = "postgres" if role == "replicator" else server.database
         replication = {"replication": "true"} if role == "replicator" else {}
@@ -91,6 +100,18 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
             ) from error
         set_password(connection, role, password)
         return True
+
+
+def verifies(verifier: str | None, password: str) -> bool:
+    """Return whether a password is the one of a SCRAM verifier, as pg_authid holds it (RFC 5803)."""
+    found = re.fullmatch(r"SCRAM-SHA-256\$([0-9]+):([^$]+)\$([^:]+):(.+)", verifier or "")
+    if not found:
+        return False
+    iterations, salt, stored_key = int(found[1]), base64.b64decode(found[2]), base64.b64decode(found[3])
+    prepared = unicodedata.normalize("NFKC", password).encode()
+    salted = hashlib.pbkdf2_hmac("sha256", prepared, salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    return hmac.compare_digest(hashlib.sha256(client_key).digest(), stored_key)
 
 
 def set_password(connection: psycopg.Connection, role: str, password: str) -> None:
@@ -142,10 +163,10 @@ def provision_metabase(cluster: Cluster) -> list[str]:
 
 
 def ensure_foreign_server(connection: psycopg.Connection, cluster: Cluster) -> list[str]:
-    """Create or correct the foreign server `oltp` and its user mapping. Returns what was done.
+    """Create or correct the foreign servers and their user mappings. Returns what was done.
 
-    One server with all hosts: libpq takes the first standby that answers, and the primary when there is none.
-    connection: as etl_writer, who owns the server.
+    Each has all hosts: libpq takes the first standby that answers for `oltp`, and the primary when there is none; for
+    `oltp_primary`, which monitoring reads, whoever takes the writes. connection: as etl_writer, who owns them.
     """
     order = (*cluster.replicas, cluster.primary)
     wanted_server = {
@@ -158,24 +179,43 @@ def ensure_foreign_server(connection: psycopg.Connection, cluster: Cluster) -> l
         "application_name": "warehouse_extraction",
         "fetch_size": "20000",
     }
+    of_primary = wanted_server | {
+        "target_session_attrs": "read-write",
+        "connect_timeout": "3",
+        "application_name": "warehouse_monitoring",
+    }
     wanted_mapping = {"user": "etl_reader", "password": cluster.settings.etl_reader_password.get_secret_value()}
+    done = [
+        *_ensure_server(connection, "oltp", wanted_server, wanted_mapping),
+        *_ensure_server(connection, "oltp_primary", of_primary, wanted_mapping),
+    ]
+    connection.execute(
+        "create foreign table if not exists operational_fdw.server_figures (figure text, member text, "
+        "amount double precision) server oltp_primary options (schema_name 'etl', table_name 'server_figures')"
+    )
+    return done
+
+
+def _ensure_server(
+    connection: psycopg.Connection, name: str, wanted_server: dict[str, str], wanted_mapping: dict[str, str]
+) -> list[str]:
     done = []
-
-    server = connection.execute("select srvoptions from pg_foreign_server where srvname = 'oltp'").fetchone()
+    server = connection.execute("select srvoptions from pg_foreign_server where srvname = %s", (name,)).fetchone()
     if server is None:
-        connection.execute("create server oltp foreign data wrapper postgres_fdw")
+        connection.execute(sql.SQL("create server {} foreign data wrapper postgres_fdw").format(sql.Identifier(name)))
     if changes := _option_changes(server[0] if server else None, wanted_server):
-        connection.execute(sql.SQL("alter server oltp options ({})").format(changes))
-        done.append("foreign server oltp")
-
+        connection.execute(sql.SQL("alter server {} options ({})").format(sql.Identifier(name), changes))
+        done.append(f"foreign server {name}")
     mapping = connection.execute(
-        "select umoptions from pg_user_mappings where srvname = 'oltp' and usename = 'etl_writer'"
+        "select umoptions from pg_user_mappings where srvname = %s and usename = 'etl_writer'", (name,)
     ).fetchone()
     if mapping is None:
-        connection.execute("create user mapping for etl_writer server oltp")
+        connection.execute(sql.SQL("create user mapping for etl_writer server {}").format(sql.Identifier(name)))
     if changes := _option_changes(mapping[0] if mapping else None, wanted_mapping):
-        connection.execute(sql.SQL("alter user mapping for etl_writer server oltp options ({})").format(changes))
-        done.append("user mapping of etl_writer")
+        connection.execute(
+            sql.SQL("alter user mapping for etl_writer server {} options ({})").format(sql.Identifier(name), changes)
+        )
+        done.append(f"user mapping of etl_writer on {name}")
     return done
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Annotated
 
 import typer
 
 from eds.base.console import err, out, step
+from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
+
+CONNECT_SECONDS = 3.0
 
 
 def dashboards() -> None:
@@ -48,9 +53,24 @@ def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
     return not report.problems
 
 
+def answers_at(host: str, port: int) -> bool:
+    """Return whether something listens at an address."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=CONNECT_SECONDS):
+        return True
+    return False
+
+
 def metabase() -> None:
     """Bring Metabase to what infra/dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
     runtime, _ = select_runtime(load())
+    settings = runtime.settings
+    if not runtime.is_running("metabase") and not answers_at(settings.metabase_host, settings.metabase_port):
+        raise UserError(
+            f"There is no Metabase at {provisioning.address(settings)}, and the platform runs none. On the embedded "
+            "runtime, METABASE_JAR=/path/to/metabase.jar in .env lets make up start one (it needs Java 21); in Docker, "
+            "Metabase is left out when DISABLED_SERVICES names it or its image cannot be pulled. METABASE_HOST and "
+            "METABASE_PORT name one that runs elsewhere."
+        )
     if not provision_metabase(runtime):
         raise typer.Exit(1)
 
@@ -68,13 +88,16 @@ def docs(
             soft_wrap=True,
         )
         return
-    with step("pages (lineage only when the project or the schema changed)"):
-        site.refresh(settings)
-    if generate_only:
-        out.print(str(settings.site), soft_wrap=True)
-        return
-    out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
-    site.serve(settings)
+    # The port first: a taken one is named before any work, and before anything is said to be served.
+    with contextlib.nullcontext() if generate_only else site.server(settings) as running:
+        with step("pages (lineage only when the project or the schema changed)"):
+            site.refresh(settings)
+        if running is None:
+            out.print(str(settings.site), soft_wrap=True)
+            return
+        out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            running.serve_forever()
 
 
 def screenshots() -> None:

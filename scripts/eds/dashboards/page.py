@@ -118,6 +118,7 @@ def read(settings: Settings, what: Content) -> dict[str, Any]:
             raise UserError(
                 f"The warehouse has no {', '.join(missing)} yet: the first dbt build makes the views (make etl NOW=1)."
             )
+        as_of = _one(connection, "select data_as_of from warehouse.vw_data_as_of")
         values = {name: _values(connection, found.view, found.column) for name, found in what.filters.items()}
         questions = {}
         for key, question in what.questions.items():
@@ -133,7 +134,7 @@ def read(settings: Settings, what: Content) -> dict[str, Any]:
                 results[key_of(chosen)] = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
             questions[key] = question.model_dump(exclude={"sql"}) | {"results": results}
         return {
-            "data_as_of": _one(connection, "select data_as_of from warehouse.vw_data_as_of"),
+            "data_as_of": as_of.astimezone(UTC) if as_of else None,
             "filters": {
                 name: {"label": what.filters[name].label, "values": [str(value) for value in found]}
                 for name, found in values.items()
@@ -159,7 +160,7 @@ def _runs(settings: Settings) -> list[dict[str, Any]]:
     return [
         {
             "run_id": run.run_id,
-            "started": run.run_started_at,
+            "started": run.run_started_at.astimezone(UTC),
             "seconds": run.seconds,
             "status": run.status,
             "trigger": run.run_trigger,
@@ -168,7 +169,7 @@ def _runs(settings: Settings) -> list[dict[str, Any]]:
             "inserted": run.rows_inserted,
             "updated": run.rows_updated,
             "deleted": run.rows_deleted,
-            "message": ((run.error_message or "").strip().splitlines() or [""])[0],
+            "message": runs.reason(run.error_message),
         }
         for run in runs.history(settings, RUNS_SHOWN)
     ]
@@ -185,7 +186,10 @@ def render(settings: Settings) -> str:
         "runs": _runs(settings),
         "generated_at": datetime.now(UTC),
     }
-    return environment().get_template("dashboards.html.j2").render(what=what, data=data, schedule=settings.etl_schedule)
+    ended = [run for run in data["runs"] if run["status"] != "running"]
+    failed = ended[0] if ended and ended[0]["status"] == "failed" else None
+    template = environment().get_template("dashboards.html.j2")
+    return template.render(what=what, data=data, failed=failed, schedule=settings.etl_schedule)
 
 
 def refresh(settings: Settings) -> Path:

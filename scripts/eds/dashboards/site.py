@@ -15,7 +15,7 @@ from typing import Any
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.dashboards import content, page, star_schema
-from eds.warehouse import dbt_docs
+from eds.warehouse import dbt_docs, metrics
 
 LINEAGE = "lineage/index.html"
 STAR = "star-schema.svg"
@@ -108,6 +108,22 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def list_directory(self, path: Any) -> None:
         self.send_error(HTTPStatus.NOT_FOUND)
 
+    def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
+        self.settings = settings
+        super().__init__(*arguments, **options)
+
+    def do_GET(self) -> None:
+        """Answer with a page, or with the figures of this moment for Prometheus."""
+        if self.path != f"/{metrics.FILE_NAME}":
+            super().do_GET()
+            return
+        body = metrics.render(self.settings).encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", metrics.CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def send_head(self) -> Any:
         if "/." in self.path:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -123,7 +139,7 @@ def server(settings: Settings, port: int | None = None) -> http.server.Threading
 
     port: default DOCS_PORT; 0 takes a free one.
     """
-    handler = functools.partial(_Handler, directory=str(settings.site))
+    handler = functools.partial(_Handler, settings=settings, directory=str(settings.site))
     try:
         return http.server.ThreadingHTTPServer(("127.0.0.1", settings.docs_port if port is None else port), handler)
     except OSError as error:
@@ -144,9 +160,3 @@ def served(settings: Settings) -> Iterator[str]:
         finally:
             running.shutdown()
             thread.join()
-
-
-def serve(settings: Settings) -> None:
-    """Serve the site until it is interrupted."""
-    with server(settings) as running, contextlib.suppress(KeyboardInterrupt):
-        running.serve_forever()

@@ -28,13 +28,13 @@ import typer
 from filelock import FileLock, Timeout
 from rich.table import Table
 
-from eds.base.console import err, out, step
+from eds.base.console import AsCsv, AsJson, err, out, print_rows, step
+from eds.base.disk import size
 from eds.base.errors import UserError
 from eds.base.files import sync_directory, write_atomically
 from eds.base.settings import Settings, load
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import fetch_all, fetch_value
-from eds.ops.replication import size
 from eds.ops.wal import archived_files, clean_archives, segment_name
 from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args, program, run_program
@@ -465,7 +465,8 @@ def backup_command(
 @app.command(name="backups")
 def backups_command(
     again: Annotated[bool, typer.Option("--verify", help="Read each one back again.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """List the backups. VERIFY=1 reads each one back again. Exit code 1 when one is damaged."""
     settings = load()
@@ -476,19 +477,17 @@ def backups_command(
         except (UserError, OSError) as error:
             problems[backup.path] = str(error)
     found = find(settings)
-    if as_json:
-        plain = [
-            {
-                "path": str(b.path),
-                "kind": b.kind,
-                "bytes": b.bytes,
-                "made_at": b.made_at.isoformat(),
-                "verified": b.verified,
-            }
-            for b in found
-        ]
-        print(json.dumps(plain))
-    else:
+    plain = [
+        {
+            "path": str(b.path),
+            "kind": b.kind,
+            "bytes": b.bytes,
+            "made_at": b.made_at.isoformat(),
+            "verified": b.verified,
+        }
+        for b in found
+    ]
+    if not print_rows(plain, as_json=as_json, as_csv=as_csv):
         table = Table(title=f"Backups in {settings.backups}, newest first")
         for column in ("name", "kind", "size", "age", "rows", "verified"):
             table.add_column(column, justify="right" if column in ("size", "age", "rows") else "left", no_wrap=True)

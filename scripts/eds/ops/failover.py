@@ -20,6 +20,7 @@ import typer
 from rich.table import Table
 
 from eds.base.console import confirm, err, out, step
+from eds.base.disk import size
 from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import load
@@ -27,7 +28,6 @@ from eds.cluster import members, provision
 from eds.cluster.connections import connect, psycopg_notices_off
 from eds.cluster.queries import answers, fetch_all, fetch_value, in_recovery, wait_for
 from eds.ops import recovery
-from eds.ops.replication import size
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 
@@ -233,8 +233,8 @@ def lost_changes(runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]
     return len(commits), fetch_all(runtime.cluster.recovered, _LOST_CHANGES, (numbers,))
 
 
-def rejoin(runtime: Runtime, name: str | None) -> dict[str, str]:
-    """Bring the members back that do not follow the primary (or the named one). Returns how, by name."""
+def diverged(runtime: Runtime, name: str | None) -> list[str]:
+    """Return the members that do not follow the primary; of a named one, whether it does. Raises UserError."""
     primary = runtime.cluster.primary
     if in_recovery(primary):
         raise UserError(f"{primary.name} is noted as the primary, but is a replica: `make up` finishes the failover.")
@@ -244,10 +244,13 @@ def rejoin(runtime: Runtime, name: str | None) -> dict[str, str]:
         row[0]
         for row in fetch_all(primary, "select application_name from pg_stat_replication where state = 'streaming'")
     }
+    return [each for each in ([name] if name else runtime.cluster.replica_names) if each not in streaming]
+
+
+def rejoin(runtime: Runtime, name: str | None) -> dict[str, str]:
+    """Bring the members back that do not follow the primary (or the named one). Returns how, by name."""
     result = {}
-    for each in [name] if name else runtime.cluster.replica_names:
-        if each in streaming:
-            continue
+    for each in diverged(runtime, name):
         with step(f"{each} follows {runtime.cluster.primary_name}"):
             result[each] = _rejoin(runtime, each)
     return result
@@ -338,9 +341,15 @@ def rejoin_command(
     settings = load()
     runtime = select_runtime(settings)[0]
     with exclusive(settings):
-        confirm("Commits that only a former primary has are wiped from it.", "rejoin", force)
+        if not (names := diverged(runtime, name)):
+            out.print(f"{name or 'Every replica'} follows the primary; nothing to do.")
+            return
+        confirm(
+            f"{', '.join(names)} will follow {runtime.cluster.primary_name}. Commits that only a former primary has "
+            "are removed from it.",
+            "rejoin",
+            force,
+        )
         done = rejoin(runtime, name)
     for each, how in done.items():
         out.print(f"{each} follows {runtime.cluster.primary_name} ({how})")
-    if not done:
-        out.print("Every replica follows the primary; nothing to do.")

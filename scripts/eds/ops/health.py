@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import typer
 
-from eds.base.console import out
+from eds.base import disk
+from eds.base.console import AsJson, out
 from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.cluster.connections import Cluster
@@ -44,7 +46,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
             found["replicas"] = {row["application_name"]: row["lag_bytes"] for row in stream["replicas"]}
             problems += [f"{name} does not stream" for name in replication.missing(stream)]
             problems += [
-                f"{row['application_name']} is {replication.size(row['lag_bytes'])} behind"
+                f"{row['application_name']} is {disk.size(row['lag_bytes'])} behind"
                 for row in stream["replicas"]
                 if (row["lag_bytes"] or 0) > MOST_LAG_BYTES
             ]
@@ -52,7 +54,21 @@ def health(runtime: Runtime) -> dict[str, Any]:
         found["archive_fails"] = failing
         if failing:
             problems.append(f"WAL is not archived: {failing}")
+    problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
+    found |= {"last_run_status": None, "last_run_message": None, "test_warnings": [], "data_as_of": None}
+    found |= {"data_age_minutes": None}
     last = look("warehouse", lambda: runs.last_success(settings)) if services.get("warehouse") == "running" else None
+    if last is not None and (run := look("warehouse", lambda: runs.last_finished(settings))):
+        as_of = look("warehouse", lambda: runs.data_as_of(settings))
+        found |= {
+            "last_run_status": run.status,
+            "last_run_message": runs.reason(run.error_message) or None,
+            "test_warnings": look("warehouse", lambda: runs.test_warnings(settings, run.run_id)),
+            "data_as_of": as_of.isoformat() if as_of else None,
+            "data_age_minutes": round((datetime.now(UTC) - as_of).total_seconds() / 60, 2) if as_of else None,
+        }
+        if run.status == "failed":
+            problems.append(f"the last run ({run.run_id}) failed: {found['last_run_message'] or 'make etl shows it'}")
     finished, minutes = last or (None, None)
     fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
     found |= {
@@ -81,7 +97,7 @@ def _archive_fails(cluster: Cluster) -> str | None:
 
 
 @app.command(name="health")
-def health_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def health_command(as_json: AsJson = False) -> None:
     """Check services, replication, archive and freshness in a second. Exit code 1 when one is not well."""
     settings = load()
     found = health(select_runtime(settings)[0])
@@ -89,7 +105,9 @@ def health_command(as_json: Annotated[bool, typer.Option("--json", help="For pro
         print(json.dumps(found))
     elif found["healthy"]:
         out.print(f"[green]healthy[/]: last success {found['age_minutes']:.1f} minutes ago")
+        for warning in found["test_warnings"]:
+            out.print(f"[yellow]warning of a test:[/] {warning}")
     else:
         for problem in found["problems"]:
-            out.print(f"[red]{problem}[/]")
+            out.print(problem, style="red", markup=False)
     raise typer.Exit(0 if found["healthy"] else 1)

@@ -28,6 +28,8 @@ app = typer.Typer()
 
 TABLES = ("customers", "loan_products", "loans", "payments", "audit_log")
 ARCHIVED_SECONDS = 60.0
+# What people write for a point in time, and what no restore point should be called.
+WORDS_FOR_TIMES = ("yesterday", "today", "tomorrow", "now", "noon", "midnight", "epoch", "infinity", "last", "earlier")
 # What PostgreSQL says when another base backup may do.
 WRONG_BASE = ("recovery ended before configured recovery target", "not a child of this server", "could not locate")
 
@@ -48,11 +50,12 @@ class Target:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text):
+            # A word for a time is no name of a restore point: the whole archive would be replayed in search of it.
+            if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text) and text.lower() not in WORDS_FOR_TIMES:
                 return cls(restore_point=text)
             raise UserError(
-                f"TO is {text!r}: expected a moment such as '2026-01-31 14:32:05+00', the name of a restore point, or "
-                "latest."
+                f"TO is {text!r}: expected a point in time such as '2026-01-31 14:32:05+00', the name of a "
+                "restore point, or latest."
             ) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)

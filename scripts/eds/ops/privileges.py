@@ -81,6 +81,7 @@ OLTP = Matrix(
         "etl.trail_end": _FEED,
         "etl.source_state": _FEED,
         "etl.source_columns": _FEED,
+        "etl.server_figures": _FEED,
         "platform.applied_file": {},
         "concurrency.*": {"app_user": "select insert update delete"},
     },
@@ -96,6 +97,7 @@ OLTP = Matrix(
         # A trigger function: nobody may attach it to a table of his own.
         "operational.write_audit()": {},
         "etl.source_state()": {"etl_reader": "execute"},
+        "etl.server_figures()": {"etl_reader": "execute"},
         "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
     },
     members=frozenset({("loans_owner", "pg_monitor")}),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 
-from eds.base.console import out
+from eds.base.console import AsCsv, AsJson, out, print_rows
+from eds.base.disk import size
 from eds.base.settings import load
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_dicts
@@ -50,17 +51,6 @@ def status(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def size(number: float | None) -> str:
-    """Bytes for a person: 16.0 MB."""
-    if number is None:
-        return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(number) < 1024 or unit == "GB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-
-
 def missing(found: dict[str, Any]) -> list[str]:
     """Return the replicas that should stream and do not."""
     streaming = {stream["application_name"] for stream in found["replicas"] if stream["state"] == "streaming"}
@@ -68,14 +58,16 @@ def missing(found: dict[str, Any]) -> list[str]:
 
 
 @app.command(name="replication")
-def replication_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def replication_command(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Show how the replicas follow the primary: positions, lag, slots, WAL kept.
 
     Exit code 1 when one does not stream.
     """
     found = status(Cluster(load()))
-    if as_json:
+    if as_json and not as_csv:
         print(json.dumps(found))
+        raise typer.Exit(1 if missing(found) else 0)
+    if print_rows(found["replicas"], as_json=as_json, as_csv=as_csv):
         raise typer.Exit(1 if missing(found) else 0)
     streams = Table(
         title=f"Followers of the primary ({found['primary']}), synchronous: {found['synchronous'] or 'off'}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated
 
 import typer
 
-from eds.base.console import out
+from eds.base.console import AsJson, out
 from eds.base.settings import load
 from eds.ops.checks import backup, oltp, replication, roles, services, warehouse
 from eds.ops.checks.result import Result, Verification
@@ -36,7 +35,7 @@ def verify(runtime: Runtime, report: Callable[[Result], None]) -> Verification:
 
 
 @app.command(name="verify")
-def verify_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def verify_command(as_json: AsJson = False) -> None:
     """Check everything by using it, one line per check. Exit code 1 when one fails. Leaves no row behind."""
     settings = load()
     group = ""

@@ -13,11 +13,11 @@ import typer
 from rich.table import Table
 
 from eds.base.console import out
+from eds.base.disk import size
 from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.cluster.connections import MEMBERS, Cluster
 from eds.cluster.queries import fetch_all, fetch_dicts, fetch_value, wait_for
-from eds.ops.replication import size
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Member, Runtime
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
+from rich.markup import escape
 from rich.table import Table
 from tenacity import (
     Retrying,
@@ -53,6 +55,46 @@ RUN_SILENT_SECONDS = 4.0
 RECONCILE_VARS = {"reconcile": True, "full_tests": True}
 
 
+# What dbt puts around a message: a heading, and below the message where in the project it was raised.
+_HEADING = re.compile(
+    r"^(?:(?P<node>[\w.]+): )?(?P<kind>Compilation|Database|Runtime|Internal|Parsing|Validation|Dependency) Error"
+    r"(?: in .*)?$"
+)
+_ORIGIN = re.compile(r"^(?:> in |> called by |compiled code at |For more on |Search the dbt docs|raise the error)")
+# "12 of 87 OK created sql view model …", in dbt's output.
+_NODE_ENDED = re.compile(r"\b[0-9]+ of ([0-9]+) (?:OK|PASS|WARN|ERROR|FAIL|SKIP|NO-OP)")
+
+
+def reasons(message: str | None) -> list[str]:
+    """Return what went wrong in a run, one sentence or line per problem, without what dbt puts around it.
+
+    message: of audit.etl_runs: a part per node that failed, of which all lines but the first are indented. A sentence
+    of the project itself (raised as a compilation error) stands alone; what a database says follows its node's name.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for line in (message or "").splitlines():
+        text = line.strip()
+        heading = _HEADING.match(text)
+        if heading and (heading["node"] or not found or not line.startswith(" ")):
+            own = heading["kind"] == "Compilation"
+            found.append(("" if own or not heading["node"] else f"{heading['node']}: ", []))
+        elif not text or _ORIGIN.match(text) or heading:
+            continue
+        elif line.startswith(" ") and found:
+            found[-1][1].append(text)
+        else:
+            found.append(("", [text]))
+    return [node + " ".join(lines) for node, lines in found if lines]
+
+
+def reason(message: str | None) -> str:
+    """Return the first problem of a run's message, and how many more there are."""
+    all_of_them = reasons(message)
+    if len(all_of_them) < 2:
+        return "".join(all_of_them)
+    return f"{all_of_them[0]} (and {len(all_of_them) - 1} more)"
+
+
 @dataclass(frozen=True)
 class Run:
     """One row of audit.etl_runs."""
@@ -73,6 +115,7 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
+        """How long it took; None while it is running."""
         return (self.run_finished_at - self.run_started_at).total_seconds() if self.run_finished_at else None
 
 
@@ -112,12 +155,19 @@ def build(
     variables: dict[str, Any] | None = None,
     scheduled: bool = False,
     trigger: str = "manual",
+    log: Path | None = None,
+    on_node: Callable[..., None] = lambda amount, **more: None,
 ) -> int:
     """Run `dbt build` in the foreground, with dbt's own output. Returns its exit code (0: success, 1: a node failed).
 
+    log: a file that takes dbt's output instead; `on_node(1, total=…)` is then called for each node that has ended.
+
     A run that failed because the source or the connection changed under it is tried again, up to ETL_ATTEMPTS.
     """
-    command = [str(dbt_executable()), *(SCHEDULED_BUILD if scheduled else ("build",)), "--project-dir", str(ROOT)]
+    # A selection that matches nothing is a slip, and would build nothing with success.
+    strict = ("--warn-error-options", '{"error": ["NoNodesForSelectionCriteria"]}') if select else ()
+    what = SCHEDULED_BUILD if scheduled else ("build",)
+    command = [str(dbt_executable()), *strict, *what, "--project-dir", str(ROOT)]
     if select:
         command += ["--select", *select.split()]
     if full_refresh:
@@ -128,16 +178,49 @@ def build(
     environment = os.environ | dbt_environment(settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
     if not sys.stdout.isatty():
         environment["DBT_USE_COLORS"] = "false"
+    # An interrupted dbt leaves locks to the process that counts them, which would complain.
+    environment["PYTHONWARNINGS"] = ",".join(
+        [*filter(None, [environment.get("PYTHONWARNINGS")]), "ignore:resource_tracker:UserWarning"]
+    )
 
     def attempt() -> int:
         try:
             # A process group of its own: an interrupt at the keyboard is for us, dbt would answer with a traceback.
-            return subprocess.run(command, env=environment, cwd=ROOT, check=False, process_group=0).returncode
+            if log is None:
+                return subprocess.run(command, env=environment, cwd=ROOT, check=False, process_group=0).returncode
+            return _run_into(log, command, environment, on_node)
         except KeyboardInterrupt:
             mark_cancelled(settings, who, "cancelled at the keyboard")
             raise
 
     return with_retries(settings, who, attempt)
+
+
+def _run_into(log: Path, command: Sequence[str], environment: dict[str, str], on_node: Callable[..., None]) -> int:
+    """Run a command with its output in a log file; call `on_node` for each node that it says has ended."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(
+            command,
+            env=environment | {"DBT_USE_COLORS": "false"},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            process_group=0,
+        ) as process,
+    ):
+        try:
+            for line in process.stdout or ():
+                file.write(line)
+                if found := _NODE_ENDED.search(line):
+                    on_node(1, total=int(found[1]))
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def with_retries(
@@ -201,6 +284,61 @@ def mark_cancelled(settings: Settings, who: str, reason: str) -> None:
         return
 
 
+@dataclass(frozen=True)
+class LiveRun:
+    """A run of which a session was seen: its number, what started it, and since when it has been running."""
+
+    run_id: int
+    run_trigger: str
+    started_by: str
+    since: datetime
+
+
+def live_run(settings: Settings, seconds: float = RUN_SILENT_SECONDS) -> LiveRun | None:
+    """Return the run that is running, or None.
+
+    dbt holds no session from a run's start to its end: one is running when its row says so and a session of its
+    invocation is seen within `seconds`. Otherwise it was killed, and the next run marks it.
+    """
+    query = (
+        "select run_id, run_trigger, started_by, run_started_at as since, exists (select from pg_stat_activity as "
+        "activity where activity.pid <> pg_backend_pid() "
+        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') as seen "
+        "from audit.etl_runs as runs where runs.status = 'running'"
+    )
+    with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
+        if not has_run(connection):
+            return None
+        end = time.monotonic() + seconds
+        while (row := connection.execute(query).fetchone()) and not row[4]:
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.05)
+    return LiveRun(*row[:4]) if row else None
+
+
+def refuse_second_run(settings: Settings, trigger: str) -> None:
+    """Raise UserError, and count the refused start, when a run is running.
+
+    A run that starts between this and dbt's own first statement is refused by the project (macros/run/begin_run.sql).
+    """
+    holder = live_run(settings)
+    if holder is None:
+        return
+    with connect(Cluster(settings).writer_conninfo()) as connection:
+        who = started_by(trigger)
+        connection.execute(
+            "insert into audit.refused_starts (holder_run_id, run_trigger, started_by, dbt_invocation_id) "
+            "values (%s, %s, %s, %s)",
+            (holder.run_id, trigger, who, who),
+        )
+    since = f"{holder.since.astimezone(UTC):%H:%M:%S} UTC"
+    raise UserError(
+        f"Refused to start: run {holder.run_id} ({holder.run_trigger}) by {holder.started_by} has been running since "
+        f"{since}. One run at a time: try again when it is done (make etl shows it)."
+    )
+
+
 def has_run(connection: psycopg.Connection) -> bool:
     """Whether the warehouse has a record of runs yet."""
     row = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
@@ -212,23 +350,12 @@ def wait_for_run(settings: Settings) -> bool:
 
     A run is active when its row says so and a session of its invocation was seen within a few seconds.
     """
-    query = (
-        "select exists (select from pg_stat_activity as activity where activity.pid <> pg_backend_pid() "
-        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') "
-        "from audit.etl_runs as runs where runs.status = 'running'"
-    )
     waited = False
-    with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
-        if not has_run(connection):
-            return False
-        seen = time.monotonic()
-        while (row := connection.execute(query).fetchone()) and time.monotonic() - seen < RUN_SILENT_SECONDS:
-            if row[0]:
-                seen = time.monotonic()
-                if not waited:
-                    err.print("another run is active, of a command that was killed, say: waiting until it is done")
-                waited = True
-            time.sleep(0.1)
+    while live_run(settings):
+        if not waited:
+            err.print("another run is active, of a command that was killed, say: waiting until it is done")
+        waited = True
+        time.sleep(0.2)
     return waited
 
 
@@ -245,6 +372,34 @@ def history(settings: Settings, limit: int = 15) -> list[Run]:
             return cursor.fetchall()
 
 
+def last_finished(settings: Settings) -> Run | None:
+    """Return the newest run that has ended, well or not."""
+    return next((run for run in history(settings, 2) if run.status != "running"), None)
+
+
+def test_warnings(settings: Settings, run_id: int) -> list[str]:
+    """Return the tests of a run that warned, each with its message."""
+    with connect(Cluster(settings).writer_conninfo()) as connection:
+        return [
+            f"{name}: {message}" if message else str(name)
+            for name, message in connection.execute(
+                "select node_name, message from audit.model_runs "
+                "where run_id = %s and resource_type in ('test', 'unit_test') and status = 'warn' order by node_name",
+                (run_id,),
+            ).fetchall()
+        ]
+
+
+def data_as_of(settings: Settings) -> datetime | None:
+    """Return up to when the published figures have the source's changes; None before the first run."""
+    with connect(Cluster(settings).writer_conninfo()) as connection:
+        known = connection.execute("select to_regclass('warehouse.vw_data_as_of') is not null").fetchone()
+        if not known or not known[0]:
+            return None
+        row = connection.execute("select data_as_of from warehouse.vw_data_as_of").fetchone()
+    return row[0] if row else None
+
+
 def history_table(runs: Sequence[Run]) -> Table:
     """Return the run history as a table for the terminal."""
     table = Table(title="Runs of the warehouse, newest first (UTC)")
@@ -259,7 +414,6 @@ def history_table(runs: Sequence[Run]) -> Table:
         )
     colours = {"success": "green", "failed": "red", "running": "yellow"}
     for run in runs:
-        message = (run.error_message or "").strip().splitlines()
         table.add_row(
             str(run.run_id),
             run.run_started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
@@ -271,7 +425,7 @@ def history_table(runs: Sequence[Run]) -> Table:
             str(run.rows_inserted),
             str(run.rows_updated),
             str(run.rows_deleted),
-            message[0] if message else "",
+            escape(reason(run.error_message)),
         )
     return table
 
@@ -294,4 +448,4 @@ def run_as_json(run: Run) -> dict[str, Any]:
     """Return a run as plain data for a log line."""
     return {
         name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(run).items()
-    } | {"seconds": run.seconds}
+    } | {"seconds": run.seconds, "reason": reason(run.error_message) or None}

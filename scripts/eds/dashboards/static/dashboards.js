@@ -309,6 +309,8 @@
     // How current the data is follows from the last success: a run that found nothing new keeps the data's time.
     const old = !data.last_success || Date.now() - new Date(data.last_success) > data.fresh_minutes * MINUTE;
     line.classList.toggle("old", old);
+    const since = document.getElementById("age");
+    if (since) since.textContent = `, ${age(data.data_as_of)}`;
     line.replaceChildren(make("span", {}, "Data as of ", make("b", { textContent: write(data.data_as_of, "datetime") }),
       old ? ` · last successful run ${data.last_success ? age(data.last_success) : "never"}` : ` · ${age(data.data_as_of)}`));
   }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from eds.base.disk import size as format_size
 from eds.cluster.queries import fetch_value
 from eds.ops import wal
 from eds.ops.checks.result import Verification, must
-from eds.ops.replication import size as format_size
 from eds.runtime.client_programs import connection_args, run_program
 
 ARCHIVED_SECONDS = 30.0

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import sql
 
+from eds.base.disk import size
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import answers, current_position, fetch_dicts, fetch_value, in_recovery, wait_for_replay
 from eds.ops.checks.result import Failed, Verification, must
-from eds.ops.replication import MOST_LAG_BYTES, size
+from eds.ops.replication import MOST_LAG_BYTES
 
 ARRIVES_SECONDS = 15.0
 PROBE = sql.Identifier("platform", "verify_probe")

@@ -1,0 +1,79 @@
+"""Free space where the platform writes: named with the path before a full disk stops a server, and after it did."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from eds.base.errors import UserError
+from eds.base.services import embedded_note
+from eds.base.settings import Settings
+
+# `make health` reports less than this; `make up` does not start with less than the other.
+LOW_BYTES = 1024**3
+NEEDED_BYTES = 256 * 1024**2
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def size(number: float | None) -> str:
+    """Return bytes for a person: 16.0 MB."""
+    if number is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(number) < 1024 or unit == "GB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def places(settings: Settings) -> Iterator[Path]:
+    """Yield where the platform writes, one directory per file system: state, embedded servers, backups, pages."""
+    wanted = [settings.state, settings.backups, settings.site]
+    note = embedded_note(settings)
+    if note.exists():
+        wanted.append(settings.state / note.read_text(encoding="utf-8").strip())
+    seen = set()
+    for path in wanted:
+        # What is not there yet will be on the file system of what is.
+        there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
+        if (device := there.stat().st_dev) not in seen:
+            seen.add(device)
+            yield path if path.exists() else there
+
+
+def describe(path: Path) -> str:
+    """Return how much is free where a path lies."""
+    usage = shutil.disk_usage(path)
+    return f"{path}: {size(usage.free)} free of {size(usage.total)}"
+
+
+def short_of(settings: Settings, wanted: int = LOW_BYTES) -> list[str]:
+    """Return the places with less free space than wanted, each with what is free."""
+    return [
+        f"{describe(path)} (at least {size(wanted)} expected)"
+        for path in places(settings)
+        if shutil.disk_usage(path).free < wanted
+    ]
+
+
+def check(settings: Settings) -> None:
+    """Raise UserError when there is too little space to start."""
+    if short := short_of(settings, NEEDED_BYTES):
+        raise UserError(
+            "The disk is full, or nearly:\n" + "\n".join(f"  {line}" for line in short) + "\n"
+            "Make room there, or move what is written: STATE_DIR, BACKUP_DIR, DOCS_DIR. Nothing was started."
+        )
+
+
+def explain(error: OSError, settings: Settings | None) -> str:
+    """Return an error of the system as a sentence; of a full disk, where, and what is free there."""
+    if error.errno not in FULL:
+        return str(error)
+    if error.filename:
+        path = Path(error.filename)
+        there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
+        return f"{path} could not be written, the disk is full. {describe(there)}"
+    free = "; ".join(describe(path) for path in places(settings)) if settings else ""
+    return f"The disk is full ({error.strerror}). {free}".rstrip()

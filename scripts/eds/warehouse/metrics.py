@@ -1,0 +1,181 @@
+"""The platform's figures in Prometheus' text format, as the docs service gives them at /metrics.
+
+Everything is read from the warehouse, with dbt's role: the record of the runs is there, and the primary's own figures
+come through the foreign server `oltp_primary`, so that no other way to the OLTP cluster is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from eds.base.errors import UserError
+from eds.base.settings import Settings
+from eds.cluster.connections import Cluster, connect
+
+FILE_NAME = "metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: its name without the prefix, what it is, and whether it only grows."""
+
+    name: str
+    help: str
+    counter: bool = False
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("written_timestamp_seconds", "When these figures were read"),
+        Metric("warehouse_up", "1 when the warehouse answers"),
+        Metric("primary_up", "1 when the primary answers the warehouse"),
+        Metric("data_as_of_timestamp_seconds", "Up to when the published figures have the source's changes"),
+        Metric("data_age_seconds", "How old the published figures are"),
+        Metric("data_age_limit_seconds", "From which age of the last success on make health calls the warehouse stale"),
+        Metric("last_success_timestamp_seconds", "When the last successful run ended"),
+        Metric("last_run_success", "1 when the newest run that has ended succeeded"),
+        Metric("last_run_timestamp_seconds", "When the newest run that has ended ended"),
+        Metric("last_run_duration_seconds", "How long it took"),
+        Metric("last_run_rows", "Rows of the landing tables that it changed"),
+        Metric("last_run_test_warnings", "Tests of it that warned"),
+        Metric("run_in_progress", "1 while a run is recorded as running"),
+        Metric("runs_total", "Runs by outcome", counter=True),
+        Metric("run_duration_seconds_total", "Seconds of all runs that have ended", counter=True),
+        Metric("refused_starts_total", "Starts that were refused because a run was running", counter=True),
+        Metric("replica_streaming", "1 when a replica streams from the primary"),
+        Metric("replica_lag_bytes", "WAL that a replica has not replayed"),
+        Metric("replica_lag_seconds", "How long a replica takes to replay"),
+        Metric("slot_active", "1 when a replication slot is in use"),
+        Metric("slot_kept_bytes", "WAL that is kept for a slot"),
+        Metric("wal_kept_bytes", "WAL on the primary's disk"),
+        Metric("wal_archived_total", "WAL segments archived", counter=True),
+        Metric("wal_archive_failures_total", "Failed attempts to archive a WAL segment", counter=True),
+        Metric("wal_archive_failing", "1 when the newest attempt to archive failed"),
+        Metric("wal_last_archived_timestamp_seconds", "When a WAL segment was archived last"),
+    )
+}
+
+Labels = tuple[tuple[str, str], ...]
+Sample = tuple[str, Labels, float | None]
+
+_RUNS = """
+    with ended as (
+        select * from audit.etl_runs where status <> 'running' order by run_id desc limit 1
+    )
+    select
+        extract(epoch from run_finished_at)::float,
+        extract(epoch from run_finished_at - run_started_at)::float,
+        (status = 'success')::integer,
+        rows_inserted, rows_updated, rows_deleted,
+        (
+            select count(*) from audit.model_runs as nodes
+            where nodes.run_id = ended.run_id and nodes.resource_type = 'test' and nodes.status = 'warn'
+        )
+    from ended
+"""
+_TOTALS = """
+    select
+        count(*) filter (where status = 'success'),
+        count(*) filter (where status = 'failed'),
+        count(*) filter (where status = 'running'),
+        coalesce(sum(extract(epoch from run_finished_at - run_started_at)), 0)::float,
+        extract(epoch from max(run_finished_at) filter (where status = 'success'))::float,
+        (select count(*) from audit.refused_starts)
+    from audit.etl_runs
+"""
+
+
+def render(settings: Settings) -> str:
+    """Return the figures as text. A server that is away is a figure too, and no error."""
+    found: dict[tuple[str, Labels], float] = {}
+    for name, labels, amount in _samples(settings):
+        if amount is not None:
+            found[name, labels] = float(amount)
+    lines = []
+    for name, metric in METRICS.items():
+        samples = [(labels, amount) for (each, labels), amount in found.items() if each == name]
+        if samples:
+            kind = "counter" if metric.counter else "gauge"
+            lines += [f"# HELP eds_{name} {metric.help}", f"# TYPE eds_{name} {kind}"]
+        for labels, amount in samples:
+            shown = ",".join(f'{key}="{_escape(value)}"' for key, value in labels)
+            lines.append(f"eds_{name}{f'{{{shown}}}' if shown else ''} {amount:.17g}")
+    return "\n".join(lines) + "\n"
+
+
+def write(settings: Settings) -> Path:
+    """Write the figures where the docs service finds them, in one step. Returns the file."""
+    path = settings.site / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{FILE_NAME}.new")
+    temporary.write_text(render(settings), encoding="utf-8")
+    temporary.chmod(0o644)
+    temporary.replace(path)
+    return path
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _samples(settings: Settings) -> Iterator[Sample]:
+    yield "written_timestamp_seconds", (), time.time()
+    yield "data_age_limit_seconds", (), settings.etl_fresh_minutes * 60.0
+    try:
+        with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
+            yield "warehouse_up", (), 1.0
+            yield from _of_runs(connection)
+            yield from _of_primary(connection)
+    except (UserError, psycopg.Error):
+        yield "warehouse_up", (), 0.0
+
+
+def _of_runs(connection: psycopg.Connection) -> Iterator[Sample]:
+    known = connection.execute(
+        "select to_regclass('audit.etl_runs') is not null, to_regclass('warehouse.vw_data_as_of') is not null"
+    ).fetchone()
+    recorded, published = known or (False, False)
+    if published:
+        row = connection.execute(
+            "select extract(epoch from data_as_of)::float, "
+            "extract(epoch from clock_timestamp() - data_as_of)::float from warehouse.vw_data_as_of"
+        ).fetchone()
+        if row:
+            yield "data_as_of_timestamp_seconds", (), row[0]
+            yield "data_age_seconds", (), row[1]
+    if not recorded:
+        return
+    if row := connection.execute(_TOTALS).fetchone():
+        yield "runs_total", (("status", "success"),), row[0]
+        yield "runs_total", (("status", "failed"),), row[1]
+        yield "run_in_progress", (), row[2]
+        yield "run_duration_seconds_total", (), row[3]
+        yield "last_success_timestamp_seconds", (), row[4]
+        yield "refused_starts_total", (), row[5]
+    if row := connection.execute(_RUNS).fetchone():
+        yield "last_run_timestamp_seconds", (), row[0]
+        yield "last_run_duration_seconds", (), row[1]
+        yield "last_run_success", (), row[2]
+        for change, amount in zip(("inserted", "updated", "deleted"), row[3:6], strict=True):
+            yield "last_run_rows", (("change", change),), amount
+        yield "last_run_test_warnings", (), row[6]
+
+
+def _of_primary(connection: psycopg.Connection) -> Iterator[Sample]:
+    try:
+        rows = connection.execute("select figure, member, amount from operational_fdw.server_figures").fetchall()
+    except psycopg.Error:
+        yield "primary_up", (), 0.0
+        return
+    yield "primary_up", (), 1.0
+    for figure, member, amount in rows:
+        label = "slot" if figure.startswith("slot_") else "replica"
+        if figure in METRICS:
+            yield figure, (((label, member),) if member else ()), amount

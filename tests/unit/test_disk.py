@@ -1,0 +1,68 @@
+"""A full disk is named: with the path, and with what is free there."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eds.base import disk
+from eds.base.errors import UserError
+from eds.base.settings import Settings, ensure_env_file
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    ensure_env_file(tmp_path / "env")
+    return Settings(_env_file=tmp_path / "env", state_dir=tmp_path / "not/yet/there")  # type: ignore[call-arg]
+
+
+def test_each_file_system_is_named_once_by_a_path_that_is_there(settings):
+    found = list(disk.places(settings))
+    assert found[0].exists()
+    assert len({path.stat().st_dev for path in found}) == len(found)
+
+
+def test_too_little_space_is_named_with_path_and_figures(settings):
+    free = shutil.disk_usage("/tmp").free
+    assert disk.short_of(settings, 1) == []
+    short = disk.short_of(settings, 1000 * free)
+    assert any(str(settings.state.parents[2]) in line and "free of" in line for line in short)
+
+
+def test_up_does_not_start_on_a_full_disk(settings, monkeypatch):
+    monkeypatch.setattr(disk, "NEEDED_BYTES", 2**62)
+    with pytest.raises(UserError, match="Nothing was started") as refused:
+        disk.check(settings)
+    assert str(next(disk.places(settings))) in str(refused.value)
+    monkeypatch.setattr(disk, "NEEDED_BYTES", 1)
+    disk.check(settings)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_write_that_failed_for_want_of_space_names_the_place(settings, tmp_path, code):
+    named = disk.explain(OSError(code, os.strerror(code), str(tmp_path / "a/b")), settings)
+    assert named.startswith(f"{tmp_path / 'a/b'} could not be written, the disk is full. {tmp_path}: ")
+    assert "free of" in disk.explain(OSError(code, os.strerror(code)), settings)
+
+
+def test_another_error_stays_as_it_is(settings):
+    error = PermissionError(errno.EACCES, "Permission denied", "/etc/shadow")
+    assert disk.explain(error, settings) == str(error)
+
+
+def test_a_command_that_meets_a_full_disk_ends_with_a_sentence():
+    program = (
+        "import typer; from eds import cli; app = typer.Typer()\n"
+        "@app.command()\n"
+        "def fill():\n"
+        "    with open('/dev/full', 'w') as file: file.write('x')\n"
+        "cli.main(app)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "disk is full" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,7 +3,7 @@
 usage: refuse_option.py NAME TARGET...
 
 Reads the lists of options from commands.mk and the Makefile; needs nothing but Python, so that a fresh machine refuses
-a slip before it installs anything.
+a typing error before it installs anything.
 """
 
 from __future__ import annotations

@@ -441,7 +441,7 @@ def compose_command(
 
 @app.command(hidden=True)
 def fresh() -> None:
-    """Tell by the exit code whether the last success is fresh (the health check of the scheduler's container)."""
+    """Return by the exit code whether the last success is fresh (the health check of the scheduler's container)."""
     settings = load()
     _, minutes = runs.last_success(settings)
     print("no successful run yet" if minutes is None else f"last success {minutes:.1f} minutes ago")

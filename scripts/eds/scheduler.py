@@ -117,7 +117,7 @@ class Scheduler:
             log("cancelling", pid=child.pid)
             child.terminate()
             # Ends the run's statements on the server, so that dbt comes back to Python and sees the signal.
-            runs.mark_cancelled(self.settings, who, "cancelled: the scheduler was told to stop")
+            runs.mark_cancelled(self.settings, who, "cancelled: the scheduler was stopped")
             child.join(CANCEL_SECONDS)
             if child.is_alive():
                 child.kill()
@@ -132,7 +132,7 @@ class Scheduler:
             alerts.notify(self.settings, problem=str(error).strip())
             return
         if run is None:
-            # Refused (another run is at work), or it never came as far as its record.
+            # Refused (another run is active), or it never came as far as its record.
             log("run", status="not started", exit_code=code)
         else:
             log("run", exit_code=code, **runs.run_as_json(run))
@@ -140,7 +140,7 @@ class Scheduler:
             self.shown = run.run_id
 
     def _refresh_pages(self) -> None:
-        """Write the pages anew, unless it is time to leave. A page that fails is said, and fails no run."""
+        """Rewrite the pages, unless it is time to leave. A page that fails is logged, and fails no run."""
         if not self._writes_pages():
             return
         try:
@@ -219,7 +219,7 @@ class Scheduler:
         try:
             run = runs.last_finished(self.settings)
         except (UserError, psycopg.Error):
-            # The warehouse is away; the next run says so.
+            # The warehouse is away; the next run reports it.
             return
         if run and run.run_id != self.shown:
             self.shown = run.run_id

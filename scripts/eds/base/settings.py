@@ -37,7 +37,7 @@ OPTIONAL_SERVICES = ("metabase", "pgadmin", "docs")
 # Settings that had another name, for one version.
 FORMER_NAMES = {"without": "DISABLED_SERVICES"}
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
-# How alike a name in .env and a setting's name must be to be taken for a slip of the keyboard (0 to 1).
+# How alike a name in .env and a setting's name must be to be taken for a typing error (0 to 1).
 SLIP_LIKENESS = 0.85
 
 
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     etl_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     etl_fresh_minutes: Annotated[int, Field(ge=1)] = 40
     dbt_target: Literal["prod", "citus", "dev"] = "prod"
-    # Who is told when a run fails, and when one succeeds again.
+    # Where a failed run, and the next success, are reported.
     alert_command: OptionalText = None
     alert_webhook: Annotated[WebAddress | None, BeforeValidator(_blank_is_none)] = None
 
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _share_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Where nothing is said of the servers' memory: a share of the machine's.
+        """Give the servers, where their own memory is not set, a share of the machine's.
 
         The warehouse gets a quarter of what is beyond the 3 GB that everything else needs on a small machine.
         """
@@ -255,7 +255,7 @@ def from_root(path: Path) -> Path:
     try:
         return Path(os.path.normpath(ROOT / path.expanduser()))
     except RuntimeError as error:
-        raise UserError(f"{path} names the home of an account that does not exist: write the whole path.") from error
+        raise UserError(f"{path} names the home of an account that does not exist: write the full path.") from error
 
 
 def _words(text: str) -> list[str]:
@@ -311,7 +311,7 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
 
 
 def _write_env_file(path: Path, text: str) -> None:
-    """Write `.env` whole or not at all, readable by its owner only from the first byte on. Raises UserError."""
+    """Write `.env` completely or not at all, readable by its owner only from the first byte on. Raises UserError."""
     owner = (path.stat().st_uid, path.stat().st_gid) if path.exists() and os.geteuid() == 0 else None
     try:
         write_atomically(path, text, mode=0o600, owner=owner)

@@ -88,7 +88,7 @@ def docs(
             soft_wrap=True,
         )
         return
-    # The port first: a taken one is named before any work, and before anything is said to be served.
+    # The port first: a taken one is named before any work, and before "serves" is printed.
     with contextlib.nullcontext() if generate_only else site.server(settings) as running:
         with step("pages (lineage only when the project or the schema changed)"):
             site.refresh(settings)

@@ -164,7 +164,7 @@ def build(
 
     A run that failed because the source or the connection changed under it is tried again, up to ETL_ATTEMPTS.
     """
-    # A selection that matches nothing is a slip, and would build nothing with success.
+    # A selection that matches nothing is a mistake, and would succeed without building anything.
     strict = ("--warn-error-options", '{"error": ["NoNodesForSelectionCriteria"]}') if select else ()
     what = SCHEDULED_BUILD if scheduled else ("build",)
     command = [str(dbt_executable()), *strict, *what, "--project-dir", str(ROOT)]
@@ -231,7 +231,7 @@ def with_retries(
     stopping: threading.Event | None = None,
     on_retry: Callable[[int], None] = lambda number: None,
 ) -> int:
-    """Call `attempt`, a run signed `who`, again while it fails in a way that another try may mend, up to ETL_ATTEMPTS.
+    """Call `attempt`, a run signed `who`, again while it fails in a way that another try may cure, up to ETL_ATTEMPTS.
 
     stopping: ends the pauses and the tries when it is set. on_retry: called with the number of the attempt that failed.
     Returns the last exit code.
@@ -249,7 +249,7 @@ def with_retries(
 
 
 def failed_transiently(settings: Settings, who: str) -> bool:
-    """Whether the last run of `who` failed in a way that another try may mend."""
+    """Whether the last run of `who` failed in a way that another try may cure."""
     try:
         with connect(Cluster(settings).writer_conninfo()) as connection:
             row = connection.execute(

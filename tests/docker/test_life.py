@@ -222,7 +222,7 @@ def test_a_scheduler_told_to_stop_in_the_middle_of_a_run_records_it_and_ends_cle
     status, message = stack.query(
         "warehouse", "select status, error_message from audit.etl_runs order by run_id desc limit 1"
     )[0]
-    assert (status, message) == ("failed", "cancelled: the scheduler was told to stop")
+    assert (status, message) == ("failed", "cancelled: the scheduler was stopped")
     stack.assert_warehouse_equals_book()
 
 

@@ -104,7 +104,7 @@ def test_sigterm_cancels_the_running_build_marks_it_and_leaves_within_ten_second
         # A promise to the person who stops it, not a measurement: ten seconds.
         assert time.monotonic() - asked < 10
         assert platform.warehouse("select status, error_message from audit.etl_runs order by run_id desc limit 1") == [
-            ("failed", "cancelled: the scheduler was told to stop")
+            ("failed", "cancelled: the scheduler was stopped")
         ]
         assert platform.warehouse("select count(*) from pg_stat_activity where query like '/* invocation%'") == [(0,)]
     platform.build()

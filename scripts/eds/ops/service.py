@@ -39,7 +39,7 @@ def unit_path() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """What a shell has and a service has not: where programs are, and which file the settings are in."""
+    """Return what a shell has and a service has not: where programs are, and which file the settings are in."""
     named = {"EDS_ENV_FILE": str(env_file())} if os.environ.get("EDS_ENV_FILE") else {}
     return {"PATH": os.environ.get("PATH", os.defpath)} | named
 

@@ -81,9 +81,9 @@ def first_up() -> Iterator[tuple[Checkout, dict[str, str], str]]:
             "ETL_SCHEDULE": "0 0 1 1 *",
         }
         try:
-            yield checkout, given, checkout.eds("up", **given)
+            yield checkout, given, checkout.eds("up", code=0, stdin="", **given)
         finally:
-            checkout.eds("nuke", "--force", **given)
+            checkout.eds("nuke", "--force", code=0, stdin="", **given)
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_nothing_of_the_environment_reaches_a_command():
     bare = make("-n", *TARGETS)
     assert bare.returncode == 0, bare.stderr
     for arguments in (("-n",), ("-n", "-e")):
-        assert make(*arguments, *TARGETS, **dict.fromkeys(names, "1")).stdout == bare.stdout
+        assert make(*arguments, *TARGETS, makefile=None, **dict.fromkeys(names, "1")).stdout == bare.stdout
 
 
 def parameters(application: typer.Typer) -> Iterator[tuple[str, Any]]:

@@ -1,97 +1,87 @@
 {#
-    Settle on a server of the cluster that is not behind what the warehouse has seen already.
+    Settle on a server of the cluster that may be read, and return how to reach it, as a dictionary:
+      candidate       options of the foreign server `oltp` for this run, or none when they stay as they are
+      server_port     the server's port
+      snapshot_time   the time up to which it had provably replayed
+      was_put_back    its state is older than what was seen, and no transaction is still to come that would explain it
 
-    The foreign server `oltp` lists all servers and prefers a standby. When the one that answers is behind, or still on
-    an older timeline, each server is tried in first place; when all are behind, wait for them, up to
-    ETL_SOURCE_WAIT_SECONDS. Raises when none catches up. Returns the options to put back afterwards, or none.
+    The foreign server lists all servers and prefers a standby. When the one that answers lacks what the warehouse has
+    seen, or is not current, each server is tried by itself. When all lack something, wait for them, up to
+    ETL_SOURCE_WAIT_SECONDS; when those that may be read are not current, wait for two seconds, then take the one that
+    is least behind. Every attempt is a transaction that is rolled back: the choice is an option of the run, which the
+    foreign server never keeps.
 #}
 {% macro choose_source() %}
     {% set options = server_options() %}
-    {% set hosts = options['hosts'] %}
-    {% set ports = options['ports'] %}
-    {% set candidates = [{'hosts': hosts, 'ports': ports, 'attrs': options['attrs']}] %}
-    {% for host in hosts %}
-        {% do candidates.append({'hosts': [host], 'ports': [ports[loop.index0]], 'attrs': 'any'}) %}
+    {% set candidates = [none] %}
+    {% for host in options['hosts'] %}
+        {% do candidates.append({'host': host, 'port': options['ports'][loop.index0]}) %}
     {% endfor %}
     {% set wait_seconds = env_var('ETL_SOURCE_WAIT_SECONDS', '30') | int %}
-    {% set chosen = namespace(done=false, changed=false, seen=[]) %}
-    {% for attempt in range(wait_seconds * 2 + 1) %}
-        {% if not chosen.done %}
-            {% set chosen.seen = [] %}
-            {% for candidate in candidates %}
-                {% if not chosen.done and (loop.first or server_answers(candidate)) %}
-                    {% if not loop.first or chosen.changed %}
-                        {% do set_server_options(candidate) %}
-                        {% set chosen.changed = not loop.first %}
-                    {% endif %}
-                    {% set source = source_verdict() %}
-                    {% do run_statement('commit') %}
-                    {% if source['verdict'] == 'behind' %}
-                        {% do chosen.seen.append('port ' ~ source['server_port'] ~ ' (timeline ' ~ source['timeline']
-                            ~ ', position ' ~ source['position_lsn'] ~ ')') %}
-                    {% else %}
-                        {% set chosen.done = true %}
-                    {% endif %}
+    {% set patience = [4, wait_seconds * 2] | min %}
+    {% set found = namespace(choice=none, fallback=none, refused=[]) %}
+    {% for attempt in range(wait_seconds * 2 + 1) if found.choice is none %}
+        {% if not loop.first %}
+            {% do run_statement('select pg_sleep(0.5)') %}
+        {% endif %}
+        {% set found.refused = [] %}
+        {% set found.fallback = none %}
+        {% for candidate in candidates if found.choice is none %}
+            {% set source = look_at(candidate) %}
+            {% if source is not none %}
+                {% set choice = {
+                    'candidate': candidate,
+                    'server_port': source['server_port'],
+                    'snapshot_time': source['snapshot_time'],
+                    'was_put_back': source['verdict'] == 'unfinished'
+                } %}
+                {% if source['verdict'] == 'behind' %}
+                    {% do found.refused.append('port ' ~ source['server_port'] ~ ' (timeline ' ~ source['timeline']
+                        ~ ', position ' ~ source['position_lsn'] ~ ')') %}
+                {% elif source['verdict'] == 'unfinished' and (
+                    attempt < patience or (source['waits_for_standby'] and not var('reconcile'))
+                ) %}
+                    {% do found.refused.append('port ' ~ source['server_port'] ~ (' (a commit that a standby shows already'
+                        ~ ' waits there for synchronous replication)' if source['waits_for_standby'] else '')) %}
+                {% elif source['is_current'] %}
+                    {% set found.choice = choice %}
+                {% elif found.fallback is none or source['snapshot_time'] > found.fallback['snapshot_time'] %}
+                    {% set found.fallback = choice %}
                 {% endif %}
-            {% endfor %}
-            {% if not chosen.done and not loop.last %}
-                {% do run_statement('select pg_sleep(0.5); commit') %}
             {% endif %}
+        {% endfor %}
+        {% if found.choice is none and found.fallback is not none and attempt >= patience %}
+            {% do log('No server of the source is current. Port ' ~ found.fallback['server_port'] ~ ' is read, whose data'
+                ~ ' are of ' ~ found.fallback['snapshot_time'] ~ '. Look at replication: make ps.', info=true) %}
+            {% set found.choice = found.fallback %}
         {% endif %}
     {% endfor %}
-    {% if not chosen.done %}
-        {% do set_server_options(candidates[0]) %}
-        {% do run_statement('commit') %}
+    {% if found.choice is none %}
         {{ exceptions.raise_compiler_error(
-            "Every server of the source is behind what the warehouse has seen: " ~ chosen.seen | unique | join(', ')
+            "Every server of the source is behind what the warehouse has seen: " ~ found.refused | unique | join(', ')
             ~ ". Waited " ~ wait_seconds ~ " s. Look at replication (make ps, the servers' logs); the next run tries again."
         ) }}
     {% endif %}
-    {{ return(candidates[0] if chosen.changed else none) }}
+    {{ return(found.choice) }}
 {% endmacro %}
 
 {#
-    The source's state next to what the warehouse knows, and what follows from it:
-    first (never extracted), same (the cluster we know), other (another cluster, timeline or one that was put back to an
-    earlier state: everything must be compared), behind (a server that lags).
+    The verdict on one candidate, in a transaction that is rolled back; none when a single server does not answer.
+    That no server at all answers is an error.
 #}
-{% macro source_verdict() %}
-    {{ return(first_row("
-        select
-            source.snapshot_xmin::text as snapshot_xmin,
-            source.snapshot_xmax::text as snapshot_xmax,
-            source.snapshot_time::text as snapshot_time,
-            source.system_identifier,
-            source.timeline::text as timeline,
-            source.position_lsn,
-            source.is_standby,
-            source.server_port::text as server_port,
-            known.watermark::text as watermark,
-            case
-                when known.watermark is null then 'first'
-                when source.system_identifier <> known.system_identifier then 'other'
-                when source.timeline > known.timeline then 'other'
-                when source.timeline < known.timeline then 'behind'
-                when source.snapshot_xmin < known.watermark or source.snapshot_xmax < known.snapshot_xmax
-                    then case when source.is_standby then 'behind' else 'other' end
-                -- Uncorrelated scalar sub-queries: postgres_fdw sends them along as parameters, and one row is looked up.
-                when exists (select from audit.extraction_trail) and (
-                    select count(*) from operational_fdw.trail
-                    where log_id = (select log_id from audit.extraction_trail)
-                        and xact_id = (select xact_id from audit.extraction_trail)
-                        and change_time = (select change_time from audit.extraction_trail)
-                ) = 0 then 'other'
-                else 'same'
-            end as verdict,
-            case
-                when source.system_identifier <> known.system_identifier
-                    then 'another cluster (system identifier ' || source.system_identifier || ')'
-                when source.timeline > known.timeline then 'timeline ' || source.timeline || ' after ' || known.timeline
-                else 'the source was put back to an earlier state than the one seen'
-            end as reason
-        from operational_fdw.source_state as source
-        left join audit.extraction_state as known on true
-    ")) }}
+{% macro look_at(candidate) %}
+    {% do run_statement('begin') %}
+    {% set source = none %}
+    {% if candidate is none %}
+        {% set source = source_verdict() %}
+    {% else %}
+        {% do set_server_options(candidate) %}
+        {% if server_answers() %}
+            {% set source = source_verdict() %}
+        {% endif %}
+    {% endif %}
+    {% do run_statement('rollback') %}
+    {{ return(source) }}
 {% endmacro %}
 
 {% macro server_options() %}
@@ -111,28 +101,34 @@
                'attrs': row['attrs'] or 'any'}) }}
 {% endmacro %}
 
+{#
+    Let this transaction read a single server. Never committed as it is: the transaction is rolled back, or puts the
+    options back before it commits (restore_server_options).
+#}
 {% macro set_server_options(candidate) %}
-    {% do run_statement("alter server oltp options (set host " ~ sql_literal(candidate.hosts | join(','))
-        ~ ", set port " ~ sql_literal(candidate.ports | join(',')) ~ ", set target_session_attrs "
-        ~ sql_literal(candidate.attrs) ~ "); commit") %}
+    {% do run_statement("alter server oltp options (set host " ~ sql_literal(candidate.host)
+        ~ ", set port " ~ sql_literal(candidate.port) ~ ", set target_session_attrs 'any')") %}
+{% endmacro %}
+
+{% macro restore_server_options(options) %}
+    {% do run_statement("alter server oltp options (set host " ~ sql_literal(options['hosts'] | join(','))
+        ~ ", set port " ~ sql_literal(options['ports'] | join(',')) ~ ", set target_session_attrs "
+        ~ sql_literal(options['attrs']) ~ ")") %}
 {% endmacro %}
 
 {#
-    Whether a single server accepts our connection, without failing when it does not.
+    Whether the server that the options name accepts our connection, without failing when it does not.
 #}
-{% macro server_answers(candidate) %}
-    {% do set_server_options(candidate) %}
+{% macro server_answers() %}
     {% do run_statement("
         do $$
         begin
-            perform 1 from operational_fdw.source_state;
-            perform set_config('etl.server_answers', 'yes', false);
+            perform 1 from operational_fdw.trail_end;
+            perform set_config('etl.server_answers', 'yes', true);
         exception when others then
-            perform set_config('etl.server_answers', 'no', false);
+            perform set_config('etl.server_answers', 'no', true);
         end
         $$
     ") %}
-    {% set answers = first_row("select current_setting('etl.server_answers') as answer")['answer'] == 'yes' %}
-    {% do run_statement('commit') %}
-    {{ return(answers) }}
+    {{ return(first_row("select current_setting('etl.server_answers') as answer")['answer'] == 'yes') }}
 {% endmacro %}

@@ -2,13 +2,14 @@
     Bring one landing table up to date. Returns a dictionary: inserted, updated, deleted.
 
     table: see extraction_tables. run_id: stamped on every row that changes. watermark: changes of transactions from
-    this one on are read; none compares the whole table. allow_mass_delete: switch off the guard.
+    this one on are read, up to snapshot_xmax (a trail that came with a dump of another cluster has entries of ids that
+    this one has yet to reach); none compares the whole table. allow_mass_delete: switch off the guard.
 
     Both ways fill the same temporary table <table>_read (delta: changed rows that still exist; otherwise all rows), so
     that one piece of SQL finds and applies the difference. Reading a change twice is harmless: a row that does not
     differ is not written.
 #}
-{% macro load_landing_table(table, run_id, watermark, allow_mass_delete) %}
+{% macro load_landing_table(table, run_id, watermark, snapshot_xmax, allow_mass_delete) %}
     {% set key = table.key %}
     {% set names = table.column_names %}
     {% set landing_rows = rows_to_compare(table.landing, table.name ~ '_landing', table.placement) %}
@@ -41,7 +42,7 @@
         {% set read_from %}
             select distinct on ({{ key }}) {{ comma_list(names) }}
             from {{ table.foreign }}_changes
-            where xact_id >= '{{ watermark }}'::xid8
+            where xact_id >= '{{ watermark }}'::xid8 and xact_id < '{{ snapshot_xmax }}'::xid8
         {% endset %}
         {% set gone %}
             select

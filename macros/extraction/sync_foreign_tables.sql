@@ -1,5 +1,5 @@
 {#
-    Make the foreign tables anew when the sources' YAML says something else than when they were made.
+    Rebuild the foreign tables when the sources' YAML says something else than when they were made.
     Runs inside the extraction's transaction.
 #}
 {% macro sync_foreign_tables(tables, yaml_hash) %}
@@ -33,17 +33,22 @@
     The foreign views of the source's state are needed before anything else, also by the choice of the source.
 #}
 {% macro ensure_source_state_tables() %}
-    {% if not relation_exists('operational_fdw.trail_end') %}
+    {% if not relation_exists('operational_fdw.trail_transactions') %}
         {% do run_statement("
-            create foreign table if not exists operational_fdw.source_state (
+            drop foreign table if exists operational_fdw.source_state;
+            create foreign table operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
-                timeline integer, position_lsn text, is_standby boolean, server_port integer
+                timeline integer, position_lsn text, is_standby boolean, server_port integer,
+                is_current boolean, waits_for_standby boolean
             ) server oltp options (schema_name 'etl');
             create foreign table if not exists operational_fdw.trail (
                 log_id bigint, xact_id xid8, change_time timestamptz
             ) server oltp options (schema_name 'etl');
             create foreign table if not exists operational_fdw.trail_end (
                 log_id bigint, xact_id xid8, change_time timestamptz
+            ) server oltp options (schema_name 'etl');
+            create foreign table operational_fdw.trail_transactions (
+                xact_id xid8, log_id bigint, change_time timestamptz
             ) server oltp options (schema_name 'etl')
         ") %}
     {% endif %}

@@ -2,9 +2,10 @@
     The root of the project: bring all landing tables to one instant of the OLTP cluster, in one transaction.
 
     postgres_fdw opens one REPEATABLE READ transaction on the source per local transaction, so every foreign scan in it
-    sees the same snapshot. The watermark is that snapshot's xmin: every transaction below it had ended. What it can not
+    sees the same snapshot. The watermark is that snapshot's xmin: every transaction below it had ended. What it cannot
     see yet has a greater or equal id, and is read next time. (The highest id seen, or updated_at, would lose every
-    transaction that commits late.)
+    transaction that commits late.) The transactions at or above it that the snapshot saw are noted down: the next
+    snapshot must contain them (source_verdict).
 #}
 {% materialization extraction, adapter='postgres' %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
@@ -19,28 +20,38 @@
     {% set tables = extraction_tables() %}
     {% set yaml_hash = local_md5(tojson(tables)) %}
     {% do ensure_source_state_tables() %}
-    {% set default_server = choose_source() %}
+    {% set server = choose_source() %}
+    {% set usual_options = server_options() %}
 
     {# From here on one transaction, here and on the source. The driver opens none by itself after a commit in SQL. #}
     {% do run_statement('begin') %}
     {% set run_id = assert_run_is_ours() %}
+    {% if server.candidate is not none %}
+        {% do set_server_options(server.candidate) %}
+    {% endif %}
     {% set source = source_verdict() %}
-    {% if source['verdict'] == 'behind' %}
+    {% set verdict = source['verdict'] %}
+    {% if verdict == 'unfinished' and server.was_put_back %}
+        {% set verdict = 'other' %}
+    {% endif %}
+    {% if verdict in ('behind', 'unfinished') %}
         {{ exceptions.raise_compiler_error("The source changed over to a server that is behind. The next run tries again.") }}
     {% endif %}
+    {% set snapshot_time = time_of_snapshot(source, server, verdict) %}
     {% do sync_foreign_tables(tables, yaml_hash) %}
     {% do check_source_columns(tables) %}
 
     {% set plan = namespace(reason=none) %}
-    {% if source['verdict'] == 'other' %}
+    {% if verdict == 'other' %}
         {% set plan.reason = source['reason'] %}
-    {% elif source['verdict'] == 'same' and var('reconcile') %}
+    {% elif verdict == 'same' and var('reconcile') %}
         {% set plan.reason = 'asked for' %}
     {% endif %}
     {# Of another source's feed nothing is known that could be told from what was seen before. #}
     {% do run_statement("create temporary table feed_events_read on commit drop as
         select table_name, operation, record_id, change_time from operational_fdw.feed_events
-        " ~ ("where xact_id >= '" ~ source['watermark'] ~ "'::xid8" if source['verdict'] == 'same' else 'with no data')) %}
+        " ~ ("where xact_id >= '" ~ source['watermark'] ~ "'::xid8 and xact_id < '" ~ source['snapshot_xmax'] ~ "'::xid8"
+             if verdict == 'same' else 'with no data')) %}
     {% do run_statement("analyze feed_events_read") %}
     {% if first_row("select count(*) as reloads from feed_events_read where operation = 'RELOAD'")['reloads'] | int > 0 %}
         {% set plan.reason = 'a table was filled with the trail switched off' %}
@@ -49,25 +60,25 @@
     {% set total = namespace(inserted=0, updated=0, deleted=0) %}
     {% for table in tables %}
         {% set must_read_all = alter_landing_table(table) %}
-        {% set watermark = none if plan.reason or must_read_all or source['verdict'] == 'first' else source['watermark'] %}
-        {% set loaded = load_landing_table(table, run_id, watermark, var('allow_mass_delete')) %}
+        {% set watermark = none if plan.reason or must_read_all or verdict == 'first' else source['watermark'] %}
+        {% set loaded = load_landing_table(table, run_id, watermark, source['snapshot_xmax'], var('allow_mass_delete')) %}
         {% do log(table.name ~ ': +' ~ loaded.inserted ~ ' ~' ~ loaded.updated ~ ' -' ~ loaded.deleted) %}
         {% set total.inserted = total.inserted + loaded.inserted %}
         {% set total.updated = total.updated + loaded.updated %}
         {% set total.deleted = total.deleted + loaded.deleted %}
     {% endfor %}
-    {% if source['verdict'] == 'same' and not plan.reason %}
+    {% if verdict == 'same' and not plan.reason %}
         {% do guard_truncated_tables(tables) %}
     {% endif %}
 
-    {% set mode = 'first load' if source['verdict'] == 'first' else ('reconcile' if plan.reason else 'changes') %}
+    {% set mode = 'first load' if verdict == 'first' else ('reconcile' if plan.reason else 'changes') %}
     {% call statement('main') %}
         insert into audit.extraction_state as known
         (run_id, watermark, snapshot_xmax, system_identifier, timeline, source_position, snapshot_time)
         values (
             {{ run_id }}, '{{ source['snapshot_xmin'] }}', '{{ source['snapshot_xmax'] }}',
             {{ sql_literal(source['system_identifier']) }}, {{ source['timeline'] }},
-            '{{ source['position_lsn'] }}', '{{ source['snapshot_time'] }}'
+            '{{ source['position_lsn'] }}', '{{ snapshot_time }}'
         )
         on conflict (only_row) do update
         set
@@ -80,9 +91,7 @@
             source_position = excluded.source_position,
             snapshot_time = excluded.snapshot_time;
 
-        delete from audit.extraction_trail;
-        insert into audit.extraction_trail (log_id, xact_id, change_time)
-        select log_id, xact_id, change_time from operational_fdw.trail_end;
+        {{ save_seen_transactions(source, verdict) }}
 
         update audit.etl_runs
         set
@@ -93,7 +102,7 @@
             extraction_reason = {{ sql_literal(plan.reason) }},
             source_host = {{ sql_literal(('replica' if source['is_standby'] else 'primary') ~ ', port ' ~ source['server_port']) }},
             source_position = '{{ source['position_lsn'] }}',
-            snapshot_time = '{{ source['snapshot_time'] }}',
+            snapshot_time = '{{ snapshot_time }}',
             system_identifier = {{ sql_literal(source['system_identifier']) }},
             timeline = {{ source['timeline'] }}
         where run_id = {{ run_id }};
@@ -101,16 +110,31 @@
         {{ record_rows(run_id, total.inserted, total.updated, total.deleted) }};
         {{ save_model_state('operational_fdw', run_id, yaml_hash, landing_run=run_id) }};
     {% endcall %}
+    {% if server.candidate is not none %}
+        {% do restore_server_options(usual_options) %}
+    {% endif %}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
-
-    {% if default_server is not none %}
-        {% do set_server_options(default_server) %}
-    {% endif %}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': []}) }}
 {% endmaterialization %}
+
+{#
+    The time up to which everything that was committed is in this snapshot. A standby's is the time that was proven
+    before the snapshot was taken. What contains the last snapshot is at least as new as that one.
+#}
+{% macro time_of_snapshot(source, server, verdict) %}
+    {% set proven = sql_literal(source['snapshot_time']) ~ '::timestamptz' %}
+    {% if source['is_standby'] %}
+        {% set proven = 'least(' ~ proven ~ ', ' ~ sql_literal(server.snapshot_time) ~ '::timestamptz)' %}
+    {% endif %}
+    {% if verdict == 'same' %}
+        {% set proven = 'greatest(' ~ proven
+            ~ ', (select known.snapshot_time from audit.extraction_state as known where known.snapshot_time <= now()))' %}
+    {% endif %}
+    {{ return(first_row('select ' ~ proven ~ '::text as snapshot_time')['snapshot_time']) }}
+{% endmacro %}
 
 {#
     A table that was truncated with its triggers off leaves no trace in the feed. That it is empty is cheap to see.

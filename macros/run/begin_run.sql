@@ -1,5 +1,5 @@
 {#
-    on-run-start: record the run as 'running', or refuse to start while another one is at work.
+    on-run-start: record the run as 'running', or refuse to start while another one is running.
 
     One run at a time is enforced by a unique index on the 'running' row. dbt keeps no session open from a run's start
     to its end that could hold a lock, so a run that is found 'running' is alive when any session of its invocation is
@@ -54,6 +54,6 @@
         ~ sql_literal(started_by()) ~ ", " ~ sql_literal(invocation_id) ~ "); commit") %}
     {{ exceptions.raise_compiler_error(
         "Refused to start: run " ~ holder['run_id'] ~ " (" ~ holder['run_trigger'] ~ ") by " ~ holder['started_by']
-        ~ " is at work since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
+        ~ " is running since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
     ) }}
 {% endmacro %}

@@ -3,14 +3,17 @@
 
     etl_runs        one row per run; at most one is 'running', which the database enforces
     model_runs      one row per node of a run
-    refused_starts  one row per start that was refused because another run was at work
+    refused_starts  one row per start that was refused because another run was running
     model_states    how far each model has got: the last run it has taken in
     extraction_state (target prod only) the watermark, and which source it belongs to
     extraction_trail (target prod only) the newest entry of the source's audit trail that was seen
+    extraction_transactions (target prod only) the transactions at or above the watermark that were seen, by their
+                    first entry in the trail; all of them when extraction_state.trail_is_complete. Of those below it,
+                    extraction_state.proven_* sums up the last ones (see source_verdict)
 #}
 {% macro ensure_audit_tables() %}
     {% set audit = audit_schema() | trim %}
-    {% if relation_exists(audit ~ '.extraction_trail') %}
+    {% if relation_exists(audit ~ '.extraction_transactions') %}
         {{ return('') }}
     {% endif %}
     {% do run_statement("
@@ -77,10 +80,23 @@
             source_position pg_lsn not null,
             snapshot_time timestamptz not null
         );
+        alter table " ~ audit ~ ".extraction_state
+            add column if not exists trail_is_complete boolean not null default false,
+            add column if not exists proven_from xid8,
+            add column if not exists proven_until xid8,
+            add column if not exists proven_entries bigint,
+            add column if not exists proven_log_ids numeric,
+            add column if not exists proven_first timestamptz,
+            add column if not exists proven_last timestamptz;
         create table if not exists " ~ audit ~ ".extraction_trail (
             only_row boolean primary key default true check (only_row),
             log_id bigint not null,
             xact_id xid8 not null,
+            change_time timestamptz not null
+        );
+        create table if not exists " ~ audit ~ ".extraction_transactions (
+            xact_id xid8 primary key,
+            log_id bigint not null,
             change_time timestamptz not null
         );
         commit

@@ -444,8 +444,9 @@ def fresh() -> None:
     """Return by the exit code whether the last success is fresh (the health check of the scheduler's container)."""
     settings = load()
     _, minutes = runs.last_success(settings)
-    print("no successful run yet" if minutes is None else f"last success {minutes:.1f} minutes ago")
-    raise typer.Exit(0 if minutes is not None and minutes <= settings.etl_fresh_minutes else 1)
+    problem = runs.stale(minutes, settings.etl_fresh_minutes)
+    print(problem or f"last success {minutes:.1f} minutes ago")
+    raise typer.Exit(1 if problem else 0)
 
 
 @app.command(hidden=True)

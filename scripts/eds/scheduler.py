@@ -178,13 +178,16 @@ class Scheduler:
             self.shown = newest.run_id if newest else None
         now = datetime.now(UTC)
         last = self._last_success() if self.catch_up else now
-        done_until = last or now
+        # A success that is stamped ahead of now (the clock was, or is, set wrong) must not silence the schedule.
+        done_until = min(last or now, now)
         if self.at_start or last is None:
             self._tick(Tick(now, full=False), "start")
         elif not overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now):
             self._refresh_pages()
         while not self.stopping.is_set():
             now = datetime.now(UTC)
+            # Nor must a clock that was set back.
+            done_until = min(done_until, now)
             due = overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now)
             if due:
                 done_until = now

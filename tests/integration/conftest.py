@@ -49,7 +49,7 @@ def runtime() -> Iterator[LocalRuntime]:
             os.environ.pop(name, None)
     os.environ.update(values)
     settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
-    runtime = LocalRuntime(settings, extra_conf=("autovacuum_naptime = 5s",))
+    runtime = LocalRuntime(settings, extra_conf=("autovacuum_naptime = 5s", "max_prepared_transactions = 10"))
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
         start_new_session=True,

@@ -57,6 +57,7 @@ OTHERS = [
     ("update audit.extraction_state set system_identifier = '1'", "another cluster"),
     ("update audit.extraction_state set timeline = 0", "timeline 1 after 0"),
     ("update audit.extraction_trail set xact_id = '1'", "put back to an earlier state"),
+    ("update audit.extraction_state set proven_entries = proven_entries + 1", "put back to an earlier state"),
 ]
 
 
@@ -139,3 +140,44 @@ def test_a_demo_book_filled_after_the_first_run_arrives_though_the_trail_was_off
     assert result.run["extraction_mode"] == "reconcile"
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
+
+
+# --- the guard against an emptied source, at its edges ----------------------------------------------------------------
+
+# Of eighteen payments: how many are deleted, how many arrive, the share that may go, whether the run compares all rows,
+# and whether it takes them over.
+DELETIONS = [
+    (9, 0, "0.5", False, True),
+    (10, 0, "0.5", False, False),
+    (10, 1, "0.5", False, True),
+    (17, 0, "0.95", False, True),
+    (18, 0, "0.99", False, False),
+    (18, 0, "1", False, True),
+    (18, 1, "0.5", False, False),
+    # Others came for all of them: that the feed says so is enough, unless everything is compared.
+    (18, 18, "0.5", False, True),
+    (18, 18, "0.5", True, False),
+    # Under ten rows a share means little; the last ones never go unasked.
+    (9, 0, "0", False, True),
+    (10, 0, "0", False, False),
+    (9, 0, "0", True, True),
+]
+
+
+@pytest.mark.parametrize(("deleted", "inserted", "share", "compare", "taken_over"), DELETIONS)
+def test_a_table_may_lose_its_share_and_not_a_row_more(small_book, deleted, inserted, share, compare, taken_over):
+    platform = small_book
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments where payment_id <= %s", (deleted,))
+        for _ in range(inserted):
+            pay(connection, 1, "1.00", "0.50")
+    platform.wait_for_replicas()
+    options = ("--vars", "{reconcile: true}") if compare else ()
+    result = platform.dbt("run", "--select", "extraction", *options, environment={"ETL_MAX_DELETE_SHARE": share})
+    if taken_over:
+        assert result.exit_code == 0, result.run
+        assert_landing_equals_source(platform)
+    else:
+        assert result.exit_code != 0
+        assert f"has lost {deleted if compare else deleted - inserted} of the 18 rows" in result.run["error_message"]
+        assert platform.warehouse("select count(*) from operational.payments where _deleted_at is null") == [(18,)]

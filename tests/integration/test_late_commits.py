@@ -67,8 +67,8 @@ class Session:
 
 
 @dataclass
-class Play:
-    """A play of steps on the platform's primary."""
+class Scenario:
+    """Steps of several sessions on the platform's primary."""
 
     platform: Platform
     sessions: list[Session]
@@ -153,7 +153,7 @@ class Play:
 
 
 @contextlib.contextmanager
-def play_on(platform: Platform) -> Iterator[Play]:
+def scenario_on(platform: Platform) -> Iterator[Scenario]:
     """Sessions of the application on an almost empty book; whatever is left open in the end is rolled back."""
     platform.empty_book()
     platform.empty_warehouse()
@@ -167,14 +167,14 @@ def play_on(platform: Platform) -> Iterator[Play]:
             connection = stack.enter_context(connect(platform.app_conninfo, autocommit=True))
             connection.execute("set lock_timeout = '50ms'")
             sessions.append(Session(connection))
-        play = Play(platform, sessions)
+        scenario = Scenario(platform, sessions)
         try:
-            yield play
+            yield scenario
         finally:
             for session in sessions:
                 with contextlib.suppress(psycopg.Error):
                     session.end("rollback")
-            for name in play.prepared:
+            for name in scenario.prepared:
                 platform.primary(f"rollback prepared '{name}'")
 
 
@@ -186,31 +186,31 @@ def play_on(platform: Platform) -> Iterator[Play]:
 )
 @given(script=st.lists(steps, min_size=20, max_size=45))
 def test_whatever_the_order_of_commits_every_run_shows_what_is_committed(all_servers, script):
-    with play_on(all_servers) as play:
-        play.run("primary")
+    with scenario_on(all_servers) as scenario:
+        scenario.run("primary")
         for step in script:
-            play.step(step)
+            scenario.step(step)
         # The late ones commit last, with a run between each two.
-        for session in play.sessions:
+        for session in scenario.sessions:
             session.end("commit")
-        play.run("replica1")
-        while play.prepared:
-            all_servers.primary(f"commit prepared '{play.prepared.pop()}'")
-        play.run("replica2")
+        scenario.run("replica1")
+        while scenario.prepared:
+            all_servers.primary(f"commit prepared '{scenario.prepared.pop()}'")
+        scenario.run("replica2")
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_prepared_transaction_that_outlives_sessions_and_runs_arrives_when_it_commits(all_servers, source):
-    with play_on(all_servers) as play:
-        play.run(source)
-        play.step(Step("pay", 0, 0))
-        play.step(Step("savepoint", 0, 0))
-        play.step(Step("add_customer", 0, 1))
-        play.step(Step("rollback_to_savepoint", 0, 0))
-        play.step(Step("prepare", 0, 0))
+    with scenario_on(all_servers) as scenario:
+        scenario.run(source)
+        scenario.step(Step("pay", 0, 0))
+        scenario.step(Step("savepoint", 0, 0))
+        scenario.step(Step("add_customer", 0, 1))
+        scenario.step(Step("rollback_to_savepoint", 0, 0))
+        scenario.step(Step("prepare", 0, 0))
         for _ in range(2):
-            play.step(Step("add_customer", 1, 2))
-            play.step(Step("commit", 1, 0))
-            play.run(source)
-        play.step(Step("commit_prepared", 2, 0))
-        play.run(source)
+            scenario.step(Step("add_customer", 1, 2))
+            scenario.step(Step("commit", 1, 0))
+            scenario.run(source)
+        scenario.step(Step("commit_prepared", 2, 0))
+        scenario.run(source)

@@ -21,7 +21,7 @@ from support.oracle import assert_landing_equals_source, assert_views_equal_the_
 from support.platform import Platform, fill_small_book, project_copy
 from support.story import Story
 
-from . import test_extraction, test_history, test_one_instant, test_runs, test_warehouse
+from . import test_causal_order, test_extraction, test_history, test_one_instant, test_runs, test_warehouse
 
 pytestmark = pytest.mark.proof
 
@@ -153,6 +153,7 @@ class Control:
 EXTRACTION = "macros/materializations/extraction.sql"
 LANDING = "macros/extraction/load_landing_table.sql"
 CHOICE = "macros/extraction/choose_source.sql"
+VERDICT = "macros/extraction/source_verdict.sql"
 UPSERT = "macros/materializations/upsert.sql"
 DIFFERENCE = "macros/materializations/upsert/difference.sql"
 PUBLISH = "macros/materializations/publish.sql"
@@ -205,7 +206,7 @@ CONTROLS = [
             test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[0]
         ),
         "'changes' == 'reconcile'",
-        ((CHOICE, "when source.system_identifier <> known.system_identifier then 'other'", "when false then 'other'"),),
+        ((VERDICT, "when system_identifier <> known_identifier then 'other'", "when false then 'other'"),),
     ),
     Control(
         "another timeline is recognised",
@@ -213,7 +214,7 @@ CONTROLS = [
             test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[1]
         ),
         "'changes' == 'reconcile'",
-        ((CHOICE, "when source.timeline > known.timeline then 'other'", "when false then 'other'"),),
+        ((VERDICT, "when timeline > known_timeline\n                    then case", "when false\n then case"),),
     ),
     Control(
         "a source that was put back to an earlier state is recognised by its trail",
@@ -221,13 +222,59 @@ CONTROLS = [
             test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[2]
         ),
         "'changes' == 'reconcile'",
-        ((CHOICE, "when exists (select from audit.extraction_trail) and", "when false and"),),
+        ((VERDICT, "        ) = 0\n", "        ) < 0\n"),),
+    ),
+    Control(
+        "a source that was put back to a moment between two commits is recognised by what had ended",
+        on_a_small_book(
+            test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[3]
+        ),
+        "'changes' == 'reconcile'",
+        ((VERDICT, "{% if known is not none and known['proven_from'] is not none %}", "{% if false %}"),),
     ),
     Control(
         "a replica that is behind is passed over",
         on_a_small_book(test_extraction.test_a_replica_that_is_behind_is_never_read_backwards),
         "endswith",
-        ((CHOICE, "then case when source.is_standby then 'behind' else 'other' end", "then 'same'"),),
+        ((VERDICT, "when is_standby then 'behind'", "when is_standby then 'same'"),),
+    ),
+    Control(
+        "a replica that lacks a transaction is passed over while an older one is open",
+        on_a_small_book(
+            test_causal_order.test_a_replica_that_lacks_a_transaction_is_behind_though_an_older_one_is_open,
+            test_causal_order.a_balance_is_missed,
+        ),
+        "endswith",
+        ((VERDICT, "where present.xact_id is null", "where false"),),
+    ),
+    Control(
+        "a replica without a walreceiver is passed over",
+        on_a_small_book(test_causal_order.test_a_replica_that_is_cut_off_is_not_read_while_another_server_is_current),
+        "endswith",
+        ((CHOICE, "{% elif source['is_current'] %}", "{% elif true %}"),),
+    ),
+    Control(
+        "data are as old as what a standby has replayed",
+        on_a_small_book(test_causal_order.test_data_of_a_replica_that_is_cut_off_are_as_old_as_what_it_has_replayed),
+        "datetime",
+        (
+            (EXTRACTION, "sql_literal(source['snapshot_time']) ~ '::timestamptz'", "'now()'"),
+            (EXTRACTION, "{% if source['is_standby'] %}", "{% if false %}"),
+        ),
+    ),
+    Control(
+        "the chosen server is an option of the run",
+        on_a_small_book(
+            test_causal_order.test_a_failed_run_that_had_moved_to_another_server_leaves_the_foreign_server_as_it_was
+        ),
+        "target_session_attrs=any",
+        ((CHOICE, "set target_session_attrs 'any')", "set target_session_attrs 'any'); commit"),),
+    ),
+    Control(
+        "a commit that a standby shows before the primary does is waited for",
+        on_a_small_book(test_causal_order.test_a_primary_that_does_not_show_a_commit_yet_was_not_put_back),
+        "exit_code",
+        ((VERDICT, "else 'unfinished'", "else 'other'"),),
     ),
     Control(
         "a table that lost most of its rows stops the run",

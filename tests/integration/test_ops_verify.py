@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from eds.base.errors import UserError
+from eds.cluster import locks, provision
 from eds.cluster.connections import connect
 from eds.ops import health, privileges, replication, verify, wal
 from eds.ops.checks import figures
 from eds.ops.checks.result import Failed
+from eds.ops.transactions import OldestTransaction
 from eds.runtime.local.binaries import find_pgbouncer
 from support.book import add_customer, add_loan, pay
 
@@ -133,6 +138,154 @@ def test_health_is_short_and_says_what_is_wrong(built):
     assert found["problems"] == ["scheduler is stopped", "the last success is 50 minutes old (limit 40)"]
     assert found["healthy"] is False
     built.warehouse("update audit.etl_runs set run_finished_at = run_finished_at + interval '50 minutes'")
+
+
+def test_a_success_that_is_stamped_ahead_of_now_is_a_problem(built):
+    newest = "where run_id = (select max(run_id) from audit.etl_runs where status = 'success')"
+    built.warehouse(f"update audit.etl_runs set run_finished_at = run_finished_at + interval '3 days' {newest}")
+    try:
+        found = health.health(built.runtime)
+        assert found["fresh"] is False
+        assert "stamped 4320 minutes ahead of now" in found["problems"][1]
+        status, detail = outcome(built)["the last success is fresh"]
+        assert status == "FAIL" and "ahead of now" in detail
+        # The next run, by a clock that is right, is what counts.
+        built.build()
+        assert health.health(built.runtime)["fresh"] is True
+    finally:
+        built.warehouse(
+            "update audit.etl_runs set run_finished_at = run_finished_at - interval '3 days' "
+            "where run_finished_at > clock_timestamp()"
+        )
+
+
+# --- transactions that were forgotten --------------------------------------------------------------------------------
+
+
+def change_customers(platform, count):
+    with platform.app() as connection:
+        for number in range(count):
+            connection.execute("update operational.customers set phone = %s where customer_id = 2", (str(number),))
+
+
+def forget(connection, how):
+    """Leave a change open, or prepared. Returns the statement that ends it."""
+    connection.execute("update operational.customers set phone = 'forgotten' where customer_id = 3")
+    if how == "prepared":
+        connection.execute("prepare transaction 'orphan'")
+        return "rollback prepared 'orphan'"
+    return f"select pg_terminate_backend({connection.info.backend_pid})"
+
+
+@pytest.mark.parametrize("how", ["open", "prepared"])
+def test_the_oldest_transaction_is_named_with_what_it_costs_and_how_to_end_it(built, how, monkeypatch):
+    # Minutes are short here.
+    for name in ("MOST_MINUTES", "MOST_MINUTES_WITH_MANY_CHANGES", "MOST_MINUTES_PREPARED"):
+        monkeypatch.setattr(f"eds.ops.transactions.{name}", 0.0)
+    connection = psycopg.connect(built.app_conninfo, autocommit=True)
+    connection.execute("begin")
+    remedy = forget(connection, how)
+    try:
+        change_customers(built, 20)
+        built.wait_for_replicas()
+        built.build()
+        problem = next(text for text in health.health(built.runtime)["problems"] if "is open" in text)
+        assert "app_user" in problem and remedy in problem
+        assert "reads the 21 changes since then again" in problem
+        found = outcome(built)
+        assert found["no transaction was forgotten open"] == ("FAIL", problem)
+        # What the run saw is compared, although all of it is above the watermark.
+        assert "every table of the warehouse equals the OLTP's, by month" not in found
+        built.warehouse("update operational.customers set created_at = created_at - interval '40 days'")
+        with pytest.raises(Failed, match="customers of"):
+            figures.figures(built.cluster)
+        built.warehouse("update operational.customers set created_at = created_at + interval '40 days'")
+    finally:
+        if how == "prepared":
+            built.primary(remedy)
+        connection.close()
+    assert health.health(built.runtime)["oldest_transaction"] is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "prepared", "changes", "is_problem"),
+    [
+        (0.05, True, 0, False),
+        (0.3, True, 0, True),
+        (0.9, False, 5000, False),
+        (1.1, False, 5000, True),
+        (9.9, False, 999, False),
+        (10.1, False, 0, True),
+    ],
+)
+def test_a_transaction_at_its_work_is_no_problem(minutes, prepared, changes, is_problem):
+    oldest = OldestTransaction("process 1", "end it", minutes, prepared, changes)
+    assert bool(oldest.problem) == is_problem
+
+
+def test_an_idle_transaction_of_the_application_is_ended(oltp):
+    for role in ("app_user", "readonly_user"):
+        with connect(oltp.cluster.conninfo(oltp.cluster.primary, role)) as connection:
+            assert connection.execute("show idle_in_transaction_session_timeout").fetchone() == ("10min",)
+    # Nothing can be prepared, but where a test asks for it.
+    static = (Path(verify.__file__).parents[3] / "infra/postgres/oltp.conf").read_text(encoding="utf-8")
+    assert "max_prepared_transactions = 0" in static
+
+
+# --- locks of the platform's commands --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["platform.applied_file", "platform.verify_probe", "concurrency"])
+def test_an_advisory_lock_of_the_application_stops_no_command(built, name):
+    with built.app() as connection:
+        connection.execute("select pg_advisory_lock(hashtext(%s))", (name,))
+        provision.provision_oltp(built.cluster)
+        assert "replicas" in health.health(built.runtime)
+        assert not [found for found in outcome(built) if "readable on every replica" in found]
+
+
+def test_the_application_cannot_take_a_lock_of_the_platform(built):
+    for table in ("applied_file", "lock_verify_probe", "lock_concurrency"):
+        with built.app() as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(f"lock table platform.{table} in access share mode")
+
+
+def test_a_command_that_waits_for_another_one_gives_up_and_names_it(built):
+    server = built.cluster.primary
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locks.command_lock(server, "verify_probe", "The first"):
+            held.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(10)
+        # It costs the warehouse nothing.
+        assert health.health(built.runtime)["oldest_transaction"] is None
+        with (
+            pytest.raises(UserError, match=r"holds the lock platform.lock_verify_probe: process \d+ of postgres"),
+            locks.command_lock(server, "verify_probe", "The second", 0.2),
+        ):
+            pass
+    finally:
+        done.set()
+        holder.join()
+
+
+def test_sql_files_that_meet_a_locked_table_give_up_and_name_who_has_it(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(locks.limit_waiting, "__defaults__", (0.3,))
+    (tmp_path / "900_later.sql").write_text("alter table operational.customers add column later text")
+    with built.app() as reader, connect(built.superuser_conninfo, autocommit=True) as connection:
+        reader.execute("select count(*) from operational.customers")
+        with pytest.raises(UserError, match=rf"process {reader.info.backend_pid} of app_user"):
+            provision.apply_files(connection, tmp_path)
+        assert connection.execute(
+            "select count(*) from platform.applied_file where file_name = '900_later.sql'"
+        ).fetchone() == (0,)
 
 
 def test_an_archive_that_does_not_work_is_told(built):

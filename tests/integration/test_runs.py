@@ -340,3 +340,37 @@ def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
             child.join()
     assert sorted(child.exitcode == 0 for child in children) == [False, True]
     assert platform.warehouse("select count(*) from audit.refused_starts") == [(1,)]
+
+
+def test_of_many_builds_started_in_the_same_instant_exactly_one_runs(small_book):
+    """They are all ready, and wait at the table that records the runs."""
+    platform = small_book
+    with connect(platform.warehouse_conninfo) as lock:
+        lock.execute("lock table audit.etl_runs in share mode")
+        children = [
+            platform.start_dbt("run", "--select", "extraction", environment={"ETL_STARTED_BY": f"start {number}"})
+            for number in range(4)
+        ]
+        wait_for(
+            lambda: (
+                platform.warehouse(
+                    "select count(*) = 4 from pg_locks where not granted and relation = 'audit.etl_runs'::regclass"
+                )
+                == [(True,)]
+            )
+        )
+    for child in children:
+        child.join()
+    # One at a time: whoever came after the end of another may have run, too.
+    overlapping = platform.warehouse(
+        "select 1 from audit.etl_runs as one inner join audit.etl_runs as other on one.run_id < other.run_id "
+        "and one.run_finished_at > other.run_started_at"
+    )
+    assert overlapping == []
+    [(runs, refused)] = platform.warehouse(
+        "select (select count(*) from audit.etl_runs where started_by like 'start %'), count(*) "
+        "from audit.refused_starts"
+    )
+    assert runs >= 1
+    assert sum(child.exitcode == 0 for child in children) == runs
+    assert runs + refused <= 4

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 
+from eds.book.demo import fill
 from eds.cluster.connections import Server, connect
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
@@ -240,6 +242,131 @@ def test_a_source_that_was_restored_to_an_earlier_point_in_time(
     some_changes(platform, source)
     assert platform.build().run["extraction_mode"] == "changes"
     assert_warehouse_equals(platform, source)
+
+
+@pytest.mark.parametrize("later_transactions", [0, 600], ids=["few transactions since", "many transactions since"])
+def test_disks_that_were_put_back_to_a_moment_between_two_commits(small_book, other_cluster, later_transactions: int):
+    """The commit that went has neither the newest entry of the trail nor a transaction id above the watermark."""
+    platform, runtime = small_book, other_cluster
+    source = restore_dump(platform, runtime)
+    point_at(platform, source)
+    platform.build()
+    password = platform.settings.app_user_password.get_secret_value()
+
+    with connect(source.conninfo("app_user", password)) as earlier:
+        lost = pay(earlier, 1, "7.00", "0.50")
+        # Later in the trail, but committed before.
+        with connect(source.conninfo("app_user", password)) as later:
+            later.execute("update operational.customers set city = 'Eldoret' where customer_id = 2")
+        platform.build()
+        # A crash-consistent copy, as a snapshot of the volume is.
+        with connect(source.superuser_conninfo(), autocommit=True) as connection:
+            connection.execute("checkpoint")
+        data, copy = runtime.home.data("primary"), runtime.home.path / "copy"
+        runtime.home.run(["cp", "-a", data, copy])
+        earlier.commit()
+    platform.build()
+    assert_warehouse_equals(platform, source)
+
+    runtime.postmaster.stop("primary", mode="immediate")
+    shutil.rmtree(data)
+    copy.rename(data)
+    (data / "postmaster.pid").unlink()
+    runtime.postmaster.start("primary")
+    if later_transactions:
+        burn_transactions(source, later_transactions)
+    with connect(source.conninfo("app_user", password)) as connection:
+        connection.execute("update operational.customers set city = 'Kisumu' where customer_id = 3")
+    result = platform.build()
+    assert platform.warehouse(
+        "select _deleted_at is null from operational.payments where payment_id = %s", (lost,)
+    ) == [(False,)]
+    assert result.run["extraction_mode"] == "reconcile"
+    assert "put back to an earlier state" in result.run["extraction_reason"]
+    assert_warehouse_equals(platform, source)
+    assert platform.build().run["extraction_mode"] == "changes"
+
+
+def test_a_trail_that_came_with_a_dump_is_not_read_again_in_each_run(platform, other_cluster):
+    """Its entries have ids that the new cluster has yet to reach; one of them says that a table was filled."""
+    burn_transactions(platform.servers["primary"], 3000)
+    with connect(platform.superuser_conninfo) as connection:
+        fill.fill(connection, fill.Scale.parse("500"))
+    some_changes(platform, platform.servers["primary"])
+    platform.wait_for_replicas()
+    platform.build()
+    restored = restore_dump(platform, other_cluster)
+    point_at(platform, restored)
+    assert platform.build().run["extraction_mode"] == "reconcile"
+    for _ in range(2):
+        some_changes(platform, restored)
+        assert platform.build().run["extraction_mode"] == "changes"
+        assert_warehouse_equals(platform, restored)
+    # Up to the ids of the former cluster, and past them.
+    [(former,)] = platform.primary("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    with connect(restored.superuser_conninfo()) as connection:
+        row = connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
+    assert row is not None
+    assert row[0] < former
+    for _ in range(2):
+        burn_transactions(restored, (former - row[0]) // 2 + 50)
+        some_changes(platform, restored)
+        platform.build()
+        assert_warehouse_equals(platform, restored)
+
+
+def test_transaction_ids_beyond_32_bits(small_book, other_cluster):
+    """After the counter has wrapped around, its epoch is part of every id."""
+    platform, runtime = small_book, other_cluster
+    source = restore_dump(platform, runtime)
+    runtime.postmaster.stop("primary")
+    runtime.home.run([runtime.home.bindir / "pg_resetwal", "--epoch=1", "-D", runtime.home.data("primary")])
+    runtime.postmaster.start("primary")
+    point_at(platform, source)
+    platform.build()
+    password = platform.settings.app_user_password.get_secret_value()
+    with connect(source.conninfo("app_user", password)) as late:
+        late.execute("update operational.customers set phone = '1' where customer_id = 6")
+        for _ in range(2):
+            some_changes(platform, source)
+            assert platform.build().run["extraction_mode"] == "changes"
+            assert_landing_equals_source(platform, source.superuser_conninfo())
+        late.commit()
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_warehouse_equals(platform, source)
+    [(watermark,)] = platform.warehouse("select watermark::text::bigint from audit.extraction_state")
+    assert watermark > 2**32
+
+
+def test_changes_that_arrive_by_logical_replication_are_in_the_trail(small_book, other_cluster):
+    """The OLTP subscribes to another database: the triggers fire for its apply worker too."""
+    platform, publisher = small_book, other_cluster
+    source = restore_dump(platform, publisher)
+    with connect(source.superuser_conninfo(), autocommit=True) as connection:
+        connection.execute("alter system set wal_level = 'logical'")
+        connection.execute("create publication book for table operational.customers, operational.payments")
+    publisher.postmaster.stop("primary")
+    publisher.postmaster.start("primary")
+    with connect(platform.superuser_conninfo, autocommit=True) as subscriber:
+        subscriber.execute(
+            sql.SQL("create subscription book connection {} publication book with (copy_data = false)").format(
+                sql.Literal(source.superuser_conninfo())
+            )
+        )
+        try:
+            password = platform.settings.app_user_password.get_secret_value()
+            with connect(source.conninfo("app_user", password)) as connection:
+                connection.execute("update operational.customers set city = 'Kisumu' where customer_id = 3")
+                connection.execute("insert into operational.customers (full_name) values ('Came by replication')")
+                connection.execute("delete from operational.payments where payment_id in (1, 2)")
+            wait_for(
+                lambda: platform.primary("select 1 from operational.customers where full_name = 'Came by replication'")
+            )
+            platform.wait_for_replicas()
+            assert platform.build().run["extraction_mode"] == "changes"
+            assert_warehouse_equals(platform, platform.servers["primary"])
+        finally:
+            subscriber.execute("drop subscription book")
 
 
 def test_a_database_that_was_replaced_by_an_older_dump_in_the_same_cluster(small_book):

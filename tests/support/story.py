@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import psycopg
 
@@ -11,6 +12,8 @@ from eds.warehouse.runs import SCHEDULED_BUILD
 from support.history_oracle import History
 from support.platform import Platform
 from support.random_book import Change, change_book
+from support.readers import oltp_state
+from support.servers import server_read
 
 # What the clock of the server shows at a change, against the time of the change before it.
 CLOCKS = {"same_time": "interval '0'", "backwards_clock": "interval '-1 hour'", "ahead": "interval '1 hour'"}
@@ -44,6 +47,8 @@ class Story:
         self.late: list[psycopg.Connection] = []
         # How many transactions committed after the last run.
         self.ended_late = 0
+        # What to wait for before a run.
+        self.wait: Callable[[], None] = platform.wait_for_replicas
 
     def tell(self, change: Change) -> None:
         if change.kind in CLOCKS:
@@ -64,14 +69,21 @@ class Story:
         with contextlib.suppress(psycopg.errors.LockNotAvailable), connection.transaction():
             change_book(connection, change)
 
-    def run(self, *options: str) -> None:
-        """Run, and compare. Transactions that were late commit afterwards."""
-        self.platform.wait_for_replicas()
+    def run(self, *options: str) -> str:
+        """Run, and compare with the server that was read. Transactions that were late commit afterwards.
+
+        Returns a superuser's connection string of that server; `state` is what it showed.
+        """
+        self.wait()
         result = self.platform.dbt(*SCHEDULED_BUILD, *options, environment={"ETL_MAX_DELETE_SHARE": "1"})
-        assert result.exit_code == 0, result.run
+        assert result.exit_code == 0 and result.run is not None, result.run
+        read = self.platform.servers[server_read(self.platform, result.run)].superuser_conninfo()
+        self.state = oltp_state(read)
+        self.history.oltp = read
         self.history.observe()
         self.history.compare(self.platform)
         self.end_late()
+        return read
 
     def end_late(self) -> None:
         self.ended_late = len(self.late)

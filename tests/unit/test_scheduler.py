@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
-from eds.scheduler import Tick, next_tick, overdue
+import pytest
+
+from eds import scheduler
+from eds.base.settings import Settings
+from eds.scheduler import Scheduler, Tick, next_tick, overdue
+from eds.warehouse import runs
 
 QUARTERS = "*/15 * * * *"
 NIGHTLY = "30 2 * * *"
@@ -41,3 +48,51 @@ def test_a_missed_full_run_makes_the_one_run_full() -> None:
 
 def test_schedules_may_be_far_apart() -> None:
     assert next_tick("0 0 1 1 *", NIGHTLY, at(10, 0)) == Tick(at(2, 30, day=11), full=True)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=3), timedelta(hours=-1)], ids=["ahead", "an hour ago"])
+def test_a_success_stamped_ahead_of_now_does_not_silence_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    # Each second.
+    secrets: dict[str, Any] = dict.fromkeys(Settings.secret_names(), "none")
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        state_dir=tmp_path,
+        etl_schedule="* * * * * *",
+        etl_reconcile_schedule=NIGHTLY,
+        **secrets,
+    )
+    loop = Scheduler(settings, catch_up=True)
+    ticks: list[Tick] = []
+
+    def tick(due: Tick, _trigger: str) -> None:
+        ticks.append(due)
+        loop.stopping.set()
+
+    def nothing(*_arguments: Any, **_options: Any) -> None:
+        return None
+
+    monkeypatch.setattr(loop, "_tick", tick)
+    monkeypatch.setattr(loop, "_last_success", lambda: datetime.now(UTC) + ahead)
+    monkeypatch.setattr(loop, "_refresh_pages", nothing)
+    for name in ("warm_up", "log"):
+        monkeypatch.setattr(scheduler, name, nothing)
+    monkeypatch.setattr(scheduler.signal, "signal", nothing)
+    loop.serve()
+    assert len(ticks) == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "problem"),
+    [
+        (None, "no successful run yet"),
+        (-4320, "stamped 4320 minutes ahead of now"),
+        (-0.5, None),
+        (40, None),
+        (41, "41"),
+    ],
+)
+def test_a_success_is_fresh_between_now_and_the_limit(minutes: float | None, problem: str | None) -> None:
+    found = runs.stale(minutes, 40)
+    assert (found is None) if problem is None else (found is not None and problem in found)

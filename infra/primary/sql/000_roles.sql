@@ -39,3 +39,17 @@ end
 $$;
 
 revoke create on schema public from public;
+
+-- A session that was forgotten in an open transaction holds its locks, the warehouse's watermark and every dead row.
+-- Not etl_reader: between two tables its session waits for the warehouse to write.
+do $$
+begin
+    execute format(
+        'alter role app_user in database %I set idle_in_transaction_session_timeout = %L', current_database(), '10min'
+    );
+    execute format(
+        'alter role readonly_user in database %I set idle_in_transaction_session_timeout = %L',
+        current_database(), '10min'
+    );
+end
+$$;

@@ -258,7 +258,37 @@ from operational.audit_log as feed
 order by feed.log_id desc
 limit 1;
 
+-- The transactions in the trail, each by its first entry. All entries of a transaction become visible at once, so that
+-- the first one answers whether a snapshot contains the transaction; also on a standby, where a snapshot's own list of
+-- open transactions is empty.
+create or replace view etl.trail_transactions as
+select
+    feed.xact_id,
+    min(feed.log_id) as log_id,
+    min(feed.change_time) as change_time
+from operational.audit_log as feed
+group by feed.xact_id;
+
 -- Which instant, of which cluster, the present transaction sees. Runs as the owner, who may look at replication.
+--
+-- snapshot_time: every transaction that was committed before it is in a snapshot that is taken after this call. A
+-- standby can say so of the time at which the primary last reported how far its WAL goes, once all of that is replayed;
+-- otherwise only of the last commit that it replayed.
+-- is_current: the primary, or a standby that streams from it and has replayed what the primary reported (or a commit of
+-- the last ten seconds). A standby without a walreceiver has replayed all it received, and is not current.
+-- waits_for_standby: a commit waits for synchronous replication. Standbys may show it before this server does.
+do $$
+begin
+    -- A function's out parameters cannot be changed in place.
+    if to_regprocedure('etl.source_state()') is not null and not exists (
+        select from pg_proc where oid = to_regprocedure('etl.source_state()') and 'is_current' = any(proargnames)
+    ) then
+        drop view etl.source_state;
+        drop function etl.source_state();
+    end if;
+end
+$$;
+
 create or replace function etl.source_state(
     out snapshot_xmin xid8,
     out snapshot_xmax xid8,
@@ -267,12 +297,18 @@ create or replace function etl.source_state(
     out timeline integer,
     out position_lsn pg_lsn,
     out is_standby boolean,
-    out server_port integer
+    out server_port integer,
+    out is_current boolean,
+    out waits_for_standby boolean
 )
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    receiver record;
+    replayed_time timestamptz;
+    has_replayed boolean := false;
 begin
     snapshot_xmin := pg_snapshot_xmin(pg_current_snapshot());
     snapshot_xmax := pg_snapshot_xmax(pg_current_snapshot());
@@ -280,21 +316,50 @@ begin
     server_port := inet_server_port();
     select control.system_identifier::text into system_identifier from pg_control_system() as control;
     if is_standby then
+        -- A walreceiver is taken at its word once it has had a message: until then its times are those of its own start.
+        select
+            wal.latest_end_lsn,
+            wal.last_msg_send_time,
+            wal.received_tli,
+            wal.last_msg_receipt_time > process.backend_start + interval '1 second' as has_message,
+            process.backend_start < clock_timestamp() - interval '2 seconds' as has_settled
+        into receiver
+        from pg_stat_wal_receiver as wal
+        inner join pg_stat_activity as process on wal.pid = process.pid
+        where wal.status = 'streaming';
+        -- What arrived just now is replayed in milliseconds.
+        for attempt in 1..50 loop
+            has_replayed := coalesce(pg_last_wal_replay_lsn() >= receiver.latest_end_lsn, false);
+            exit when has_replayed or receiver.latest_end_lsn is null;
+            perform pg_sleep(0.01);
+        end loop;
         position_lsn := pg_last_wal_replay_lsn();
-        -- What has been replayed, not the clock: on a standby that is behind, the data is older than now.
-        snapshot_time := least(now(), coalesce(
-            case when pg_last_wal_receive_lsn() is distinct from position_lsn then pg_last_xact_replay_timestamp() end,
-            now()
-        ));
+        replayed_time := greatest(
+            pg_last_xact_replay_timestamp(), (select control.checkpoint_time from pg_control_checkpoint() as control)
+        );
+        snapshot_time := least(
+            now(),
+            greatest(
+                replayed_time, case when has_replayed and receiver.has_message then receiver.last_msg_send_time end
+            )
+        );
+        is_current := coalesce(
+            (receiver.has_message or receiver.has_settled)
+            and (has_replayed or replayed_time > now() - interval '10 seconds'),
+            false
+        );
+        waits_for_standby := false;
         -- pg_control_checkpoint() lags behind after a promotion upstream; what is received or replayed does not.
         select greatest(
-            (select receiver.received_tli from pg_stat_wal_receiver as receiver),
+            receiver.received_tli,
             (select recovery.min_recovery_end_timeline from pg_control_recovery() as recovery),
-            (select checkpoint.timeline_id from pg_control_checkpoint() as checkpoint)
+            (select control.timeline_id from pg_control_checkpoint() as control)
         ) into timeline;
     else
         position_lsn := pg_current_wal_lsn();
         snapshot_time := now();
+        is_current := true;
+        waits_for_standby := exists (select from pg_stat_activity as process where process.wait_event = 'SyncRep');
         timeline := ('x' || substr(pg_walfile_name(position_lsn), 1, 8))::bit(32)::integer;
     end if;
 end
@@ -309,7 +374,9 @@ select
     state.timeline,
     state.position_lsn::text as position_lsn,
     state.is_standby,
-    state.server_port
+    state.server_port,
+    state.is_current,
+    state.waits_for_standby
 from etl.source_state() as state;
 
 -- The columns the source has now, so that the warehouse can compare them with what it expects before it reads. A type
@@ -340,7 +407,8 @@ grant execute on function etl.source_state() to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 
 grant usage on schema operational, etl to etl_reader;
-grant select on etl.feed_events, etl.trail, etl.trail_end, etl.source_state, etl.source_columns to etl_reader;
+grant select on etl.feed_events, etl.trail, etl.trail_end, etl.trail_transactions, etl.source_state,
+etl.source_columns to etl_reader;
 
 select etl.publish_table('operational.customers');
 select etl.publish_table('operational.loan_products');

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
+from eds.cluster import locks
 from eds.cluster.connections import (
     Cluster,
     Server,
@@ -46,38 +47,45 @@ def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
 
     Returns their names. A failure leaves the database as it was.
     """
-    applied = []
-    with connection.transaction():
-        psycopg_notices_off(connection)
-        # Two commands at once must not apply the same file twice.
-        connection.execute("select pg_advisory_xact_lock(hashtext('platform.applied_file'))")
+    psycopg_notices_off(connection)
+    if connection.execute("select to_regclass('platform.applied_file')").fetchone() == (None,):
         connection.execute("create schema if not exists platform")
         connection.execute(
             "create table if not exists platform.applied_file ("
             "file_name text primary key, sha256 text not null, applied_at timestamptz not null default now())"
         )
-        known: dict[str, str] = dict(
-            connection.execute("select file_name, sha256 from platform.applied_file").fetchall()
+    what = f"Bringing database {connection.info.dbname} up to date"
+    try:
+        with connection.transaction():
+            # Two commands at once must not apply the same file twice.
+            locks.lock_table(connection, "platform.applied_file", what)
+            locks.limit_waiting(connection)
+            return _apply_new_files(connection, folder)
+    except psycopg.errors.LockNotAvailable as error:
+        raise locks.blocked(connection, what) from error
+
+
+def _apply_new_files(connection: psycopg.Connection, folder: Path) -> list[str]:
+    """Apply the files in the connection's transaction."""
+    applied = []
+    known: dict[str, str] = dict(connection.execute("select file_name, sha256 from platform.applied_file").fetchall())
+    for path in sorted(folder.glob("*.sql")):
+        text = path.read_bytes()
+        digest = hashlib.sha256(text).hexdigest()
+        if known.get(path.name) == digest:
+            continue
+        try:
+            connection.execute(text)
+        except psycopg.errors.RaiseException as error:
+            # A file's own refusal: it says what it found and what to do.
+            raise UserError(f"{path.name}: {error.diag.message_primary}\n{error.diag.message_hint or ''}") from error
+        connection.execute("reset role")
+        connection.execute(
+            "insert into platform.applied_file (file_name, sha256) values (%s, %s) "
+            "on conflict (file_name) do update set sha256 = excluded.sha256, applied_at = now()",
+            (path.name, digest),
         )
-        for path in sorted(folder.glob("*.sql")):
-            text = path.read_bytes()
-            digest = hashlib.sha256(text).hexdigest()
-            if known.get(path.name) == digest:
-                continue
-            try:
-                connection.execute(text)
-            except psycopg.errors.RaiseException as error:
-                # A file's own refusal: it says what it found and what to do.
-                raise UserError(
-                    f"{path.name}: {error.diag.message_primary}\n{error.diag.message_hint or ''}"
-                ) from error
-            connection.execute("reset role")
-            connection.execute(
-                "insert into platform.applied_file (file_name, sha256) values (%s, %s) "
-                "on conflict (file_name) do update set sha256 = excluded.sha256, applied_at = now()",
-                (path.name, digest),
-            )
-            applied.append(path.name)
+        applied.append(path.name)
     return applied
 
 

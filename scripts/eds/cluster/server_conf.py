@@ -128,6 +128,8 @@ def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
         lines += [
             f"primary_conninfo = {conf(conninfo)}",
             f"primary_slot_name = {conf(name)}",
+            # Not less than its primary had when it wrote the WAL to replay, or the replica does not start.
+            "max_prepared_transactions = 10",
         ]
     return lines
 

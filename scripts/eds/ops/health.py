@@ -18,6 +18,7 @@ from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_all
 from eds.ops import replication
 from eds.ops.replication import MOST_LAG_BYTES
+from eds.ops.transactions import oldest_transaction
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
@@ -54,6 +55,10 @@ def health(runtime: Runtime) -> dict[str, Any]:
         found["archive_fails"] = failing
         if failing:
             problems.append(f"WAL is not archived: {failing}")
+        oldest = look("open transactions", lambda: oldest_transaction(cluster.primary))
+        found["oldest_transaction"] = str(oldest) if oldest else None
+        if oldest and oldest.problem:
+            problems.append(oldest.problem)
     problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
     found |= {"last_run_status": None, "last_run_message": None, "test_warnings": [], "data_as_of": None}
     found |= {"data_age_minutes": None}
@@ -70,19 +75,16 @@ def health(runtime: Runtime) -> dict[str, Any]:
         if run.status == "failed":
             problems.append(f"the last run ({run.run_id}) failed: {found['last_run_message'] or 'make etl shows it'}")
     finished, minutes = last or (None, None)
-    fresh = minutes is not None and minutes <= settings.etl_fresh_minutes
+    stale = runs.stale(minutes, settings.etl_fresh_minutes)
+    fresh = last is not None and stale is None
     found |= {
         "fresh": fresh,
         "last_success": finished.isoformat() if finished else None,
         "age_minutes": round(minutes, 2) if minutes is not None else None,
         "limit_minutes": settings.etl_fresh_minutes,
     }
-    if not fresh and last is not None:
-        problems.append(
-            "no successful run yet"
-            if minutes is None
-            else f"the last success is {minutes:.0f} minutes old (limit {settings.etl_fresh_minutes})"
-        )
+    if stale and last is not None:
+        problems.append(stale)
     return found | {"healthy": not problems, "problems": problems}
 
 
@@ -105,6 +107,8 @@ def health_command(as_json: AsJson = False) -> None:
         print(json.dumps(found))
     elif found["healthy"]:
         out.print(f"[green]healthy[/]: last success {found['age_minutes']:.1f} minutes ago")
+        if oldest := found["oldest_transaction"]:
+            out.print(f"oldest transaction: {oldest}")
         for warning in found["test_warnings"]:
             out.print(f"[yellow]warning of a test:[/] {warning}")
     else:

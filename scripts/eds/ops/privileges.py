@@ -79,10 +79,11 @@ OLTP = Matrix(
         "etl.feed_events": _FEED,
         "etl.trail": _FEED,
         "etl.trail_end": _FEED,
+        "etl.trail_transactions": _FEED,
         "etl.source_state": _FEED,
         "etl.source_columns": _FEED,
         "etl.server_figures": _FEED,
-        "platform.applied_file": {},
+        "platform.*": {},
         "concurrency.*": {"app_user": "select insert update delete"},
     },
     sequences={
@@ -136,7 +137,7 @@ WAREHOUSE = Matrix(
     relations={
         **{f"{schema}.*": _DBT for schema in (*_DBT_SCHEMAS, "dev", "dev_*")},
         "warehouse.*": _DBT | {"warehouse_reader": "select"},
-        "platform.applied_file": {},
+        "platform.*": {},
     },
     sequences={
         f"{schema}.*": dict.fromkeys(("etl_writer", "warehouse_user"), ALL_OF_SEQUENCE) for schema in ("audit",)

@@ -16,6 +16,7 @@ from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
+from eds.cluster.locks import command_lock
 from eds.cluster.queries import wait_for
 
 SCHEMA = "concurrency"
@@ -142,8 +143,6 @@ class Stage:
     def reset(self) -> None:
         """Fresh copies of the first loans of the book, made up when it has too few. The books are only read."""
         self.director.execute("set client_min_messages = warning")
-        # Two at once would play on the same stage.
-        self.director.execute("select pg_advisory_lock(hashtext('concurrency'))")
         self.strike()
         self.director.execute(
             f"""
@@ -226,11 +225,13 @@ class Stage:
 @contextmanager
 def stage(settings: Settings, *, plain: bool) -> Iterator[Stage]:
     """Yield a stage, cleared at the end whatever happens."""
-    scene = Stage(settings, Narrator(plain=plain))
-    try:
-        yield scene
-    finally:
-        scene.close()
+    # Two at once would use the same copies.
+    with command_lock(Cluster(settings).primary, "concurrency", "The demonstration"):
+        scene = Stage(settings, Narrator(plain=plain))
+        try:
+            yield scene
+        finally:
+            scene.close()
 
 
 Scenario = Callable[[Stage], None]

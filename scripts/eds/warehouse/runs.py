@@ -48,6 +48,8 @@ TRANSIENT = (
     "SSL SYSCALL error",
     "changed over to a server that is behind",
 )
+# A clock that is corrected steps back by seconds.
+CLOCK_TOLERANCE_MINUTES = 1.0
 # What the scheduler builds: everything but the unit tests, which test the project and not the data.
 SCHEDULED_BUILD = ("build", "--exclude-resource-type", "unit_test")
 # A run of which no session was seen for this long is dead.
@@ -431,17 +433,35 @@ def history_table(runs: Sequence[Run]) -> Table:
 
 
 def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
-    """When the last successful run finished, and how many minutes ago that was."""
+    """When the last successful run finished, and how many minutes ago that was.
+
+    The last one that was started, not the one with the latest time: a clock may have been ahead. Then the age is
+    negative (see `stale`).
+    """
     with connect(Cluster(settings).writer_conninfo()) as connection:
         if not has_run(connection):
             return None, None
         row = connection.execute(
-            "select max(run_finished_at), extract(epoch from clock_timestamp() - max(run_finished_at)) / 60 "
-            "from audit.etl_runs where status = 'success'"
+            "select run_finished_at, extract(epoch from clock_timestamp() - run_finished_at) / 60 "
+            "from audit.etl_runs where status = 'success' order by run_id desc limit 1"
         ).fetchone()
     if row is None or row[0] is None:
         return None, None
     return row[0], float(row[1])
+
+
+def stale(minutes: float | None, limit: float) -> str | None:
+    """What is wrong with the age of the last success, or None. minutes: as last_success gives it."""
+    if minutes is None:
+        return "no successful run yet"
+    if minutes < -CLOCK_TOLERANCE_MINUTES:
+        return (
+            f"the last success is stamped {-minutes:.0f} minutes ahead of now: the warehouse's clock was ahead then or "
+            "is behind now. Correct it, and run again"
+        )
+    if minutes > limit:
+        return f"the last success is {minutes:.0f} minutes old (limit {limit:g})"
+    return None
 
 
 def run_as_json(run: Run) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def _figures_of(
 def figures(cluster: Cluster) -> str:
     """Compare counts and sums by table and month between source and warehouse. Returns what was compared.
 
-    Rows that changed since the last extraction's watermark are left out on both sides, by their keys, so that the
-    comparison is exact also under live traffic.
+    Rows that changed in transactions that the last extraction did not see are left out on both sides, by their keys, so
+    that the comparison is exact also under live traffic, and says something also while an old transaction is open.
     """
     warehouse, primary = cluster.warehouse, cluster.primary
     running = "select count(*) from audit.etl_runs where status = 'running'"
@@ -94,6 +94,9 @@ def figures(cluster: Cluster) -> str:
             "select watermark::text, system_identifier, timeline from audit.extraction_state"
         ).fetchone()
         must(known, "nothing was ever extracted: `make etl NOW=1`")
+        [(seen,)] = target.execute(
+            "select coalesce(array_agg(xact_id::text), '{}') from audit.extraction_transactions"
+        ).fetchall()
         watermark, *identity = known or ()
         now = source.execute("select system_identifier, timeline from etl.source_state").fetchone()
         if now is None or tuple(identity) != tuple(now):
@@ -101,8 +104,9 @@ def figures(cluster: Cluster) -> str:
         touched: dict[str, list[int]] = {}
         for table, keys in source.execute(
             "select table_name, array_agg(distinct record_id) from operational.audit_log "
-            "where xact_id >= %s::xid8 group by table_name",
-            (watermark,),
+            "where xact_id >= %s::xid8 and xact_id < pg_snapshot_xmax(pg_current_snapshot()) "
+            "and xact_id <> all(%s::text[]::xid8[]) group by table_name",
+            (watermark, seen),
         ):
             touched[table] = keys
         if reloaded := [table for table, keys in touched.items() if 0 in keys]:

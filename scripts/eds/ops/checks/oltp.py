@@ -8,6 +8,7 @@ from eds.book.invariants import INVARIANTS, violations
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery
 from eds.ops.checks.result import Verification, Warned, must
+from eds.ops.transactions import oldest_transaction
 
 BUSINESS_TABLES = {
     "customers": "customer_id",
@@ -54,6 +55,11 @@ def check(run: Verification) -> None:
             raise Warned("; ".join(f"{count} rows break: {name}" for name, count in broken.items()))
         return f"{len(INVARIANTS)} rules hold"
 
+    def forgotten() -> str:
+        oldest = oldest_transaction(server)
+        must(not (oldest and oldest.problem), str(oldest and oldest.problem))
+        return str(oldest) if oldest else "none is open"
+
     for table in (*BUSINESS_TABLES, "audit_log", "vw_active_loans", "vw_customer_payment_summary"):
         run.check("OLTP", f"operational.{table} has rows", lambda table=table: has_data(table))  # type: ignore[misc]
     run.check("OLTP", "the audit trail cannot be bypassed", triggers)
@@ -61,6 +67,7 @@ def check(run: Verification) -> None:
     run.check(
         "OLTP", "the application can write, and every change is in the trail", lambda: _application_writes(cluster)
     )
+    run.check("OLTP", "no transaction was forgotten open", forgotten)
     run.check("OLTP", "data checksums are on and no block is broken", lambda: _checksums(cluster))
 
 

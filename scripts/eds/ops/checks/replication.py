@@ -11,6 +11,7 @@ from psycopg import sql
 
 from eds.base.disk import size
 from eds.cluster.connections import Cluster, connect
+from eds.cluster.locks import command_lock
 from eds.cluster.queries import answers, current_position, fetch_dicts, fetch_value, in_recovery, wait_for_replay
 from eds.ops.checks.result import Failed, Verification, must
 from eds.ops.replication import MOST_LAG_BYTES
@@ -22,9 +23,11 @@ PROBE = sql.Identifier("platform", "verify_probe")
 @contextmanager
 def _probe(cluster: Cluster) -> Iterator[tuple[str, str]]:
     """Make a table with one row, and drop it again. Yields the row's text and the WAL position after it."""
-    with cluster.primary.connect(autocommit=True) as connection:
+    with (
         # Two at once would drop each other's table.
-        connection.execute("select pg_advisory_lock(hashtext('platform.verify_probe'))")
+        command_lock(cluster.primary, "verify_probe", "The probe of replication"),
+        cluster.primary.connect(autocommit=True) as connection,
+    ):
         text = secrets.token_hex(8)
         try:
             # Also what a killed one has left.

@@ -68,9 +68,8 @@ def check(run: Verification) -> None:
 
     def fresh() -> str:
         _, minutes = runs.last_success(settings)
-        must(minutes is not None, "no run has ever succeeded")
-        limit = settings.etl_fresh_minutes
-        must(minutes is not None and minutes <= limit, f"{minutes:.0f} minutes old, expected {limit} at most")
+        problem = runs.stale(minutes, settings.etl_fresh_minutes)
+        must(not problem, str(problem))
         return f"{minutes:.1f} minutes old"
 
     for table in STAR_SCHEMA:

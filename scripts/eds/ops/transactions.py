@@ -1,0 +1,101 @@
+"""The oldest open transaction of the OLTP, and what it costs.
+
+A transaction with an id holds the warehouse's watermark: what changed since it began may still be overtaken by it, so
+that each run reads all of that again. It also keeps dead rows from being vacuumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eds.cluster.connections import Server
+from eds.cluster.queries import fetch_dicts
+
+# A session may be in a long batch; a prepared transaction has nothing left to do but to end.
+MOST_MINUTES = 10.0
+MOST_MINUTES_WITH_MANY_CHANGES = 1.0
+MANY_CHANGES = 1000
+MOST_MINUTES_PREPARED = 0.2
+# So many are counted at most.
+COUNTED_CHANGES = 1_000_000
+
+_OLDEST = """
+    with running as (
+        select
+            'the transaction of process ' || pid || ' (' || usename
+                || coalesce(', ' || nullif(application_name, ''), '') || ', ' || state || ')' as who,
+            'select pg_terminate_backend(' || pid || ')' as remedy,
+            xact_start as since,
+            backend_xid as xid,
+            false as is_prepared
+        from pg_stat_activity
+        where backend_xid is not null
+        union all
+        select
+            'the prepared transaction ' || quote_literal(gid) || ' of ' || owner,
+            'in database ' || database || ': rollback prepared ' || quote_literal(gid),
+            prepared,
+            transaction,
+            true
+        from pg_prepared_xacts
+    ),
+
+    oldest as (
+        select * from running order by age(xid) desc limit 1
+    )
+
+    select
+        who,
+        remedy,
+        since,
+        is_prepared,
+        extract(epoch from clock_timestamp() - since)::float / 60 as minutes,
+        -- It is the oldest: the snapshot's xmin is its id.
+        (
+            select count(*) from (
+                select from operational.audit_log
+                where xact_id >= (select pg_snapshot_xmin(pg_current_snapshot()))
+                    and xact_id < (select pg_snapshot_xmax(pg_current_snapshot()))
+                limit %s
+            ) as changes
+        ) as changes
+    from oldest
+"""
+
+
+@dataclass(frozen=True)
+class OldestTransaction:
+    """Who has it open and since when, the changes since (COUNTED_CHANGES at most), and how to end it."""
+
+    who: str
+    remedy: str
+    minutes: float
+    is_prepared: bool
+    changes: int
+
+    def __str__(self) -> str:
+        changes = f"{self.changes:,}{' or more' if self.changes >= COUNTED_CHANGES else ''}"
+        return (
+            f"{self.who} is open for {self.minutes:.1f} minutes; each run reads the {changes} changes since then again"
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it and what to do, or None while it may be at its work."""
+        most = MOST_MINUTES
+        if self.is_prepared:
+            most = MOST_MINUTES_PREPARED
+        elif self.changes >= MANY_CHANGES:
+            most = MOST_MINUTES_WITH_MANY_CHANGES
+        return (
+            f"{self}, and no dead row is vacuumed. If it was forgotten: {self.remedy}" if self.minutes > most else None
+        )
+
+
+def oldest_transaction(primary: Server) -> OldestTransaction | None:
+    """The oldest transaction with an id that is open on the primary, or None."""
+    rows = fetch_dicts(primary, _OLDEST, (COUNTED_CHANGES,))
+    if not rows:
+        return None
+    row = rows[0]
+    return OldestTransaction(row["who"], row["remedy"], row["minutes"], row["is_prepared"], row["changes"])

@@ -191,7 +191,7 @@ def test_the_oldest_transaction_is_named_with_what_it_costs_and_how_to_end_it(bu
         built.build()
         problem = next(text for text in health.health(built.runtime)["problems"] if "is open" in text)
         assert "app_user" in problem and remedy in problem
-        assert "reads the 21 changes since then again" in problem
+        assert "reads the 20 changes since then again" in problem
         found = outcome(built)
         status, detail = found["no transaction was forgotten open"]
         assert status == "FAIL" and remedy in detail

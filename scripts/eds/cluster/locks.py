@@ -61,7 +61,7 @@ def lock_table(connection: psycopg.Connection, table: str, what: str, seconds: f
 
 
 def blocked(connection: psycopg.Connection, what: str, seconds: float = LOCK_SECONDS) -> UserError:
-    """The error to raise when a statement's lock timed out: who has transactions open that may be in its way."""
+    """Make the error for a statement whose lock timed out: it names who has transactions open that may be in its way."""
     return UserError(
         f"{what} waited {seconds:.0f} s for a lock and gave up; nothing was changed. Open transactions: "
         f"{_describe(connection.execute(_OLDEST).fetchall())}. End what was forgotten "
@@ -79,7 +79,7 @@ def command_lock(server: Server, name: str, what: str, seconds: float = LOCK_SEC
 
 
 def _describe(rows: list[tuple[Any, ...]]) -> str:
-    """The processes, for a person who has to decide what to do with them."""
+    """Describe processes to a person who has to decide what to do with them."""
     described = [
         f"process {pid} of {user}{f' ({name})' if name else ''}{f' from {address}' if address else ''}, "
         f"{state} since {since}"

@@ -93,7 +93,7 @@ class OldestTransaction:
 
 
 def oldest_transaction(primary: Server) -> OldestTransaction | None:
-    """The oldest transaction with an id that is open on the primary, or None."""
+    """Return the oldest transaction with an id that is open on the primary, or None."""
     rows = fetch_dicts(primary, _OLDEST, (COUNTED_CHANGES,))
     if not rows:
         return None

@@ -451,7 +451,7 @@ def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
 
 
 def stale(minutes: float | None, limit: float) -> str | None:
-    """What is wrong with the age of the last success, or None. minutes: as last_success gives it."""
+    """Say what is wrong with the age of the last success, or None. minutes: as last_success gives it."""
     if minutes is None:
         return "no successful run yet"
     if minutes < -CLOCK_TOLERANCE_MINUTES:

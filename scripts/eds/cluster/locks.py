@@ -61,7 +61,7 @@ def lock_table(connection: psycopg.Connection, table: str, what: str, seconds: f
 
 
 def blocked(connection: psycopg.Connection, what: str, seconds: float = LOCK_SECONDS) -> UserError:
-    """Make the error for a statement whose lock timed out: it names who has transactions open that may be in its way."""
+    """Make the error for a statement whose lock timed out. It names the transactions that may be in its way."""
     return UserError(
         f"{what} waited {seconds:.0f} s for a lock and gave up; nothing was changed. Open transactions: "
         f"{_describe(connection.execute(_OLDEST).fetchall())}. End what was forgotten "

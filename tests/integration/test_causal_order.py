@@ -23,7 +23,7 @@ from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import Platform, fill_small_book, use_only, wait_for
+from support.platform import Platform, fill_small_book, use_only
 from support.servers import (
     REPLICAS,
     all_replicas_replay,
@@ -38,6 +38,7 @@ from support.servers import (
     superuser,
     wait_for_replica,
 )
+from support.waiting import wait_until
 
 EXAMPLES = int(os.environ.get("CAUSAL_ORDER_EXAMPLES", "2"))
 
@@ -194,7 +195,7 @@ def test_a_killed_run_that_had_moved_to_another_server_leaves_the_foreign_server
         with connect(platform.warehouse_conninfo) as lock:
             lock.execute("lock table operational.customers in access exclusive mode")
             child = platform.start_dbt(*SCHEDULED_BUILD)
-            wait_for(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
+            wait_until(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
             os.kill(child.pid, signal.SIGKILL)
             child.join()
         assert foreign_server(platform) == before
@@ -228,7 +229,7 @@ def commit_that_waits_for_a_standby(platform: Platform) -> Iterator[threading.Ev
     for thread in threads:
         thread.start()
     try:
-        wait_for(lambda: platform.primary("select 1 from pg_stat_activity where wait_event = 'SyncRep'"))
+        wait_until(lambda: platform.primary("select 1 from pg_stat_activity where wait_event = 'SyncRep'"))
         yield released
     finally:
         released.set()
@@ -268,7 +269,7 @@ def test_a_run_waits_for_a_commit_that_a_standby_has_shown(small_book):
         child = platform.start_dbt(
             *SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "patient", "ETL_SOURCE_WAIT_SECONDS": "30"}
         )
-        wait_for(lambda: platform.warehouse("select 1 from pg_stat_activity where query like '%pg_sleep(0.5)%'"))
+        wait_until(lambda: platform.warehouse("select 1 from pg_stat_activity where query like '%pg_sleep(0.5)%'"))
         released.set()
         child.join()
         assert child.exitcode == 0

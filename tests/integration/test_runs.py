@@ -351,7 +351,7 @@ def test_of_many_builds_started_in_the_same_instant_exactly_one_runs(small_book)
             platform.start_dbt("run", "--select", "extraction", environment={"ETL_STARTED_BY": f"start {number}"})
             for number in range(4)
         ]
-        wait_for(
+        wait_until(
             lambda: (
                 platform.warehouse(
                     "select count(*) = 4 from pg_locks where not granted and relation = 'audit.etl_runs'::regclass"

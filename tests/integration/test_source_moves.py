@@ -359,7 +359,7 @@ def test_changes_that_arrive_by_logical_replication_are_in_the_trail(small_book,
                 connection.execute("update operational.customers set city = 'Kisumu' where customer_id = 3")
                 connection.execute("insert into operational.customers (full_name) values ('Came by replication')")
                 connection.execute("delete from operational.payments where payment_id in (1, 2)")
-            wait_for(
+            wait_until(
                 lambda: platform.primary("select 1 from operational.customers where full_name = 'Came by replication'")
             )
             platform.wait_for_replicas()

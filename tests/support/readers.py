@@ -80,7 +80,7 @@ class Readers:
                         months == methods == customers and months[0] == collected and statuses == (loans, outstanding)
                     ):
                         self.problems.append(f"views disagree: {months} {methods} {customers} {statuses} {branches}")
-                    self.states.add((months[0], months[1], loans, outstanding))
+                    self.states.add((Decimal(months[0]), months[1], loans, Decimal(outstanding)))
                     # As fast as the machine can would leave it no time for what is tested.
                     self._stop.wait(PAUSE_SECONDS)
         except psycopg.Error as error:

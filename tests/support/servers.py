@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 
 from eds.cluster.connections import connect
-from support.platform import Platform, wait_for
+from support.platform import Platform
+from support.waiting import wait_until
 
 REPLICAS = ("replica1", "replica2")
 
@@ -30,7 +31,7 @@ def pause_replay(platform: Platform, name: str) -> None:
     """Let a replica receive, but replay nothing."""
     with superuser(platform, name) as replica:
         replica.execute("select pg_wal_replay_pause()")
-        wait_for(lambda: replica.execute("select pg_get_wal_replay_pause_state()").fetchone() == ("paused",))
+        wait_until(lambda: replica.execute("select pg_get_wal_replay_pause_state()").fetchone() == ("paused",))
 
 
 @contextmanager
@@ -56,7 +57,7 @@ def cut_off(platform: Platform, name: str) -> None:
         # Nor does it find the WAL in the archive.
         replica.execute("alter system set restore_command = 'false'")
         replica.execute("select pg_reload_conf()")
-        wait_for(lambda: replica.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (0,))
+        wait_until(lambda: replica.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (0,))
 
 
 def reconnect(platform: Platform, name: str) -> None:
@@ -65,7 +66,7 @@ def reconnect(platform: Platform, name: str) -> None:
         for setting in ("primary_conninfo", "restore_command"):
             replica.execute(f"alter system reset {setting}")
         replica.execute("select pg_reload_conf()")
-        wait_for(lambda: replica.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (1,))
+        wait_until(lambda: replica.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (1,))
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def wait_for_replica(platform: Platform, name: str) -> None:
     """Wait until one replica has replayed everything the primary has written."""
     target = platform.primary("select pg_current_wal_lsn()::text")[0][0]
     with superuser(platform, name) as replica:
-        wait_for(
+        wait_until(
             lambda: replica.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", (target,)).fetchone() == (True,)
         )
 

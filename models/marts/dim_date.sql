@@ -1,15 +1,54 @@
-{{ config(reads_landing=false, unique_key=['date_sk'], indexes=[{'columns': ['full_date'], 'unique': true}]) }}
+{{ config(unique_key=['date_sk'], indexes=[{'columns': ['full_date'], 'unique': true}]) }}
 
--- depends_on: {{ ref('extraction') }}
 {% set since = increment() %}
 
-with days as (
-    select day::date as full_date
-    from generate_series(timestamp '{{ calendar_start() }}', timestamp '{{ calendar_end() }}', interval '1 day') as day
+{#
+    The calendar follows the data: 2018 to 2050 always, every year from the first to the last one in which something
+    happens between 1900 and 2199, and beyond those the years alone that occur (a maturity of 9999-12-31 says "never").
+    An increment adds years; only a full computation leaves out one that no longer occurs.
+#}
+{% set days = {
+    'stg_loans': ["(disbursed_at at time zone 'UTC')::date", 'maturity_date'],
+    'stg_payments': ["(payment_date at time zone 'UTC')::date"]
+} %}
+
+with years_of_data as (
+    {% for staging_model, columns in days.items() %}
+    {% set outer_loop = loop %}
+    {% for day in columns %}
+    select extract(year from {{ day }})::integer as year
+    from {{ ref(staging_model) }}
+    where
+        {{ date_sk(day) }} <> {{ unknown_sk() }}
+        {% if since %}
+        and _run_id > {{ since.landing_run_id }}
+        {% endif %}
+    group by 1
+    {{ 'union' if not (outer_loop.last and loop.last) }}
+    {% endfor %}
+    {% endfor %}
+),
+
+years as (
+    select
+        generate_series(
+            least(min(year) filter (where year >= 1900), 2018), greatest(max(year) filter (where year < 2200), 2050)
+        ) as year
+    from years_of_data
+    union
+    select year from years_of_data
     {% if since %}
-    -- The calendar is fixed: there is never anything new in it.
-    where false
+    except
+    select year from {{ this }}
     {% endif %}
+),
+
+days as (
+    select day::date as full_date
+    from years
+    cross join lateral generate_series(
+        make_date(year, 1, 1)::timestamp, make_date(year, 12, 31)::timestamp, interval '1 day'
+    ) as day
 ),
 
 final as (

@@ -7,6 +7,12 @@
 }}
 
 {% set since = increment() %}
+{% if since %}
+{% set changed %}
+select loan_id from {{ ref('loans_snapshot') }}
+where _run_id > {{ since.landing_run_id }}
+{% endset %}
+{% endif %}
 
 with versions as (
     select
@@ -14,39 +20,48 @@ with versions as (
         row_number() over (partition by loan_id order by dbt_valid_from) as version_number
     from {{ ref('loans_snapshot') }}
     {% if since %}
-    where
-        loan_id in (
-            select changed.loan_id from {{ ref('loans_snapshot') }} as changed
-            where changed._run_id > {{ since.landing_run_id }}
-        )
+    where loan_id in ({{ changed }})
     {% endif %}
+),
+
+numbered as (
+    {{ numbered_loan_versions(ref('loans_snapshot'), this, changed if since) }}
 ),
 
 final as (
     select
         -- keys
-        {{ version_sk('loan_id', 'version_number') }} as loan_sk,
-        loan_id,
-        customer_id,
-        {{ version_sk('product_id', 0) }} as product_sk,
-        {{ branch_sk('branch_code') }} as branch_sk,
+        case
+            when {{ has_readable_loan_sk('versions.loan_id', 'versions.version_number') }}
+                then {{ version_sk('versions.loan_id', 'versions.version_number') }}
+            else numbered.loan_sk
+        end as loan_sk,
+        versions.loan_id,
+        versions.customer_id,
+        {{ version_sk('versions.product_id', 0) }} as product_sk,
+        {{ branch_sk('versions.branch_code') }} as branch_sk,
 
         -- attributes
-        loan_status,
-        principal_amount,
-        interest_rate,
-        tenure_months,
-        disbursed_at,
-        maturity_date,
-        loan_officer,
-        branch_code,
+        versions.loan_status,
+        versions.principal_amount,
+        versions.interest_rate,
+        versions.tenure_months,
+        versions.disbursed_at,
+        versions.maturity_date,
+        versions.loan_officer,
+        versions.branch_code,
 
         -- history; what happened before the first version seen belongs to it
-        case when version_number = 1 then timestamptz '1900-01-01 00:00+00' else dbt_valid_from end as valid_from,
-        dbt_valid_to as valid_to,
-        dbt_valid_to = timestamptz '9999-12-31 00:00+00' as is_current
+        case
+            when versions.version_number = 1 then timestamptz '1900-01-01 00:00+00'
+            else versions.dbt_valid_from
+        end as valid_from,
+        versions.dbt_valid_to as valid_to,
+        versions.dbt_valid_to = timestamptz '9999-12-31 00:00+00' as is_current
     from versions
-    where not is_deleted
+    left join numbered
+        on versions.loan_id = numbered.loan_id and versions.dbt_valid_from = numbered.dbt_valid_from
+    where not versions.is_deleted
 )
 
 {% if since %}

@@ -6,6 +6,7 @@
     )
 }}
 
+-- depends_on: {{ ref('dim_date') }}
 {% set since = increment() %}
 
 {#

@@ -6,12 +6,15 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.datetime import DateLoader, TimestamptzLoader
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from eds.base.errors import UserError
@@ -167,10 +170,38 @@ def forget_libpq_environment() -> None:
         del os.environ[name]
 
 
+class _NearestDateLoader(DateLoader):
+    """Reads a date that Python cannot hold (before Christ, after 9999, infinite) as the nearest one it can."""
+
+    def load(self, data: Buffer) -> date:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return date.min if _is_past(data) else date.max
+
+
+class _NearestTimestamptzLoader(TimestamptzLoader):
+    """The same for a moment."""
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return (datetime.min if _is_past(data) else datetime.max).replace(tzinfo=UTC)
+
+
+def _is_past(data: Buffer) -> bool:
+    text = bytes(data)
+    return text.endswith(b"BC") or text.startswith(b"-")
+
+
 def connect(conninfo: str, **options: Any) -> psycopg.Connection:
-    """Open a connection in UTC. Raises UserError that says where nothing answers."""
+    """Open a connection in UTC, which reads every date. Raises UserError that says where nothing answers."""
     try:
-        return psycopg.connect(conninfo, options="-c TimeZone=UTC", **options)
+        connection = psycopg.connect(conninfo, options="-c TimeZone=UTC", **options)
+        connection.adapters.register_loader("date", _NearestDateLoader)
+        connection.adapters.register_loader("timestamptz", _NearestTimestamptzLoader)
+        return connection
     except psycopg.OperationalError as error:
         place = conninfo_to_dict(conninfo)
         raise UserError(

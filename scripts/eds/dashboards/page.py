@@ -63,9 +63,12 @@ def write(path: Path, text: str) -> None:
 
 
 def plain(value: object) -> object:
-    """Return a value of the database as JSON has it: numbers, and times as ISO text in UTC."""
+    """Return a value of the database as JSON has it: numbers, and times as ISO text in UTC.
+
+    JSON has no NaN and no infinity, and a page that holds one draws nothing: they are shown as no value.
+    """
     if isinstance(value, Decimal):
-        return float(value)
+        return float(value) if value.is_finite() else None
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="seconds")
     if isinstance(value, date):

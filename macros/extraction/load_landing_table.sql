@@ -7,12 +7,12 @@
 
     Both ways fill the same temporary table <table>_read (delta: changed rows that still exist; otherwise all rows), so
     that one piece of SQL finds and applies the difference. Reading a change twice is harmless: a row that does not
-    differ is not written.
+    differ is not written. Rows are compared by their stored form, which every type has (json and point have no equality).
 #}
 {% macro load_landing_table(table, run_id, watermark, snapshot_xmax, allow_mass_delete) %}
     {% set key = table.key %}
     {% set names = table.column_names %}
-    {% set landing_rows = rows_to_compare(table.landing, table.name ~ '_landing', table.placement) %}
+    {% set landing_rows = rows_to_compare(table.landing, table.compared, table.placement) %}
     {% if not relation_exists(table.landing) %}
         {{ return(first_load(table, run_id)) }}
     {% endif %}
@@ -36,12 +36,12 @@
                 landing._changed_at as changed_before
             from {{ landing_rows }} as landing
             where landing._deleted_at is null
-                and not exists (select from {{ table.name }}_read as present where present.{{ key }} = landing.{{ key }})
+                and not exists (select from {{ table.read }} as present where present.{{ key }} = landing.{{ key }})
         {% endset %}
     {% else %}
         {% set read_from %}
             select distinct on ({{ key }}) {{ comma_list(names) }}
-            from {{ table.foreign }}_changes
+            from {{ table.changes }}
             where xact_id >= '{{ watermark }}'::xid8 and xact_id < '{{ snapshot_xmax }}'::xid8
         {% endset %}
         {% set gone %}
@@ -54,34 +54,34 @@
             where event.table_name = {{ sql_literal(table.name) }}
                 and event.operation = 'DELETE'
                 and landing._deleted_at is null
-                and not exists (select from {{ table.name }}_read as present where present.{{ key }} = event.record_id)
+                and not exists (select from {{ table.read }} as present where present.{{ key }} = event.record_id)
             group by event.record_id
         {% endset %}
     {% endif %}
 
-    {% do run_statement("create temporary table " ~ table.name ~ "_read on commit drop as " ~ read_from) %}
-    {% do run_statement("analyze " ~ table.name ~ "_read") %}
+    {% do run_statement("create temporary table " ~ table.read ~ " on commit drop as " ~ read_from) %}
+    {% do run_statement("analyze " ~ table.read) %}
     {% do fetch_rows(table.landing, landing_rows, table.placement, [key],
-        "select " ~ key ~ " from " ~ table.name ~ "_read union select record_id from feed_events_read
+        "select " ~ key ~ " from " ~ table.read ~ " union select record_id from feed_events_read
         where operation = 'DELETE' and table_name = " ~ sql_literal(table.name) if watermark is not none) %}
     {% do run_statement("
-        create temporary table " ~ table.name ~ "_changed on commit drop as
+        create temporary table " ~ table.changed ~ " on commit drop as
         select
             incoming.*,
             greatest(incoming.updated_at, landing._changed_at + interval '1 microsecond') as _changed_at,
             landing." ~ key ~ " is null or landing._deleted_at is not null as _is_new
-        from " ~ table.name ~ "_read as incoming
+        from " ~ table.read ~ " as incoming
         left join " ~ landing_rows ~ " as landing on incoming." ~ key ~ " = landing." ~ key ~ "
         where landing." ~ key ~ " is null
             or landing._deleted_at is not null
-            or (" ~ comma_list(names, 'landing') ~ ") is distinct from (" ~ comma_list(names, 'incoming') ~ ")
+            or row(" ~ comma_list(names, 'landing') ~ ")::record *<> row(" ~ comma_list(names, 'incoming') ~ ")::record
     ") %}
-    {% do run_statement("create temporary table " ~ table.name ~ "_gone on commit drop as " ~ gone) %}
+    {% do run_statement("create temporary table " ~ table.gone ~ " on commit drop as " ~ gone) %}
     {% set counts = first_row("
         select
-            (select count(*) from " ~ table.name ~ "_changed where _is_new) as inserted,
-            (select count(*) from " ~ table.name ~ "_changed where not _is_new) as updated,
-            (select count(*) from " ~ table.name ~ "_gone) as deleted
+            (select count(*) from " ~ table.changed ~ " where _is_new) as inserted,
+            (select count(*) from " ~ table.changed ~ " where not _is_new) as updated,
+            (select count(*) from " ~ table.gone ~ ") as deleted
     ") %}
     {% set result = {'inserted': counts['inserted'] | int, 'updated': counts['updated'] | int,
                      'deleted': counts['deleted'] | int} %}
@@ -98,7 +98,7 @@
                 _run_id = " ~ run_id ~ "
             from (
                 select key, deleted_at, greatest(deleted_at, changed_before + interval '1 microsecond') as changed_at
-                from " ~ table.name ~ "_gone
+                from " ~ table.gone ~ "
             ) as gone
             where landing." ~ key ~ " = gone.key
         ") %}
@@ -106,13 +106,13 @@
     {% if result.inserted + result.updated > 0 %}
         {% set assignments = [] %}
         {% set unique_key = key_in_place([key], table.placement) %}
-        {% do delete_moved(table.landing, table.name ~ '_changed', [key], table.placement) %}
+        {% do delete_moved(table.landing, table.changed, [key], table.placement) %}
         {% for name in names if name not in unique_key %}
             {% do assignments.append(name ~ ' = excluded.' ~ name) %}
         {% endfor %}
         {% do run_statement("
             insert into " ~ table.landing ~ " as landing (" ~ comma_list(names) ~ ", _run_id, _changed_at)
-            select " ~ comma_list(names) ~ ", " ~ run_id ~ ", _changed_at from " ~ table.name ~ "_changed
+            select " ~ comma_list(names) ~ ", " ~ run_id ~ ", _changed_at from " ~ table.changed ~ "
             on conflict (" ~ unique_key | join(', ') ~ ") do update
             set " ~ assignments | join(', ') ~ ",
                 _run_id = excluded._run_id,
@@ -133,7 +133,7 @@
 {% macro first_load(table, run_id) %}
     {% set columns = [] %}
     {% for column in table.columns %}
-        {% do columns.append(column.name ~ ' ' ~ column.data_type) %}
+        {% do columns.append(column.quoted ~ ' ' ~ column.data_type) %}
     {% endfor %}
     {% do run_statement("
         create table " ~ table.landing ~ " (
@@ -193,13 +193,13 @@
         with wanted as (
             select att.attname::text as name, format_type(att.atttypid, att.atttypmod) as data_type
             from pg_attribute as att
-            where att.attrelid = '" ~ table.foreign ~ "'::regclass and att.attnum > 0 and not att.attisdropped
+            where att.attrelid = " ~ sql_literal(table.foreign) ~ "::regclass and att.attnum > 0 and not att.attisdropped
         ),
 
         present as (
             select att.attname::text as name, format_type(att.atttypid, att.atttypmod) as data_type
             from pg_attribute as att
-            where att.attrelid = '" ~ table.landing ~ "'::regclass and att.attnum > 0 and not att.attisdropped
+            where att.attrelid = " ~ sql_literal(table.landing) ~ "::regclass and att.attnum > 0 and not att.attisdropped
                 and att.attname::text not in ('_run_id', '_changed_at', '_deleted_at')
         )
 
@@ -219,7 +219,7 @@
         {# Staging views over a dropped or retyped column are in the way; dbt makes them again in this same run. #}
         {% if not change['change'].startswith('add') %}
             {% do run_statement("drop view if exists " ~ schema_in_target('staging', target.name, target.schema)
-                ~ ".stg_" ~ table.name ~ " cascade") %}
+                ~ "." ~ adapter.quote('stg_' ~ table.name) ~ " cascade") %}
         {% endif %}
         {% do run_statement("alter table " ~ table.landing ~ " " ~ change['change']) %}
         {% if change['must_read'] %}

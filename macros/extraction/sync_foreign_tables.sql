@@ -8,6 +8,7 @@
             and relation_exists('operational_fdw.source_columns') %}
         {{ return('') }}
     {% endif %}
+    {% do assert_types_exist(tables) %}
     {% set statements = [
         "drop foreign table if exists operational_fdw.source_columns, operational_fdw.feed_events",
         "create foreign table operational_fdw.feed_events (xact_id xid8, table_name text, operation text,
@@ -18,12 +19,12 @@
     {% for table in tables %}
         {% set columns = [] %}
         {% for column in table.columns %}
-            {% do columns.append(column.name ~ ' ' ~ column.data_type) %}
+            {% do columns.append(column.quoted ~ ' ' ~ column.data_type) %}
         {% endfor %}
-        {% do statements.append("drop foreign table if exists " ~ table.foreign ~ ", " ~ table.foreign ~ "_changes") %}
+        {% do statements.append("drop foreign table if exists " ~ table.foreign ~ ", " ~ table.changes) %}
         {% do statements.append("create foreign table " ~ table.foreign ~ " (" ~ columns | join(', ') ~ ")
             server oltp options (schema_name 'operational')") %}
-        {% do statements.append("create foreign table " ~ table.foreign ~ "_changes (xact_id xid8, "
+        {% do statements.append("create foreign table " ~ table.changes ~ " (xact_id xid8, "
             ~ columns | join(', ') ~ ") server oltp options (schema_name 'etl')") %}
     {% endfor %}
     {% do run_statement(statements | join(';\n')) %}
@@ -53,4 +54,29 @@
         ") %}
     {% endif %}
     {% do run_statement('commit') %}
+{% endmacro %}
+
+{#
+    Raise with the columns of the sources' YAML whose type the warehouse does not have.
+#}
+{% macro assert_types_exist(tables) %}
+    {% set columns = [] %}
+    {% for table in tables %}
+        {% for column in table.columns %}
+            {% do columns.append("(" ~ sql_literal(table.name ~ '.' ~ column.name) ~ ", " ~ sql_literal(column.data_type) ~ ")") %}
+        {% endfor %}
+    {% endfor %}
+    {% set unknown = run_query("
+        select name || ' (' || data_type || ')' as problem
+        from (values " ~ columns | join(', ') ~ ") as wanted (name, data_type)
+        where to_regtype(data_type) is null
+        order by name
+    ") %}
+    {% if unknown.rows | length > 0 %}
+        {{ exceptions.raise_compiler_error(
+            "The warehouse does not have the type of " ~ unknown.columns[0].values() | join(', ') ~ ", as"
+            ~ " models/staging/__sources.yml has it. Nothing was extracted. Write text for an enum or a text type of an"
+            ~ " extension, and the base type for a domain."
+        ) }}
+    {% endif %}
 {% endmacro %}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -220,4 +222,151 @@ def test_a_new_source_table_goes_to_a_mart_of_its_own(guarantors, project):
         pay(connection, add_loan(connection, add_customer(connection)))
     platform.wait_for_replicas()
     changed.build()
+    assert_views_equal_the_oltp(platform)
+
+
+# --- names and types as other schemas have them -----------------------------------------------------------------------
+
+# column of the source: its type there, its type in __sources.yml, a value, another value
+UNUSUAL_COLUMNS = {
+    "group": ("text", "text", "'a'", "'b'"),
+    "Loan Officer": ("text", "text", "'Ann'", "'Ben'"),
+    "creditScore": ("integer", "integer", "700", "701"),
+    'say "hi"': ("text", "text", "'x'", "null"),
+    "größe": ("numeric", "numeric", "1.0", "1.00"),
+    "as_json": ("json", "json", """'{"a": 1}'""", """'{"a":1}'"""),
+    "as_jsonb": ("jsonb", "jsonb", """'{"a": 1}'""", "null"),
+    "as_xml": ("xml", "xml", "'<a/>'", "'<b/>'"),
+    "place": ("point", "point", "'(1,2)'", "'(1,3)'"),
+    "grade": ("operational.risk_grade", "text", "'A'", "'B'"),
+    "grades": ("operational.risk_grade[]", "text[]", "'{A,B}'", "'{}'"),
+    "share": ("operational.percent", "numeric(5, 2)", "12.5", "99"),
+    "days": ("integer[]", "integer[]", "'{1,null}'", "'{2}'"),
+    "flags": ("bit(3)", "bit(3)", "'101'", "'111'"),
+    "photo": ("bytea", "bytea", r"'\x00ff'", r"'\xff'"),
+    "term": ("interval", "interval", "'1 year 2 days'", "'0'"),
+}
+
+
+@pytest.fixture
+def unusual_columns(small_book: Platform) -> Iterator[Platform]:
+    """The source's customers with columns of unusual names and types, and a table of an unusual name."""
+    platform = small_book
+    as_owner(
+        platform,
+        "create type operational.risk_grade as enum ('A', 'B')",
+        "create domain operational.percent as numeric(5, 2) check (value between 0 and 100)",
+        *(
+            f"""alter table operational.customers add column "{name.replace('"', '""')}" {kind}"""
+            for name, (kind, *_) in UNUSUAL_COLUMNS.items()
+        ),
+        "select etl.publish_table('operational.customers')",
+        'create table operational."Own Table" ("Id" integer primary key, "order" text, '
+        "created_at timestamptz not null default now(), updated_at timestamptz not null default now())",
+        """select etl.publish_table('operational."Own Table"')""",
+    )
+    platform.wait_for_replicas()
+    yield platform
+    as_owner(
+        platform,
+        "drop view operational.vw_active_loans, operational.vw_customer_payment_summary, etl.customers_changes",
+        *(
+            f"""alter table operational.customers drop column "{name.replace('"', '""')}" """
+            for name in UNUSUAL_COLUMNS
+        ),
+        "drop domain operational.percent",
+        "drop type operational.risk_grade",
+        'drop table operational."Own Table" cascade',
+        "select etl.publish_table('operational.customers')",
+    )
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute(REPORTS.read_text(encoding="utf-8"))
+
+
+def described(project: Path, columns: dict[str, str], more: str = "") -> None:
+    """Describe further columns of the customers, and further tables, in the project's sources."""
+    lines = "".join(
+        f"          - name: {json.dumps(name)}\n            data_type: {json.dumps(kind)}\n"
+        for name, kind in columns.items()
+    )
+    edit(project / "models/staging/__sources.yml", "      - name: loan_products\n", lines + more)
+
+
+OWN_TABLE = """\
+      - name: "Own Table"
+        config:
+          meta: {key: Id}
+        columns:
+          - {name: Id, data_type: integer}
+          - {name: order, data_type: text}
+          - {name: created_at, data_type: timestamptz}
+          - {name: updated_at, data_type: timestamptz}
+"""
+
+
+def test_names_that_need_quotes_and_types_without_equality_arrive_and_change(unusual_columns, project):
+    platform = unusual_columns
+    described(project, {name: kind for name, (_, kind, *_) in UNUSUAL_COLUMNS.items()}, OWN_TABLE)
+    extract = ("build", "-s", "extraction")
+    changed = platform.of_project(project)
+    names = ", ".join(f"""c."{name.replace('"', '""')}"::text""" for name in UNUSUAL_COLUMNS)
+
+    def compare(mode: str, rows: tuple[int, int, int]) -> None:
+        platform.wait_for_replicas()
+        result = changed.dbt(*extract)
+        assert result.exit_code == 0, result.run
+        found = [result.run[f"rows_{what}"] for what in ("inserted", "updated", "deleted")]
+        assert (result.run["extraction_mode"], tuple(found)) == (mode, rows)
+        for query in (
+            f"select customer_id, {names} from operational.customers as c {{}} order by 1",
+            'select "Id", "order" from operational."Own Table" {} order by 1',
+        ):
+            landed = platform.warehouse(query.format("where _deleted_at is null"))
+            assert landed == platform.primary(query.format(""))
+
+    def put(value: int) -> None:
+        values = ", ".join(
+            f""""{name.replace('"', '""')}" = {column[value]}""" for name, column in UNUSUAL_COLUMNS.items()
+        )
+        platform.primary(f"update operational.customers set {values} where customer_id <= 2")
+
+    put(2)
+    platform.primary("""insert into operational."Own Table" ("Id", "order") values (1, 'x'), (2, null), (3, 'z')""")
+    compare("changes", (3, 2, 0))
+    put(3)
+    platform.primary("""update operational."Own Table" set "order" = 'y' where "Id" = 2""")
+    platform.primary("""delete from operational."Own Table" where "Id" = 1""")
+    compare("changes", (0, 3, 1))
+    # Every row is compared again, and none is taken for another.
+    result = changed.dbt(*extract, "--vars", "{reconcile: true}")
+    assert (result.run["extraction_mode"], result.run["rows_updated"]) == ("reconcile", 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"grade": "operational.risk_grade"}, r"type of customers\.grade \(operational\.risk_grade\)"),
+        ({"grade": "nosuch"}, r"type of customers\.grade \(nosuch\)"),
+        ({"grade": "integer"}, r"column customers\.grade is text, expected integer"),
+        ({"creditscore": "integer"}, r"column customers\.creditscore is gone"),
+        ({"share": "numeric"}, r"column customers\.share is numeric\(5,2\), expected numeric"),
+        ({"_run_id": "bigint"}, r"customers\._run_id has a name that the landing tables use"),
+    ],
+)
+def test_a_column_that_cannot_be_read_as_described_is_refused_by_name_before_any_harm(
+    unusual_columns, project, columns, message
+):
+    platform = unusual_columns
+    landing = "select attname from pg_attribute where attrelid = 'operational.customers'::regclass order by attnum"
+    before = platform.warehouse(landing)
+    described(project, columns)
+    result = platform.of_project(project).dbt("build", "-s", "extraction")
+    assert result.exit_code != 0
+    assert re.search(message, result.run["error_message"]), result.run["error_message"]
+    assert platform.warehouse(landing) == before
+    # The next run, of the project as it was, goes on.
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    platform.build()
     assert_views_equal_the_oltp(platform)

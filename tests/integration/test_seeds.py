@@ -1,0 +1,78 @@
+"""Seeds as people edit them: codes keep their zeros, and what is wrong with a file is named before it is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_views_equal_the_oltp
+from support.platform import Platform, project_copy
+
+HEADER = "branch_code,branch_name,city,region,country\n"
+# What the file holds, and what must be said of it.
+UNSOUND = {
+    "a code twice": (
+        HEADER + "001,A,X,X,Kenya\n002,B,X,X,Kenya\n001,C,X,X,Kenya\n",
+        r"branch_code 001 is in lines 2, 4",
+    ),
+    "no code": (HEADER + "001,A,X,X,Kenya\n,B,X,X,Kenya\n", r"line 3 has no branch_code"),
+    "blanks around a code": (HEADER + " 001,A,X,X,Kenya\n", r"line 2 has blanks around its branch_code ' 001'"),
+    "a column that nobody described": (
+        "branch_code,branch_name,city,region,country,manager\n001,A,X,X,Kenya,Ann\n",
+        r"column manager is not described.*seeds/branches\.yml",
+    ),
+    "a column missing": ("branch_code,branch_name,city,region\n001,A,X,X\n", r"column country is missing"),
+    "a column twice": (
+        "branch_code,branch_name,city,region,country,city\n001,A,X,X,Kenya,Y\n",
+        r"column city_2 is not described",
+    ),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return project_copy(tmp_path / "project")
+
+
+def test_codes_keep_their_zeros_and_a_described_column_is_loaded(platform: Platform, project: Path) -> None:
+    with platform.app() as connection:
+        for code in ("001", "1", "0010", "1e3"):
+            pay(connection, add_loan(connection, add_customer(connection), branch_code=code))
+    platform.wait_for_replicas()
+    # A warehouse that has the seed as it was.
+    platform.build()
+    (project / "seeds/branches.csv").write_text(
+        HEADER
+        + "001,Head Office,Nairobi,Nairobi,Kenya\n002,Second,,,Kenya\n0010,Third,X,X,Kenya\n1e3,2024-01-01,X,X,null\n"
+    )
+    changed = platform.of_project(project)
+    changed.build()
+    assert platform.warehouse(
+        "select branch_code, branch_name from warehouse.dim_branch where branch_code ~ '^[0-9]' order by 1"
+    ) == [("001", "Head Office"), ("0010", "Third"), ("002", "Second"), ("1", "1"), ("1e3", "2024-01-01")]
+    assert_views_equal_the_oltp(platform)
+
+    with (project / "seeds/branches.csv").open("w") as file:
+        file.write("branch_code,branch_name,city,region,country,manager\n001,Head Office,Nairobi,Nairobi,Kenya,007\n")
+    description = project / "seeds/branches.yml"
+    description.write_text(
+        description.read_text().replace("        country: text\n", "        country: text\n        manager: text\n")
+    )
+    changed.build()
+    assert platform.warehouse("select branch_code, manager from staging.branches") == [("001", "007")]
+    assert_views_equal_the_oltp(platform)
+
+
+def test_what_is_wrong_with_a_file_is_named_and_the_table_stays_as_it_was(platform: Platform, project: Path) -> None:
+    platform.build("-s", "branches")
+    before = platform.warehouse("select * from staging.branches order by 1")
+    changed = platform.of_project(project)
+    for case, (text, message) in UNSOUND.items():
+        (project / "seeds/branches.csv").write_text(text)
+        result = changed.dbt("build", "-s", "branches")
+        assert result.exit_code != 0, case
+        assert re.search(message, result.run["error_message"], re.S), result.run["error_message"]
+        assert platform.warehouse("select * from staging.branches order by 1") == before

@@ -7,11 +7,12 @@ project or on the source, plays a test of the promise that the mechanism is ther
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from eds.base.settings import ROOT
@@ -118,6 +119,73 @@ def late_version_of_a_former_customer(platform: Platform) -> None:
     late_version(platform, loan_moves=True)
 
 
+def not_a_number(platform: Platform) -> None:
+    """A payment of NaN is tried, and taken back."""
+    with platform.app() as connection:
+        loan = add_loan(connection, add_customer(connection))
+        pay(connection, loan)
+    run(platform)
+    with platform.app() as connection, suppress(psycopg.errors.CheckViolation):
+        connection.execute(
+            "insert into operational.payments (loan_id, amount, principal_portion, interest_portion, payment_method) "
+            "values (%s, 'NaN', 'NaN', 0, 'cash')",
+            (loan,),
+        )
+    run(platform)
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments where amount = 'NaN'")
+    run(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def account_number(platform: Platform) -> None:
+    """A loan with a number of sixteen digits comes, is paid on, and changes."""
+    number = 1020304050607081
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    run(platform)
+    for officer in ("Achieng", "Barasa"):
+        with platform.app() as connection:
+            if officer == "Achieng":
+                add_loan(connection, 1, loan_id=number)
+            connection.execute("update operational.loans set loan_officer = %s", (officer,))
+            pay(connection, number)
+        run(platform)
+    assert_views_equal_the_oltp(platform)
+    keys = platform.warehouse(
+        "select loan_sk from warehouse.dim_loan where loan_id = %s order by valid_from", (number,)
+    )
+    assert keys == [(-(10**18) - 1,), (-(10**18) - 2,)]
+
+
+def mortgage_until_2052(platform: Platform) -> None:
+    """A loan of 2015 and a mortgage until 2052 come after the first run."""
+    with platform.app() as connection:
+        customer = add_customer(connection)
+    run(platform)
+    with platform.app() as connection:
+        add_loan(connection, customer, disbursed_at="2015-06-01T00:00:00+00", maturity_date="2052-06-01")
+    run(platform)
+    days = platform.warehouse(
+        "select opened.full_date::text, matures.full_date::text from warehouse.fact_loans as loans "
+        "left join warehouse.dim_date as opened on loans.disbursement_date_sk = opened.date_sk "
+        "left join warehouse.dim_date as matures on loans.maturity_date_sk = matures.date_sk"
+    )
+    assert days == [("2015-06-01", "2052-06-01")]
+
+
+def forged_entry(platform: Platform) -> None:
+    """The application gives a temporary table the name of a table of the book, and the trail's trigger."""
+    with platform.app() as connection, suppress(psycopg.errors.InsufficientPrivilege):
+        connection.execute("create temporary table payments (payment_id bigint)")
+        connection.execute(
+            "create trigger forge after insert on payments for each row "
+            "execute function operational.write_audit('payment_id')"
+        )
+        connection.execute("insert into payments values (77)")
+    assert platform.primary("select count(*) from operational.audit_log where record_id = 77") == [(0,)]
+
+
 SCENARIOS = (
     deletion,
     moved_payment,
@@ -125,6 +193,10 @@ SCENARIOS = (
     later_payment,
     late_version,
     late_version_of_a_former_customer,
+    not_a_number,
+    account_number,
+    mortgage_until_2052,
+    forged_entry,
 )
 
 
@@ -161,6 +233,51 @@ PUBLISH = "macros/materializations/publish.sql"
 another_source = test_extraction.test_another_source_is_compared_row_by_row_and_repaired
 
 CONTROLS = [
+    Control(
+        "the book refuses NaN",
+        not_a_number,
+        r"differs|dbt build failed",
+        source="alter table operational.payments drop constraint payments_amount_bounds, "
+        "drop constraint payments_principal_portion_bounds",
+    ),
+    Control(
+        "loans whose number leaves no room for versions have numbered keys",
+        account_number,
+        "dbt build failed",
+        (
+            (
+                "macros/helpers/loan_sk.sql",
+                "{{ loan_id }} between -1000000000000 and 9223372036853",
+                "{{ loan_id }} between -1000000000000 and 9223372036854775807",
+            ),
+        ),
+    ),
+    Control(
+        "numbered keys go on behind those that are there",
+        account_number,
+        "dbt build failed|assert",
+        (
+            (
+                "macros/helpers/loan_sk.sql",
+                "least({{ loan_sk_floor() }}, (select min(loan_sk) from {{ dimension }}))",
+                "{{ loan_sk_floor() }}",
+            ),
+        ),
+    ),
+    Control(
+        "the calendar follows the data",
+        mortgage_until_2052,
+        r"assert \[\(None, None\)\]",
+        (("models/marts/dim_date.sql", "{{ date_sk(day) }} <> {{ unknown_sk() }}", "false"),),
+    ),
+    Control(
+        "the trail takes entries of the book's tables alone",
+        forged_entry,
+        r"assert \[\(1,\)\] == \[\(0,\)\]",
+        source="do $$ begin execute replace(pg_get_functiondef('operational.write_audit()'::regprocedure), "
+        "'tg_table_schema <>', 'false and tg_table_schema <>'); end $$; "
+        "grant execute on function operational.write_audit() to public",
+    ),
     Control(
         "the watermark is the snapshot's xmin, not the newest transaction seen",
         test_warehouse.test_a_transaction_left_open_across_two_runs_loses_nothing,

@@ -130,7 +130,7 @@ select
     payments.payment_id, payments.loan_id, coalesce(customers.customer_sk, -1) as customer_sk,
     coalesce(versions.loan_sk, -1) as loan_sk,
     case
-        when (payments.payment_date at time zone 'UTC')::date between '2018-01-01' and '2050-12-31'
+        when (payments.payment_date at time zone 'UTC')::date between '0001-01-01' and '9999-12-31'
             then to_char(payments.payment_date at time zone 'UTC', 'YYYYMMDD')::integer
         else -1
     end as date_sk,

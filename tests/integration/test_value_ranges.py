@@ -60,7 +60,6 @@ LOANS: dict[str, dict[str, Any]] = {
     "of 2015": {"disbursed_at": datetime(2015, 6, 1, tzinfo=UTC), "maturity_date": date(2020, 6, 1)},
     "created first": {"created_at": FIRST_MOMENT},
     "created last": {"created_at": LAST_MOMENT},
-    "a blank branch": {"branch_code": "  "},
     "a branch of the unknown member's name": {"branch_code": "unknown"},
     "a long branch": {"branch_code": "b" * 10_000},
     "no branch": {"branch_code": None},
@@ -85,7 +84,6 @@ CUSTOMERS: dict[str, dict[str, Any]] = {
     "born first": {"date_of_birth": date(1, 1, 1)},
     "born last": {"date_of_birth": date(9999, 12, 31)},
     "a long name": {"name": "x" * 100_000},
-    "a blank name": {"name": " "},
 }
 PRODUCTS: dict[str, tuple[Any, ...]] = {
     "the least": (LEAST_INTEGER, 0, 0, 1, 1),

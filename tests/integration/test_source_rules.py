@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 
 import psycopg
 import pytest
@@ -357,3 +358,12 @@ def test_the_files_of_the_oltp_can_be_applied_again(empty_book):
         for path in sorted((ROOT / "infra/primary/sql").glob("*.sql")):
             connection.execute(path.read_bytes())
             connection.execute("reset role")
+
+
+def test_dates_that_python_cannot_hold_are_read_as_the_nearest_ones(empty_book):
+    found = empty_book.primary(
+        "select 'infinity'::date, '20226-03-01'::date, '0044-03-15 BC'::date, '-infinity'::timestamptz, "
+        "'20226-03-01 00:00+00'::timestamptz, '0044-03-15 00:00+00 BC'::timestamptz, '2026-03-01 00:00+00'::timestamptz"
+    )
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    assert found == [(date.max, date.max, date.min, first, last, first, datetime(2026, 3, 1, tzinfo=UTC))]

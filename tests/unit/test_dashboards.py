@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +181,19 @@ def test_a_relationship_test_or_the_name_of_a_key_makes_a_line_of_the_star():
         ("start_date_sk", "dim_date"),
     ]
     assert star.words == "Star schema: fact_x refers to dim_date, dim_person."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Decimal("1.50"), 1.5),
+        (Decimal("NaN"), None),
+        (Decimal("Infinity"), None),
+        (date(9999, 12, 31), "9999-12-31"),
+        (datetime.max.replace(tzinfo=UTC), "9999-12-31T23:59:59+00:00"),
+        (datetime.min.replace(tzinfo=UTC), "0001-01-01T00:00:00+00:00"),
+    ],
+)
+def test_every_value_of_a_view_is_one_that_a_browser_reads(value: object, shown: object) -> None:
+    assert page.plain(value) == shown
+    json.loads(json.dumps(page.plain(value)), parse_constant=pytest.fail)

@@ -87,7 +87,10 @@ final as (
 
         -- dates
         payments.payment_date,
-        date_trunc('month', payments.payment_date at time zone 'UTC')::date as payment_month,
+        -- A deleted row of an older book may hold the earliest date there is, which has no first day of its month.
+        date_trunc(
+            'month', greatest(payments.payment_date, timestamptz '0001-01-01 00:00+00') at time zone 'UTC'
+        )::date as payment_month,
 
         payments.is_deleted
     from payments

@@ -143,7 +143,8 @@ def page_data(platform: Platform) -> dict[str, Any]:
     """The data of the dashboards page, as a browser reads it: strictly JSON."""
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page.render(platform.settings), re.S)
     assert found is not None
-    return json.loads(found[1], parse_constant=lambda word: pytest.fail(f"the page holds {word}"))
+    data: dict[str, Any] = json.loads(found[1], parse_constant=lambda word: pytest.fail(f"the page holds {word}"))
+    return data
 
 
 def fill(chain: Chain, connection: psycopg.Connection) -> None:
@@ -169,7 +170,7 @@ def fill(chain: Chain, connection: psycopg.Connection) -> None:
     for name, values in PAYMENTS.items():
         amounts = {key: values[key] for key in ("principal", "interest", "penalty") if key in values}
         others = {key: value for key, value in values.items() if key not in amounts}
-        loan = add_loan(connection, plain, MONEY)
+        loan = add_loan(connection, plain, str(MONEY))
         if values.get("principal") == -MONEY:
             connection.execute("update operational.loans set outstanding_balance = 0 where loan_id = %s", (loan,))
         chain.payments[name] = pay(connection, loan, **amounts, **others)

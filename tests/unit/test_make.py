@@ -219,6 +219,29 @@ def test_the_lists_are_those_of_the_declarations():
     assert (ROOT / "scripts/commands.mk").read_text(encoding="utf-8") == reference.commands_mk(targets)
 
 
+def test_every_call_of_make_in_documents_and_messages_is_one_that_make_takes():
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / ".env.example", *ROOT.glob("scripts/**/*.py")]
+    settings = {name.upper() for name in Settings.model_fields}
+    wrong, seen = [], 0
+    for path in files:
+        text = " ".join(path.read_text(encoding="utf-8").split())
+        for name, given in re.findall(
+            r"make (?:-s )?([a-z][a-z0-9-]*)((?: [A-Z][A-Z_]*=)+)", re.sub(r"=\S+", "=", text)
+        ):
+            seen += 1
+            words = (
+                (ROOT / "Makefile").read_text(encoding="utf-8").partition(f"\n{name}.words := ")[2].partition("\n")[0]
+            )
+            known = {option.name for option in TARGETS[name].options} | set(words.split()) if name in TARGETS else set()
+            wrong += [
+                f"{path.name}: make {name} {each}"
+                for each in given.replace("=", "").split()
+                if each not in known | settings
+            ]
+    assert seen > 50
+    assert wrong == []
+
+
 @pytest.mark.parametrize(("former", "name"), cli.ops.FORMER_NAMES.items())
 def test_a_former_name_of_a_command_works_and_says_the_new_one(former, name):
     assert command(former) == [former]

@@ -1,8 +1,11 @@
 """What a person reads of a run that failed: our own sentence first, without what dbt puts around it."""
 
+import os
+import sys
+
 import pytest
 
-from eds.warehouse.runs import reason, reasons
+from eds.warehouse.runs import _run_into, reason, reasons
 
 LOST = (
     "extraction: Compilation Error in model extraction (models/extraction/extraction.sql)\n"
@@ -48,3 +51,25 @@ def test_one_line_names_the_first_and_counts_the_others():
     assert reason(f"{LOST}\n{DATABASE}\n{TEST}") == f"{SENTENCE} (and 2 more)"
     assert reason(TEST) == TEST
     assert reason(None) == ""
+
+
+def test_output_into_a_log_counts_the_nodes_that_have_ended(tmp_path):
+    lines = [
+        "12:00:01  Found 43 models",
+        "12:00:02  1 of 87 START sql view model staging.stg_loans ........ [RUN]",
+        "12:00:02  1 of 87 OK created sql view model staging.stg_loans ... [OK in 0.1s]",
+        "12:00:03  2 of 87 PASS not_null_stg_loans_loan_id ............... [PASS in 0.1s]",
+        "12:00:03  3 of 87 ERROR creating sql table model ................ [ERROR in 0.1s]",
+        "12:00:03  4 of 87 SKIP relation warehouse.x ..................... [SKIP]",
+    ]
+    seen: list[tuple[int, int]] = []
+    script = "import sys; print(sys.argv[1]); sys.exit(3)"
+    code = _run_into(
+        tmp_path / "logs/first.log",
+        [sys.executable, "-c", script, "\n".join(lines)],
+        dict(os.environ),
+        lambda amount, total: seen.append((amount, total)),
+    )
+    assert code == 3
+    assert seen == [(1, 87)] * 4
+    assert (tmp_path / "logs/first.log").read_text(encoding="utf-8").splitlines() == lines

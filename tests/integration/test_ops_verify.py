@@ -159,6 +159,15 @@ def test_a_success_that_is_stamped_ahead_of_now_is_a_problem(built):
         )
 
 
+def test_data_of_a_time_to_come_are_a_problem(built):
+    built.warehouse("update publish.published_state set data_as_of = data_as_of + interval '1 day'")
+    try:
+        problems = health.health(built.runtime)["problems"]
+        assert [problem for problem in problems if "minutes ahead of now: a server's clock" in problem], problems
+    finally:
+        built.warehouse("update publish.published_state set data_as_of = data_as_of - interval '1 day'")
+
+
 # --- transactions that were forgotten --------------------------------------------------------------------------------
 
 

@@ -72,6 +72,8 @@ def health(runtime: Runtime) -> dict[str, Any]:
             "data_as_of": as_of.isoformat() if as_of else None,
             "data_age_minutes": round((datetime.now(UTC) - as_of).total_seconds() / 60, 2) if as_of else None,
         }
+        if (age := found["data_age_minutes"]) is not None and age < -runs.CLOCK_TOLERANCE_MINUTES:
+            problems.append(f"the data are of {-age:.0f} minutes ahead of now: a server's clock is, or was, set wrong")
         if run.status == "failed":
             problems.append(f"the last run ({run.run_id}) failed: {found['last_run_message'] or 'make etl shows it'}")
     finished, minutes = last or (None, None)

@@ -86,7 +86,11 @@ _TOTALS = """
         count(*) filter (where status = 'failed'),
         count(*) filter (where status = 'running'),
         coalesce(sum(extract(epoch from run_finished_at - run_started_at)), 0)::float,
-        extract(epoch from max(run_finished_at) filter (where status = 'success'))::float,
+        -- The newest success, not the latest time: a clock may have been ahead.
+        (
+            select extract(epoch from run_finished_at)::float
+            from audit.etl_runs where status = 'success' order by run_id desc limit 1
+        ),
         (select count(*) from audit.refused_starts)
     from audit.etl_runs
 """

@@ -29,7 +29,7 @@ from eds.book.csv_import.schema import TABLES
 from eds.book.csv_import.template import write_template
 from eds.book.csv_import.values import Evidence, ExpectedError, Reading, converter
 
-CUSTOMERS, PRODUCTS, LOANS, PAYMENTS = TABLES
+CUSTOMERS, PRODUCTS, LOANS, PAYMENTS, INSTALLMENTS = TABLES
 
 
 def read(data: bytes) -> list[Record | Malformed]:
@@ -425,6 +425,14 @@ def read_rows(
     problems: list[Problem] = []
     reader = RowReader(table, layout, records, problems.append, Reading(strict=strict))
     return reader, list(reader), problems
+
+
+def test_a_row_without_one_column_of_its_key_is_left_out() -> None:
+    header = b"loan_id,installment_no,due_date,principal_due\n"
+    reader, found, problems = read_rows(INSTALLMENTS, header + b"1,,2024-01-31,5\n,2,2024-01-31,5\n1,3,2024-01-31,5\n")
+    assert found == [(4, False, "1", "3", "2024-01-31", "5")]
+    assert [problem.column for problem in problems] == ["installment_no", "loan_id"]
+    assert not reader.is_complete
 
 
 def test_a_wrong_value_becomes_null_and_is_told() -> None:
@@ -978,6 +986,14 @@ def test_some_files_are_enough_without_sync_only(tmp_path: Path) -> None:
     assert list(find_files(tmp_path, sync=False)) == ["customers", "loans"]
     with pytest.raises(UserError, match=r"SYNC=1 needs all four files.*: loan_products\.csv, payments\.csv"):
         find_files(tmp_path, sync=True)
+
+
+def test_schedules_are_optional(tmp_path: Path) -> None:
+    for table in (CUSTOMERS, PRODUCTS, LOANS, PAYMENTS):
+        (tmp_path / table.file).touch()
+    assert "loan_installments" not in find_files(tmp_path, sync=True)
+    (tmp_path / "Loan Installments.csv").touch()
+    assert find_files(tmp_path, sync=True)["loan_installments"].name == "Loan Installments.csv"
 
 
 def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:

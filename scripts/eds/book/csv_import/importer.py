@@ -42,7 +42,7 @@ _CHECKED_ROWS = 20
 _ROWS_PER_ADVANCE = 2000
 _EXTENSIONS = (".csv", ".tsv", ".txt")
 # In a demo book these were invented; the products are the catalogue that every new book starts with.
-_INVENTED = ("payments", "loans", "customers")
+_INVENTED = ("loan_installments", "payments", "loans", "customers")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def find_mapping(directory: Path, mapping_file: Path | None) -> BookMapping:
 def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = None) -> dict[str, Path]:
     """The files to import, by the name of their table. Raises UserError when they are not there."""
     mapping = mapping or BookMapping()
-    files = [table.file for table in TABLES]
+    files = [table.file for table in TABLES if not table.is_optional]
     wanted = f"{', '.join(files[:-1])} and {files[-1]}"
     if not directory.exists():
         raise UserError(f"There is no directory {directory}.\nGive the one that holds {wanted}: make import DIR=path")
@@ -175,6 +175,8 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
     for table in TABLES:
         named = mapping.table(table.name).file
         path = directory / named if named else _file_of(table, present)
+        if path is None and table.is_optional:
+            continue
         if path is None:
             missing.append(table.file)
         elif not path.exists():
@@ -266,6 +268,8 @@ class _Import:
         self.loaded: dict[str, _Loaded] = {}
         self.defaults: dict[str, dict[str, LiteralString]] = {}
         self.tables = [table for table in TABLES if table.name in paths]
+        self.known = list(TABLES)
+        """The tables that the database has."""
         self.replaced: tuple[str, ...] = ()
         """Tables whose present rows are a demo's, and go."""
         shared = [path for path in paths.values() if list(paths.values()).count(path) > 1]
@@ -281,6 +285,7 @@ class _Import:
         self.cursor.execute("set local client_encoding to 'UTF8'")
         self.cursor.execute("set local statement_timeout to 0")
         self.cursor.execute("set local idle_in_transaction_session_timeout to 0")
+        self._look_for_tables()
         self._look_for_demo()
         for table in self.tables:
             self._load(table)
@@ -303,6 +308,35 @@ class _Import:
             return {table.name: self._count(table, deletions) for table in self.tables}
         with step("Writing the changes"):
             return self._write(deletions)
+
+    def _look_for_tables(self) -> None:
+        """Leave out the tables and columns that a database of an earlier version does not have.
+
+        Raises UserError when it does not have the table of a file.
+        """
+        self.cursor.execute(
+            """
+            select cls.relname::text, array_agg(att.attname::text)
+            from pg_class as cls
+            join pg_attribute as att on att.attrelid = cls.oid and att.attnum > 0 and not att.attisdropped
+            where cls.oid = any(select to_regclass('operational.' || name) from unnest(%s::text[]) as name)
+            group by cls.relname
+            """,
+            [[str(table.name) for table in TABLES]],
+        )
+        present: dict[str, list[str]] = dict(self.cursor.fetchall())
+        for table in self.tables:
+            if table.name not in present:
+                raise UserError(
+                    f"The database has no table operational.{table.name} for {self.files[table.name]}. "
+                    "Nothing was changed. `make up` brings it to this version."
+                )
+        self.known = [
+            replace(table, columns=tuple(column for column in table.columns if column.name in present[table.name]))
+            for table in TABLES
+            if table.name in present
+        ]
+        self.tables = [table for table in self.known if table.name in self.paths]
 
     def _look_for_demo(self) -> None:
         """Find out whether the book is an invented one. Raises UserError when it is and shall not be replaced."""
@@ -334,7 +368,10 @@ class _Import:
                 "REPLACE_DEMO=1 deletes all of these first. Or start with an empty book: make nuke, then "
                 "SCALE=empty make up."
             )
-        self.replaced = _INVENTED + (("loan_products",) if self.sync else ())
+        known = {str(table.name) for table in self.known}
+        self.replaced = tuple(
+            name for name in (*_INVENTED, *(("loan_products",) if self.sync else ())) if name in known
+        )
         would = "" if self.replace_demo else "; an import needs REPLACE_DEMO=1"
         self.remarks.append(f"the demo book is replaced: {what} are deleted{would}")
 
@@ -506,7 +543,7 @@ class _Import:
         import holds no other, and it waits for the others shorter than deadlock_timeout (1 s) in all. The first wait
         is longer than that, which is what makes an autovacuum give way.
         """
-        order = list(TABLES)
+        order = list(self.known)
         deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
         while True:
             table = order[0]
@@ -582,8 +619,9 @@ class _Import:
                 select file.line, file.has_problem, present.{key} is not null as is_present,
                     present.{key} is not null and ({differs}) as is_changed, {columns}
                 from {file} as file
-                left join {target} as present on file.{key} = present.{key} {unless_replaced}
+                left join {target} as present on {same} {unless_replaced}
                 """,
+                same=_same(table, "file", "present"),
                 unless_replaced=sql.SQL("and false" if table.name in self.replaced else ""),
                 differs=sql.SQL(" or ").join(differences),
                 columns=sql.SQL(", ").join(merged),
@@ -618,13 +656,16 @@ class _Import:
         query = _sql(
             table,
             """
-            select line, {key}::text as value,
-                format('each {key_name} once, but line %s has it already', first_line) as expected
-            from (select line, {key}, min(line) over (partition by {key}) as first_line from {file}) as keyed
+            select line, {last_key}::text as value,
+                format('each {key_words} once, but line %s has it already', first_line) as expected
+            from (select line, {last_key}, min(line) over (partition by {keys}) as first_line from {file}) as keyed
             where line <> first_line
             """,
+            last_key=sql.Identifier(table.keys[-1].name),
+            key_words=sql.SQL(" of a ".join(column.name for column in reversed(table.keys))),
+            keys=_names(table.keys),
         )
-        self._collect(table, table.key, query, "key not unique")
+        self._collect(table, table.keys[-1], query, "key not unique")
 
     def _check_rule(self, table: Table, rule: Rule) -> None:
         loaded = self.loaded[table.name]
@@ -746,25 +787,23 @@ class _Import:
 
     def _count_deletions(self) -> dict[str, int]:
         """How many rows of each table will be deleted. Raises UserError when that is too much of a table."""
-        deletions = dict.fromkeys((table.name for table in TABLES), 0)
+        deletions: dict[str, int] = dict.fromkeys((table.name for table in TABLES), 0)
         excessive: list[str] = []
-        for table in TABLES:
+        for table in self.known:
             if table.name in self.replaced:
                 (deletions[table.name],) = self._numbers(table, "select count(*) from {target}")
                 continue
-            if not self.sync:
+            if not self._may_delete(table):
                 continue
             present, gone = self._numbers(
                 table,
-                """
-                select count(*), count(*) filter (where file.line is null)
-                from {target} as present
-                left join {file} as file on present.{key} = file.{key}
-                """,
+                "select count(*), count(*) filter (where {is_gone}) from {target} as present",
+                is_gone=self._is_gone(table),
             )
             deletions[table.name] = gone
             if gone >= MASS_DELETE_ROWS and gone * 2 > present:
-                excessive.append(f"  {table.name}: {gone:,} of {present:,} rows are not in {self.files[table.name]}")
+                file = self.files.get(table.name, table.file)
+                excessive.append(f"  {table.name}: {gone:,} of {present:,} rows are not in {file}")
         if excessive and not self.allow_mass_delete:
             raise UserError(
                 "The import was refused: it would delete more than half of a table. Nothing was changed.\n\n"
@@ -772,6 +811,25 @@ class _Import:
                 + "\n\nIf these are the right files and that is meant, add MASS_DELETE=1."
             )
         return deletions
+
+    def _may_delete(self, table: Table) -> bool:
+        """Whether rows of a table go because the files do not hold them.
+
+        A sync deletes in all tables. The instalments that a file has of a loan are all that the loan has, so that a
+        new schedule never mixes with the rest of the former one.
+        """
+        return self.sync or (table.key_size > 1 and table in self.tables)
+
+    def _is_gone(self, table: Table) -> sql.Composable:
+        """The condition of rows (alias present) that the files do not hold."""
+        if table not in self.tables:
+            return sql.SQL("true")
+        gone = _sql(table, "not exists (select from {file} as file where {same})", same=_same(table, "file", "present"))
+        if self.sync:
+            return gone
+        return sql.SQL("{} and {}").format(
+            gone, _sql(table, "exists (select from {file} as file where file.{key} = present.{key})")
+        )
 
     def _remark(self, table: Table) -> None:
         """Remark on the values that rows have although they stand in no file."""
@@ -799,8 +857,9 @@ class _Import:
             elif not has_column and present and not column.has_default:
                 (emptied,) = self._numbers(
                     table,
-                    "select count(*) from {final} as final join {target} as present on final.{key} = present.{key}"
+                    "select count(*) from {final} as final join {target} as present on {same}"
                     " where final.is_present and present.{column} is not null",
+                    same=_same(table, "final", "present"),
                     **name,
                 )
                 if emptied:
@@ -849,17 +908,18 @@ class _Import:
         return Counts(inserted, updated, deletions[table.name], unchanged)
 
     def _write(self, deletions: dict[str, int]) -> dict[str, Counts]:
-        for name in ("payments", "loans", "customers", "loan_products"):
+        for name in ("loan_installments", "payments", "loans", "customers", "loan_products"):
             if name in self.replaced:
                 self.cursor.execute(_sql(_table(name), "delete from {target}"))
         if self.replaced:
             self.cursor.execute("update operational.demo_book set replaced_at = now() where replaced_at is null")
         self._free_unique_values()
-        # Payments go first, as loans may go. Loans, customers and products go when every row that stays was written,
-        # because one that stays may have referred to one that goes.
+        # Payments and instalments go first, as loans may go. Loans, customers and products go when every row that stays
+        # was written, because one that stays may have referred to one that goes.
         gone = [name for name, number in deletions.items() if number and name not in self.replaced]
-        if "payments" in gone:
-            self._delete(_table("payments"))
+        for name in ("loan_installments", "payments"):
+            if name in gone:
+                self._delete(_table(name))
         counts: dict[str, Counts] = {}
         for table in self.tables:
             updated = self._update(table)
@@ -870,9 +930,41 @@ class _Import:
             if name in gone:
                 self._delete(_table(name))
         for table in self.tables:
-            if counts[table.name].inserted:
+            # Where the key comes from the file.
+            if counts[table.name].inserted and table.key_size == 1:
                 self._advance_sequence(table)
+        self._remark_schedules()
         return counts
+
+    def _remark_schedules(self) -> None:
+        """Remark on instalments that do not fit their loan. They are the lender's, so they are written as they are."""
+        table = next((table for table in self.tables if table.name == "loan_installments"), None)
+        if table is None:
+            return
+        checks: tuple[tuple[str, LiteralString], ...] = (
+            (
+                "the instalments' principal is not the amount of the loan",
+                "select count(*) from (select loans.loan_id from {target} as present"
+                " join operational.loans on loans.loan_id = present.loan_id {scope}"
+                " group by loans.loan_id having sum(present.principal_due) <> min(loans.amount)) as found",
+            ),
+            (
+                "a later instalment is not due later",
+                "select count(distinct loan_id) from (select loan_id, due_date,"
+                " lag(due_date) over (partition by loan_id order by installment_no) as previous_date"
+                " from {target} as present {scope}) as found where due_date <= previous_date",
+            ),
+            (
+                "an instalment is due before the disbursement",
+                "select count(distinct loans.loan_id) from {target} as present join operational.loans"
+                " on loans.loan_id = present.loan_id and present.due_date < loans.disbursed_at::date {scope}",
+            ),
+        )
+        scope = _sql(table, "where present.{key} in (select {key} from {file})")
+        for words, query in checks:
+            (loans,) = self._numbers(table, query, scope=scope)
+            if loans:
+                self.remarks.append(f"{table.name}: {words} in {loans:,} loans")
 
     def _numbers(self, table: Table, query: LiteralString, **parts: sql.Composable) -> tuple[int, ...]:
         row = self.cursor.execute(_sql(table, query, **parts)).fetchone()
@@ -904,7 +996,7 @@ class _Import:
         assignments = [
             sql.SQL("{0} = final.{0}").format(sql.Identifier(column.name))
             for column in (table.columns if self.sync else self.loaded[table.name].columns)
-            if column is not table.key and column.name != "created_at"
+            if column not in table.keys and column.name != "created_at"
         ]
         if not assignments:
             return 0
@@ -914,8 +1006,9 @@ class _Import:
             update {target} as present
             set {assignments}
             from {final} as final
-            where final.is_changed and final.{key} = present.{key}
+            where final.is_changed and {same}
             """,
+            same=_same(table, "final", "present"),
             assignments=sql.SQL(", ").join(assignments),
         )
         return self.cursor.execute(query).rowcount
@@ -923,19 +1016,14 @@ class _Import:
     def _insert(self, table: Table) -> int:
         query = _sql(
             table,
-            "insert into {target} ({columns}) select {columns} from {final} where not is_present order by {key}",
-            columns=sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
+            "insert into {target} ({columns}) select {columns} from {final} where not is_present order by {keys}",
+            columns=_names(table.columns),
+            keys=_names(table.keys),
         )
         return self.cursor.execute(query).rowcount
 
     def _delete(self, table: Table) -> None:
-        query = _sql(
-            table,
-            """
-            delete from {target} as present
-            where not exists (select from {file} as file where file.{key} = present.{key})
-            """,
-        )
+        query = _sql(table, "delete from {target} as present where {is_gone}", is_gone=self._is_gone(table))
         self.cursor.execute(query)
 
     def _advance_sequence(self, table: Table) -> None:
@@ -947,6 +1035,19 @@ def _some(texts: Sequence[str]) -> str:
     """The first ten of a list, and how many more there are."""
     more = f" and {len(texts) - 10:,} more" if len(texts) > 10 else ""
     return ", ".join(texts[:10]) + more
+
+
+def _names(columns: Sequence[Column]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+
+
+def _same(table: Table, left: LiteralString, right: LiteralString) -> sql.Composed:
+    """The condition that two aliases stand for the same row."""
+    pairs = [
+        sql.SQL("{} = {}").format(sql.Identifier(left, column.name), sql.Identifier(right, column.name))
+        for column in table.keys
+    ]
+    return sql.SQL(" and ").join(pairs)
 
 
 def _table(name: str) -> Table:

@@ -283,7 +283,7 @@ class RowReader:
             (index, target, converter(self.table, target.column, self.reading), is_required(target.column, self.sync))
             for index, target in enumerate(targets)
         ]
-        key_index = self.layout.columns.index(self.table.key)
+        key_indexes = [self.layout.columns.index(column) for column in self.table.keys]
         strict = self.reading.strict
         for record, fields in self._fields(file):
             wrong = () if record.is_clean else self._check_characters(file, record.line, fields)
@@ -309,7 +309,7 @@ class RowReader:
                 if value is None and required and index not in wrong:
                     has_problem = True
                     self.note(Problem(file, record.line, target.label, None, "a value: it may not be empty"))
-            if fields[key_index] is None:
+            if any(fields[index] is None for index in key_indexes):
                 self.is_complete = False
                 continue
             self.rows += 1

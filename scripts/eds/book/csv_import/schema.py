@@ -46,11 +46,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of schema operational with what its file may hold. The first column is the key."""
+    """A table of schema operational with what its file may hold.
+
+    key_size: so many of its first columns are the key by which a file's rows and the table's are the same. is_optional:
+    whether a book needs none of it; the database of an earlier version may not have the table then.
+    """
 
     name: LiteralString
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...]
+    key_size: int = 1
+    is_optional: bool = False
 
     @property
     def file(self) -> str:
@@ -59,8 +65,13 @@ class Table:
 
     @property
     def key(self) -> Column:
-        """The primary key."""
+        """The key, or the first of its columns."""
         return self.columns[0]
+
+    @property
+    def keys(self) -> tuple[Column, ...]:
+        """The columns of the key."""
+        return self.columns[: self.key_size]
 
     def codes(self, column: Column) -> tuple[LiteralString, ...]:
         """The values that a column of codes may have, () for another column."""
@@ -152,6 +163,8 @@ TABLES: tuple[Table, ...] = (
             Column("outstanding_balance", _MONEY, has_default=True),
             Column("loan_officer", "text", nullable=True),
             Column("branch_code", "text", nullable=True),
+            Column("written_off_on", "date", nullable=True),
+            Column("restructured_on", "date", nullable=True),
             _CREATED_AT,
         ),
         (
@@ -190,5 +203,19 @@ TABLES: tuple[Table, ...] = (
             _one_of("payment_method", "mpesa", "bank_transfer", "cash", "cheque", "online"),
         ),
     ),
+    Table(
+        "loan_installments",
+        (
+            Column("loan_id", "bigint", references="loans"),
+            Column("installment_no", "integer"),
+            Column("due_date", "date"),
+            Column("principal_due", _MONEY),
+            Column("interest_due", _MONEY, has_default=True),
+            _CREATED_AT,
+        ),
+        (_above_zero("installment_no"), _not_negative("principal_due"), _not_negative("interest_due")),
+        key_size=2,
+        is_optional=True,
+    ),
 )
-"""The four tables, parents before children: the order in which they are read and written."""
+"""The tables, parents before children: the order in which they are read and written."""

@@ -580,7 +580,7 @@ def is_no_value(text: str) -> bool:
 
 def converter(table: Table, column: Column, reading: Reading) -> Converter | None:
     """What turns a field of the column into text for PostgreSQL; None when each text is right as it is."""
-    is_key = column is table.key
+    is_key = column in table.keys
     match column.kind:
         case "integer":
             return _integer_converter(column, 32, is_key, reading)

@@ -552,7 +552,7 @@ def test_a_sync_needs_a_day_for_each_payment(app: psycopg.Connection, tmp_path: 
     assert "payment_date: line 3, found nothing" in message
     summary = import_book(app, tmp_path)
     assert (
-        "payments: payment_date is the time of the import in 1 rows, the default, as payments.csv has none"
+        "payments: payment_date is the time of the import in 1 row, the default, as payments.csv has none"
     ) in summary.remarks
 
 
@@ -560,9 +560,9 @@ def test_columns_that_were_kept_are_listed(app: psycopg.Connection, tmp_path: Pa
     import_book(app, write(tmp_path, **BOOK))
     summary = import_book(app, write(tmp_path / "few", customers="customer_id,full_name\n101,A\n102,B\n109,C\n"))
     assert summary.remarks == [
-        "customers: country is 'Kenya' in 1 rows, the default, as customers.csv has none",
-        "customers: segment is 'retail' in 1 rows, the default, as customers.csv has none",
-        "customers: is_active is true in 1 rows, the default, as customers.csv has none",
+        "customers: country is 'Kenya' in 1 row, the default, as customers.csv has none",
+        "customers: segment is 'retail' in 1 row, the default, as customers.csv has none",
+        "customers: is_active is true in 1 row, the default, as customers.csv has none",
         "customers: columns kept as they were in 2 rows, as customers.csv has none: email, phone, national_id, "
         "date_of_birth, city, country, segment, is_active",
     ]
@@ -771,6 +771,30 @@ def test_a_lenders_own_export_is_read_by_a_mapping_file(
     assert import_book(app, tmp_path, sync=True).tables["loans"] == Counts(0, 0, 0, 3)
 
 
+def test_problems_show_what_the_file_has(app: psycopg.Connection, tmp_path: Path) -> None:
+    """Not what the import made of it: neither a translated code nor a number in another notation."""
+    import_book(app, write(tmp_path, **BOOK))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "mapping.yml").write_text(
+        "tables: {payments: {columns: {payment_method: {column: Means, values: {Barter: goods}}}}}"
+    )
+    payments = (
+        "Payment ID;Loan ID;Amount;Principal Portion;Interest Portion;Means\n"
+        "1;1001;1.234,50;1.000,00;1,00;Barter\n2;1001;5,50;5,00;0,50;Coins\n"
+    )
+    message = refused(app, write(tmp_path / "bad", payments=payments))
+    assert "amount: line 2, found '1.234,50'" in message
+    assert "penalty_portion 0.00 is the default, no value of the file" in message
+    assert "payment_method (“Means”): 2 rows, first line 2, found 'Barter', 'Coins'" in message
+
+
+def test_tables_without_a_file_lose_the_demos_rows(demo: psycopg.Connection, tmp_path: Path) -> None:
+    summary = import_book(demo, write(tmp_path / "own", customers=OWN["customers"]), replace_demo=True)
+    assert summary.tables == {
+        "customers": Counts(3, 0, 3, 0), "loans": Counts(0, 0, 2, 0), "payments": Counts(0, 0, 2, 0),
+    }  # fmt: skip
+
+
 def test_one_borrower_in_two_spellings_is_a_problem(app: psycopg.Connection, tmp_path: Path) -> None:
     write(tmp_path, statement=STATEMENT, loan_products=PRODUCTS)
     (tmp_path / "mapping.yml").write_text(MAPPING)
@@ -839,7 +863,7 @@ def test_instalments_are_imported_by_loan_and_number(
     summary = import_book(schedules, new)
     assert summary.tables["loan_installments"] == Counts(0, 1, 1, 1)
     assert [row[:2] for row in rows_of_schedules(admin)] == [(1001, 1), (1001, 2), (1002, 1)]
-    assert summary.remarks == ["loan_installments: the instalments' principal is not the amount of the loan in 1 loans"]
+    assert summary.remarks == ["loan_installments: the instalments' principal is not the amount of the loan in 1 loan"]
     # Without the file, a sync leaves none.
     (tmp_path / "loan_installments.csv").unlink()
     import_book(schedules, tmp_path, sync=True)
@@ -870,9 +894,9 @@ def test_instalments_that_do_not_fit_are_remarked_on(schedules: psycopg.Connecti
     odd = INSTALLMENTS.replace("28/02/2023", "15/01/2023").replace("30/04/2023", "31/03/2023")
     summary = import_book(schedules, write(tmp_path, **BOOK, loan_installments=odd))
     assert [remark for remark in summary.remarks if "instal" in remark and "due" in remark.partition(":")[2]] == [
-        "loan_installments: interest_due is 0 in 1 rows, the default, as loan_installments.csv has none",
-        "loan_installments: a later instalment is not due later in 1 loans",
-        "loan_installments: an instalment is due before the disbursement in 1 loans",
+        "loan_installments: interest_due is 0 in 1 row, the default, as loan_installments.csv has none",
+        "loan_installments: a later instalment is not due later in 1 loan",
+        "loan_installments: an instalment is due before the disbursement in 1 loan",
     ]
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import LiteralString
@@ -220,7 +221,8 @@ class _Loaded:
 
     layout: Layout
     is_complete: bool
-    rows: int
+    records: Callable[[], AbstractContextManager[Iterator[Record | Malformed]]]
+    """Reads the file again."""
 
     @property
     def columns(self) -> list[Column]:
@@ -300,14 +302,19 @@ class _Import:
             for table in self.tables:
                 if table.name in self.loaded:
                     self._check(table)
+            for name, loaded in self.loaded.items():
+                self._show_as_written(self.files[name], loaded)
             self.problems.raise_if_any(self.files.values())
         deletions = self._count_deletions()
         for table in self.tables:
             self._remark(table)
         if self.dry_run:
-            return {table.name: self._count(table, deletions) for table in self.tables}
-        with step("Writing the changes"):
-            return self._write(deletions)
+            counts = {table.name: self._count(table, deletions) for table in self.tables}
+        else:
+            with step("Writing the changes"):
+                counts = self._write(deletions)
+        # Tables without a file lose rows too, when a demo book is replaced.
+        return counts | {name: Counts(0, 0, gone, 0) for name, gone in deletions.items() if gone and name not in counts}
 
     def _look_for_tables(self) -> None:
         """Leave out the tables and columns that a database of an earlier version does not have.
@@ -437,7 +444,8 @@ class _Import:
             self._drop_repeated_rows(table, layout)
         self.cursor.execute(_sql(table, "analyze {file}"))
         self.problems.at_least |= not reader.is_whole
-        self.loaded[table.name] = _Loaded(layout, reader.is_complete, reader.rows)
+        again = partial(self._records, source, delimiter, header_line)
+        self.loaded[table.name] = _Loaded(layout, reader.is_complete, again)
         return self._facts(table, source, delimiter, reader)
 
     @contextmanager
@@ -523,14 +531,14 @@ class _Import:
         words = {sign: f"{name}s" for name, sign in DELIMITERS.items()}
         how = [] if delimiter == "," else [f"separated by {words.get(delimiter, repr(delimiter))}"]
         how += [*source.facts, *reader.reading.facts]
-        lines = ["; ".join([f"read: {self.files[table.name]}, {reader.rows:,} rows", *how])]
+        lines = ["; ".join([f"read: {self.files[table.name]}, {_rows(reader.rows)}", *how])]
         for column, labels in reader.reading.labels.items():
             shown = [f"{text!r} as {value} ({count:,})" for (text, value), count in labels.items()]
             lines.append(f"  {column}: {_some(shown)}")
         if reader.layout.extra:
             lines.append(f"  columns not read: {_some(reader.layout.extra)}")
         if reader.skipped:
-            lines.append(f"  {reader.skipped:,} rows left out, as the mapping file says")
+            lines.append(f"  {_rows(reader.skipped)} left out, as the mapping file says")
         return lines
 
     # -- locking ---------------------------------------------------------------------------------------------------
@@ -783,6 +791,27 @@ class _Import:
         )
         self._collect(table, column, query)
 
+    def _show_as_written(self, file: str, loaded: _Loaded) -> None:
+        """Let the problems of a file show its values as it has them, not as they were read into the database."""
+        groups = [group for group in self.problems.groups_of(file) if group.first.line > 1]
+        lines = {line for group in groups for line in group.samples.values()}
+        if not lines:
+            return
+        fields: dict[int, list[str | None]] = {}
+        with loaded.records() as records:
+            for record in records:
+                if record.line in lines and isinstance(record, Record):
+                    fields[record.line] = record.fields
+                if record.line >= max(lines):
+                    break
+        for group in groups:
+            position = next((t.position for t in loaded.layout.targets if t.label == group.first.column), None)
+            if position is not None:
+                group.samples = {
+                    fields[line][position] if position < len(fields.get(line, ())) else value: line
+                    for value, line in group.samples.items()
+                }
+
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def _count_deletions(self) -> dict[str, int]:
@@ -849,7 +878,7 @@ class _Import:
                     )
                     if others:
                         self.remarks.append(
-                            f"{table.name}: created_at stays as first recorded in {others:,} rows, "
+                            f"{table.name}: created_at stays as first recorded in {_rows(others)}, "
                             f"where {file} has another"
                         )
             elif not has_column and present and not self.sync:
@@ -864,7 +893,7 @@ class _Import:
                 )
                 if emptied:
                     self.remarks.append(
-                        f"{table.name}: {column.name} was emptied in {emptied:,} rows, as {file} has none"
+                        f"{table.name}: {column.name} was emptied in {_rows(emptied)}, as {file} has none"
                     )
             if column.has_default and column.name != "created_at":
                 (defaulted,) = self._numbers(
@@ -878,7 +907,7 @@ class _Import:
                     default = self.defaults[table.name].get(column.name, "")
                     value = "the time of the import" if column.default_is_now else default.partition("::")[0]
                     self.remarks.append(
-                        f"{table.name}: {column.name} is {value} in {defaulted:,} rows, the default, as {file} has none"
+                        f"{table.name}: {column.name} is {value} in {_rows(defaulted)}, the default, as {file} has none"
                     )
             if column.is_percent and has_column:
                 rates, greatest = self._numbers(
@@ -890,7 +919,7 @@ class _Import:
                     )
         if kept:
             self.remarks.append(
-                f"{table.name}: columns kept as they were in {present:,} rows, as {file} has none: {', '.join(kept)}"
+                f"{table.name}: columns kept as they were in {_rows(present)}, as {file} has none: {', '.join(kept)}"
             )
 
     def _count(self, table: Table, deletions: dict[str, int]) -> Counts:
@@ -964,7 +993,7 @@ class _Import:
         for words, query in checks:
             (loans,) = self._numbers(table, query, scope=scope)
             if loans:
-                self.remarks.append(f"{table.name}: {words} in {loans:,} loans")
+                self.remarks.append(f"{table.name}: {words} in {loans:,} loan{'' if loans == 1 else 's'}")
 
     def _numbers(self, table: Table, query: LiteralString, **parts: sql.Composable) -> tuple[int, ...]:
         row = self.cursor.execute(_sql(table, query, **parts)).fetchone()
@@ -1029,6 +1058,10 @@ class _Import:
     def _advance_sequence(self, table: Table) -> None:
         """Let the application's next keys come from where numbers are free."""
         self.cursor.execute("select operational.advance_identity(%s::regclass)", [f"operational.{table.name}"])
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
 
 
 def _some(texts: Sequence[str]) -> str:

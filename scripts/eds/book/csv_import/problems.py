@@ -39,14 +39,15 @@ class Group:
 
     first: Problem
     rows: int = 0
-    values: list[str | None] = field(default_factory=list)
+    samples: dict[str | None, int] = field(default_factory=dict)
+    """Different values, each with a line that has it."""
 
     def lines(self) -> list[str]:
         """The group in the message of a refused import."""
         place = f"{self.first.column}: " if self.first.column else ""
         rows = f"line {self.first.line}" if self.rows == 1 else f"{self.rows:,} rows, first line {self.first.line}"
-        values = ", ".join(show_value(value) for value in self.values[:MAX_VALUES])
-        more = ", …" if len(self.values) > MAX_VALUES else ""
+        values = ", ".join(show_value(value) for value in list(self.samples)[:MAX_VALUES])
+        more = ", …" if len(self.samples) > MAX_VALUES else ""
         return [f"  {place}{rows}, found {values}{more}", f"      expected {self.first.expected}"]
 
 
@@ -67,8 +68,8 @@ class Problems:
         group.rows += rows
         if problem.line < group.first.line:
             group.first = problem
-        if len(group.values) <= MAX_VALUES and problem.value not in group.values:
-            group.values.append(problem.value)
+        if len(group.samples) <= MAX_VALUES:
+            group.samples.setdefault(problem.value, problem.line)
 
     def add_checked(self, first: Sequence[Problem], rows: int) -> None:
         """Add the result of one check: its first problems, and the number of rows that do not pass it."""
@@ -76,13 +77,15 @@ class Problems:
         for problem in first[1:]:
             self.add(problem)
 
+    def groups_of(self, file: str) -> list[Group]:
+        """The groups of a file."""
+        return [group for (name, _, _), group in self._groups.items() if name == file]
+
     def merge(self, other: Problems) -> None:
         """Add the problems of a part that was read on its own."""
-        for group in other._groups.values():
+        for key, group in other._groups.items():
             self.add(group.first, group.rows)
-            key = (group.first.file, group.first.column, group.first.cause or group.first.expected)
-            mine = self._groups[key]
-            mine.values += [value for value in group.values if value not in mine.values]
+            self._groups[key].samples |= group.samples
 
     def raise_if_any(self, files: Iterable[str]) -> None:
         """Raise UserError with the problems of all files. files: those of the import, in order."""

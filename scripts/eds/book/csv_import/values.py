@@ -217,7 +217,7 @@ def _check_currency(beside: str, column: Column, reading: Reading) -> None:
     name = beside.strip(".").lower()
     currency = _currencies().get(name)
     if currency is None or column.is_percent or not column.kind.startswith("numeric"):
-        raise ExpectedError(f"{_number_words(column)}, without {beside!r}")
+        raise ExpectedError(f"{_number_words(column)}, without {beside!r}", "a word beside the number")
     if reading.currency is None:
         reading.currency = (currency, beside)
         reading.facts.append(f"amounts in {beside}")

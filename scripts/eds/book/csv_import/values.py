@@ -100,8 +100,10 @@ class Reading:
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?")
-# 1.500 may be one and a half, or fifteen hundred.
-_GROUPED_OR_NOT = re.compile(r"[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}")
+# 1.500 may be one and a half, or fifteen hundred: what stands before the separator then.
+_GROUPED = re.compile(r"[1-9][0-9]{0,2}")
+# What most numbers look like, and can be read in one way.
+_SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
 _BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
 _DRESSED = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,]?)\s*(-?)\s*({_BESIDE}|/=|/-)")
 # Groups of three, or as in India of two before the last three, all with the same separator.
@@ -168,6 +170,8 @@ def _decimal_of(text: str, column: Column) -> str | None:
     """Which decimal sign a value proves, None when it proves none."""
     if _INTEGER.fullmatch(text):
         return None
+    if short := _SHORT.fullmatch(text):
+        return "point" if short[1] == "." else "comma"
     try:
         _, digits, _ = _undress(text, column)
     except ExpectedError:
@@ -184,6 +188,9 @@ def _number_words(column: Column) -> str:
 
 def _plain_number(text: str, column: Column, reading: Reading) -> str:
     """A number in any dialect as [-]digits[.digits]. Raises ExpectedError, also when it is not known which it is."""
+    short = _SHORT.fullmatch(text)
+    if short and reading.decimal == ("point" if short[1] == "." else "comma"):
+        return text.replace(",", ".")
     sign, digits, beside = _undress(text, column)
     point, comma = _two_readings(digits, column)
     if reading.decimal is None and point and comma and point != comma:
@@ -276,15 +283,16 @@ def _numeric_converter(column: Column, precision: int, scale: int, reading: Read
     def convert(text: str) -> str:
         text = text.strip()
         match = _NUMBER.fullmatch(text)
-        if reading.strict:
-            # With exactly three decimals it may be one with a separator of thousands: other numbers of the file tell.
-            if not match or (not column.is_percent and _GROUPED_OR_NOT.fullmatch(text)):
+        if not match or (match[2] and not reading.strict):
+            if reading.strict:
                 raise ExpectedError("a number such as 1234.50: a decimal point, no thousands separators, no exponent")
-        elif not match or match[2] is not None:
             text = _plain_number(text, column, reading)
             match = _NUMBER.fullmatch(text)
         assert match is not None
         whole, decimals = match.groups()
+        if reading.strict and decimals and len(decimals) == 3 and not column.is_percent and _GROUPED.fullmatch(whole):
+            # It may be a whole number with a separator of thousands: other numbers of the file tell.
+            raise ExpectedError("a number such as 1234.50")
         if len(whole.lstrip("0")) > precision - scale:
             raise ExpectedError(f"a number from -{greatest} to {greatest}")
         if decimals and len(decimals.rstrip("0")) > scale:
@@ -323,6 +331,7 @@ _MONTHS = ["January", "February", "March", "April", "May", "June"]
 _MONTHS += ["July", "August", "September", "October", "November", "December"]
 
 
+@functools.lru_cache(maxsize=4096)
 def _order_of(text: str) -> str | None:
     """Which order of day and month a value proves, None when it proves none."""
     match = _SPLIT_TIME.fullmatch(text.strip())
@@ -460,6 +469,10 @@ def _date_converter(reading: Reading) -> Converter:
 def _timestamp_converter(reading: Reading) -> Converter:
     zone = reading.timezone
 
+    @functools.lru_cache(maxsize=4096)
+    def any_day(text: str) -> date:
+        return _any_day(text, reading, _MOMENT_WORDS)
+
     def at(day: date, match: re.Match[str]) -> str:
         hour = int(match["hour"] or 0)
         if match["half"]:
@@ -499,7 +512,7 @@ def _timestamp_converter(reading: Reading) -> Converter:
         other = _SPLIT_TIME.fullmatch(text)
         if other is None:
             raise ExpectedError(_MOMENT_WORDS)
-        return at(_any_day(other["date"], reading, _MOMENT_WORDS), other)
+        return at(any_day(other["date"]), other)
 
     return convert
 

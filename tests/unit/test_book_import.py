@@ -20,7 +20,7 @@ from eds.book.csv_import import records as records_module
 from eds.book.csv_import import schema
 from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter
 from eds.book.csv_import.importer import Counts, Summary, find_files
-from eds.book.csv_import.mapping import ColumnMapping, TableMapping, load_mapping
+from eds.book.csv_import.mapping import BookMapping, ColumnMapping, TableMapping, load_mapping
 from eds.book.csv_import.next_step import is_mass_delete
 from eds.book.csv_import.problems import Problem, Problems, show_value
 from eds.book.csv_import.records import Malformed, Record, read_records
@@ -767,6 +767,7 @@ def test_delimiters(header: str, delimiter: str) -> None:
         ("timezone", "Nairobi", "TIMEZONE=Nairobi: expected a time zone such as"),
         ("timezone", "../etc", r"TIMEZONE=\.\./etc: expected a time zone such as"),
         ("encoding", "ansi", "ENCODING=ansi: expected an encoding"),
+        ("encoding", "rot13", "ENCODING=rot13: expected an encoding"),
         ("delimiter", "x", "DELIMITER=x: expected one of comma"),
         ("header_line", "0", "HEADER_LINE=0: expected a whole number"),
     ],
@@ -812,6 +813,22 @@ def test_a_mapped_column_that_is_not_there_is_a_problem() -> None:
     (problem,) = layout.problems
     assert layout.extra == ["Loan ID"]
     assert (problem.column, problem.expected) == ("loan_id", "the column 'Account', which the mapping file names")
+
+
+def test_a_column_to_skip_by_that_is_not_there_is_a_problem() -> None:
+    header = header_of("loan_id,customer_id,product_id,amount,interest_rate,tenure_months")
+    (problem,) = lay_out(LOANS, header, mapping=TableMapping(skip={"State": ("x",)})).problems
+    assert problem.expected == "the column 'State', which the mapping file names under skip"
+
+
+def test_a_table_of_the_mapping_file_has_a_file(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").touch()
+    for table, message in (
+        (TableMapping(), r"describes customers; customers\.csv is not in"),
+        (TableMapping(file="C.csv"), r"names C\.csv for customers; it is not in"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_files(tmp_path, sync=False, mapping=BookMapping(tables={"customers": table}))
 
 
 def mapped(source: ColumnMapping, *fields: str | None) -> str | None:

@@ -176,6 +176,8 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
     for table in TABLES:
         named = mapping.table(table.name).file
         path = directory / named if named else _file_of(table, present)
+        if path is None and table.name in mapping.tables:
+            raise UserError(f"The mapping file describes {table.name}; {table.file} is not in {directory}.")
         if path is None and table.is_optional:
             continue
         if path is None:

@@ -144,6 +144,9 @@ def lay_out(
             found[column_name] = target
         else:
             problem(column_name, None, f"the column {target!r}, which the mapping file names")
+    for name in mapping.skip:
+        if layout.position(squeeze(name)) is None:
+            problem("", None, f"the column {name!r}, which the mapping file names under skip")
     missing = [name for name in by_name if name not in found and name not in mapping.columns]
     for position, name in unknown:
         if squeeze(name) == "updatedat":

@@ -94,9 +94,9 @@ def _parse_option(name: str, text: str) -> object:
         case "encoding":
             try:
                 # Of bytes to text: Python has others, such as rot13.
-                b"".decode(word)
+                bytes(4).decode(word)
                 return codecs.lookup(word).name
-            except (LookupError, ValueError):
+            except LookupError:
                 raise _wrong_option(name, text, "an encoding such as utf-8, windows-1252 or utf-16") from None
         case "decimal":
             if word not in DECIMALS:

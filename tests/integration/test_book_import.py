@@ -1021,7 +1021,7 @@ BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", list(BAD))
-def test_what_is_wrong_is_told_and_nothing_is_changed(
+def test_what_is_wrong_is_listed_and_nothing_is_changed(
     app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path, case: str
 ) -> None:
     table, content, line, column, shown, expected = BAD[case]
@@ -1042,7 +1042,7 @@ def test_one_bad_row_stops_all_files(app: psycopg.Connection, admin: psycopg.Con
     assert state(admin) == before
 
 
-def test_problems_of_all_kinds_and_files_are_told_together(app: psycopg.Connection, tmp_path: Path) -> None:
+def test_problems_of_all_kinds_and_files_are_listed_together(app: psycopg.Connection, tmp_path: Path) -> None:
     message = refused(
         app,
         write(
@@ -1145,7 +1145,7 @@ def test_the_import_gives_up_when_others_do_not_finish(
         assert "customers" in message
         assert "Nothing was changed" in message
         assert state(admin) == before
-        # Values that cannot be read are told without waiting.
+        # Values that cannot be read are listed without waiting.
         assert "is_active: line 2" in refused(app, write(tmp_path, customers=CUSTOMERS.replace("true", "x")))
 
 

@@ -99,7 +99,7 @@ def test_reads_what_the_csv_module_writes(table: list[list[str]], style: tuple[s
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_told(data: bytes) -> None:
+def test_any_bytes_are_read_or_listed(data: bytes) -> None:
     for record in read(data):
         assert 1 <= record.line <= data.count(b"\n") + 1
 
@@ -113,7 +113,7 @@ def test_any_bytes_are_read_or_told(data: bytes) -> None:
         (b'a,b\n1,"open\n2,x\n', 2, None, "a closing quote before the end of the file"),
     ],
 )
-def test_what_is_no_csv_is_told(data: bytes, line: int, position: int | None, expected: str) -> None:
+def test_what_is_no_csv_is_listed(data: bytes, line: int, position: int | None, expected: str) -> None:
     (malformed,) = [record for record in read(data) if isinstance(record, Malformed)]
     assert (malformed.line, malformed.position) == (line, position)
     assert expected in malformed.expected
@@ -435,7 +435,7 @@ def test_a_row_without_one_column_of_its_key_is_left_out() -> None:
     assert not reader.is_complete
 
 
-def test_a_wrong_value_becomes_null_and_is_told() -> None:
+def test_a_wrong_value_becomes_null_and_is_listed() -> None:
     reader, found, problems = read_rows(
         CUSTOMERS, b"customer_id,full_name,date_of_birth,is_active\n7,Amina,soon,maybe\n"
     )
@@ -479,7 +479,7 @@ def test_a_record_without_a_usable_key_is_left_out(record: bytes, column: str, v
     assert expected in problem.expected
 
 
-def test_invalid_characters_are_told_with_their_column() -> None:
+def test_invalid_characters_are_listed_with_their_column() -> None:
     _, found, problems = read_rows(CUSTOMERS, b"customer_id,full_name,city\n1,J\xfcrg,\0\n2,,\xff\n")
     assert found == [(2, True, "1", None, None), (3, True, "2", None, None)]
     assert [(problem.line, problem.column) for problem in problems] == [

@@ -141,7 +141,7 @@ class Source:
 
 
 class Lines:
-    """Reads a file line by line as UTF-8, whatever its encoding. A line ends with LF."""
+    """Read a file line by line as UTF-8, whatever its encoding. A line ends with LF."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         self._bytes: BinaryIO | None = None

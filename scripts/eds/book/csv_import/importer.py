@@ -580,7 +580,7 @@ class _Import:
     # -- checking --------------------------------------------------------------------------------------------------
 
     def _complete(self, table: Table) -> None:
-        """Creates final_<table>: the rows of the file as they will be in the database."""
+        """Create final_<table>: the rows of the file as they will be in the database."""
         loaded = self.loaded[table.name]
         self.cursor.execute(
             """

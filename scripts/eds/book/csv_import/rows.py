@@ -254,7 +254,7 @@ class NotPlainError(Exception):
 
 @dataclass
 class RowReader:
-    """Iterates over the rows of a file as they go into its temporary table, and notes what is wrong with them.
+    """Iterate over the rows of a file as they go into its temporary table, and notes what is wrong with them.
 
     Yields (line, has_problem, value of each column …). A wrong value becomes null, so that the other columns and the
     rows that refer to this one can still be checked. A record that has no usable key is left out, as is one of empty
@@ -378,7 +378,7 @@ class RowReader:
         )
 
     def _check_characters(self, file: str, line: int, fields: list[str | None]) -> tuple[int, ...]:
-        """Empties the fields with invalid bytes or NUL characters. Returns their positions."""
+        """Empty the fields with invalid bytes or NUL characters. Return their positions."""
         wrong: list[int] = []
         for index, value in enumerate(fields):
             expected = _wrong_characters(value or "")

@@ -1,4 +1,4 @@
-"""Writes the first draft of a mapping file from the headers of a lender's files."""
+"""Write the first draft of a mapping file from the headers of a lender's files."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ class Evidence:
 class Reading:
     """How the values of a file are read. decimal and dates are None while they are not known.
 
-    strict: take the plain form alone, so that a file in it is read fast and without a doubt. question: what a value
-    whose reading is not known is told, by subject.
+    strict: take the plain form alone, so that a file in it is read fast and without a doubt. conflicts: for decimal or
+    dates, the values of the file that contradict each other. facts: how the file is read, to be printed.
     """
 
     decimal: str | None = None
@@ -76,9 +76,9 @@ class Reading:
         reading = cls(dialect.decimal, dialect.dates, dialect.century, dialect.timezone, strict=False)
         words = {"point": "decimal point", "comma": "decimal comma", "dmy": "day first", "mdy": "month first"}
         for name, seen in (("decimal", evidence.decimal), ("dates", evidence.dates)):
-            said = getattr(reading, name)
-            if said is not None:
-                reading.facts.append(words.get(said, "year first"))
+            given = getattr(reading, name)
+            if given is not None:
+                reading.facts.append(words.get(given, "year first"))
             elif len(seen) == 1:
                 ((kind, where),) = seen.items()
                 setattr(reading, name, kind)

@@ -297,6 +297,9 @@ class _Import:
         if not self.problems.total and not self.dry_run:
             with step("Waiting for other writers"):
                 self._lock()
+            if not self.replaced:
+                # One of those writers may have been the generator.
+                self._look_for_demo()
         with step("Checking rules and references"):
             for table in self.tables:
                 if table.name in self.loaded:
@@ -365,8 +368,9 @@ class _Import:
         assert row is not None
         filled_on, *numbers = row
         if filled_on is None or not any(numbers):
-            if self.replace_demo:
-                self.remarks.append("REPLACE_DEMO=1 had no effect: the database holds no demo book")
+            unneeded = "REPLACE_DEMO=1 had no effect: the database holds no demo book"
+            if self.replace_demo and unneeded not in self.remarks:
+                self.remarks.append(unneeded)
             return
         customers, loans, payments = numbers
         what = f"{customers:,} customers, {loans:,} loans and {payments:,} payments"
@@ -849,11 +853,11 @@ class _Import:
         A sync deletes in all tables. The instalments that a file has of a loan are all that the loan has, so that a
         new schedule never mixes with the rest of the former one.
         """
-        return self.sync or (table.key_size > 1 and table in self.tables)
+        return self.sync or (table.key_size > 1 and table.name in self.paths)
 
     def _is_gone(self, table: Table) -> sql.Composable:
         """The condition of rows (alias present) that the files do not hold."""
-        if table not in self.tables:
+        if table.name not in self.paths:
             return sql.SQL("true")
         gone = _sql(table, "not exists (select from {file} as file where {same})", same=_same(table, "file", "present"))
         if self.sync:

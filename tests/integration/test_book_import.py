@@ -801,6 +801,9 @@ def test_one_borrower_in_two_spellings_is_a_problem(app: psycopg.Connection, tmp
     message = refused(app, tmp_path)
     assert "statement.csv (as customers)\n  customer_id (“Borrower”): line 3" in message
     assert "1 problem." in message
+    (tmp_path / "mapping.yml").write_text(MAPPING.replace("distinct: true", "distinct: first"))
+    assert import_book(app, tmp_path).tables["customers"].inserted == 2
+    assert value(app, "select full_name from operational.customers where country = 'Freedonia'") == "NATIONAL CREDIT"
 
 
 # -- repayment schedules ---------------------------------------------------------------------------------------------

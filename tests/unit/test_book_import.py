@@ -687,6 +687,17 @@ def test_what_the_values_of_a_file_prove(
     assert (reading.decimal, reading.dates) == (decimal, dates)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.000000000116", "0.00"), ("-0.00000000023", "-0.00"), ("1.005", "1.01"), ("1.2345", "1.23"), ("7", "7")],
+)
+def test_numbers_are_rounded_only_where_the_mapping_asks_for_it(text: str, value: str) -> None:
+    reading = Reading(decimal="point", strict=False, rounded=frozenset({"amount"}))
+    assert convert(LOANS, "amount", text, reading) == value
+    if text != "7":
+        assert "nothing is rounded" in refusal(LOANS, "outstanding_balance", text, reading)
+
+
 def test_amounts_have_one_currency() -> None:
     reading = Reading(strict=False)
     for text in ("KES 5", "5 kes", "Ksh 5", "KShs. 5", "5/=", "5"):

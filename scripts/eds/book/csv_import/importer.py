@@ -419,8 +419,11 @@ class _Import:
             self.problems.at_least = True
             return []
 
+        rounded = frozenset(name for name, source in mapping.columns.items() if source.round)
+
         def reader_of(records: Iterator[Record | Malformed], reading: Reading, found: Problems) -> RowReader:
             next(records)
+            reading.rounded = rounded
             return RowReader(table, layout, records, found.add, reading, file, mapping, self.dialect.empty, self.sync)
 
         self._create_file_table(table, layout.columns)
@@ -447,7 +450,7 @@ class _Import:
                 self._copy(table, reader, advance)
                 self.currency = reading.currency
         if mapping.distinct:
-            self._drop_repeated_rows(table, layout)
+            self._drop_repeated_rows(table, table.keys if mapping.distinct == "first" else layout.columns)
         self.cursor.execute(_sql(table, "analyze {file}"))
         self.problems.at_least |= not reader.is_whole
         again = partial(self._records, source, delimiter, header_line)
@@ -515,8 +518,8 @@ class _Import:
             )
         )
 
-    def _drop_repeated_rows(self, table: Table, layout: Layout) -> None:
-        """Of equal rows keep the first. Rows with the same key that differ stay, and are a problem."""
+    def _drop_repeated_rows(self, table: Table, columns: Sequence[Column]) -> None:
+        """Of rows that are equal in these columns keep the first."""
         self.cursor.execute(
             _sql(
                 table,
@@ -528,7 +531,7 @@ class _Import:
                     where n > 1
                 )
                 """,
-                columns=sql.SQL(", ").join(sql.Identifier(column.name) for column in layout.columns),
+                columns=_names(columns),
             )
         )
 

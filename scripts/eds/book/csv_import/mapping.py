@@ -35,14 +35,16 @@ class ColumnMapping(_Strict):
     """How a text becomes a key: `code` reads letters and digits as a number of base 36, `hash` takes any text."""
     also: tuple[str, ...] = ()
     """With `hash`: further columns of the file whose texts belong to the key."""
+    round: bool = False
+    """Whether more decimals than the column keeps are rounded (half up) instead of refused."""
 
 
 class TableMapping(_Strict):
     """How the rows of a table are read from a file."""
 
     file: str | None = None
-    distinct: bool = False
-    """Whether equal rows count once, for a table that is read from another one's file."""
+    distinct: bool | Literal["first"] = False
+    """Whether equal rows count once, for a table that is read from another one's file; first: of each key the first."""
     columns: dict[str, ColumnMapping] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     skip: dict[str, tuple[str, ...]] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from zoneinfo import ZoneInfo
 
 from eds.book.csv_import.dialect import Dialect, squeeze
@@ -67,6 +68,8 @@ class Reading:
     facts: list[str] = field(default_factory=list)
     labels: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
     """By column: what was read as what, beyond the form that the documentation asks for."""
+    rounded: frozenset[str] = frozenset()
+    """The columns whose numbers are rounded to what they keep."""
     currency: tuple[str, str] | None = None
     """The currency that stands beside amounts, and how it was written first."""
 
@@ -295,6 +298,9 @@ def _numeric_converter(column: Column, precision: int, scale: int, reading: Read
             raise ExpectedError("a number such as 1234.50")
         if len(whole.lstrip("0")) > precision - scale:
             raise ExpectedError(f"a number from -{greatest} to {greatest}")
+        if decimals and len(decimals.rstrip("0")) > scale and column.name in reading.rounded:
+            reading.note(column, "more decimals", "rounded")
+            return str(Decimal(text).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP))
         if decimals and len(decimals.rstrip("0")) > scale:
             raise ExpectedError(f"a number with at most {scale} decimals (nothing is rounded)")
         return text

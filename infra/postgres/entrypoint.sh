@@ -186,7 +186,8 @@ look() {
 serve() { # PROMOTE
     local server state position='' since=$SECONDS slot_seen='' streamed='' noted='' code=0
     rm -f "$data/postmaster.pid"
-    postgres -D "$data" -c config_file="$config" &
+    # One that is promoted replays first what its former primary wrote, as a replica does.
+    postgres -D "$data" -c config_file="$config" ${1:+-c max_prepared_transactions=10} &
     server=$!
     while kill -0 "$server" 2>/dev/null; do
         child=$server

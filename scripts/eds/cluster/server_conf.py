@@ -24,6 +24,10 @@ BUILD_SETTINGS = INFRA / "postgres" / "build.settings"
 BUILD_CONF = "15-build.conf"
 
 
+# A server that replays WAL does not start with a lower max_prepared_transactions than its primary had when it wrote it.
+REPLAYS_PREPARED = 10
+
+
 @dataclass(frozen=True)
 class Places:
     """Where a server finds what its configuration names.
@@ -128,8 +132,7 @@ def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
         lines += [
             f"primary_conninfo = {conf(conninfo)}",
             f"primary_slot_name = {conf(name)}",
-            # Not less than its primary had when it wrote the WAL to replay, or the replica does not start.
-            "max_prepared_transactions = 10",
+            f"max_prepared_transactions = {REPLAYS_PREPARED}",
         ]
     return lines
 

@@ -183,12 +183,16 @@ class Postmaster:
 
         Not by pg_ctl, whose shell command does not stand every path that a checkout may have.
         """
+        command: list[str | Path] = [self.home.bindir / "postgres", "-D", self.home.data(name)]
+        if name == self.cluster.primary_name and (self.home.data(name) / "standby.signal").exists():
+            # It is promoted next; until then it replays what its former primary wrote.
+            command += ["-c", f"max_prepared_transactions={server_conf.REPLAYS_PREPARED}"]
         log_file = self.home.path / "log" / f"{name}.start.log"
         if not log_file.exists():
             self.home.write(log_file, "", 0o640)
         with log_file.open("ab") as log:
             process = subprocess.Popen(
-                [self.home.bindir / "postgres", "-D", self.home.data(name)],
+                command,
                 cwd=self.home.path,
                 env=self.home.environment,
                 stdin=subprocess.DEVNULL,

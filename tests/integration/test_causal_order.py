@@ -40,6 +40,8 @@ from support.servers import (
 )
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.proof
+
 EXAMPLES = int(os.environ.get("CAUSAL_ORDER_EXAMPLES", "2"))
 
 NO_DELETION = "select loan_id from snapshots.loans_snapshot where is_deleted"

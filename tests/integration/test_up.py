@@ -25,6 +25,8 @@ from eds.warehouse import runs
 from support import commands
 from support.webhook import Receiver, receiving
 
+pytestmark = pytest.mark.disaster
+
 PORTS = ("PRIMARY", "REPLICA1", "REPLICA2", "WAREHOUSE", "PGBOUNCER", "DOCS", "METABASE", "PGADMIN", "PITR")
 
 

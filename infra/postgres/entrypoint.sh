@@ -21,9 +21,7 @@ data=$volume/pgdata
 incoming=$volume/incoming
 config=$files/postgresql.conf
 secrets=/run/secrets
-archive=/var/lib/postgresql/wal_archive
-# Each member has an archive of its own and reads all. That of the one called primary is the volume itself.
-own_archive=$archive$([ "$name" = primary ] || echo "/$name")
+repository_conf=/run/secrets/pgbackrest_conf
 # A replica that neither streams nor comes nearer to a primary that answers cannot follow it, after so many seconds.
 patience=20
 # One that does not answer yet may be recovering from a crash.
@@ -290,7 +288,6 @@ be_replica() {
 if [ "$name" != warehouse ]; then
     export PGPASSFILE=/tmp/pgpass PGCONNECT_TIMEOUT=5
     install -m 600 "$secrets/member_pgpass" "$PGPASSFILE"
-    mkdir -p "$archive/replica1" "$archive/replica2"
 fi
 # Included by postgresql.conf: what depends on how this image's server was built.
 "$files/choose_settings.sh" "$(command -v postgres)" <"$files/build.settings" >/tmp/15-build.conf
@@ -299,7 +296,12 @@ if ! takes_writes; then
 fi
 [ -e "$data" ] || initialise
 # Of a server that was killed; the lock says that nobody else works here.
-rm -f "$data/postmaster.pid" "$own_archive"/.incoming.*
+rm -f "$data/postmaster.pid"
+if [ "$name" != warehouse ]; then
+    # Without it nothing is archived, which `make health` reports; the server serves all the same.
+    pgbackrest --config="$repository_conf" --stanza=oltp --no-online stanza-create ||
+        say "the repository of WAL and backups could not be prepared, see above"
+fi
 if [ -e "$data/standby.signal" ]; then
     say "it is the primary since the last failover, which was interrupted: it is promoted"
     serve promote

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eds.base.errors import UserError
-from eds.ops import repository
+from eds.cluster import repository
 
 HASH = "5fcd4fd87c45fcb38996aaa1ed5171e84c185cec"
 MB16 = repository.SEGMENT_BYTES

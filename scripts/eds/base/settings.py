@@ -36,6 +36,20 @@ SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
 OPTIONAL_SERVICES = ("metabase", "pgadmin", "docs")
 # Settings that had another name, for one version.
 FORMER_NAMES = {"without": "DISABLED_SERVICES"}
+# What each kind of second repository cannot do without.
+REPOSITORY_OPTIONS = {
+    "posix": ("backup_repo2_path",),
+    "sftp": ("backup_repo2_sftp_host", "backup_repo2_sftp_host_user", "backup_repo2_sftp_private_key_file"),
+    "s3": (
+        "backup_repo2_s3_bucket",
+        "backup_repo2_s3_endpoint",
+        "backup_repo2_s3_region",
+        "backup_repo2_s3_key",
+        "backup_repo2_s3_key_secret",
+    ),
+    "azure": ("backup_repo2_azure_account", "backup_repo2_azure_container", "backup_repo2_azure_key"),
+    "gcs": ("backup_repo2_gcs_bucket", "backup_repo2_gcs_key"),
+}
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a typing error (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -113,6 +127,30 @@ class Settings(BaseSettings):
     synchronous: Literal["on", "off"] = "off"
     backup_dir: OptionalPath = None
     backup_keep: Annotated[int, Field(ge=1)] = 7
+    # Physical backups: so many full ones, or, when it is set, what a recovery to any time of so many days needs.
+    backup_keep_full: Annotated[int, Field(ge=1)] = 2
+    backup_window_days: Annotated[int, Field(ge=0)] = 0
+    # A second repository, away from this machine's disk; BACKUP_REPO2_… are pgBackRest's options for its kind.
+    backup_repo2: Literal["", "posix", "sftp", "s3", "azure", "gcs"] = ""
+    backup_repo2_path: str = ""
+    backup_repo2_s3_bucket: str = ""
+    backup_repo2_s3_endpoint: str = ""
+    backup_repo2_s3_region: str = ""
+    backup_repo2_s3_key: str = ""
+    backup_repo2_s3_key_secret: SecretStr | None = None
+    backup_repo2_s3_uri_style: Literal["host", "path"] = "host"
+    backup_repo2_azure_account: str = ""
+    backup_repo2_azure_container: str = ""
+    backup_repo2_azure_key: SecretStr | None = None
+    backup_repo2_gcs_bucket: str = ""
+    backup_repo2_gcs_key: str = ""
+    backup_repo2_sftp_host: str = ""
+    backup_repo2_sftp_host_user: str = ""
+    backup_repo2_sftp_private_key_file: str = ""
+    backup_repo2_sftp_host_key_hash_type: str = "sha256"
+    backup_repo2_storage_host: str = ""
+    backup_repo2_storage_port: Annotated[Port | None, BeforeValidator(_blank_is_none)] = None
+    backup_repo2_storage_ca_file: str = ""
     # Dashboards and documentation. Metabase may see the warehouse at another address than this machine does.
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "KES"
     docs_dir: OptionalPath = None
@@ -142,6 +180,8 @@ class Settings(BaseSettings):
     metabase_admin_password: SecretStr
     metabase_db_password: SecretStr
     pgadmin_password: SecretStr
+    # Encrypts the second repository. Whoever loses it has lost that repository.
+    backup_repo2_cipher_key: SecretStr
 
     @field_validator("etl_schedule", "etl_reconcile_schedule")
     @classmethod
@@ -197,6 +237,13 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _second_repository_is_complete(self) -> Settings:
+        needed = REPOSITORY_OPTIONS.get(self.backup_repo2, ())
+        if missing := [name.upper() for name in needed if not getattr(self, name)]:
+            raise ValueError(f"BACKUP_REPO2={self.backup_repo2} also needs {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
     def _ports_differ(self) -> Settings:
         seen: dict[tuple[str, int], str] = {}
         clashes = []
@@ -218,6 +265,17 @@ class Settings(BaseSettings):
     def backups(self) -> Path:
         """The directory of the backups."""
         return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
+
+    @property
+    def repository_options(self) -> dict[str, str]:
+        """The options of the second repository for pgBackRest, by their names there without `repo2-`."""
+        prefix, kind = "backup_repo2_", self.backup_repo2
+        found = {}
+        for name in type(self).model_fields:
+            if name.startswith((f"{prefix}{kind}_", f"{prefix}storage_")) and (value := getattr(self, name)):
+                text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+                found[name.removeprefix(prefix).replace("_", "-")] = text
+        return found
 
     @property
     def site(self) -> Path:

@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from psycopg.conninfo import make_conninfo
 
@@ -32,14 +33,27 @@ REPLAYS_PREPARED = 10
 class Places:
     """Where a server finds what its configuration names.
 
-    scripts: the folder of archive_wal.sh and restore_wal.sh. own_archive: where it archives its WAL to. archive: where
-    it restores WAL from. passfile: libpq's password file with replicator's password.
+    scripts: the folder of restore_wal.sh. repository_conf: pgBackRest's configuration; None where there is no
+    pgBackRest, and so no WAL archive. passfile: libpq's password file with replicator's password.
     """
 
     scripts: Path
-    own_archive: Path
-    archive: Path
+    repository_conf: Path | None
     passfile: Path
+
+
+@dataclass(frozen=True)
+class RepositoryPlaces:
+    """Where pgBackRest of one member finds its things, as that member's programs see them.
+
+    repository, second: the directories of the repositories. work: logs, locks, spool. data: the data directory.
+    """
+
+    repository: Path
+    second: Path | None
+    work: Path
+    data: Path
+    port: int
 
 
 @dataclass(frozen=True)
@@ -60,9 +74,76 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path)).replace("%", "%%")
 
 
-def restore_command(scripts: Path, places: Iterable[Path]) -> str:
-    """How a recovery fetches WAL from these directories, the first that has a file."""
-    return f'{_quoted(scripts / "restore_wal.sh")} %f "%p" {" ".join(map(_quoted, places))}'
+def restore_command(places: Places, purpose: Literal["replica", "recovery"], directory: Path | None = None) -> str:
+    """How a server fetches WAL from the repository, and from a directory what the repository does not have."""
+    assert places.repository_conf is not None
+    parts = [_quoted(places.scripts / "restore_wal.sh"), _quoted(places.repository_conf), purpose, '%f "%p"']
+    return " ".join(parts + ([_quoted(directory)] if directory else []))
+
+
+def archive_lines(places: Places, *, takes_writes: bool) -> list[str]:
+    """How a member archives its WAL: into the repository when it is the primary.
+
+    One that was promoted by accident keeps its WAL: in the repository, its timeline would mislead the replicas.
+    """
+    if places.repository_conf is None:
+        return []
+    push = f'pgbackrest --config={_quoted(places.repository_conf)} --stanza={STANZA} archive-push "%p"'
+    refuse = "echo 'this member is not the primary: its WAL is not archived' >&2; exit 1"
+    return [
+        f"archive_command = {conf(push if takes_writes else refuse)}",
+        f"restore_command = {conf(restore_command(places, 'replica'))}",
+    ]
+
+
+# The stanza of the OLTP cluster: whichever member is the primary, its backups and its WAL are in it.
+STANZA = "oltp"
+
+
+def repository_conf(settings: Settings, places: RepositoryPlaces) -> str:
+    """pgBackRest's configuration. It holds the second repository's secrets: readable by the servers' account alone."""
+    lines = [
+        "[global]",
+        f"repo1-path={places.repository}",
+        "repo1-bundle=y",
+        f"log-path={places.work / 'log'}",
+        f"lock-path={places.work / 'lock'}",
+        f"spool-path={places.work / 'spool'}",
+        "log-level-console=warn",
+        "log-level-file=off",
+        "compress-type=zst",
+        "compress-level=3",
+        "process-max=2",
+        "start-fast=y",
+        "archive-timeout=60",
+        *_second_repository(settings, places),
+    ]
+    for number in (1, 2) if settings.backup_repo2 else (1,):
+        kind = "time" if settings.backup_window_days else "count"
+        keep = settings.backup_window_days or settings.backup_keep_full
+        lines += [f"repo{number}-retention-full-type={kind}", f"repo{number}-retention-full={keep}"]
+    lines += [
+        "",
+        "[global:archive-push]",
+        "archive-async=y",
+        "",
+        f"[{STANZA}]",
+        f"pg1-path={places.data}",
+        f"pg1-port={places.port}",
+        "pg1-user=postgres",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _second_repository(settings: Settings, places: RepositoryPlaces) -> list[str]:
+    """The options of the second repository, as the settings BACKUP_REPO2 and BACKUP_REPO2_… give them."""
+    kind = settings.backup_repo2
+    if not kind:
+        return []
+    key = settings.backup_repo2_cipher_key.get_secret_value()
+    path = places.second if kind == "posix" else settings.backup_repo2_path or "/"
+    options = {"type": kind, "path": path, "bundle": "y", "cipher-type": "aes-256-cbc", "cipher-pass": key}
+    return [f"repo2-{name}={value}" for name, value in (options | settings.repository_options).items()]
 
 
 def static_files(name: str) -> dict[str, str]:
@@ -100,9 +181,8 @@ def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
             f"maintenance_work_mem = {min(memory_kb, _share(memory_kb, *MAINTENANCE))}kB",
         ]
     else:
-        archive_command = f'{_quoted(places.scripts / "archive_wal.sh")} "%p" {_quoted(places.own_archive)}'
         lines += [
-            f"archive_command = {conf(archive_command)}",
+            f"archive_mode = {'on' if places.repository_conf else 'off'}",
             f"max_slot_wal_keep_size = {conf(settings.max_slot_wal_keep_size)}",
         ]
         if settings.synchronous == "on":
@@ -119,7 +199,7 @@ def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
 
     follows: the primary, when the member is a replica of it.
     """
-    lines = [f"restore_command = {conf(restore_command(places.scripts, [places.archive]))}"]
+    lines = archive_lines(places, takes_writes=follows is None)
     if follows:
         conninfo = make_conninfo(
             host=follows.host,

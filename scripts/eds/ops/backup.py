@@ -1,9 +1,9 @@
-"""Backups: made under a temporary name, read back, then renamed; listed, verified again, and removed when old.
+"""Backups: dumps of a database, and pgBackRest's physical backups of the OLTP cluster.
 
-Logical ones are dumps of one database: backup_operational_… and backup_warehouse_…, as compressed SQL or in pg_dump's
-own format. Physical ones, backup_physical_…, are base backups of the OLTP cluster, from which a point-in-time recovery
-starts. Beside each stands a manifest: what it is of, its checksum, how many rows each table has. Dumps hold what the
-database holds, so they are readable by their owner only.
+Dumps, backup_operational_… and backup_warehouse_…, as compressed SQL or in pg_dump's own format, are made under a
+temporary name, read back, then renamed; listed, verified again, and removed when old. Beside each stands a manifest:
+what it is of, its checksum, how many rows each table has. They hold what the database holds, so they are readable by
+their owner only. From physical backups a point-in-time recovery starts (`eds.ops.pitr`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from filelock import FileLock, Timeout
+from rich.markup import escape
 from rich.table import Table
 
 from eds.base.console import AsCsv, AsJson, err, out, print_rows, step
@@ -34,15 +35,17 @@ from eds.base.errors import UserError
 from eds.base.files import sync_directory, write_atomically
 from eds.base.settings import Settings, load
 from eds.cluster.connections import Cluster, Server
-from eds.cluster.queries import fetch_all, fetch_value
-from eds.ops.wal import archived_files, clean_archives, segment_name
+from eds.cluster.repository import BaseBackup
+from eds.ops.wal import damage
 from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args, program, run_program
 from eds.runtime.member import Runtime
+from eds.runtime.pgbackrest import Repository
 
 app = typer.Typer()
 
-NAME = re.compile(r"backup_(operational|warehouse|physical)_(\d{8}_\d{6})(\.sql\.gz|\.dump)?")
+NAME = re.compile(r"backup_(operational|warehouse)_(\d{8}_\d{6})(\.sql\.gz|\.dump)")
+TYPES = ("full", "diff", "incr")
 SUFFIXES = {"sql": ".sql.gz", "custom": ".dump"}
 READ_BYTES = 1024 * 1024
 # pg_dump's last words; a dump without them is cut off.
@@ -60,7 +63,7 @@ _TABLES = """
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that is there. kind: operational, warehouse or physical. manifest: empty when there is none."""
+    """A dump that is there. kind: operational or warehouse. manifest: empty when there is none."""
 
     path: Path
     kind: str
@@ -74,8 +77,6 @@ class Backup:
 
     @property
     def bytes(self) -> int:
-        if self.path.is_dir():
-            return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
         return self.path.stat().st_size
 
 
@@ -297,74 +298,18 @@ def check_rows(found: Counter[str] | dict[str, int], expected: dict[str, int]) -
 # --- physical ---------------------------------------------------------------------------------------------------------
 
 
-def base_backup(settings: Settings) -> Backup:
-    """Make a base backup of the OLTP cluster and verify its checksums. Raises UserError; nothing is left then."""
-    server = Cluster(settings).primary
-    with directory(settings) as folder:
-        name = _fresh_name(folder, "physical", "")
-        temporary = folder / f".incoming.{name}"
-        clock = "select clock_timestamp()"
-        started = fetch_value(server, clock)
-        try:
-            run_program(
-                settings,
-                "pg_basebackup",
-                [
-                    f"--pgdata={temporary}",
-                    *connection_args(server, "replicator"),
-                    "--format=plain",
-                    "--wal-method=stream",
-                    "--checkpoint=fast",
-                    "--manifest-checksums=SHA256",
-                    f"--label={name}",
-                    *([] if settings.pg_durable else ["--no-sync"]),
-                ],
-                password=settings.replicator_password.get_secret_value(),
-                what="the base backup",
-            )
-            temporary.chmod(0o700)
-            verify_physical(settings, temporary)
-            finished, version, identifier = fetch_all(
-                server,
-                "select clock_timestamp(), current_setting('server_version'), "
-                "(select system_identifier::text from pg_control_system())",
-            )[0]
-            ranges = json.loads((temporary / "backup_manifest").read_text(encoding="utf-8"))["WAL-Ranges"]
-            bytes_each = int(fetch_value(server, "select setting from pg_settings where name = 'wal_segment_size'"))
-            start = ranges[0]
-            manifest = {
-                "kind": "physical",
-                "format": "plain",
-                "database": None,
-                "started_at": started.isoformat(),
-                "made_at": finished.isoformat(),
-                "server_version": version,
-                "system_identifier": identifier,
-                "timeline": start["Timeline"],
-                "start_lsn": start["Start-LSN"],
-                "end_lsn": ranges[-1]["End-LSN"],
-                "start_segment": segment_name(start["Timeline"], _lsn(start["Start-LSN"]) // bytes_each, bytes_each),
-                "bytes": sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file()),
-                # PostgreSQL's own manifest has the checksum of every file.
-                "sha256": sha256(temporary / "backup_manifest"),
-                "verified": True,
-                "verified_at": datetime.now(UTC).isoformat(),
-            }
-            return _finish(folder, temporary, name, "physical", manifest)
-        except BaseException:
-            _remove(temporary)
-            manifest_path(folder / name).unlink(missing_ok=True)
-            raise
+def physical(runtime: Runtime, kind: str) -> BaseBackup:
+    """Make a physical backup of the OLTP cluster in each repository: full, diff or incr.
 
-
-def _lsn(text: str) -> int:
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def verify_physical(settings: Settings, path: Path) -> None:
-    """Check every file and the WAL of a base backup. Raises UserError."""
-    run_program(settings, "pg_verifybackup", [path], what=f"the check of {path.name}")
+    Returns the one in the first repository. Where no full one is there yet, it is full. pgBackRest removes what the
+    retention no longer keeps, with the WAL that only it needed. Raises UserError.
+    """
+    archive = Repository(runtime)
+    archive.check_available()
+    with directory(runtime.settings):
+        for number in archive.numbers:
+            archive.backup(kind, number)
+    return max((each for each in archive.info().backups if each.repository == 1), key=lambda backup: backup.finished_at)
 
 
 # --- again ------------------------------------------------------------------------------------------------------------
@@ -377,18 +322,13 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
     """
     rows: Counter[str] = Counter()
     try:
-        if backup.kind == "physical":
-            if sha256(backup.path / "backup_manifest") != backup.manifest.get("sha256"):
-                raise UserError(f"{backup.path.name}: its backup_manifest is not the one it was made with.")
-            verify_physical(settings, backup.path)
-        else:
-            if backup.manifest and (found := sha256(backup.path)) != backup.manifest["sha256"]:
-                raise UserError(
-                    f"{backup.path.name} is damaged: its checksum is {found[:12]}…, "
-                    f"the manifest says {backup.manifest['sha256'][:12]}…"
-                )
-            rows = read_back(settings, backup.path)
-            check_rows(rows, backup.manifest.get("rows", {}))
+        if backup.manifest and (found := sha256(backup.path)) != backup.manifest["sha256"]:
+            raise UserError(
+                f"{backup.path.name} is damaged: its checksum is {found[:12]}…, "
+                f"the manifest says {backup.manifest['sha256'][:12]}…"
+            )
+        rows = read_back(settings, backup.path)
+        check_rows(rows, backup.manifest.get("rows", {}))
     except (UserError, OSError):
         if backup.manifest:
             _write_manifest(backup.path, backup.manifest | {"verified": False})
@@ -399,15 +339,19 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
     return rows
 
 
-def expire(runtime: Runtime, keep: int) -> list[str]:
-    """Remove the backups of each kind that are older than the newest `keep` good ones, and the WAL that none needs.
+def expire(settings: Settings, keep: int, made: Sequence[Backup]) -> list[str]:
+    """Remove the dumps that are older than the newest `keep` good ones of their kind. Returns their names.
 
-    A damaged backup does not count as one that is kept. Returns the names of what was removed.
+    made: the dumps that were just made; they stay whatever the clock said when the others were made, and only dumps of
+    their kinds are removed. A damaged dump does not count as one that is kept.
     """
-    settings, removed = runtime.settings, []
+    removed = []
     with directory(settings) as folder:
-        good: Counter[str] = Counter()
+        present = {backup.path for backup in made}
+        good = Counter(backup.kind for backup in made)
         for backup in find(settings):
+            if backup.kind not in good or backup.path in present:
+                continue
             if good[backup.kind] >= keep:
                 hidden = folder / f".removing.{backup.path.name}"
                 backup.path.replace(hidden)
@@ -416,15 +360,6 @@ def expire(runtime: Runtime, keep: int) -> list[str]:
                 removed.append(backup.path.name)
             elif backup.verified:
                 good[backup.kind] += 1
-        needed = [backup for backup in find(settings) if backup.kind == "physical"]
-        # Without a manifest, nobody knows what a base backup needs.
-        if needed and all("start_segment" in backup.manifest for backup in needed):
-            oldest = min((backup.manifest["start_segment"] for backup in needed), key=lambda name: name[8:])
-            before = len(archived_files(runtime))
-            # It goes by the position alone: what any timeline has behind it stays.
-            clean_archives(runtime, oldest)
-            if gone := before - len(archived_files(runtime)):
-                removed.append(f"{gone} WAL segments before {oldest}")
     return removed
 
 
@@ -441,10 +376,11 @@ def backup_command(
     ] = "logical",
     form: Annotated[str, typer.Option("--format", metavar="sql|custom", help="Of a dump; sql is compressed.")] = "sql",
     keep: Annotated[
-        int | None, typer.Option(metavar="7", min=1, help="How many of each kind stay (default: BACKUP_KEEP).")
+        int | None, typer.Option(metavar="7", min=1, help="How many dumps of each kind stay (default: BACKUP_KEEP).")
     ] = None,
+    type_: Annotated[str, typer.Option("--type", metavar="full|diff|incr", help="Of a physical backup.")] = "diff",
 ) -> None:
-    """Back up, read the backup back, remove what is too old. Example: make backup KIND=physical KEEP=7"""
+    """Back up, read the backup back, remove what is too old. Example: make backup KIND=physical TYPE=full"""
     settings = load()
     kinds = {
         "logical": ("operational", "warehouse"),
@@ -454,11 +390,20 @@ def backup_command(
         raise UserError(f"KIND is {kind}: expected one of {', '.join(kinds)}.")
     if form not in ("sql", "custom"):
         raise UserError(f"FORMAT is {form}: expected sql or custom.")
+    if type_ not in TYPES:
+        raise UserError(f"TYPE is {type_}: expected one of {', '.join(TYPES)}.")
+    runtime = select_runtime(settings)[0]
+    if kind == "physical":
+        with step("physical backup"):
+            done = physical(runtime, type_)
+        out.print(f"{done.label}  {size(done.database_bytes)}, {size(done.repository_bytes)} of it written now")
+        return
+    made = []
     for each in kinds[kind]:
         with step(f"{each} backup, made and read back"):
-            done = base_backup(settings) if each == "physical" else dump(settings, each, form)  # type: ignore[arg-type]
-        out.print(f"{done.path}  {size(done.bytes)}", soft_wrap=True)
-    for name in expire(select_runtime(settings)[0], keep or settings.backup_keep):
+            made.append(dump(settings, each, form))  # type: ignore[arg-type]
+        out.print(f"{made[-1].path}  {size(made[-1].bytes)}", soft_wrap=True)
+    for name in expire(settings, keep or settings.backup_keep, made):
         err.print(f"removed: {name}")
 
 
@@ -477,15 +422,29 @@ def backups_command(
         except (UserError, OSError) as error:
             problems[backup.path] = str(error)
     found = find(settings)
-    plain = [
+    archive = Repository(select_runtime(settings)[0])
+    skipped = archive.runtime.why_no_repository
+    physicals = [] if skipped else archive.info().backups[::-1]
+    damaged = damage(archive) if again and not skipped else []
+    plain: list[dict[str, Any]] = [
         {
-            "path": str(b.path),
-            "kind": b.kind,
-            "bytes": b.bytes,
-            "made_at": b.made_at.isoformat(),
-            "verified": b.verified,
+            "name": str(each.path),
+            "kind": each.kind,
+            "bytes": each.bytes,
+            "made_at": each.made_at.isoformat(),
+            "verified": each.verified,
         }
-        for b in found
+        for each in found
+    ]
+    plain += [
+        {
+            "name": each.label,
+            "kind": f"physical {each.type}, repository {each.repository}",
+            "bytes": each.database_bytes,
+            "made_at": each.finished_at.isoformat(),
+            "verified": not each.error,
+        }
+        for each in physicals
     ]
     if not print_rows(plain, as_json=as_json, as_csv=as_csv):
         table = Table(title=f"Backups in {settings.backups}, newest first")
@@ -503,9 +462,35 @@ def backups_command(
                 f"[green]{at_time}[/]" if backup.verified else "[red]no[/]",
             )
         out.print(table if found else f"There is no backup in {settings.backups} yet: make backup")
-        for problem in problems.values():
-            out.print(f"[red]damaged[/] {problem}")
-    raise typer.Exit(1 if any(backup.manifest and not backup.verified for backup in found) or problems else 0)
+        _show_physical(physicals, skipped)
+        for problem in (*problems.values(), *damaged):
+            out.print(f"[red]damaged[/] {escape(problem)}", soft_wrap=True)
+    bad = any(backup.manifest and not backup.verified for backup in found) or any(each.error for each in physicals)
+    raise typer.Exit(1 if bad or problems or damaged else 0)
+
+
+def _show_physical(backups: Sequence[BaseBackup], skipped: str | None) -> None:
+    """Show the physical backups, or why there are none."""
+    if skipped:
+        out.print(f"skipped: physical backups ({skipped})")
+        return
+    if not backups:
+        out.print("There is no physical backup yet: make backup KIND=physical")
+        return
+    table = Table(title="Physical backups of the OLTP cluster, newest first")
+    for column in ("label", "type", "repository", "size", "stored", "age", "pages"):
+        table.add_column(column, justify="right" if column in ("size", "stored", "age") else "left", no_wrap=True)
+    for each in backups:
+        table.add_row(
+            each.label,
+            each.type,
+            str(each.repository),
+            size(each.database_bytes),
+            size(each.repository_bytes),
+            _age(each.finished_at),
+            "[red]damaged[/]" if each.error else "[green]checked[/]",
+        )
+    out.print(table)
 
 
 def _age(when: datetime) -> str:

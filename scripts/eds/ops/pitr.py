@@ -10,19 +10,22 @@ from typing import Annotated
 
 import psycopg
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import SIDE, exclusive
-from eds.base.settings import Settings, load
+from eds.base.settings import load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import answers, fetch_all, fetch_value
-from eds.ops import backup, recovery
+from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, segment_name, stretches
+from eds.ops import recovery
 from eds.ops.wal import switch_and_wait
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
+from eds.runtime.pgbackrest import Repository
 
 app = typer.Typer()
 
@@ -82,70 +85,134 @@ class Target:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a recovery came to. newest: the commit time of the newest recovered transaction (None: none replayed)."""
+    """What a recovery came to.
 
-    base: backup.Backup
+    newest: the commit time of the newest recovered transaction (None: none replayed). end: the position where it ended.
+    shortfall: why it holds less than was asked for; None when it holds all of it.
+    """
+
+    base: BaseBackup
     newest: datetime | None
+    end: str
     seconds: float
     broken: dict[str, int]
     rows: dict[str, int]
+    shortfall: str | None
 
 
-def bases(settings: Settings, target: Target) -> list[backup.Backup]:
-    """Return the base backups that a recovery may start from, the best first. Raises UserError when there is none."""
-    complete = [each for each in backup.find(settings) if each.kind == "physical" and each.manifest]
-    if not complete:
-        raise UserError(f"There is no base backup in {settings.backups}: make backup KIND=physical")
+@dataclass(frozen=True)
+class Plan:
+    """A backup from which a recovery may start, and the archived WAL from there along a history."""
 
-    def made(each: backup.Backup) -> datetime:
-        return datetime.fromisoformat(each.manifest["made_at"])
+    base: BaseBackup
+    chain: Chain
 
-    fitting = [each for each in complete if target.moment is None or made(each) <= target.moment]
-    if not fitting:
+    @property
+    def missing(self) -> str:
+        """The segments that are missing, for a person."""
+        return ", ".join(low if low == high else f"{low} to {high}" for low, high in self.chain.missing)
+
+
+def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
+    """The backups that a recovery along a timeline may start from, the best first. Raises UserError when none may."""
+    info = archive.info()
+    usable = [each for each in info.backups if not each.error]
+    if not usable:
+        raise UserError("There is no physical backup: make backup KIND=physical")
+    in_time = [each for each in usable if target.moment is None or each.finished_at <= target.moment]
+    if not in_time:
+        oldest = min(each.finished_at for each in usable)
         raise UserError(
-            f"Every base backup is younger than {target.moment}: the oldest was made at {min(map(made, complete))}. "
+            f"Every physical backup is younger than {target.moment}: the oldest was complete at {oldest}. "
             "A recovery goes forward only."
         )
-    return fitting
+    result = []
+    for number in archive.numbers:
+        parts = stretches(timeline, archive.history(info, timeline, number))
+        left_at = {part.timeline: part.end for part in parts}
+        found = archive.timelines(info, number)
+        for base in (each for each in in_time if each.repository == number):
+            end = left_at.get(base.timeline, -1)
+            # One that was made after the history left its timeline is on another branch.
+            if end is None or lsn(base.stop_lsn) <= end:
+                result.append(Plan(base, chain(found, parts, base.start_lsn)))
+    if not result:
+        raise UserError(f"No physical backup lies on the history of timeline {timeline}.")
+    # One without gaps first; of those the youngest; of the same age the one on this machine.
+    return sorted(
+        result,
+        key=lambda plan: (bool(plan.chain.missing), -plan.base.finished_at.timestamp(), plan.base.repository),
+    )
 
 
-def recover(runtime: Runtime, target: Target, timeline: str | None = None) -> Recovery:
+def present_timeline(runtime: Runtime) -> int:
+    """The timeline of the primary, from the server or, when it is down, from its data."""
+    primary = runtime.cluster.primary
+    if answers(primary):
+        return int(str(fetch_value(primary, "select pg_walfile_name(pg_current_wal_lsn())"))[:8], 16)
+    member = runtime.member(primary.name)
+    control = member.run(["pg_controldata", member.data], check=False).output
+    if found := re.search(r"Latest checkpoint's TimeLineID:\s+(\d+)", control):
+        return int(found[1])
+    archive = Repository(runtime)
+    return max(archive.timelines(archive.info()), default=1)
+
+
+def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Recovery:
     """Recover to a target beside the primary, and check the books there. Raises UserError.
 
     timeline: the number of the timeline to follow (default: the primary's).
     """
-    candidates = bases(runtime.settings, target)
-    primary = runtime.cluster.primary
+    archive, primary = Repository(runtime), runtime.cluster.primary
+    archive.check_available()
     if answers(primary):
         # The archive then reaches beyond the target, with a commit behind it.
         with step("the WAL written up to now is archived"):
             switch_and_wait(runtime, ARCHIVED_SECONDS)
-        timeline = timeline or str(
-            fetch_value(
-                primary, "select ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer"
-            )
-        )
+    timeline = timeline or present_timeline(runtime)
+    candidates = plans(archive, target, timeline)
     began = time.monotonic()
-    for number, base in enumerate(candidates):
+    for number, plan in enumerate(candidates):
         try:
-            with step(f"recovered from {base.path.name} to {target}"):
-                recovery.start_recovery(runtime, base.path, target.conf(timeline or "latest"))
+            with step(f"recovered from backup {plan.base.label} (repository {plan.base.repository}) to {target}"):
+                recovery.start_recovery(runtime, plan.base, target.conf(str(timeline)))
                 _wait_until_recovered(runtime)
             break
         except UserError as error:
             last = number + 1 == len(candidates)
             if last or not any(text in str(error) for text in WRONG_BASE):
                 runtime.member(SIDE).remove()
-                raise UserError(_in_plain_words(str(error), target)) from error
-            err.print(f"{base.path.name} does not lead there, trying an older one")
+                raise UserError(_explained(str(error), target, plan)) from error
+            err.print(f"{plan.base.label} does not lead there, trying another one")
     server = runtime.cluster.recovered
+    end = _end_of_recovery(server)
     return Recovery(
-        base=base,
+        base=plan.base,
         newest=fetch_value(server, "select pg_last_xact_replay_timestamp()"),
+        end=end,
         seconds=time.monotonic() - began,
         broken=invariants.violations(server),
         rows=count_rows(server),
+        shortfall=_shortfall(plan, end) if target == Target() else None,
     )
+
+
+def _end_of_recovery(server: Server) -> str:
+    """The position where a recovered cluster left the history that it followed."""
+    history = fetch_value(
+        server,
+        "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
+    )
+    return str([line for line in history.splitlines() if line.strip()][-1].split("\t")[1])
+
+
+def _shortfall(plan: Plan, end: str) -> str | None:
+    """Why a recovery to the end of the WAL ended before the newest archived segment; None when it did not."""
+    timeline, newest = plan.chain.last
+    if lsn(end) // SEGMENT_BYTES >= newest:
+        return None
+    reason = f"missing: {plan.missing}" if plan.missing else "a segment is damaged: make backups VERIFY=1 names it"
+    return f"it ended at {end}, and the archive has WAL up to segment {segment_name(timeline, newest)}; {reason}"
 
 
 def _wait_until_recovered(runtime: Runtime) -> None:
@@ -161,12 +228,15 @@ def _wait_until_recovered(runtime: Runtime) -> None:
         time.sleep(0.1)
 
 
-def _in_plain_words(message: str, target: Target) -> str:
+def _explained(message: str, target: Target, plan: Plan) -> str:
     if "recovery ended before configured recovery target" in message:
+        missing = f"; missing: {plan.missing}" if plan.missing else ""
         return (
-            f"The WAL that is left ends before {target} is reached. TO=latest recovers what there is; `make wal` shows "
-            f"the archive.\n{message}"
+            f"The WAL that is left ends before {target} is reached{missing}. TO=latest recovers what there is; "
+            f"`make wal` shows the archive.\n{message}"
         )
+    if "could not restore file" in message:
+        return f"A segment in the archive cannot be read: `make backups VERIFY=1` names what is damaged.\n{message}"
     return message
 
 
@@ -194,8 +264,10 @@ def _report(cluster: Cluster, found: Recovery) -> None:
         age = timedelta(seconds=round((datetime.now(UTC) - found.newest).total_seconds()))
         out.print(f"newest recovered transaction: {found.newest:%Y-%m-%d %H:%M:%S.%f %Z}, {age} ago")
     else:
-        out.print(f"no transaction was replayed: the books are those of the base backup ({found.base.path.name})")
-    out.print(f"recovery took {found.seconds:.1f} s")
+        out.print(f"no transaction was replayed: the books are those of the base backup ({found.base.label})")
+    out.print(f"recovery took {found.seconds:.1f} s and ended at {found.end}")
+    if found.shortfall:
+        out.print(f"[bold red]It holds less than was asked for:[/] {escape(found.shortfall)}")
     for name, count in found.broken.items():
         out.print(f"[yellow]{count} rows break: {name}[/]")
     if not found.broken:
@@ -215,7 +287,7 @@ def pitr_command(
     promote: Annotated[bool, typer.Option("--promote", help="Put what was recovered in place of the primary.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove what an earlier one left.")] = False,
     timeline: Annotated[
-        str | None, typer.Option("--timeline", metavar="2", help="Follow this one, not the primary's.")
+        int | None, typer.Option("--timeline", metavar="2", min=1, help="Follow this one, not the primary's.")
     ] = None,
     mark: Annotated[
         str, typer.Option("--mark", metavar="before_import", help="Create a restore point of this name.")
@@ -247,7 +319,14 @@ def pitr_command(
                 "It is left for inspection, on a timeline of its own that nothing follows: make psql-recovered\n"
                 "make pitr REMOVE=1 removes it; make pitr TO=… PROMOTE=1 puts it in place of the primary."
             )
-            return
+            raise typer.Exit(1 if found.shortfall else 0)
+        if found.shortfall:
+            # Not even FORCE answers this one: a script must not put a truncated book in the place of a full one.
+            confirm(
+                f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
+                "incomplete",
+                force=False,
+            )
         confirm(
             f"This puts the recovered cluster in place of the primary ({runtime.cluster.primary_name}). What was\n"
             "written to the primary since is lost to the applications; its data is kept. The replicas are cloned.",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eds.base.console import step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.cluster import members, server_conf
-from eds.cluster.connections import MEMBERS, wait_until_accepting
+from eds.cluster.connections import wait_until_accepting
+from eds.cluster.repository import BaseBackup
 from eds.cluster.server_conf import conf
+from eds.runtime import pgbackrest
 from eds.runtime.member import Member, Runtime
 from eds.runtime.ports import check_addresses
 
 # The longest that a copy of a member's data may take until it lets somebody in.
 START_SECONDS = 120
-# The file with which pg_rewind finds the WAL of a member's own history.
-REWIND_CONF = "rewind.conf"
 
 # --- a member and the primary -----------------------------------------------------------------------------------------
 
@@ -53,16 +53,13 @@ def rewind(runtime: Runtime, name: str) -> None:
     """Bring a stopped member back to where it left the primary's history. Raises UserError when that is impossible."""
     member, primary = runtime.member(name), runtime.member(runtime.cluster.primary_name)
     member.configure()
-    # It goes back in the member's own history, which is in its own archive.
-    own = conf(server_conf.restore_command(member.scripts, [member.archive]))
-    member.write(member.data / REWIND_CONF, f"include {conf(member.conf_file)}\nrestore_command = {own}\n")
     member.run(
         [
             "pg_rewind",
             f"--target-pgdata={member.data}",
-            f"--config-file={member.data / REWIND_CONF}",
+            f"--config-file={member.conf_file}",
             f"--source-server=host={primary.address.host} port={primary.address.port} user=postgres dbname=postgres",
-            "--restore-target-wal",
+            *(["--restore-target-wal"] if member.places.repository_conf else []),
             *([] if runtime.settings.pg_durable else ["--no-sync"]),
         ],
         env={"PGPASSWORD": runtime.cluster.primary.superuser_password},
@@ -84,19 +81,28 @@ def start_replica(runtime: Runtime, name: str) -> str | None:
 # --- a cluster beside the primary -------------------------------------------------------------------------------------
 
 
-def start_recovery(runtime: Runtime, base_backup: Path, target: Sequence[str]) -> None:
-    """Recover a copy of a base backup beside the primary. It archives nothing.
+def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) -> None:
+    """Restore a physical backup beside the primary, and start to recover it. It archives nothing.
 
     target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
     """
     side, primary = runtime.member(SIDE), runtime.cluster.primary_name
-    sources = [runtime.member(name).archive for name in MEMBERS]
-    if not runtime.member(primary).is_running():
-        # What a primary that is down has not archived any more.
-        sources.append(side.data_of(primary) / "pg_wal")
-    restore = server_conf.restore_command(side.scripts, sources)
+    # What a primary that is down could not archive any more.
+    directory = None if runtime.member(primary).is_running() else side.data_of(primary) / "pg_wal"
+    restore = server_conf.restore_command(side.places, "recovery", directory)
     lines = [f"restore_command = {conf(restore)}", "recovery_target_action = promote", *target]
-    _fill_side(runtime, side, base_backup, lines)
+
+    def restore_into(data: Path) -> list[str | Path]:
+        return pgbackrest.command(
+            side,
+            f"--pg1-path={data}",
+            f"--set={backup.label}",
+            f"--repo={backup.repository}",
+            "--type=none",
+            "restore",
+        )
+
+    _fill_side(runtime, side, restore_into, lines)
     side.write(side.data / "recovery.signal", "")
     side.start()
 
@@ -116,8 +122,10 @@ def start_copy(runtime: Runtime, name: str) -> None:
         raise UserError(f"The copy of {name} does not start: {error}\n" + "\n".join(side.tail(15))) from error
 
 
-def _fill_side(runtime: Runtime, side: Member, source: Path | str, lines: Sequence[str]) -> None:
-    """Give the cluster beside the primary a copy of a data directory, in place of an earlier one."""
+def _fill_side(
+    runtime: Runtime, side: Member, source: str | Callable[[Path], list[str | Path]], lines: Sequence[str]
+) -> None:
+    """Give the cluster beside the primary a data directory, in place of an earlier one (see `Member.fill`)."""
     side.remove()
     server = runtime.cluster.recovered
     check_addresses({"pitr": (server.host, server.port)}, ())
@@ -134,12 +142,8 @@ def install_recovered(runtime: Runtime) -> str:
     side, primary = runtime.member(SIDE), runtime.member(cluster.primary_name)
     with step(f"{primary.name} stopped, the recovered cluster in its place"):
         side.stop()
-        # The new timeline's history: without it in the archive, no later recovery finds its way along.
-        archive = 'for file in "$1"/*.history; do [ ! -e "$file" ] || "$2"/archive_wal.sh "$file" "$3" || exit; done'
-        side.run(
-            ["sh", "-c", archive, "sh", side.data / "pg_wal", side.scripts, primary.archive],
-            what="archiving of a history",
-        )
+        # Without the new timeline in the archive, no later recovery finds its way along.
+        pgbackrest.archive_new_timeline(side)
         primary.stop()
         aside = primary.replace_data(side)
         side.remove()

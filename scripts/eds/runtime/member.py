@@ -6,7 +6,7 @@ in these (a rewind, a recovery beside the primary, what a former primary alone h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from eds.base.programs import Finished
 from eds.base.services import ServiceState
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, Server
-from eds.cluster.server_conf import Address
+from eds.cluster.server_conf import Address, Places
 
 
 class Member(Protocol):
@@ -28,12 +28,8 @@ class Member(Protocol):
         """Its data directory."""
 
     @property
-    def archive(self) -> Path:
-        """Where it archives its WAL; every member can read every archive."""
-
-    @property
-    def scripts(self) -> Path:
-        """The folder of archive_wal.sh and restore_wal.sh."""
+    def places(self) -> Places:
+        """Where it finds what its configuration names: pgBackRest's configuration, scripts."""
 
     @property
     def conf_file(self) -> Path:
@@ -78,10 +74,10 @@ class Member(Protocol):
     def clone(self) -> None:
         """Make it a replica of the present primary, and start it. Data that it had is kept aside."""
 
-    def fill(self, source: Path | str, lines: Sequence[str]) -> None:
-        """Give it a copy of a data directory, and the primary's configuration with these further lines.
+    def fill(self, source: str | Callable[[Path], list[str | Path]], lines: Sequence[str]) -> None:
+        """Give it a data directory, and the primary's configuration with these further lines.
 
-        source: a directory of this machine, or the name of a stopped member.
+        source: the name of a stopped member whose data is copied, or what gives the command that fills a directory.
         """
 
     def replace_data(self, source: Member) -> str:
@@ -111,6 +107,10 @@ class Runtime(Protocol):
 
     def member(self, name: str) -> Member:
         """Return one server of the OLTP cluster, or the recovered one."""
+
+    @property
+    def why_no_repository(self) -> str | None:
+        """Why there is neither a WAL archive nor a physical backup here, with what to install; None: there are both."""
 
     def prepare(self) -> None:
         """Ensure everything that a start needs; install or build what can be. Nothing is started."""

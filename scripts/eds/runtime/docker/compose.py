@@ -16,7 +16,7 @@ from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.services import compose_note
-from eds.base.settings import ROOT, Settings, size_in_kb
+from eds.base.settings import ROOT, Settings, from_root, size_in_kb
 from eds.cluster.connections import MEMBERS
 from eds.cluster.server_conf import INFRA
 from eds.runtime.docker.engine import ask, docker, exists
@@ -60,6 +60,19 @@ class Compose:
         """The name of the volume of the WAL archives."""
         return f"{self.project}_wal_archive"
 
+    @property
+    def second_repository(self) -> str:
+        """What is mounted as the second repository: a directory of this machine, where it is one."""
+        settings = self.settings
+        if settings.backup_repo2 == "posix":
+            return str(from_root(Path(settings.backup_repo2_path)))
+        return self.wal_volume
+
+    @property
+    def member_image(self) -> str:
+        """The image of the servers of the OLTP cluster."""
+        return f"{self.project}_postgres"
+
     def environment(self) -> dict[str, str]:
         """Return what infra/compose.yaml asks for: the settings, but no secret."""
         settings = self.settings
@@ -77,6 +90,7 @@ class Compose:
                 "COMPOSE_PROJECT_NAME": self.project,
                 "PLATFORM_FILES": str(self.files.folder),
                 "PLATFORM_CHECKOUT": str(ROOT),
+                "BACKUP_REPO2_PLACE": self.second_repository if settings.backup_repo2 == "posix" else "wal_archive",
                 "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
                 "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
             }

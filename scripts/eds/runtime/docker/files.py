@@ -19,6 +19,8 @@ from eds.cluster.server_conf import INFRA, Address, Places, conf
 MOUNTED = Path("/etc/platform")
 SECRETS = Path("/run/secrets")
 WAL_ARCHIVE = Path("/var/lib/postgresql/wal_archive")
+SECOND_REPOSITORY = Path("/var/lib/postgresql/repository2")
+REPOSITORY_CONF = SECRETS / "pgbackrest_conf"
 VOLUME = Path("/var/lib/postgresql/data")
 PGDATA = VOLUME / "pgdata"
 CONF_FILE = MOUNTED / "postgresql.conf"
@@ -33,11 +35,6 @@ FENCE = "fenced"
 POOL_CONF = "pgbouncer.ini"
 LIVE_FILES = (NOTE, PART_CONF, FENCE, POOL_CONF)
 SIDE_CONF = "99-recovery.conf"
-
-
-def archive(name: str) -> Path:
-    """Return where a member archives its WAL. One whose timeline is its own does not mislead the others."""
-    return WAL_ARCHIVE if name == "primary" else WAL_ARCHIVE / name
 
 
 @dataclass
@@ -77,6 +74,15 @@ class Files:
         entries = [(place, *role) for place in places for role in (replicator, superuser)]
         entries.append((Address("127.0.0.1", SERVER_PORT), *superuser))
         write_atomically(secrets / "member_pgpass", server_conf.pgpass(entries), mode=0o444)
+        # The same for every member: each has its data and its port in the same place.
+        repository = server_conf.RepositoryPlaces(
+            repository=WAL_ARCHIVE / "repository",
+            second=SECOND_REPOSITORY,
+            work=Path("/tmp/pgbackrest"),
+            data=PGDATA,
+            port=SERVER_PORT,
+        )
+        write_atomically(secrets / REPOSITORY_CONF.name, server_conf.repository_conf(settings, repository), mode=0o444)
         write_atomically(secrets / "pgbouncer_userlist", server_conf.pgbouncer_userlist(settings), mode=0o444)
         of_all = [
             (Address(name, SERVER_PORT), "postgres", place.superuser_password)
@@ -110,10 +116,9 @@ class Files:
         )
         write_atomically(self.subfolder("pgbouncer") / POOL_CONF, ini)
 
-    def _places(self, name: str) -> Places:
-        return Places(
-            scripts=MOUNTED, own_archive=archive(name), archive=archive(self.cluster.primary_name), passfile=PASSFILE
-        )
+    def places(self, name: str) -> Places:
+        """Where a server finds what its configuration names."""
+        return Places(scripts=MOUNTED, repository_conf=REPOSITORY_CONF, passfile=PASSFILE)
 
     def _render_server(self, name: str) -> None:
         folder = self.subfolder(name)
@@ -124,7 +129,7 @@ class Files:
             f"port = {SERVER_PORT}",
             "unix_socket_directories = ''",
             f"hba_file = {conf(MOUNTED / 'pg_hba.conf')}",
-            *server_conf.settings_lines(self.settings, name, self._places(name)),
+            *server_conf.settings_lines(self.settings, name, self.places(name)),
         ]
         files = static | {"90-runtime.conf": "\n".join(lines) + "\n"}
         includes = [file for file in files if file != "pg_hba.conf"] + ([PART_CONF] if name in MEMBERS else [])
@@ -137,7 +142,7 @@ class Files:
         files[server_conf.BUILD_SETTINGS.name] = server_conf.BUILD_SETTINGS.read_text(encoding="utf-8")
         for file, text in files.items():
             write_atomically(folder / file, text)
-        scripts = ("archive_wal.sh", "restore_wal.sh", server_conf.CHOOSE_SETTINGS.name, "entrypoint.sh", "health.sh")
+        scripts = ("restore_wal.sh", server_conf.CHOOSE_SETTINGS.name, "entrypoint.sh", "health.sh")
         for script in scripts:
             write_atomically(folder / script, (INFRA / "postgres" / script).read_text(encoding="utf-8"), mode=0o755)
 
@@ -147,7 +152,7 @@ class Files:
         # The one that takes the writes learns it last.
         for name in (*cluster.replica_names, primary):
             follows = Address(primary, SERVER_PORT) if name != primary else None
-            lines = server_conf.part_lines(name, self._places(name), follows)
+            lines = server_conf.part_lines(name, self.places(name), follows)
             write_atomically(self.subfolder(name) / PART_CONF, "\n".join(lines) + "\n")
             write_atomically(self.subfolder(name) / NOTE, f"{primary}\n")
         write_atomically(self.subfolder("provision") / NOTE, f"{primary}\n")

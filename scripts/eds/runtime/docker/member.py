@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,20 @@ from eds.base.errors import UserError
 from eds.base.programs import Finished
 from eds.base.services import SIDE
 from eds.cluster.connections import MEMBERS, Cluster, wait_until_accepting
-from eds.cluster.server_conf import Address
+from eds.cluster.server_conf import Address, Places
 from eds.runtime.docker import engine
 from eds.runtime.docker.compose import START_SECONDS, Compose
-from eds.runtime.docker.engine import POSTGRES_IMAGE
-from eds.runtime.docker.files import CONF_FILE, MOUNTED, PGDATA, SERVER_PORT, VOLUME, WAL_ARCHIVE, Files, archive
+from eds.runtime.docker.files import (
+    CONF_FILE,
+    MOUNTED,
+    PGDATA,
+    REPOSITORY_CONF,
+    SECOND_REPOSITORY,
+    SERVER_PORT,
+    VOLUME,
+    WAL_ARCHIVE,
+    Files,
+)
 from eds.runtime.member import Member
 
 # The longest that a server with data may take until it lets somebody in.
@@ -41,12 +50,11 @@ class ComposeMember:
     compose: Compose
 
     data = PGDATA
-    scripts = MOUNTED
     conf_file = CONF_FILE
 
     @property
-    def archive(self) -> Path:
-        return archive(self.name)
+    def places(self) -> Places:
+        return self.files.places(self.name)
 
     @property
     def address(self) -> Address:
@@ -68,6 +76,8 @@ class ComposeMember:
     def _mounts(self) -> list[str]:
         mounts = [f"{self.volume}:{VOLUME}", f"{self.files.subfolder(self.name)}:{MOUNTED}:ro"]
         mounts.append(f"{self.compose.wal_volume}:{WAL_ARCHIVE}")
+        mounts.append(f"{self.compose.second_repository}:{SECOND_REPOSITORY}")
+        mounts.append(f"{self.files.folder / 'secrets' / REPOSITORY_CONF.name}:{REPOSITORY_CONF}:ro")
         if self.name == SIDE:
             mounts += [f"{self.compose.volume(other)}:{OTHERS / other}:ro" for other in MEMBERS]
         return [part for mount in mounts for part in ("--volume", mount)]
@@ -94,7 +104,7 @@ class ComposeMember:
             network = f"{self.compose.project}_backend"
             more = [part for mount in mounts for part in ("--volume", mount)]
             into = ["run", "--rm", *options, "--network", network, *self._mounts(), *more]
-            into += ["--entrypoint", command[0], POSTGRES_IMAGE, *command[1:]]
+            into += ["--entrypoint", command[0], self.compose.member_image, *command[1:]]
         return programs.run(["docker", *into], env=os.environ | (env or {}), stdin=stdin, what=what, check=check)
 
     def _shell(self, script: str, *mounts: str, user: str = "postgres", stdin: str = "") -> str:
@@ -132,7 +142,15 @@ class ComposeMember:
             *("--security-opt", "no-new-privileges:true"),
             *("--publish", f"127.0.0.1:{self.cluster.recovered.port}:{SERVER_PORT}"),
             *self._mounts(),
-            *("--entrypoint", "postgres", POSTGRES_IMAGE, "-D", str(PGDATA), "-c", f"config_file={CONF_FILE}"),
+            *(
+                "--entrypoint",
+                "postgres",
+                self.compose.member_image,
+                "-D",
+                str(PGDATA),
+                "-c",
+                f"config_file={CONF_FILE}",
+            ),
         )
 
     def stop(self) -> None:
@@ -169,15 +187,18 @@ class ComposeMember:
                 f"`make logs SERVICE={self.name}` shows more."
             ) from error
 
-    def fill(self, source: Path | str, lines: Sequence[str]) -> None:
+    def fill(self, source: str | Callable[[Path], list[str | Path]], lines: Sequence[str]) -> None:
         self.files.render_recovered(lines)
-        origin, folder = (self.compose.volume(source), "/pgdata") if isinstance(source, str) else (source, "")
-        self._shell(
-            f"cd {VOLUME}; cp -a /source{folder} pgdata; rm -f pgdata/postmaster.pid; "
-            "chown -R postgres:postgres .; chmod 700 pgdata",
-            f"{origin}:/source:ro",
-            user="0",
-        )
+        if isinstance(source, str):
+            self._shell(
+                f"cd {VOLUME}; cp -a /source/pgdata pgdata; rm -f pgdata/postmaster.pid; "
+                "chown -R postgres:postgres .; chmod 700 pgdata",
+                f"{self.compose.volume(source)}:/source:ro",
+                user="0",
+            )
+        else:
+            self._shell(f"install --directory --owner=postgres --mode=700 {VOLUME} {PGDATA}", user="0")
+            self.run(source(PGDATA), what="the restore of a backup")
 
     def replace_data(self, source: Member) -> str:
         aside = f"pgdata.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

@@ -75,6 +75,11 @@ class ComposeRuntime:
         """The services that should run, in the order in which data flows."""
         return [name for name in (*SERVERS, *LATER) if name not in self.settings.left_out]
 
+    @property
+    def why_no_repository(self) -> str | None:
+        """Why there is neither a WAL archive nor a physical backup here: the image of the members has pgBackRest."""
+        return None
+
     # --- the platform -------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
@@ -102,9 +107,9 @@ class ComposeRuntime:
             if name != "scheduler"
         }
         check_addresses(places, {port for row in self.compose.containers() for port in _published(row)})
-        if why := self.compose.why_no_image("primary"):
+        if why := self.compose.why_no_image("warehouse"):
             raise UserError(
-                f"The image {self.compose.image('primary')} cannot be pulled: {why}\nFix that, or set RUNTIME=local, "
+                f"The image {self.compose.image('warehouse')} cannot be pulled: {why}\nFix that, or set RUNTIME=local, "
                 "which needs no images."
             )
         with step("images"):

@@ -134,6 +134,27 @@ def client_program(settings: Settings, name: str, major: int | None = None) -> P
     return path
 
 
+# The first version of pgBackRest for each major version of PostgreSQL.
+OLDEST_PGBACKREST = {15: (2, 41), 16: (2, 48), 17: (2, 54), 18: (2, 57)}
+
+
+def find_pgbackrest(major: int) -> tuple[Path | None, str]:
+    """pgBackRest's binary when it fits a server of this major version; else None, and what to install."""
+    found = shutil.which("pgbackrest", path=os.environ.get("PATH", "") + ":/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    if found is None:
+        return None, "no pgbackrest on this machine; install it (Debian: apt-get install pgbackrest)"
+    done = programs.run([found, "version"], check=False)
+    version = re.search(r"(\d+)\.(\d+)", done.output)
+    oldest = OLDEST_PGBACKREST.get(major, (99, 0))
+    if version is None or (int(version[1]), int(version[2])) < oldest:
+        name = done.output.strip() or "a pgbackrest that does not start"
+        needed = (
+            f"{oldest[0]}.{oldest[1]} or later is needed" if major in OLDEST_PGBACKREST else "which it does not know"
+        )
+        return None, f"{name} is there, the servers are PostgreSQL {major}: {needed}"
+    return Path(found), ""
+
+
 def find_pgbouncer() -> Path | None:
     """PgBouncer's binary, or None: it is optional on the embedded runtime."""
     found = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")

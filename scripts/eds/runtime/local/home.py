@@ -21,7 +21,7 @@ from typing import Any
 from eds.base import programs
 from eds.base.errors import UserError
 from eds.base.files import has_content, write_atomically
-from eds.base.services import OWN_STATE_MARK, compose_folder, embedded_note, state_directory
+from eds.base.services import OWN_STATE_MARK, SIDE, compose_folder, embedded_note, state_directory
 from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import MEMBERS
 from eds.runtime.local import binaries, processes
@@ -148,8 +148,8 @@ class Home:
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._claim(home, state)
-            for folder in ("bin", "log", "secrets", *map(_archive, MEMBERS)):
-                (home / folder).mkdir(exist_ok=True)
+            for folder in ("bin", "log", "secrets", "repository", *(f"pgbackrest/{name}" for name in (*MEMBERS, SIDE))):
+                (home / folder).mkdir(parents=True, exist_ok=True)
                 self.give(home / folder, 0o750)
             self.give(home, 0o750)
             # Relative when it lies in the state directory, so that a checkout can be moved.
@@ -209,9 +209,14 @@ class Home:
         """Return the data directory of a server."""
         return self.path / name
 
-    def archive(self, name: str) -> Path:
-        """Return the folder that a member archives its WAL into."""
-        return self.path / _archive(name)
+    @cached_property
+    def pgbackrest(self) -> tuple[Path | None, str]:
+        """pgBackRest's binary; else None, and why there is none that fits."""
+        return binaries.find_pgbackrest(binaries.major_version(self.bindir) or 0)
+
+    def repository_conf(self, name: str) -> Path:
+        """pgBackRest's configuration for a member."""
+        return self.path / "secrets" / f"pgbackrest-{name}.conf"
 
     @property
     def passfile(self) -> Path:
@@ -303,12 +308,3 @@ class Home:
                 shutil.rmtree(state / name)
             else:
                 (state / name).unlink(missing_ok=True)
-
-
-def _archive(name: str) -> str:
-    """Name the folder that a server archives its WAL into.
-
-    A replica archives only when it was promoted. In the primary's archive, its new timeline would keep every replica
-    that is cloned later from starting.
-    """
-    return "wal_archive" if name == "primary" else f"wal_archive_{name}"

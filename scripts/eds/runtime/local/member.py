@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from eds.base.programs import Finished
 from eds.base.services import SIDE
 from eds.cluster import members
 from eds.cluster.connections import Cluster
-from eds.cluster.server_conf import Address, conf
+from eds.cluster.server_conf import Address, Places, conf
 from eds.runtime.local.bootstrap import Bootstrap
 from eds.runtime.local.home import Home
 from eds.runtime.local.postmaster import Postmaster
@@ -40,12 +40,8 @@ class LocalMember:
         return self.home.data(self.name)
 
     @property
-    def archive(self) -> Path:
-        return self.home.archive(self.name)
-
-    @property
-    def scripts(self) -> Path:
-        return self.home.path / "bin"
+    def places(self) -> Places:
+        return self.postmaster.places(self.name)
 
     @property
     def conf_file(self) -> Path:
@@ -120,17 +116,15 @@ class LocalMember:
             return False, members.last_complaint(self) or str(error)
         return started, members.why_not_following(self.cluster, self.name, self)
 
-    def fill(self, source: Path | str, lines: Sequence[str]) -> None:
-        origin = self.home.data(source) if isinstance(source, str) else source
+    def fill(self, source: str | Callable[[Path], list[str | Path]], lines: Sequence[str]) -> None:
         self.postmaster.write_shared_files()
         temporary = Path(tempfile.mkdtemp(dir=self.home.path, prefix=f".{self.name}.new."))
         try:
-            shutil.copytree(origin, temporary, symlinks=True, dirs_exist_ok=True)
-            (temporary / "postmaster.pid").unlink(missing_ok=True)
-            if account := self.home.account:
-                for path in temporary.rglob("*"):
-                    os.chown(path, account.uid, account.gid, follow_symlinks=False)
             self.home.give(temporary, 0o700)
+            if isinstance(source, str):
+                self._copy(self.home.data(source), temporary)
+            else:
+                self.run(source(temporary), what="the restore of a backup")
             self.postmaster.write_conf(self.cluster.primary_name, temporary)
             own = [
                 f"port = {self.cluster.recovered.port}",
@@ -146,6 +140,13 @@ class LocalMember:
         # So that its complaints are its own.
         for log_file in self.home.log_files(self.name):
             log_file.unlink()
+
+    def _copy(self, source: Path, target: Path) -> None:
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+        (target / "postmaster.pid").unlink(missing_ok=True)
+        if account := self.home.account:
+            for path in target.rglob("*"):
+                os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
     def replace_data(self, source: Member) -> str:
         aside = self.bootstrap.put_aside(self.name)

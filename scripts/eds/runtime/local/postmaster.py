@@ -16,6 +16,8 @@ from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.files import has_content
 from eds.base.programs import tail
+from eds.base.services import SIDE
+from eds.base.settings import from_root
 from eds.cluster import server_conf
 from eds.cluster.connections import MEMBERS, Cluster, WrongPasswordError, wait_until_accepting
 from eds.cluster.server_conf import conf
@@ -42,14 +44,36 @@ class Postmaster:
     # --- configuration ------------------------------------------------------------------------------------------------
 
     def write_shared_files(self) -> None:
-        """Write what the servers have in common: the scripts of the WAL archive, and the replicas' passwords."""
-        for name in ("archive_wal.sh", "restore_wal.sh"):
-            script = server_conf.INFRA / "postgres" / name
-            self.home.write(self.home.path / "bin" / name, script.read_text(encoding="utf-8"), 0o750)
+        """Write what the servers have in common: how they use the repository, and the replicas' passwords."""
+        script = server_conf.INFRA / "postgres" / "restore_wal.sh"
+        self.home.write(self.home.path / "bin" / script.name, script.read_text(encoding="utf-8"), 0o750)
+        for name in (*MEMBERS, SIDE):
+            self.home.write(self.home.repository_conf(name), self._repository_conf(name))
         # For whichever member is the primary.
         password = self.cluster.settings.replicator_password.get_secret_value()
         entries = [(self.address(name), "replicator", password) for name in MEMBERS]
         self.home.write(self.home.passfile, server_conf.pgpass(entries))
+
+    def _repository_conf(self, name: str) -> str:
+        settings, home = self.cluster.settings, self.home
+        port = self.cluster.recovered.port if name == SIDE else self.address(name).port
+        places = server_conf.RepositoryPlaces(
+            repository=home.path / "repository",
+            second=from_root(Path(settings.backup_repo2_path)) if settings.backup_repo2_path else None,
+            work=home.path / "pgbackrest" / name,
+            data=home.data(name),
+            port=port,
+        )
+        return server_conf.repository_conf(settings, places)
+
+    def places(self, name: str) -> server_conf.Places:
+        """Where a server finds what its configuration names."""
+        home = self.home
+        return server_conf.Places(
+            scripts=home.path / "bin",
+            repository_conf=home.repository_conf(name) if home.pgbackrest[0] else None,
+            passfile=home.passfile,
+        )
 
     def address(self, name: str) -> server_conf.Address:
         """Where a server listens."""
@@ -58,12 +82,7 @@ class Postmaster:
 
     def _runtime_conf(self, name: str) -> str:
         home, address, primary = self.home, self.address(name), self.cluster.primary_name
-        places = server_conf.Places(
-            scripts=home.path / "bin",
-            own_archive=home.archive(name),
-            archive=home.archive(primary),
-            passfile=home.passfile,
-        )
+        places = self.places(name)
         follows = self.address(primary) if name in MEMBERS and name != primary else None
         lines = [
             "# Written by the platform at each start; settings belong in .env and infra/postgres.",

@@ -16,6 +16,7 @@ from eds.base.settings import Settings
 from eds.cluster import members, provision
 from eds.cluster.connections import MEMBERS, Cluster, Server
 from eds.cluster.queries import fetch_all
+from eds.runtime import pgbackrest
 from eds.runtime.local import binaries, metabase_jar
 from eds.runtime.local.bootstrap import Bootstrap
 from eds.runtime.local.home import Home
@@ -86,10 +87,6 @@ class LocalRuntime:
         name = self.cluster.primary_name
         member = self.member(name)
         there = member.exists(member.data / "PG_VERSION")
-        if not member.is_running():
-            # Of archive commands that were killed.
-            for leftover in member.archive.glob(".incoming.*"):
-                leftover.unlink()
         if name == "primary":
             if not there and (kept := sorted(self.home.path.glob(f"{name}.aside-*"))):
                 # An exchange that was interrupted between its two renames.
@@ -105,10 +102,17 @@ class LocalRuntime:
                 "Put its data back, or restore a backup."
             )
         started = self.postmaster.start(name)
+        if self.why_no_repository is None:
+            pgbackrest.ensure_stanza(member)
         if member.exists(member.data / "standby.signal"):
             # A failover that was interrupted after its decision.
             members.take_part(self.cluster, member)
         return started
+
+    @property
+    def why_no_repository(self) -> str | None:
+        """Why there is neither a WAL archive nor a physical backup here; None: there are both."""
+        return self.home.pgbackrest[1] or None
 
     def up_replica(self, name: str) -> bool:
         """Clone (the first time) and start a replica, and wait until it follows the primary.
@@ -191,6 +195,8 @@ class LocalRuntime:
                 self.start_pgbouncer()
         else:
             err.print("skipped: PgBouncer (no pgbouncer binary on this machine)")
+        if self.why_no_repository:
+            err.print(f"skipped: WAL archive, physical backups, point-in-time recovery ({self.why_no_repository})")
 
     def start_services(self) -> None:
         """Start what needs a warehouse that has been built: the scheduler, and the Metabase of METABASE_JAR."""

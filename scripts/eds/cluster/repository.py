@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import Any
 
 from eds.base.errors import UserError
+from eds.cluster.server_conf import STANZA
 
-STANZA = "oltp"
 SEGMENT_BYTES = 16 * 1024 * 1024
 
 # A segment in the archive: its name, the SHA-1 of its content, the compression.
@@ -41,6 +41,11 @@ def segment_name(timeline: int, number: int, segment_bytes: int = SEGMENT_BYTES)
     """The name of a segment: 000000010000000000000003."""
     per_file = 0x100000000 // segment_bytes
     return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+
+
+def segment_position(name: str, segment_bytes: int = SEGMENT_BYTES) -> tuple[int, int]:
+    """The timeline of a segment, and its number from the beginning of WAL, by its name."""
+    return int(name[:8], 16), int(name[8:16], 16) * (0x100000000 // segment_bytes) + int(name[16:24], 16)
 
 
 def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -75,8 +80,8 @@ def timelines(files: Mapping[str, int], segment_bytes: int = SEGMENT_BYTES) -> d
     found: dict[int, Timeline] = {}
     for name, size in files.items():
         if (match := _ARCHIVED.fullmatch(name)) and not match[4]:
-            number = int(match[2], 16) * (0x100000000 // segment_bytes) + int(match[3], 16)
-            found.setdefault(int(match[1], 16), Timeline(int(match[1], 16))).segments[number] = size
+            timeline, number = segment_position("".join(match.group(1, 2, 3)), segment_bytes)
+            found.setdefault(timeline, Timeline(timeline)).segments[number] = size
     return dict(sorted(found.items()))
 
 

@@ -1,0 +1,132 @@
+"""pgBackRest, run beside a member of the OLTP cluster: its repositories hold the WAL archive and physical backups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eds.base.errors import UserError
+from eds.base.programs import Finished
+from eds.cluster import repository
+from eds.cluster.connections import Cluster
+from eds.cluster.repository import Info, Timeline, Verdict
+from eds.cluster.server_conf import STANZA
+from eds.runtime.member import Member, Runtime
+
+
+def command(member: Member, *arguments: str | Path) -> list[str | Path]:
+    """The command line of pgBackRest beside a member. Raises UserError where there is none."""
+    if member.places.repository_conf is None:
+        raise UserError("There is no pgBackRest that fits these servers, and so neither a WAL archive nor a recovery.")
+    return ["pgbackrest", f"--config={member.places.repository_conf}", f"--stanza={STANZA}", *arguments]
+
+
+def ensure_stanza(member: Member) -> None:
+    """Create what the repositories need for this cluster; does nothing when it is there.
+
+    Raises UserError when a repository is another cluster's.
+    """
+    member.run(command(member, "stanza-create", "--no-online"), what="preparing the repository of WAL and backups")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The repositories, as seen from the member that is the primary."""
+
+    runtime: Runtime
+
+    def check_available(self) -> None:
+        """Raise UserError where there is no pgBackRest."""
+        if why := self.runtime.why_no_repository:
+            raise UserError(
+                f"WAL archive, physical backups and recovery to a point in time need pgBackRest: {why}, then make up. "
+                "Dumps (make backup) work without it."
+            )
+
+    @property
+    def cluster(self) -> Cluster:
+        """The servers."""
+        return self.runtime.cluster
+
+    @property
+    def member(self) -> Member:
+        """The primary: beside it, pgBackRest reads and writes the repositories."""
+        return self.runtime.member(self.cluster.primary_name)
+
+    def run(self, name: str, *options: str, check: bool = True, what: str = "") -> Finished:
+        """Run a command of pgBackRest. Raises UserError with its last lines when it fails."""
+        self.check_available()
+        member = self.member
+        # Without a host in its own options pgBackRest uses libpq's; there is no socket.
+        env = {"PGHOST": "127.0.0.1", "PGPASSWORD": self.cluster.primary.superuser_password}
+        # A path comes behind the command's name.
+        words = (
+            [option for option in options if option.startswith("--")],
+            [o for o in options if not o.startswith("--")],
+        )
+        return member.run(
+            command(member, *words[0], name, *words[1]), env=env, what=what or f"pgbackrest {name}", check=check
+        )
+
+    def info(self) -> Info:
+        """The backups and the archives of all repositories."""
+        return repository.parse_info(self.run("info", "--output=json").output)
+
+    def archive_path(self, info: Info, number: int = 1) -> str | None:
+        """The path of a repository's archive, or None while nothing was archived."""
+        archive_id = info.archive_ids.get(number)
+        return f"archive/{STANZA}/{archive_id}" if archive_id else None
+
+    def files(self, info: Info, number: int = 1) -> dict[str, int]:
+        """The files of an archive, with their sizes in bytes."""
+        path = self.archive_path(info, number)
+        if path is None:
+            return {}
+        listing = self.run("repo-ls", f"--repo={number}", "--recurse", "--output=json", path)
+        return repository.archived_files(listing.output)
+
+    def timelines(self, info: Info, number: int = 1) -> dict[int, Timeline]:
+        """The archived segments of a repository, by timeline."""
+        return repository.timelines(self.files(info, number))
+
+    def history(self, info: Info, timeline: int, number: int = 1) -> str | None:
+        """The content of a timeline's history file; None when the archive has none."""
+        path = repository.histories(self.files(info, number)).get(timeline)
+        if path is None:
+            return None
+        return self.run("repo-get", f"--repo={number}", f"{self.archive_path(info, number)}/{path}").output
+
+    def verify(self, number: int = 1) -> Verdict:
+        """Read every backup and every archived segment of a repository, and compare their checksums."""
+        done = self.run(
+            "verify", f"--repo={number}", "--output=text", "--verbose", "--log-level-console=info", check=False
+        )
+        return repository.parse_verify(done.output + done.errors)
+
+    def backup(self, kind: str, number: int = 1) -> None:
+        """Make a physical backup (full, diff or incr), and remove what the retention no longer keeps."""
+        self.run("backup", f"--type={kind}", f"--repo={number}", what=f"the {kind} backup")
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the repositories: 1 on the platform's disk, 2 where the settings say."""
+        return (1, 2) if self.runtime.settings.backup_repo2 else (1,)
+
+
+def archive_new_timeline(side: Member) -> None:
+    """Archive what a stopped, recovered cluster wrote on its own timeline, which it could not archive itself.
+
+    The segment that it was writing is archived by its successor; what lies beyond that one was recycled.
+    """
+    control = side.run(["pg_controldata", side.data], what="reading pg_control").output
+    found = re.search(r"REDO WAL file:\s+([0-9A-F]{24})", control)
+    if found is None:
+        raise UserError(f"pg_controldata names no WAL file of {side.data}.")
+    present = found[1]
+    for name in side.run(["ls", side.data / "pg_wal"]).output.split():
+        own = name.startswith(present[:8])
+        if own and (name.endswith(".history") or (re.fullmatch("[0-9A-F]{24}", name) and name < present)):
+            path = side.data / "pg_wal" / name
+            side.run(command(side, "--no-archive-async", "archive-push", path), what=f"archiving {name}")

@@ -83,6 +83,10 @@ pitr.switches := PROMOTE:--promote REMOVE:--remove FORCE:--force
 .PHONY: pitr
 pitr: venv ## Recover the loan book to a point in time, beside the primary or in its place ## TO='2026-01-31 14:32:05+00'|latest|NAME PROMOTE=1 REMOVE=1 TIMELINE=2 MARK=before_import FORCE=1
 	@.venv/bin/python -m eds pitr $(call flags,pitr)
+drill.switches := JSON:--json
+.PHONY: drill
+drill: venv ## Restore the newest physical backup beside the primary, compare, record RPO and RTO ## JSON=1
+	@.venv/bin/python -m eds drill $(call flags,drill)
 failover.values := TO:--to
 failover.switches := FORCE:--force
 .PHONY: failover

@@ -22,12 +22,15 @@ from psycopg.conninfo import make_conninfo
 from eds import up
 from eds.base.errors import UserError
 from eds.base.services import exclusive
-from eds.base.settings import ROOT, Settings
+from eds.base.settings import Settings
 from eds.cluster import members, provision
+from eds.ops import wal
 from eds.runtime import ports
+from eds.runtime.local import binaries
 from eds.runtime.local import home as local
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.pgbackrest import Repository
 from eds.runtime.ports import free_ports
 from support import needs
 from support.platform import ask, plain_values, separate_servers, separate_settings
@@ -261,7 +264,7 @@ def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_clo
     wait_until(lambda: ask(runtime, "primary", waiting) == [(0,)], 20, "everything is archived")
     # What is archived, the next checkpoint may remove.
     ask(runtime, "primary", "checkpoint")
-    for segment in (runtime.home.path / "wal_archive").iterdir():
+    for segment in (runtime.home.path / "repository" / "archive").rglob("0000*-*"):
         segment.unlink()
     assert runtime.up_replica("replica2") is True
     assert len(asides(runtime, "replica2")) == 1
@@ -430,29 +433,20 @@ def test_whoever_listens_on_a_port_is_named(runtime: LocalRuntime) -> None:
 # --- the archive --------------------------------------------------------------------------------------------------
 
 
-def test_segments_are_archived_from_a_path_with_quotes_and_read_back_whole(runtime: LocalRuntime) -> None:
-    [(segment,)] = ask(
-        runtime,
-        "primary",
-        "select pg_walfile_name(pg_switch_wal()) from pg_logical_emit_message(true, 'test', 'to archive')",
-    )
-    archived = runtime.home.path / "wal_archive" / f"{segment}.gz"
-    wait_until(archived.exists, 20, "the segment is archived")
-    whole = subprocess.run(["gzip", "-dc", archived], stdout=subprocess.PIPE, check=True).stdout
-    assert len(whole) == 16 * 1024 * 1024
+@needs.pgbackrest
+def test_segments_are_archived_from_a_path_with_quotes(runtime: LocalRuntime) -> None:
+    segment, _ = wal.switch_and_wait(runtime, 30)
+    archive = Repository(runtime)
+    assert any(segment in name for name in archive.files(archive.info()))
+    assert archive.verify().ok
 
 
-def test_a_segment_that_could_not_be_written_whole_is_not_in_the_archive(tmp_path: Path) -> None:
-    archive, tools = tmp_path / "archive", tmp_path / "bin"
-    archive.mkdir()
-    tools.mkdir()
-    # As on a full disk: half of it is written.
-    (tools / "gzip").write_text("#!/bin/sh\nhead -c 10 /dev/zero\nexit 1\n", encoding="utf-8")
-    (tools / "gzip").chmod(0o755)
-    segment = tmp_path / "000000010000000000000001"
-    segment.write_bytes(b"one" * 1000)
-    script = [str(ROOT / "infra/postgres/archive_wal.sh"), str(segment), str(archive)]
-    assert subprocess.run(script, env={"PATH": f"{tools}:{os.environ['PATH']}"}, check=False).returncode != 0
-    assert list(archive.iterdir()) == []
-    assert subprocess.run(script, check=False).returncode == 0
-    assert [path.name for path in archive.iterdir()] == [f"{segment.name}.gz"]
+def test_without_pgbackrest_nothing_is_archived_and_the_servers_serve(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "find_pgbackrest", lambda major: (None, "it is not here"))
+    without = LocalRuntime(runtime.settings)
+    assert without.why_no_repository == "it is not here"
+    assert "archive_mode = off" in without.postmaster._runtime_conf("primary")
+    with pytest.raises(UserError, match=r"need pgBackRest: it is not here, then make up\. Dumps"):
+        Repository(without).check_available()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +26,12 @@ from eds.base.settings import Settings
 from eds.cluster import provision
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery
-from eds.ops import backup, failover, health, pitr, recovery, wal
+from eds.ops import backup, drill, failover, health, pitr, recovery, wal
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.pgbackrest import Repository
 from eds.warehouse.dbt_child import warm_up
+from support import needs
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, plain_values, separate_servers, separate_settings
@@ -144,6 +146,7 @@ def assert_the_warehouse_notices(cluster: Platform) -> None:
 # --- point-in-time recovery -------------------------------------------------------------------------------------------
 
 
+@needs.pgbackrest
 def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: Platform) -> None:
     settings, runtime = cluster.settings, cluster.runtime
     with cluster.app() as connection:
@@ -151,7 +154,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
             pay(connection, add_loan(connection, add_customer(connection)))
     cluster.wait_for_replicas()
     cluster.build()
-    base = backup.base_backup(settings)
+    base = backup.physical(runtime, "full")
     with writers(cluster.app_conninfo, 3) as log:
         wait_until(lambda: len(log.acknowledged) > 150, 30, "commits before the mistake")
         moment = cluster.primary("select clock_timestamp()")[0][0]
@@ -167,7 +170,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     cluster.build()
 
     found = pitr.recover(runtime, pitr.Target.parse(moment.isoformat()))
-    assert found.base.path == base.path
+    assert found.base.label == base.label
     assert found.rows["payments"] == 5
     assert found.broken == {}
     assert found.newest is not None
@@ -178,7 +181,8 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     # It stands beside the primary, which went on.
     assert cluster.primary("select count(*) from operational.payments") == [(3,)]
     assert fetch_all(runtime.cluster.recovered, "select timeline_id from pg_control_checkpoint()") == [(2,)]
-    assert not list(runtime.home.archive("primary").glob("00000002*"))
+    archive = Repository(runtime)
+    assert archive.timelines(archive.info()).keys() == {1}
 
     aside = Path(recovery.install_recovered(runtime))
     assert (aside / "PG_VERSION").exists()
@@ -189,54 +193,130 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert_the_warehouse_notices(cluster)
     # The archive goes on along the new timeline, without a gap.
     wal.switch_and_wait(runtime, 30)
-    archived = wal.timelines(wal.archived_files(runtime), wal.segment_bytes(runtime.cluster))
-    lines = {line.number: line for line in archived}
+    lines = archive.timelines(archive.info())
     assert lines.keys() == {1, 2}
     assert lines[1].gaps() == lines[2].gaps() == []
-    assert (runtime.home.archive("primary") / "00000002.history.gz").exists()
+    assert (archive.history(archive.info(), 2) or "").startswith("1\t")
     with psycopg.connect(applications_way(settings), prepare_threshold=None) as connection:
         add_customer(connection, "after the recovery")
 
 
+@needs.pgbackrest
 def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Platform) -> None:
-    settings, runtime = cluster.settings, cluster.runtime
+    runtime = cluster.runtime
     server = runtime.cluster.recovered
-    first = backup.base_backup(settings)
+    first = backup.physical(runtime, "full")
     with cluster.app() as connection:
         add_customer(connection, "before the mark")
     pitr.restore_point(runtime.cluster, "before_import")
     with cluster.app() as connection:
         add_customer(connection, "after the mark")
-    # A younger base backup does not lead there: the older one is tried.
-    second = backup.base_backup(settings)
+    # A younger backup does not lead there: the older one is tried.
+    second = backup.physical(runtime, "incr")
+    assert second.prior == first.label
     found = pitr.recover(runtime, pitr.Target.parse("before_import"))
-    assert found.base.path == first.path
+    assert found.base.label == first.label
     assert "before the mark" in names(server.superuser_conninfo())
     assert "after the mark" not in names(server.superuser_conninfo())
 
-    # Only the WAL that the newest base backup does not need goes, and from it the end is still reached.
-    start = second.manifest["start_segment"]
-    removed = backup.expire(runtime, keep=1)
-    assert first.path.name in removed
-    assert [each.path for each in backup.find(settings)] == [second.path]
-    kept = {path.name[:24] for path in runtime.home.archive("primary").glob("*.gz") if len(path.name) == len(start) + 3}
-    assert {name for name in kept if name[8:] < start[8:]} == set()
-    assert start in kept
     with cluster.app() as connection:
         add_customer(connection, "the last one")
     found = pitr.recover(runtime, pitr.Target.parse("latest"))
-    assert found.base.path == second.path
+    assert found.base.label == second.label
+    assert found.shortfall is None
     assert names(server.superuser_conninfo()) == names(cluster.superuser_conninfo)
 
     with pytest.raises(UserError, match="ends before restore point never_made is reached"):
         pitr.recover(runtime, pitr.Target.parse("never_made"))
     assert not runtime.home.data(SIDE).exists()
-    with pytest.raises(UserError, match="Every base backup is younger"):
+    with pytest.raises(UserError, match="Every physical backup is younger"):
         pitr.recover(runtime, pitr.Target.parse("2020-01-01 00:00:00+00"))
     for wrong in ("2999-01-01 00:00:00+00", "31.01.2026", "it's"):
         with pytest.raises(UserError, match="TO is"):
             pitr.Target.parse(wrong)
     assert followers(runtime) == {"replica1", "replica2"}
+
+
+@needs.pgbackrest
+def test_a_drill_proves_the_newest_backup_and_leaves_nothing(cluster: Platform) -> None:
+    runtime = cluster.runtime
+    backup.physical(runtime, "diff")
+    with cluster.app() as connection:
+        add_customer(connection, "committed before the drill")
+    found = drill.drill(runtime)
+    assert found.findings == []
+    assert found.rpo is not None
+    assert found.rto is not None
+    assert not runtime.home.data(SIDE).exists()
+    drill.record(runtime.cluster, found)
+    assert drill.last_proven(runtime.cluster) is not None
+
+
+@pytest.fixture(scope="module")
+def chain_of_segments(runtime: LocalRuntime) -> list[Path]:
+    """A full backup, and the archived segments after it, a commit in each."""
+    up.start_servers(runtime)
+    backup.physical(runtime, "full")
+    segments = []
+    for number in range(3):
+        with Platform(runtime).app() as connection:
+            add_customer(connection, f"in segment {number}")
+        segments.append(wal.switch_and_wait(runtime, 30)[0])
+    return [next((runtime.home.path / "repository").rglob(f"{segment}-*")) for segment in segments]
+
+
+def _remove(first: Path, second: Path) -> None:
+    first.unlink()
+
+
+def _damage(first: Path, second: Path) -> None:
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    first.write_bytes(content)
+
+
+def _truncate(first: Path, second: Path) -> None:
+    first.write_bytes(first.read_bytes()[:100])
+
+
+def _empty(first: Path, second: Path) -> None:
+    first.write_bytes(b"")
+
+
+def _swap(first: Path, second: Path) -> None:
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+@needs.pgbackrest
+@pytest.mark.parametrize("harm", [_remove, _damage, _truncate, _empty, _swap])
+def test_an_archive_that_is_not_complete_is_never_taken_for_the_end_of_the_wal(
+    cluster: Platform, chain_of_segments: list[Path], harm: Callable[[Path, Path], None]
+) -> None:
+    """A truncated book must not be promoted as a complete one: the recovery stops, or reports what it lacks."""
+    runtime, (_, first, second) = cluster.runtime, chain_of_segments
+    kept = {path: path.read_bytes() for path in (first, second)}
+    archive = Repository(runtime)
+    try:
+        harm(first, second)
+        lines = archive.timelines(archive.info())
+        assert not archive.verify().ok or any(line.gaps() for line in lines.values())
+        try:
+            found = pitr.recover(runtime, pitr.Target())
+        except UserError as error:
+            assert "cannot be read" in str(error) or "could not restore" in str(error)
+            assert not runtime.home.data(SIDE).exists()
+        else:
+            assert found.shortfall is not None
+            assert drill.drill(runtime).findings
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+            if account := runtime.home.account:
+                os.chown(path, account.uid, account.gid)
+        runtime.member(SIDE).remove()
+    assert archive.verify().ok
 
 
 # --- failover ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 
@@ -14,10 +15,11 @@ from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster import provision, server_conf
 from eds.cluster.connections import connect
+from eds.ops import wal
 from eds.runtime.local.runtime import LocalRuntime
+from eds.runtime.pgbackrest import Repository
 from support import needs
 from support.platform import ask, kill_server
-from support.waiting import wait_until
 
 NAMES = ("primary", "replica1", "replica2", "warehouse")
 
@@ -67,34 +69,30 @@ def test_replicas_stream_by_slots_that_are_capped_and_refuse_writes(all_servers)
             ask(all_servers.runtime, name, "create table public.nothing ()")
 
 
+@needs.pgbackrest
 def test_the_archive_receives_segments(all_servers):
-    archive = all_servers.runtime.home.path / "wal_archive"
-    segment = ask(all_servers.runtime, "primary", "select pg_walfile_name(pg_current_wal_lsn())")[0][0]
-    ask(all_servers.runtime, "primary", "select pg_logical_emit_message(true, 'test', 'something to archive')")
-    ask(all_servers.runtime, "primary", "select pg_switch_wal()")
-    wait_until((archive / f"{segment}.gz").exists)
+    segment, _ = wal.switch_and_wait(all_servers.runtime, 30)
+    archive = Repository(all_servers.runtime)
+    assert any(segment in name for name in archive.files(archive.info()))
     assert ask(all_servers.runtime, "primary", "select failed_count from pg_stat_archiver") == [(0,)]
 
 
-def test_the_archive_script_accepts_the_same_again_and_refuses_other_content(tmp_path):
-    archive = tmp_path / "archive with blanks"
-    archive.mkdir()
-    segment = tmp_path / "000000010000000000000001"
-    script = str(ROOT / "infra/postgres/archive_wal.sh")
-
-    def run() -> int:
-        return subprocess.run([script, str(segment), str(archive)], capture_output=True, check=False).returncode
-
-    segment.write_bytes(b"one" * 1000)
-    assert run() == 0
-    kept = (archive / f"{segment.name}.gz").read_bytes()
-    assert run() == 0
-    segment.write_bytes(b"two" * 1000)
-    assert run() != 0
-    assert (archive / f"{segment.name}.gz").read_bytes() == kept
-    assert [path.name for path in archive.iterdir()] == [f"{segment.name}.gz"]
-    segment.unlink()
-    assert run() != 0
+@pytest.mark.parametrize(
+    ("code", "purpose", "expected"),
+    [(0, "recovery", 0), (1, "recovery", 1), (42, "recovery", 126), (255, "recovery", 126), (42, "replica", 1)],
+)
+def test_only_a_segment_that_is_not_there_ends_a_recovery(tmp_path, code, purpose, expected):
+    """PostgreSQL takes every exit code up to 125 for the end of the WAL; a damaged segment must not look like it."""
+    tool = tmp_path / "pgbackrest"
+    tool.write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
+    tool.chmod(0o755)
+    script = str(ROOT / "infra/postgres/restore_wal.sh")
+    done = subprocess.run(
+        [script, "conf", purpose, "000000010000000000000001", str(tmp_path / "target")],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert done.returncode == expected
 
 
 @pytest.mark.parametrize("name", NAMES)

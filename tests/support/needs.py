@@ -6,14 +6,17 @@ import os
 
 import pytest
 
+from eds.base.settings import Settings
 from eds.dashboards.screenshots import find_chromium
-from eds.runtime.local.binaries import find_pgbouncer
+from eds.runtime.local.binaries import find_pgbackrest, find_pgbouncer, find_postgres, major_version
 
 METABASE_COMMAND = os.environ.get("METABASE_TEST_COMMAND", "")
 
 pgbouncer = pytest.mark.skipif(
     find_pgbouncer() is None, reason="PgBouncer is not on this machine (Debian: apt-get install pgbouncer)"
 )
+_PGBACKREST, _WHY = find_pgbackrest(major_version(find_postgres(Settings.model_construct(pg_bindir=None))) or 0)
+pgbackrest = pytest.mark.skipif(_PGBACKREST is None, reason=f"no WAL archive and no recovery: {_WHY}")
 chromium = pytest.mark.skipif(
     find_chromium() is None, reason="Chromium is not on this machine (Debian: apt-get install chromium)"
 )

@@ -50,13 +50,18 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool
     return as_json or as_csv
 
 
-def confirm(text: str, word: str, force: bool) -> None:
-    """Say what will go and ask for a word. Raises UserError when it is not given. force: a script has decided."""
+def confirm(
+    text: str, word: str, force: bool, otherwise: str = "A script gives FORCE=1 on make's command line."
+) -> None:
+    """Show what will be destroyed and ask for a word. Raises UserError when it is not given.
+
+    force: a script has decided. otherwise: what a script can do, in the error.
+    """
     out.print(text, markup=False)
     if force:
         return
     if not sys.stdin.isatty():
-        raise UserError("Not done: there is no terminal to ask at. A script gives FORCE=1 on make's command line.")
+        raise UserError(f"Not done: there is no terminal to ask at. {otherwise}")
     if typer.prompt(f"Type {word} to continue", default="", show_default=False) != word:
         raise UserError("Not done: the word was not typed.")
 

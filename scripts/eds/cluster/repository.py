@@ -27,24 +27,24 @@ _STATUS = re.compile(r"^\s*status: (\w+)", re.MULTILINE)
 
 
 def lsn(text: str) -> int:
-    """A position in the WAL, such as 0/3000050, as a number of bytes from its beginning."""
+    """Return a position in the WAL, such as 0/3000050, as a number of bytes from its beginning."""
     high, low = text.split("/")
     return int(high, 16) << 32 | int(low, 16)
 
 
 def segment_number(position: str, segment_bytes: int = SEGMENT_BYTES) -> int:
-    """The number of the segment that holds a position, counted from the beginning of WAL."""
+    """Return the number of the segment that holds a position, counted from the beginning of WAL."""
     return lsn(position) // segment_bytes
 
 
 def segment_name(timeline: int, number: int, segment_bytes: int = SEGMENT_BYTES) -> str:
-    """The name of a segment: 000000010000000000000003."""
+    """Return the name of a segment: 000000010000000000000003."""
     per_file = 0x100000000 // segment_bytes
     return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
 
 
 def segment_position(name: str, segment_bytes: int = SEGMENT_BYTES) -> tuple[int, int]:
-    """The timeline of a segment, and its number from the beginning of WAL, by its name."""
+    """Return the timeline of a segment, and its number from the beginning of WAL, by its name."""
     return int(name[:8], 16), int(name[8:16], 16) * (0x100000000 // segment_bytes) + int(name[16:24], 16)
 
 
@@ -67,13 +67,13 @@ class Timeline:
     segments: dict[int, int] = field(default_factory=dict)
 
     def gaps(self) -> list[tuple[int, int]]:
-        """The runs of missing segments between the first and the last one: (first missing, last missing)."""
+        """Return the runs of missing segments between the first and the last one: (first missing, last missing)."""
         present = sorted(self.segments)
         return [(low + 1, high - 1) for low, high in pairwise(present) if high - low > 1]
 
 
 def timelines(files: Mapping[str, int], segment_bytes: int = SEGMENT_BYTES) -> dict[int, Timeline]:
-    """What an archive holds, by timeline. A segment that a promotion left incomplete (.partial) does not count.
+    """Return what an archive holds, by timeline. A segment that a promotion left incomplete (.partial) does not count.
 
     files: the names in the archive, with their sizes in bytes.
     """
@@ -86,7 +86,7 @@ def timelines(files: Mapping[str, int], segment_bytes: int = SEGMENT_BYTES) -> d
 
 
 def archived_files(listing: str) -> dict[str, int]:
-    """The files in the output of `repo-ls --recurse --output=json`, with their sizes in bytes."""
+    """Return the files in the output of `repo-ls --recurse --output=json`, with their sizes in bytes."""
     return {
         name: int(entry.get("size", 0))
         for name, entry in json.loads(listing or "{}").items()
@@ -95,7 +95,7 @@ def archived_files(listing: str) -> dict[str, int]:
 
 
 def histories(files: Iterable[str]) -> dict[int, str]:
-    """The history files of an archive: the path of each timeline's."""
+    """Return the history files of an archive: the path of each timeline's."""
     return {int(match[1], 16): name for name in files if (match := _HISTORY.fullmatch(name))}
 
 
@@ -109,7 +109,7 @@ class Stretch:
 
 
 def stretches(timeline: int, history: str | None) -> list[Stretch]:
-    """The timelines that lead to this one, the oldest first.
+    """Return the timelines that lead to this one, the oldest first.
 
     history: the content of its history file; None for a timeline without parents. Raises UserError when it is damaged.
     """

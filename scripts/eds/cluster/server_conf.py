@@ -136,7 +136,7 @@ def repository_conf(settings: Settings, places: RepositoryPlaces) -> str:
 
 
 def _second_repository(settings: Settings, places: RepositoryPlaces) -> list[str]:
-    """The options of the second repository, as the settings BACKUP_REPO2 and BACKUP_REPO2_… give them."""
+    """Return the options of the second repository, as the settings BACKUP_REPO2 and BACKUP_REPO2_… give them."""
     kind = settings.backup_repo2
     if not kind:
         return []

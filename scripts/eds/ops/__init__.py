@@ -15,7 +15,20 @@ from typing import Any
 import typer
 
 from eds.base.console import err
-from eds.ops import backup, concurrency, failover, health, pitr, replication, restore, rotate, service, verify, wal
+from eds.ops import (
+    backup,
+    concurrency,
+    drill,
+    failover,
+    health,
+    pitr,
+    replication,
+    restore,
+    rotate,
+    service,
+    verify,
+    wal,
+)
 
 # Former names, for one version.
 FORMER_NAMES = {"lost": "failover-diff", "rotate": "rotate-password"}
@@ -33,7 +46,20 @@ def _under_former_name(command: Callable[..., Any], former: str, name: str) -> C
 
 
 app = typer.Typer()
-for module in (verify, health, replication, backup, restore, wal, pitr, failover, concurrency, rotate, service):
+for module in (
+    verify,
+    health,
+    replication,
+    backup,
+    restore,
+    wal,
+    pitr,
+    drill,
+    failover,
+    concurrency,
+    rotate,
+    service,
+):
     for registered in module.app.registered_commands:
         registered.rich_help_panel = "Operations"
     app.add_typer(module.app)

@@ -16,7 +16,7 @@ from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_all
-from eds.ops import replication
+from eds.ops import drill, replication
 from eds.ops.replication import MOST_LAG_BYTES
 from eds.ops.transactions import oldest_transaction
 from eds.runtime.choice import select_runtime
@@ -51,7 +51,8 @@ def health(runtime: Runtime) -> dict[str, Any]:
                 for row in stream["replicas"]
                 if (row["lag_bytes"] or 0) > MOST_LAG_BYTES
             ]
-        failing = look("WAL archive", lambda: _archive_fails(cluster))
+        failing = None if runtime.why_no_repository else look("WAL archive", lambda: _archive_fails(cluster))
+        found["why_no_archive"] = runtime.why_no_repository
         found["archive_fails"] = failing
         if failing:
             problems.append(f"WAL is not archived: {failing}")
@@ -79,6 +80,9 @@ def health(runtime: Runtime) -> dict[str, Any]:
     finished, minutes = last or (None, None)
     stale = runs.stale(minutes, settings.etl_fresh_minutes)
     fresh = last is not None and stale is None
+    if services.get("warehouse") == "running":
+        proven = look("restore drill", lambda: drill.last_proven(cluster))
+        found["last_proven_restore"] = proven.isoformat() if proven else None
     found |= {
         "fresh": fresh,
         "last_success": finished.isoformat() if finished else None,

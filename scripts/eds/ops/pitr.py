@@ -114,7 +114,7 @@ class Plan:
 
 
 def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
-    """The backups that a recovery along a timeline may start from, the best first. Raises UserError when none may."""
+    """Return the backups that a recovery along a timeline may start from, the best first. Raises UserError."""
     info = archive.info()
     usable = [each for each in info.backups if not each.error]
     if not usable:
@@ -146,7 +146,7 @@ def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
 
 
 def present_timeline(runtime: Runtime) -> int:
-    """The timeline of the primary, from the server or, when it is down, from its data."""
+    """Return the timeline of the primary, from the server or, when it is down, from its data."""
     primary = runtime.cluster.primary
     if answers(primary):
         return int(str(fetch_value(primary, "select pg_walfile_name(pg_current_wal_lsn())"))[:8], 16)
@@ -198,7 +198,7 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
 
 
 def _end_of_recovery(server: Server) -> str:
-    """The position where a recovered cluster left the history that it followed."""
+    """Return the position where a recovered cluster left the history that it followed."""
     history = fetch_value(
         server,
         "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
@@ -326,6 +326,7 @@ def pitr_command(
                 f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
                 "incomplete",
                 force=False,
+                otherwise="Neither FORCE=1 nor a script can answer this.",
             )
         confirm(
             f"This puts the recovered cluster in place of the primary ({runtime.cluster.primary_name}). What was\n"

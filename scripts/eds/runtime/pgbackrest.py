@@ -17,7 +17,7 @@ from eds.runtime.member import Member, Runtime
 
 
 def command(member: Member, *arguments: str | Path) -> list[str | Path]:
-    """The command line of pgBackRest beside a member. Raises UserError where there is none."""
+    """Return the command line of pgBackRest beside a member. Raises UserError where there is none."""
     if member.places.repository_conf is None:
         raise UserError("There is no pgBackRest that fits these servers, and so neither a WAL archive nor a recovery.")
     return ["pgbackrest", f"--config={member.places.repository_conf}", f"--stanza={STANZA}", *arguments]
@@ -71,16 +71,16 @@ class Repository:
         )
 
     def info(self) -> Info:
-        """The backups and the archives of all repositories."""
+        """Return the backups and the archives of all repositories."""
         return repository.parse_info(self.run("info", "--output=json").output)
 
     def archive_path(self, info: Info, number: int = 1) -> str | None:
-        """The path of a repository's archive, or None while nothing was archived."""
+        """Return the path of a repository's archive, or None while nothing was archived."""
         archive_id = info.archive_ids.get(number)
         return f"archive/{STANZA}/{archive_id}" if archive_id else None
 
     def files(self, info: Info, number: int = 1) -> dict[str, int]:
-        """The files of an archive, with their sizes in bytes."""
+        """Return the files of an archive, with their sizes in bytes."""
         path = self.archive_path(info, number)
         if path is None:
             return {}
@@ -88,11 +88,11 @@ class Repository:
         return repository.archived_files(listing.output)
 
     def timelines(self, info: Info, number: int = 1) -> dict[int, Timeline]:
-        """The archived segments of a repository, by timeline."""
+        """Return the archived segments of a repository, by timeline."""
         return repository.timelines(self.files(info, number))
 
     def history(self, info: Info, timeline: int, number: int = 1) -> str | None:
-        """The content of a timeline's history file; None when the archive has none."""
+        """Return the content of a timeline's history file; None when the archive has none."""
         path = repository.histories(self.files(info, number)).get(timeline)
         if path is None:
             return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from eds.base.disk import size as format_size
 from eds.cluster.queries import fetch_value
 from eds.ops import wal
-from eds.ops.checks.result import Verification, must
+from eds.ops.checks.result import Skipped, Verification, must
 from eds.runtime.client_programs import connection_args, run_program
 
 ARCHIVED_SECONDS = 30.0
@@ -20,6 +20,8 @@ def check_archive(run: Verification) -> None:
     """Check that WAL arrives in the archive."""
 
     def arrives() -> str:
+        if why := run.runtime.why_no_repository:
+            raise Skipped(why)
         segment, seconds = wal.switch_and_wait(run.runtime, ARCHIVED_SECONDS)
         return f"{segment} arrived after {seconds:.1f} s"
 

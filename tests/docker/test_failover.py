@@ -14,6 +14,7 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.base.settings import OPTIONAL_SERVICES
+from eds.runtime.pgbackrest import Repository
 
 from .conftest import OLTP, Stack, docker, throw_away, until
 
@@ -133,11 +134,12 @@ def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -
 
 
 def test_archive_backup_and_recovery_follow_the_primary(stack: Stack) -> None:
-    name = primary(stack)
-    assert name != "primary"
+    assert primary(stack) != "primary"
     assert "in the archive after" in stack.eds("wal", "--switch")
     # Every member sees what it archives.
-    assert "00000002.history.gz" in stack.exec("primary", "ls", f"/var/lib/postgresql/wal_archive/{name}")
+    archive = Repository(stack.runtime)
+    assert (archive.history(archive.info(), 2) or "").startswith("1\t")
+    assert "00000002.history" in stack.exec("primary", "ls", "-R", "/var/lib/postgresql/wal_archive")
     stack.eds("backup", "--kind", "physical")
     add_customer(stack, "after the backup")
     assert "invariants hold" in stack.eds("pitr", "--to", "latest")

@@ -139,7 +139,7 @@ def test_replicas_that_cannot_follow_are_cloned_anew_and_their_data_is_kept_asid
     segment = stack.value("primary", "select pg_walfile_name(pg_switch_wal())")
     archived = f"select last_archived_wal >= '{segment}' from pg_stat_archiver"
     until(lambda: stack.value("primary", archived), 30, "everything archived")
-    stack.exec("primary", "bash", "-c", "rm -f /var/lib/postgresql/wal_archive/0*.gz")
+    stack.exec("primary", "bash", "-c", "rm -rf /var/lib/postgresql/wal_archive/repository/archive/oltp/15-1/0*")
     docker("start", stack.container("replica1"), stack.container("replica2"))
 
     for name in ("replica1", "replica2"):

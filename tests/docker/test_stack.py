@@ -154,7 +154,7 @@ def test_wal_is_archived_into_its_volume(stack: Stack) -> None:
                 break
             connection.execute("select pg_sleep(0.1)")
         assert row[0] >= segment
-    assert f"{segment}.gz" in stack.exec("replica1", "ls", "/var/lib/postgresql/wal_archive")
+    assert f"{segment}-" in stack.exec("replica1", "ls", "-R", "/var/lib/postgresql/wal_archive")
 
 
 # --- PgBouncer --------------------------------------------------------------------------------------------------------

@@ -302,7 +302,7 @@ def test_an_archive_that_does_not_work_is_told(built):
     built.primary("alter system set archive_command = 'false'")
     built.primary("select pg_reload_conf()")
     try:
-        with pytest.raises(UserError, match=r"is in the archive\. Archiving failed .* times"):
+        with pytest.raises(UserError, match=r"is archived\. Archiving failed .* times"):
             wal.switch_and_wait(built.runtime, 3)
         problems = health.health(built.runtime)["problems"]
         assert [problem for problem in problems if problem.startswith("WAL is not archived: 0000000")]

@@ -1,4 +1,6 @@
--- What each restore drill of the OLTP cluster's backups came to. Written by `make drill`, as the superuser.
+-- What each restore drill of the OLTP cluster's backups came to (`make drill`).
+set role etl_writer;
+
 create table if not exists audit.drills (
     drill_id bigint generated always as identity primary key,
     drilled_at timestamptz not null default clock_timestamp(),
@@ -12,3 +14,5 @@ create table if not exists audit.drills (
 );
 
 comment on table audit.drills is 'Restore drills: a backup restored beside the primary, replayed, and compared with it.';
+
+reset role;

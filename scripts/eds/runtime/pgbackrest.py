@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from eds.base.errors import UserError
-from eds.base.programs import Finished
+from eds.base.programs import Finished, failure
 from eds.cluster import repository
 from eds.cluster.connections import Cluster
 from eds.cluster.repository import Info, Timeline, Verdict
 from eds.cluster.server_conf import STANZA
 from eds.runtime.member import Member, Runtime
+
+# pgBackRest's exit code when another process of it holds its lock, and how long that is waited for.
+LOCKED = 50
+LOCK_SECONDS = 30.0
 
 
 def command(member: Member, *arguments: str | Path) -> list[str | Path]:
@@ -28,7 +34,20 @@ def ensure_stanza(member: Member) -> None:
 
     Raises UserError when a repository is another cluster's.
     """
-    member.run(command(member, "stanza-create", "--no-online"), what="preparing the repository of WAL and backups")
+
+    def create() -> Finished:
+        return member.run(command(member, "stanza-create", "--no-online"), check=False)
+
+    # The archiver holds pgBackRest's lock for moments.
+    retrying = Retrying(
+        stop=stop_after_delay(LOCK_SECONDS),
+        wait=wait_fixed(0.5),
+        retry=retry_if_result(lambda done: done.code == LOCKED),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    done: Finished = retrying(create)
+    if not done.ok:
+        raise failure("preparing the repository of WAL and backups", done.code, done.tail)
 
 
 @dataclass(frozen=True)

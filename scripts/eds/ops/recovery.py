@@ -90,7 +90,12 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
     # What a primary that is down could not archive any more.
     directory = None if runtime.member(primary).is_running() else side.data_of(primary) / "pg_wal"
     restore = server_conf.restore_command(side.places, "recovery", directory)
-    lines = [f"restore_command = {conf(restore)}", "recovery_target_action = promote", *target]
+    lines = [
+        f"restore_command = {conf(restore)}",
+        "recovery_target_action = promote",
+        f"max_prepared_transactions = {server_conf.REPLAYS_PREPARED}",
+        *target,
+    ]
 
     def restore_into(data: Path) -> list[str | Path]:
         return pgbackrest.command(

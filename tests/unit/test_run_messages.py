@@ -56,6 +56,7 @@ def test_one_line_names_the_first_and_counts_the_others():
 def test_output_into_a_log_counts_the_nodes_that_have_ended(tmp_path):
     lines = [
         "12:00:01  Found 43 models",
+        "12:00:01  1 of 1 OK hook: platform.on-run-start.0 .............. [OK in 0.1s]",
         "12:00:02  1 of 87 START sql view model staging.stg_loans ........ [RUN]",
         "12:00:02  1 of 87 OK created sql view model staging.stg_loans ... [OK in 0.1s]",
         "12:00:03  2 of 87 PASS not_null_stg_loans_loan_id ............... [PASS in 0.1s]",

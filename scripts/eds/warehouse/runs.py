@@ -63,8 +63,8 @@ _HEADING = re.compile(
     r"(?: in .*)?$"
 )
 _ORIGIN = re.compile(r"^(?:> in |> called by |compiled code at |For more on |Search the dbt docs|raise the error)")
-# "12 of 87 OK created sql view model …", in dbt's output.
-_NODE_ENDED = re.compile(r"\b[0-9]+ of ([0-9]+) (?:OK|PASS|WARN|ERROR|FAIL|SKIP|NO-OP)")
+# "12 of 87 OK created sql view model …", in dbt's output; hooks are counted apart.
+_NODE_ENDED = re.compile(r"\b[0-9]+ of ([0-9]+) (?:OK(?! hook)|PASS|WARN|ERROR|FAIL|SKIP|NO-OP)")
 
 
 def reasons(message: str | None) -> list[str]:

@@ -1,6 +1,6 @@
 {#
     dbt's test that every value of a column is found in another table. On Citus the values that are looked for are
-    gathered first, and looked up by key: otherwise the whole other table would travel, in every run.
+    collected first, and looked up by key: otherwise the whole other table would travel, in every run.
 #}
 {% macro postgres__test_relationships(model, column_name, to, field) %}
     {% if not is_citus() %}

@@ -2,10 +2,12 @@
     The last step of a build: bring the published copies of the marts, which the dashboard views read, to the state that
     the build has made and tested, all of them in one transaction, changed rows only.
 
-    dbt runs a model's tests before what depends on it, and this depends on every mart: when a test failed anywhere, this
-    is skipped and the dashboards keep the last good state. `dbt run` runs no tests, so it does not publish.
+    Only tested states are published, whatever the command: every test of a mart, or of what is in front of it, has passed
+    since the rows that it looks at last changed (assert_state_is_tested). dbt runs a model's tests before what depends on
+    it, and this depends on every mart.
 
     Config: copies, the list of marts to publish (models with unique_key; with log_changes only changed keys are looked at).
+    A copy is compared in full with its mart when one of them was rebuilt, and in the nightly run.
 #}
 {% materialization publish, adapter='postgres' %}
     {% set target_relation = this.incorporate(type='table') %}
@@ -13,8 +15,12 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {% if flags.WHICH != 'build' %}
-        {% do log('Not published: dbt run runs no tests. Use dbt build, which publishes what passed them.', info=true) %}
+    {% set run_id = assert_run_is_ours() %}
+    {% do assert_copies_are_parents(copies) %}
+    {% set untested = [] if not reads_everything() else untested_nodes() %}
+    {% if not reads_everything() or (flags.WHICH == 'run' and untested) %}
+        {% do log('Not published: ' ~ ('a run with --empty or --sample reads only a part.' if not reads_everything()
+            else 'dbt run runs no tests. dbt build publishes what passed them.'), info=true) %}
         {% call statement('main') %}
             select 'not published' as note
         {% endcall %}
@@ -22,17 +28,28 @@
         {{ return({'relations': []}) }}
     {% endif %}
 
-    {% set run_id = assert_run_is_ours() %}
     {% do assert_marts_are_complete() %}
+    {% do assert_state_is_tested(untested) %}
     {% set node = node_state() %}
     {% set state = node.state %}
-    {% set present = columns_of_copies(copies) %}
+    {# No increment, when one of the marts was rebuilt: its change log does not show what changed. #}
+    {% set compare_all = not node.exists or increment(node) is none or var('full_tests') %}
+    {% set present = state_of_copies(copies) %}
+    {% if add_columns_to_copies(copies, present) %}
+        {# Readers wait for DDL until it is committed, so that is at once. The run may have been taken over meanwhile. #}
+        {% do run_statement('commit') %}
+        {% do run_statement('begin') %}
+        {% set run_id = assert_run_is_ours() %}
+    {% endif %}
     {% set total = namespace(inserted=0, updated=0, deleted=0) %}
-    {% for copy in copies if node.has_changes or copy_is_not_as(copy, present[copy]) %}
-        {% set counts = publish_copy(copy, present[copy], state) %}
-        {% set total.inserted = total.inserted + counts.inserted %}
-        {% set total.updated = total.updated + counts.updated %}
-        {% set total.deleted = total.deleted + counts.deleted %}
+    {% for copy in copies %}
+        {% set by_key = not compare_all and not present[copy].differs and node_of_mart(copy).config.get('log_changes') %}
+        {% if node.has_changes or compare_all or present[copy].differs %}
+            {% set counts = publish_copy(copy, present[copy], state['run_id'] if by_key else none) %}
+            {% set total.inserted = total.inserted + counts.inserted %}
+            {% set total.updated = total.updated + counts.updated %}
+            {% set total.deleted = total.deleted + counts.deleted %}
+        {% endif %}
     {% endfor %}
 
     {% if not node.exists %}
@@ -45,7 +62,7 @@
         insert into {{ this }} (run_id, data_as_of, published_at)
         {{ sql }};
         {{ record_rows(run_id, total.inserted, total.updated, total.deleted) }};
-        {{ save_model_state(model.name, run_id, definition_hash()) }};
+        {{ save_model_state(model.name, run_id, node.definition_hash) }};
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -53,3 +70,18 @@
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+{#
+    Raise when a mart is to be published that this model does not wait for.
+#}
+{% macro assert_copies_are_parents(copies) %}
+    {% set parents = [] %}
+    {% for node_id in model.depends_on.nodes %}
+        {% do parents.append(node_id.split('.')[-1]) %}
+    {% endfor %}
+    {% for copy in copies if copy not in parents %}
+        {{ exceptions.raise_compiler_error(
+            model.name ~ " publishes " ~ copy ~ " (config copies), but does not depend on it: add a ref() to it."
+        ) }}
+    {% endfor %}
+{% endmacro %}

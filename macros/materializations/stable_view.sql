@@ -1,34 +1,38 @@
 {#
-    A view that is created or replaced only when its definition changed. dbt's own view is dropped and made anew in each
-    run, which takes dependent views along and makes readers queue.
+    A view that is created or replaced only when its definition changed. dbt's own view is dropped and created in each
+    run, which takes dependent views along and makes readers queue. With a contract, its columns are checked first.
 #}
 {% materialization stable_view, adapter='postgres' %}
     {% set target_relation = this.incorporate(type='view') %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
-    {% set hash = local_md5(definition_hash() ~ sql) %}
     {% set node = node_state() %}
-    {% set exists = node.exists %}
-
-    {% if exists and node.state is not none and node.state['definition_hash'] == hash %}
+    {% set known_hash = node.state['definition_hash'] if node.state is not none else '' %}
+    {% if node.exists and (not reads_everything() or known_hash == node.definition_hash) %}
         {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
         {{ return({'relations': [target_relation]}) }}
     {% endif %}
 
     {% set run_id = assert_run_is_ours() %}
-    {# A reader with a long query must not make the others queue behind this: give up after two seconds. #}
-    {% do run_statement("set local lock_timeout = '2s'") %}
-    {% if exists and not replaceable(sql) %}
-        {% do run_statement("drop view " ~ this) %}
+    {% if not node.exists or content_of(known_hash) != content_of(node.definition_hash) %}
+        {% if config.get('contract').enforced %}
+            {# Raises dbt's own message when the SQL's columns are not the contract's. #}
+            {% do get_assert_columns_equivalent(sql) %}
+        {% endif %}
+        {% if node.exists and not replaceable(sql) %}
+            {% do run_ddl(this, 'drop view ' ~ this ~ (' cascade' if only_own_views_depend_on_it())) %}
+        {% endif %}
+        {% do run_ddl(this, 'create or replace view ' ~ this ~ ' as ' ~ sql) %}
     {% endif %}
     {% call statement('main') %}
-        create or replace view {{ this }} as
-        {{ sql }}
+        select 'created' as note
     {% endcall %}
-    {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
+    {% do apply_grants(target_relation, config.get('grants'), should_revoke=node.exists) %}
     {% do persist_docs(target_relation, model) %}
-    {% do run_statement(save_model_state(model.name, run_id, hash)) %}
+    {% if reads_everything() %}
+        {% do run_statement(save_model_state(model.name, run_id, node.definition_hash)) %}
+    {% endif %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
@@ -42,15 +46,47 @@
 {% macro replaceable(sql) %}
     {% set probe = model.name ~ '__probe' %}
     {% do run_statement("create temporary view " ~ probe ~ " as " ~ sql) %}
-    {% set row = first_row("
+    {% set comparison %}
         select not exists (
             select attnum, attname, atttypid, atttypmod, attcollation from pg_attribute
-            where attrelid = " ~ sql_literal(this.render()) ~ "::regclass and attnum > 0
+            where attrelid = {{ sql_literal(this.render()) }}::regclass and attnum > 0
             except
             select attnum, attname, atttypid, atttypmod, attcollation from pg_attribute
-            where attrelid = " ~ sql_literal('pg_temp.' ~ probe) ~ "::regclass and attnum > 0
+            where attrelid = {{ sql_literal('pg_temp.' ~ probe) }}::regclass and attnum > 0
         ) as accepted
-    ") %}
+    {% endset %}
+    {% set row = first_row(comparison) %}
     {% do run_statement("drop view " ~ probe) %}
     {{ return(row['accepted']) }}
+{% endmacro %}
+
+{#
+    Whether every view over this one is a view of the project, which is created again behind it in the same build. The
+    views of others are not dropped: PostgreSQL then refuses, and names them.
+#}
+{% macro only_own_views_depend_on_it() %}
+    {% set own = ["''"] %}
+    {% for node in graph.nodes.values() if node.config.materialized == 'stable_view' %}
+        {% do own.append(sql_literal(node.schema ~ '.' ~ node.alias)) %}
+    {% endfor %}
+    {% set foreign_views %}
+        with recursive dependent as (
+            select distinct pg_rewrite.ev_class as oid
+            from pg_depend
+            inner join pg_rewrite on pg_depend.objid = pg_rewrite.oid
+            where pg_depend.refobjid = {{ sql_literal(this.render()) }}::regclass and pg_rewrite.ev_class <> pg_depend.refobjid
+            union
+            select pg_rewrite.ev_class
+            from dependent
+            inner join pg_depend on pg_depend.refobjid = dependent.oid
+            inner join pg_rewrite on pg_depend.objid = pg_rewrite.oid
+            where pg_rewrite.ev_class <> pg_depend.refobjid
+        )
+
+        select count(*) as number
+        from dependent
+        inner join pg_class on dependent.oid = pg_class.oid
+        where format('%s.%s', pg_class.relnamespace::regnamespace, pg_class.relname) not in ({{ own | join(', ') }})
+    {% endset %}
+    {{ return(first_row(foreign_views)['number'] | int == 0) }}
 {% endmacro %}

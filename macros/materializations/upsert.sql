@@ -8,10 +8,11 @@
                      Models that follow read there which groups or keys were touched, before and after.
       accumulate     list of measures: the increment's SQL gives amounts to add to the present row of the key
       delete_when    with accumulate: the condition, on the summed row, under which it is removed ('payment_count = 0')
+      unknown_member of a dimension: what the row of unknown_sk() has in its columns, as SQL by column; {} for nulls alone
 
     The model's SQL asks increment(): none means that everything is to be computed, and the table is brought to that
-    result by its difference. Otherwise the SQL gives the affected keys only, plus a boolean column is_removed for keys
-    that have no row any more (not with accumulate).
+    result by its difference. Otherwise the SQL returns the affected keys only; where keys may have no row any more, with
+    a boolean column is_removed that says so (not with accumulate).
 
     Everything, the model's state included, is one transaction: a failure leaves the last complete state.
 #}
@@ -29,29 +30,30 @@
     {% set run_id = assert_run_is_ours() %}
     {% set node = node_state() %}
     {% set since = increment(node) %}
-    {% set state = node.state %}
-    {% set exists = node.exists %}
-    {% set hash = definition_hash() %}
-    {% set redefined = not exists or state is none or state['definition_hash'] != hash %}
+    {% set known_hash = node.state['definition_hash'] if node.state is not none else '' %}
+    {% set redefined = not node.exists or content_of(known_hash) != content_of(node.definition_hash) %}
+    {# Rebuilt: what follows from this model cannot rely on the change log, and is computed in full. #}
+    {% set rebuilt = namespace(value=not node.is_complete) %}
 
-    {% if redefined %}
+    {% if redefined or not reads_everything() %}
         {# Raises dbt's own message when the SQL's columns are not the contract's. #}
         {% do get_assert_columns_equivalent(sql) %}
     {% endif %}
-    {% if not exists %}
+    {% if not node.exists %}
         {% do create_upsert_table(target_relation, names, sql) %}
         {% set counts = first_row("select count(*) as inserted, 0 as updated, 0 as deleted from " ~ this) %}
-    {% elif since and not node.has_changes %}
+    {% elif not reads_everything() or (since and not node.has_changes) %}
         {% set counts = {'inserted': 0, 'updated': 0, 'deleted': 0} %}
     {% else %}
         {% if redefined %}
             {% do undistribute(this, placement_of(model)) %}
-            {% do alter_upsert_table(names) %}
-            {% if config.get('log_changes') and not relation_exists(changes_of(model.name) | trim) %}
-                {% do create_change_log(target_relation) %}
-            {% endif %}
+            {% set rebuilt.value = alter_upsert_table() or rebuilt.value %}
+        {% endif %}
+        {% if rebuilt.value and config.get('log_changes') %}
+            {% do create_change_log(target_relation) %}
         {% endif %}
         {% do run_statement("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
+        {% do run_statement("alter table " ~ incoming ~ " add column if not exists is_removed boolean not null default false") %}
         {% do run_statement("analyze " ~ incoming) %}
         {% set present = rows_to_compare(this, model.name ~ '__present', placement_of(model)) %}
         {% do fetch_rows(this, present, placement_of(model), keys,
@@ -63,17 +65,22 @@
             {% do run_statement("analyze " ~ difference) %}
             {% do apply_difference(target_relation, names, keys, difference, run_id, present) %}
         {% endif %}
+        {% if redefined %}
+            {% do add_missing_constraints() %}
+        {% endif %}
     {% endif %}
-    {% if redefined %}
+    {% if reads_everything() and known_hash != node.definition_hash %}
         {% do create_upsert_indexes() %}
-        {% do apply_grants(target_relation, config.get('grants'), should_revoke=exists) %}
+        {% do apply_grants(target_relation, config.get('grants'), should_revoke=node.exists) %}
         {% do persist_docs(target_relation, model) %}
         {% do place_table(target_relation, placement_of(model)) %}
     {% endif %}
 
     {% call statement('main') %}
         {{ record_rows(run_id, counts['inserted'], counts['updated'], counts['deleted']) }};
-        {{ save_model_state(model.name, run_id, hash, landing_run=node.landing_run_id, made_anew=not exists) }};
+        {% if reads_everything() %}
+        {{ save_model_state(model.name, run_id, node.definition_hash, landing_run=node.landing_run_id, rebuilt=rebuilt.value) }};
+        {% endif %}
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}

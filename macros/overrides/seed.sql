@@ -6,8 +6,8 @@
     {% set state = model_state(model.name) %}
     {% set hash = local_md5(model.checksum.checksum ~ config.get('column_types')) %}
     {% set rows = load_agate_table() %}
-    {% if not should_full_refresh() and state is not none and state['definition_hash'] == hash
-            and load_cached_relation(this) is not none %}
+    {% if load_cached_relation(this) is not none and (not reads_everything() or (
+            not should_full_refresh() and state is not none and state['definition_hash'] == hash)) %}
         {# dbt's seed task reads this result. #}
         {% do store_result('agate_table', response='OK', agate_table=rows) %}
         {% call statement('main') %}
@@ -19,7 +19,9 @@
     {% do assert_seed_is_sound(rows) %}
     {% do alter_seed_table() %}
     {% set loaded = dbt.materialization_seed_default() %}
-    {# Made anew: the models that read it are computed in full. #}
-    {% do run_statement(save_model_state(model.name, run_id, hash, made_anew=true) ~ '; commit') %}
+    {% if reads_everything() %}
+        {# Rebuilt: the models that read it are computed in full. #}
+        {% do run_statement(save_model_state(model.name, run_id, hash, rebuilt=true) ~ '; commit') %}
+    {% endif %}
     {{ return({'relations': [this.incorporate(type='table')]}) }}
 {% endmaterialization %}

@@ -1,6 +1,6 @@
 {#
-    dbt's snapshot compares with all current rows of the snapshot. Our snapshots' queries give changed rows only, so the
-    other side is narrowed to the same keys: the cost follows the change.
+    dbt's snapshot compares all rows of its query with all current rows of the snapshot. Here the query is narrowed to the
+    rows that changed since the snapshot last finished, and the other side to the same keys: the cost follows the change.
 
     The changed rows go into a temporary table first. dbt's query reads them twice, and joins what the planner knows
     nothing of; with the table's statistics it joins by hash (20 000 changed loans: 0.3 s, and 78 s without).
@@ -9,7 +9,9 @@
     {% set changed = target_relation.identifier ~ '__changed' %}
     {% set compared = target_relation.identifier ~ '__compared' %}
     {% if not relation_exists('pg_temp.' ~ changed) %}
-        {% do run_statement("create temporary table " ~ changed ~ " on commit drop as " ~ source_sql) %}
+        {% set since = increment() %}
+        {% do run_statement("create temporary table " ~ changed ~ " on commit drop as
+            select * from (" ~ source_sql ~ ") as source " ~ ("where _run_id > " ~ since.landing_run_id if since)) %}
         {% do run_statement("analyze " ~ changed) %}
         {% do run_statement("create temporary table " ~ compared ~ " on commit drop as
             select * from " ~ target_relation ~ " where " ~ strategy.unique_key ~ " in (

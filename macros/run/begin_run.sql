@@ -8,6 +8,9 @@
     (see assert_run_is_ours).
 #}
 {% macro begin_run() %}
+    {% if execute and flags.WHICH == 'test' %}
+        {% do note_run_under_test() %}
+    {% endif %}
     {% if not is_recorded_run() %}
         {{ return('') }}
     {% endif %}
@@ -15,16 +18,26 @@
     {% do assert_failures_stop_publishing() %}
     {% do ensure_audit_tables() %}
     {% if not insert_running_row() %}
-        {% set holder = first_row("select run_id, run_started_at::text as since, started_by, run_trigger, dbt_invocation_id
-            from " ~ audit_schema() ~ ".etl_runs where status = 'running'") %}
+        {% set running %}
+            select run_id, run_started_at::text as since, started_by, run_trigger, dbt_invocation_id
+            from {{ audit_schema() }}.etl_runs
+            where status = 'running'
+        {% endset %}
+        {% set holder = first_row(running) %}
         {% if holder is not none %}
             {% if run_is_alive(holder['dbt_invocation_id']) %}
                 {% do refuse_start(holder) %}
             {% endif %}
-            {% do run_statement("update " ~ audit_schema() ~ ".etl_runs
-                set status = 'failed', run_finished_at = clock_timestamp(),
-                    error_message = 'killed: it ended without a word, as a later run found'
-                where run_id = " ~ holder['run_id'] ~ " and status = 'running'; commit") %}
+            {% set killed %}
+                update {{ audit_schema() }}.etl_runs
+                set
+                    status = 'failed',
+                    run_finished_at = clock_timestamp(),
+                    error_message = 'killed: no session of it was found by a later run'
+                where run_id = {{ holder['run_id'] }} and status = 'running';
+                commit
+            {% endset %}
+            {% do run_statement(killed) %}
         {% endif %}
         {% if not insert_running_row() %}
             {{ exceptions.raise_compiler_error('Another run started at the same moment. Try again when it is done.') }}
@@ -33,27 +46,57 @@
     {{ return('') }}
 {% endmacro %}
 
+{#
+    Record this run as running. Returns whether no other one is.
+#}
 {% macro insert_running_row() %}
-    {% set row = first_row("insert into " ~ audit_schema() ~ ".etl_runs
-        (run_trigger, started_by, command, dbt_invocation_id)
-        values (" ~ sql_literal(env_var('ETL_TRIGGER', 'manual')) ~ ", " ~ sql_literal(started_by()) ~ ", "
-        ~ sql_literal('dbt ' ~ flags.WHICH) ~ ", " ~ sql_literal(invocation_id) ~ ")
-        on conflict (status) where status = 'running' do nothing returning run_id") %}
+    {% set insertion %}
+        insert into {{ audit_schema() }}.etl_runs (run_trigger, started_by, command, dbt_invocation_id)
+        values (
+            {{ sql_literal(env_var('ETL_TRIGGER', 'manual')) }}, {{ sql_literal(started_by()) }},
+            {{ sql_literal('dbt ' ~ flags.WHICH) }}, {{ sql_literal(invocation_id) }}
+        )
+        on conflict (status) where status = 'running' do nothing
+        returning run_id
+    {% endset %}
+    {% set row = first_row(insertion) %}
     {% do run_statement('commit') %}
     {{ return(row is not none) }}
 {% endmacro %}
 
+{#
+    Who starts this run: ETL_STARTED_BY, or the account and the host.
+#}
 {% macro started_by() -%}
     {{ env_var('ETL_STARTED_BY', env_var('USER', 'unknown') ~ '@' ~ env_var('HOSTNAME', 'localhost')) }}
 {%- endmacro %}
 
+{#
+    Count the refused start, and raise with who is running.
+#}
 {% macro refuse_start(holder) %}
-    {% do run_statement("insert into " ~ audit_schema() ~ ".refused_starts
-        (holder_run_id, run_trigger, started_by, dbt_invocation_id)
-        values (" ~ holder['run_id'] ~ ", " ~ sql_literal(env_var('ETL_TRIGGER', 'manual')) ~ ", "
-        ~ sql_literal(started_by()) ~ ", " ~ sql_literal(invocation_id) ~ "); commit") %}
+    {% set refusal %}
+        insert into {{ audit_schema() }}.refused_starts (holder_run_id, run_trigger, started_by, dbt_invocation_id)
+        values (
+            {{ holder['run_id'] }}, {{ sql_literal(env_var('ETL_TRIGGER', 'manual')) }},
+            {{ sql_literal(started_by()) }}, {{ sql_literal(invocation_id) }}
+        );
+        commit
+    {% endset %}
+    {% do run_statement(refusal) %}
     {{ exceptions.raise_compiler_error(
         "Refused to start: run " ~ holder['run_id'] ~ " (" ~ holder['run_trigger'] ~ ") by " ~ holder['started_by']
-        ~ " is running since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
+        ~ " has been running since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
     ) }}
+{% endmacro %}
+
+{#
+    Before `dbt test`: note the run whose state it tests, for finish_run. None while a run is changing that state.
+#}
+{% macro note_run_under_test() %}
+    {% if relation_exists((audit_schema() | trim) ~ '.etl_runs') %}
+        {% set run = first_row("select max(run_id) as run_id, bool_or(status = 'running') as is_changing
+            from " ~ audit_schema() ~ ".etl_runs") %}
+        {% do graph.update({'run_under_test': none if run['is_changing'] else run['run_id']}) %}
+    {% endif %}
 {% endmacro %}

@@ -1,10 +1,14 @@
 {#
-    on-run-end: one row per node, and the run's outcome with the messages of what failed.
-    Runs also after a failure; a start that was refused has no row and changes nothing.
+    on-run-end: one row per node, and the run's outcome with the messages of what failed. Runs also after a failure; a
+    start that was refused has no row and changes nothing. `dbt test` is no run: what it found is recorded with the run
+    whose state it tested, so that this state can be published.
 
     results: dbt's list of results.
 #}
 {% macro finish_run(results) %}
+    {% if execute and flags.WHICH == 'test' and graph.get('run_under_test') %}
+        {{ return(record_results(graph['run_under_test'], results)) }}
+    {% endif %}
     {% if not is_recorded_run() %}
         {{ return('') }}
     {% endif %}
@@ -13,18 +17,31 @@
     {% if run is none %}
         {{ return('') }}
     {% endif %}
-    {% set run_id = run['run_id'] | int %}
-    {% set nodes = [] %}
     {% set problems = [] %}
-    {% for result in results if result.node.resource_type != 'operation' %}
-        {% set status = result.status | string %}
+    {% for result in results if result.status | string in ('error', 'fail', 'runtime error') %}
+        {% do problems.append(result.node.name ~ ': ' ~ (result.message or result.status | string)) %}
+    {% endfor %}
+    {{ record_results(run['run_id'] | int, results) }}
+    update {{ audit_schema() }}.etl_runs
+    set
+        run_finished_at = clock_timestamp(),
+        status = {{ sql_literal('failed' if problems else 'success') }},
+        error_message = {{ sql_literal(problems | join('\n')) if problems else 'null' }}
+    where run_id = {{ run['run_id'] }} and status = 'running';
+{% endmacro %}
+
+{#
+    The statement that records a command's results as those of a run: one row per node. A test that read nothing (--empty)
+    has shown nothing, and is left out.
+#}
+{% macro record_results(run_id, results) %}
+    {% set nodes = [] %}
+    {% for result in results
+            if result.node.resource_type != 'operation' and (reads_everything() or result.node.resource_type != 'test') %}
         {% do nodes.append("(" ~ run_id ~ ", " ~ sql_literal(result.node.unique_id) ~ ", " ~ sql_literal(result.node.name)
-            ~ ", " ~ sql_literal(result.node.resource_type | string) ~ ", " ~ sql_literal(status) ~ ", "
+            ~ ", " ~ sql_literal(result.node.resource_type | string) ~ ", " ~ sql_literal(result.status | string) ~ ", "
             ~ (result.execution_time or 0) ~ ", " ~ (result.failures if result.failures is not none else 'null') ~ ", "
             ~ sql_literal(result.message) ~ ")") %}
-        {% if status in ('error', 'fail', 'runtime error') %}
-            {% do problems.append(result.node.name ~ ': ' ~ (result.message or status)) %}
-        {% endif %}
     {% endfor %}
     {% if nodes %}
         insert into {{ audit_schema() }}.model_runs
@@ -35,10 +52,4 @@
         set status = excluded.status, seconds = excluded.seconds, failures = excluded.failures,
             message = excluded.message;
     {% endif %}
-    update {{ audit_schema() }}.etl_runs
-    set
-        run_finished_at = clock_timestamp(),
-        status = {{ sql_literal('failed' if problems else 'success') }},
-        error_message = {{ sql_literal(problems | join('\n')) if problems else 'null' }}
-    where run_id = {{ run_id }} and status = 'running';
 {% endmacro %}

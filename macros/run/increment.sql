@@ -1,21 +1,22 @@
 {#
-    What a model has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it) and
+    What a node has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it) and
     has_changes (whether there may be anything), or none when it has to compute everything: it is new, its definition
-    changed, a relation it reads was made anew, or --full-refresh was given. Commands that only compile see none, and so
-    the whole definition.
+    changed, a relation it reads was rebuilt, the run reconciles, or --full-refresh was given. Commands that only compile
+    see none, and so the complete definition.
 
     Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
     The numbers are literals in the compiled SQL because the planner misjudges a sub-query in their place.
 
-    seen: what node_state() gave, when it was asked already.
+    seen: what node_state() returned, when it was asked already.
 #}
 {% macro increment(seen=none) %}
-    {% if not execute or not is_recorded_run() or model.resource_type != 'model' or should_full_refresh() %}
+    {% if not execute or not is_recorded_run() or model.resource_type not in ('model', 'snapshot')
+            or model.get('computes_in_full') or should_full_refresh() or var('reconcile') %}
         {{ return(none) }}
     {% endif %}
     {% set node = seen or node_state() %}
     {% set state = node.state %}
-    {% if not node.exists or state is none or state['definition_hash'] != definition_hash() %}
+    {% if not node.is_complete or state is none or content_of(state['definition_hash']) != content_of(node.definition_hash) %}
         {{ return(none) }}
     {% endif %}
     {% if node.parents_made > state['run_id'] | int %}

@@ -13,10 +13,10 @@
     The statement that records that a model has taken in everything up to this run. In the model's own transaction:
     a model that fails, or is killed, leaves its state where it was, and catches up next time.
 
-    landing_run: the extraction that it has taken in (default: the last one). made_anew: the relation was made anew in
+    landing_run: the extraction that it has taken in (default: the last one). rebuilt: the relation was rebuilt in
     this run, so that what reads it is computed in full.
 #}
-{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, made_anew=false) %}
+{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false) %}
     insert into {{ audit_schema() }}.model_states (model_name, run_id, landing_run_id, created_run_id, definition_hash)
     values (
         {{ sql_literal(model_name) }},
@@ -30,7 +30,7 @@
         run_id = excluded.run_id,
         landing_run_id = excluded.landing_run_id,
         definition_hash = excluded.definition_hash,
-        {% if made_anew %}
+        {% if rebuilt %}
         created_run_id = excluded.created_run_id,
         {% endif %}
         updated_at = clock_timestamp()

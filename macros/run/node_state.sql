@@ -1,29 +1,39 @@
 {#
     What a materialization asks about its own node, in one query, as a dictionary:
-      exists          whether the relation is there
-      state           as model_state gives it, or none
-      parents_made    the run that made one of the models it reads anew, the last one of them
-      landing_run_id  the last extraction that it can take in: the last one, or less when a parent has not taken it in
-      has_changes     whether there may be anything that it has not taken in: landing rows, or rows that a parent wrote
+      exists           whether the relation is there
+      is_complete      whether it is there with its change log, where it has one
+      state            as model_state returns it, or none
+      parents_made     the last run that rebuilt one of the relations it reads
+      landing_run_id   the last extraction that it can take in: the last one, or less when a parent has not taken it in
+      has_changes      whether there may be anything that it has not taken in: landing rows, or rows that a parent wrote
+      definition_hash  what it is made of now, see definition_hash()
 
     config reads_landing=false: nothing in the model follows from landing rows but through its parents.
 #}
 {% macro node_state() %}
     {% set parents = ["''"] %}
     {% set followed = ["''"] %}
+    {% set made_of = ["''"] %}
     {% for node_id in model.depends_on.nodes %}
-        {% do parents.append(sql_literal(node_id.split('.')[-1])) %}
-        {% if node_id in graph.nodes and graph.nodes[node_id].config.materialized in ('upsert', 'snapshot') %}
-            {% do followed.append(sql_literal(node_id.split('.')[-1])) %}
+        {% set name = sql_literal(node_id.split('.')[-1]) %}
+        {% do parents.append(name) %}
+        {% if node_id in graph.nodes %}
+            {% if graph.nodes[node_id].config.materialized in ('upsert', 'snapshot') %}
+                {% do followed.append(name) %}
+            {% elif graph.nodes[node_id].config.materialized not in ('extraction', 'publish') %}
+                {% do made_of.append(name) %}
+            {% endif %}
         {% endif %}
     {% endfor %}
-    {% set row = first_row("
+    {% set question %}
         with parents as (
             select
                 max(created_run_id) as made,
-                min(landing_run_id) filter (where model_name in (" ~ followed | join(', ') ~ ")) as landing_run_id
-            from " ~ audit_schema() ~ ".model_states
-            where model_name in (" ~ parents | join(', ') ~ ")
+                min(landing_run_id) filter (where model_name in ({{ followed | join(', ') }})) as landing_run_id,
+                string_agg(split_part(definition_hash, '.', 1), ' ' order by model_name)
+                    filter (where model_name in ({{ made_of | join(', ') }})) as content
+            from {{ audit_schema() }}.model_states
+            where model_name in ({{ parents | join(', ') }})
         ),
 
         extraction as (
@@ -31,27 +41,39 @@
         )
 
         select
-            to_regclass(" ~ sql_literal(this.render()) ~ ") is not null as present,
+            to_regclass({{ sql_literal(this.render()) }}) is not null
+            {% if config.get('log_changes') %}
+                and to_regclass({{ sql_literal(changes_of(model.name) | trim) }}) is not null
+            {% endif %}
+                as complete,
+            to_regclass({{ sql_literal(this.render()) }}) is not null as present,
             coalesce(parents.made, 0) as parents_made,
+            parents.content as parents_content,
             least(parents.landing_run_id, extraction.run_id) as can_take_in,
             known.run_id,
             known.landing_run_id,
             known.definition_hash,
-            " ~ ("known.landing_run_id is distinct from extraction.run_id or" if config.get('reads_landing', true)) ~ "
+            {% if config.get('reads_landing', true) %}
+            known.landing_run_id is distinct from extraction.run_id or
+            {% endif %}
             exists (
-                select from " ~ audit_schema() ~ ".model_runs as written
+                select from {{ audit_schema() }}.model_runs as written
                 where written.run_id > known.run_id
-                    and written.node_name in (" ~ parents | join(', ') ~ ")
+                    and written.node_name in ({{ parents | join(', ') }})
                     and written.rows_inserted + written.rows_updated + written.rows_deleted > 0
             ) as has_changes
         from parents
         cross join extraction
-        left join " ~ audit_schema() ~ ".model_states as known on known.model_name = " ~ sql_literal(model.name)) %}
+        left join {{ audit_schema() }}.model_states as known on known.model_name = {{ sql_literal(model.name) }}
+    {% endset %}
+    {% set row = first_row(question) %}
     {{ return({
         'exists': row['present'],
+        'is_complete': row['complete'],
         'parents_made': row['parents_made'] | int,
         'landing_run_id': row['can_take_in'] | int,
         'has_changes': row['has_changes'],
+        'definition_hash': definition_hash(compiled_in_full(), row['parents_content']),
         'state': none if row['run_id'] is none else {
             'run_id': row['run_id'], 'landing_run_id': row['landing_run_id'], 'definition_hash': row['definition_hash']
         }

@@ -1,5 +1,5 @@
 {#
-    post-hook of the snapshots: fence, indexes, then save the state, in the snapshot's own transaction.
+    post-hook of the snapshots: fence, placement, indexes, then save the state, in the snapshot's own transaction.
 #}
 {% macro save_snapshot_state() %}
     {% if execute and is_recorded_run() %}
@@ -7,6 +7,9 @@
         {% for column in [config.get('unique_key'), 'dbt_scd_id', '_run_id'] %}
             {% do run_statement("create index if not exists " ~ model.name ~ "_" ~ column ~ "_idx on " ~ this ~ " (" ~ column ~ ")") %}
         {% endfor %}
-        {{ save_model_state(model.name, assert_run_is_ours(), definition_hash()) }}
+        {% set run_id = assert_run_is_ours() %}
+        {% if reads_everything() %}
+            {{ save_model_state(model.name, run_id, model['saved_hash'], rebuilt=model['rebuilt']) }}
+        {% endif %}
     {% endif %}
 {% endmacro %}

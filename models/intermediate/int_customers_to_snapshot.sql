@@ -1,5 +1,5 @@
 {#
-    What customers_snapshot compares: customers that changed since it last finished, without personal data.
+    What customers_snapshot compares: the customers, without personal data. The snapshot itself narrows it to what changed.
 #}
 select
     customer_id,
@@ -14,4 +14,3 @@ select
     -- not compared: with it the dimension finds the versions that are new to it
     _run_id
 from {{ ref('stg_customers') }}
-where {{ changed_since('customers_snapshot') }}

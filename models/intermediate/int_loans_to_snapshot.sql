@@ -1,6 +1,6 @@
 {#
-    What loans_snapshot compares: loans that changed since it last finished. The balance is not history of the loan (the
-    payments are), so that a payment makes no new version.
+    What loans_snapshot compares; the snapshot itself narrows it to what changed. The balance is not history of the loan
+    (the payments are), so that a payment makes no new version.
 #}
 select
     loan_id,
@@ -20,4 +20,3 @@ select
     -- not compared: with it the dimension finds the versions that are new to it
     _run_id
 from {{ ref('stg_loans') }}
-where {{ changed_since('loans_snapshot') }}

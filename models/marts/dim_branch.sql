@@ -1,4 +1,9 @@
-{{ config(unique_key=['branch_sk']) }}
+{{
+    config(
+        unique_key=['branch_sk'],
+        unknown_member={'branch_code': "'unknown'", 'branch_name': "'Unknown'"}
+    )
+}}
 
 -- depends_on: {{ ref('stg_loans') }}
 -- depends_on: {{ ref('loans_snapshot') }}
@@ -42,12 +47,6 @@ final as (
     full join seen on known.branch_code = seen.branch_code
 )
 
-{% if since %}
-select
-    *,
-    false as is_removed
-from final
-{% else %}
 select
     branch_sk,
     branch_code,
@@ -56,12 +55,3 @@ select
     region,
     country
 from final
-union all
-select
-    {{ unknown_sk() }}::bigint as branch_sk,
-    'unknown' as branch_code,
-    'Unknown' as branch_name,
-    null as city,
-    null as region,
-    null as country
-{% endif %}

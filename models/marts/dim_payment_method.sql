@@ -1,4 +1,10 @@
-{{ config(reads_landing=false, unique_key=['method_sk']) }}
+{{
+    config(
+        reads_landing=false,
+        unique_key=['method_sk'],
+        unknown_member={'method_code': "'unknown'", 'method_name': "'Unknown'", 'is_digital': 'false'}
+    )
+}}
 
 -- depends_on: {{ ref('extraction') }}
 {% set since = increment() %}
@@ -12,22 +18,9 @@ with final as (
     from {{ ref('payment_methods') }}
 )
 
-{% if since %}
-select
-    *,
-    false as is_removed
-from final
-{% else %}
 select
     method_sk,
     method_code,
     method_name,
     is_digital
 from final
-union all
-select
-    {{ unknown_sk() }}::bigint as method_sk,
-    'unknown' as method_code,
-    'Unknown' as method_name,
-    false as is_digital
-{% endif %}

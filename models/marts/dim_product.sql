@@ -1,4 +1,9 @@
-{{ config(unique_key=['product_sk']) }}
+{{
+    config(
+        unique_key=['product_sk'],
+        unknown_member={'product_name': "'unknown'", 'product_type': "'unknown'", 'is_active': 'false'}
+    )
+}}
 
 {% set since = increment() %}
 
@@ -29,12 +34,6 @@ final as (
     from products
 )
 
-{% if since %}
-select
-    *,
-    false as is_removed
-from final
-{% else %}
 select
     product_sk,
     product_id,
@@ -46,15 +45,3 @@ select
     max_tenure_months,
     is_active
 from final
-union all
-select
-    {{ unknown_sk() }}::bigint as product_sk,
-    null::integer as product_id,
-    'unknown' as product_name,
-    'unknown' as product_type,
-    null::numeric as min_amount,
-    null::numeric as max_amount,
-    null::integer as min_tenure_months,
-    null::integer as max_tenure_months,
-    false as is_active
-{% endif %}

@@ -10,7 +10,7 @@
 {% set since = increment() %}
 
 {#
-    A loan is computed anew when its row, one of its payments (also one that left it for another loan, or was deleted)
+    A loan is recomputed when its row, one of its payments (also one that left it for another loan, or was deleted)
     or its customer's present version changed. Payments that were only added are added to its totals; where one was taken
     away or changed, the loan's payments are summed up again, since a latest payment can not be subtracted.
 #}

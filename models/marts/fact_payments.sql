@@ -10,7 +10,7 @@
 {% set since = increment() %}
 
 {#
-    A payment is computed anew when it changed itself, when the loan got another version (which includes another branch
+    A payment is recomputed when it changed itself, when the loan got another version (which includes another branch
     or customer), or when another version of the customer is now the one valid at its date: also one that arrives after
     its payments. Payments that did not change themselves stand here with the loan that they have.
 #}

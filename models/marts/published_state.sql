@@ -1,27 +1,18 @@
-{{
-    config(
-        materialized='publish',
-        schema='publish',
-        grants={},
-        copies=[
-            'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch'
-        ]
-    )
-}}
+{% set copies = [
+    'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch'
+] %}
+{{ config(materialized='publish', schema='publish', grants={}, copies=copies) }}
 
--- Every mart stands in front of this model, so that every test of a mart does.
+{% for copy in copies %}
+-- depends_on: {{ ref(copy) }}
+{% endfor %}
+-- Every other mart stands in front of this model as well, so that every test of a mart does.
 -- depends_on: {{ ref('dim_customer') }}
 -- depends_on: {{ ref('dim_loan') }}
 -- depends_on: {{ ref('dim_product') }}
 -- depends_on: {{ ref('dim_date') }}
--- depends_on: {{ ref('dim_payment_method') }}
--- depends_on: {{ ref('dim_branch') }}
 -- depends_on: {{ ref('fact_payments') }}
 -- depends_on: {{ ref('fact_loans') }}
--- depends_on: {{ ref('agg_payments') }}
--- depends_on: {{ ref('agg_payments_by_month') }}
--- depends_on: {{ ref('agg_loans') }}
--- depends_on: {{ ref('agg_customers') }}
 -- depends_on: {{ ref('stg_loan_products') }}
 select
     extraction_state.run_id,

@@ -22,7 +22,15 @@ from support.oracle import assert_landing_equals_source, assert_views_equal_the_
 from support.platform import Platform, fill_small_book, project_copy
 from support.story import Story
 
-from . import test_causal_order, test_extraction, test_history, test_one_instant, test_runs, test_warehouse
+from . import (
+    test_causal_order,
+    test_extraction,
+    test_history,
+    test_one_instant,
+    test_runs,
+    test_tested_states,
+    test_warehouse,
+)
 
 pytestmark = pytest.mark.proof
 
@@ -200,6 +208,19 @@ SCENARIOS = (
 )
 
 
+def redefined(*numbers: int) -> Callable[[Platform], None]:
+    """Rules of the project change between two builds, and the marts are expected to follow them."""
+
+    def scenario(platform: Platform) -> None:
+        fill_small_book(platform)
+        for _, edit, question, expected in (test_tested_states.REDEFINED[number] for number in numbers):
+            with edited(platform.project, (edit,)):
+                platform.build()
+                assert platform.warehouse(question) == [(expected,)]
+
+    return scenario
+
+
 def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Callable[[Platform], None]:
     """A test that takes the fixture small_book, as a scenario."""
     return lambda platform: test(fill_small_book(platform), *arguments)
@@ -213,6 +234,8 @@ class Control:
     """A mechanism, how it is spoiled, the scenario it carries, and words of the failure that is expected.
 
     edits: (file of the project, text in it, what stands there instead); source: SQL that spoils the OLTP side.
+    with_tests: the builds run the generic tests of the project, and publish only what passed them; otherwise the tests
+    might stop the spoiled build before the loss can be seen. A copy of the project has no singular tests.
     """
 
     mechanism: str
@@ -220,6 +243,7 @@ class Control:
     failure: str
     edits: tuple[tuple[str, str, str], ...] = ()
     source: str = ""
+    with_tests: bool = False
 
 
 EXTRACTION = "macros/materializations/extraction.sql"
@@ -229,6 +253,10 @@ VERDICT = "macros/extraction/source_verdict.sql"
 UPSERT = "macros/materializations/upsert.sql"
 DIFFERENCE = "macros/materializations/upsert/difference.sql"
 PUBLISH = "macros/materializations/publish.sql"
+
+HASH = "macros/run/definition_hash.sql"
+# Publishing whatever was built, tested or not.
+UNTESTED = (PUBLISH, "    {% do assert_state_is_tested(untested) %}\n", "")
 
 another_source = test_extraction.test_another_source_is_compared_row_by_row_and_repaired
 
@@ -512,6 +540,70 @@ CONTROLS = [
         ((PUBLISH, "{% do assert_marts_are_complete() %}", ""),),
     ),
     Control(
+        "only a state whose tests have passed is published",
+        on_a_small_book(test_tested_states.failed_state_stays_unpublished),
+        r"\('build', '--select', 'published_state'\)",
+        (UNTESTED,),
+        with_tests=True,
+    ),
+    Control(
+        "aggregates that disagree are found by a test of the dashboards' figures",
+        on_a_small_book(
+            test_tested_states.test_an_aggregate_that_disagrees_with_the_others_is_not_published,
+            test_tested_states.CHANGED_BY_HAND[0],
+        ),
+        "assert 0 != 0",
+        with_tests=True,
+    ),
+    Control(
+        "a copy is compared in full with a mart that was rebuilt",
+        on_a_small_book(test_tested_states.assert_what_was_dropped_returns, test_tested_states.DROPPED[0]),
+        "differs",
+        ((PUBLISH, "increment(node) is none or var('full_tests')", "state is none"),),
+    ),
+    Control(
+        "the nightly run computes every mart in full",
+        on_a_small_book(test_tested_states.assert_the_nightly_run_repairs, test_tested_states.CHANGED_BY_HAND[2]),
+        "differs",
+        (("macros/run/increment.sql", " or var('reconcile')", ""),),
+    ),
+    Control(
+        "the nightly run compares the published copies with the marts",
+        on_a_small_book(test_tested_states.assert_the_nightly_run_repairs, test_tested_states.CHANGED_BY_HAND[10]),
+        "differs",
+        ((PUBLISH, "increment(node) is none or var('full_tests')", "false"),),
+    ),
+    Control(
+        "what a mart is made of includes the views and seeds below it",
+        redefined(0),
+        r"assert \[\(6,\)\] == \[\(0,\)\]",
+        ((HASH, "[compiled, parents_content,", "[compiled,"),),
+    ),
+    Control(
+        "what a mart is made of includes the macros in its SQL",
+        redefined(2),
+        "assert",
+        ((HASH, "render(model.raw_code)", "model.raw_code"),),
+    ),
+    Control(
+        "what a mart is made of includes the types of its contract",
+        redefined(3),
+        "assert",
+        ((HASH, "content.append([column.name, column.data_type, column.constraints]", "content.append([column.name]"),),
+    ),
+    Control(
+        "a run that reads nothing takes nothing in",
+        on_a_small_book(test_tested_states.test_an_empty_run_takes_nothing_in_and_removes_nothing, ("run",)),
+        "differs|assert",
+        (("macros/run/reads_everything.sql", "not (flags.EMPTY or flags.SAMPLE)", "true"),),
+    ),
+    Control(
+        "a changed column waits for its lock only briefly",
+        on_a_small_book(test_tested_states.readers_go_on_beside_an_idle_one),
+        "readers wait",
+        (("macros/helpers/run_ddl.sql", "'300ms'", "'20s'"),),
+    ),
+    Control(
         "a run that was taken for dead is fenced off",
         on_a_small_book(test_runs.test_a_run_that_was_taken_for_dead_writes_nothing_more),
         "assert 0 != 0",
@@ -565,8 +657,8 @@ def test_with_every_mechanism_in_place_the_scenario_holds(platform, scenario):
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.mechanism)
 def test_without_the_mechanism_the_promise_breaks(platform, project, control):
-    # Without the tests in dbt: they might stop the spoiled build before the loss can be seen.
-    spoiled = platform.of_project(project, "--exclude-resource-type", "test")
+    spoiled = platform.of_project(project, *(() if control.with_tests else ("--exclude-resource-type", "test")))
+    edits = control.edits if control.with_tests else (*control.edits, UNTESTED)
     source = spoiled_source(platform, control.source) if control.source else nullcontext()
-    with edited(project, control.edits), source, pytest.raises(AssertionError, match=control.failure):
+    with edited(project, edits), source, pytest.raises(AssertionError, match=control.failure):
         control.scenario(spoiled)

@@ -1,85 +1,166 @@
 {#
-    The columns that each published copy has, as a dictionary of lists; none: it is not there.
+    The published copies of marts as they stand, as a dictionary by mart:
+      columns  their names and types, as a dictionary; empty: there is no copy
+      wanted   the names and types of the mart
+      differs  whether the copy lacks a column of its mart, or has one of another type
 #}
-{% macro columns_of_copies(copies) %}
+{% macro state_of_copies(copies) %}
     {% set found = {} %}
+    {% set names = [] %}
     {% for copy in copies %}
-        {% do found.update({copy: []}) %}
+        {% do found.update({copy: {'columns': {}, 'wanted': {}, 'differs': false}}) %}
+        {% do names.append("(" ~ sql_literal(copy) ~ ", " ~ sql_literal(published_relation(copy)) ~ ", "
+            ~ sql_literal(node_of_mart(copy).relation_name) ~ ")") %}
     {% endfor %}
-    {% for column in run_query("
-        select relname::text as copy, attname::text as name
-        from pg_attribute
-        inner join pg_class on attrelid = pg_class.oid
-        where relnamespace = to_regnamespace(" ~ sql_literal(schema_in_target('publish', target.name, target.schema) | trim) ~ ")
-            and relkind = 'r' and attnum > 0 and not attisdropped
-    ").rows if column['copy'] in found %}
-        {% do found[column['copy']].append(column['name']) %}
+    {% set catalogue %}
+        select
+            mart.name as copy,
+            relation.is_copy,
+            pg_attribute.attname::text as name,
+            format_type(pg_attribute.atttypid, pg_attribute.atttypmod) as data_type
+        from (values {{ names | join(', ') }}) as mart (name, copy, relation)
+        cross join lateral (
+            values (to_regclass(mart.copy), true), (to_regclass(mart.relation), false)
+        ) as relation (oid, is_copy)
+        inner join pg_attribute on relation.oid = pg_attribute.attrelid
+        where pg_attribute.attnum > 0 and not pg_attribute.attisdropped
+    {% endset %}
+    {% for column in run_query(catalogue).rows %}
+        {% do found[column['copy']]['columns' if column['is_copy'] else 'wanted'].update({column['name']: column['data_type']}) %}
+    {% endfor %}
+    {% for copy in found.values() %}
+        {% for column, data_type in copy.wanted.items() if copy.columns.get(column) != data_type %}
+            {% do copy.update({'differs': true}) %}
+        {% endfor %}
     {% endfor %}
     {{ return(found) }}
 {% endmacro %}
 
+{#
+    The node of a mart in the graph.
+#}
 {% macro node_of_mart(mart_name) %}
     {{ return((graph.nodes.values() | selectattr('name', 'equalto', mart_name) | list)[0]) }}
 {% endmacro %}
 
 {#
-    Whether a published copy with these columns lacks one that its mart has.
+    Add the columns to copies that their marts have and they lack, before any row of them changes. A view may still read a
+    column that the mart no longer has: it stays, and new rows come without it. Returns whether anything was altered.
 #}
-{% macro copy_is_not_as(mart_name, present) %}
-    {% set names = node_of_mart(mart_name).columns.values() | map(attribute='name') | list %}
-    {{ return(names | reject('in', present) | list | length > 0) }}
+{% macro add_columns_to_copies(copies, present) %}
+    {% set altered = namespace(value=false) %}
+    {% for copy in copies if present[copy].columns %}
+        {% set actions = [] %}
+        {% for column, data_type in present[copy].wanted.items() if column not in present[copy].columns %}
+            {% do actions.append('add column ' ~ column ~ ' ' ~ data_type) %}
+        {% endfor %}
+        {% for column in present[copy].columns if column not in present[copy].wanted and present[copy].differs %}
+            {% do actions.append('alter column ' ~ column ~ ' drop not null') %}
+        {% endfor %}
+        {% if actions %}
+            {% set altered.value = true %}
+            {% do run_ddl(published_relation(copy), 'alter table ' ~ published_relation(copy) ~ ' ' ~ actions | join(', ')) %}
+        {% endif %}
+    {% endfor %}
+    {{ return(altered.value) }}
 {% endmacro %}
 
 {#
-    Bring one published copy to its mart's state. present: the columns that it has. Returns a dictionary: inserted,
+    Bring the columns of a copy to the types of its mart. The views over it are dropped and created again as they were,
+    with their grants and comments, in this transaction; readers wait until it ends.
+#}
+{% macro retype_copy(copy, present) %}
+    {% set actions = [] %}
+    {% for column, data_type in present.wanted.items() if present.columns.get(column, data_type) != data_type %}
+        {% do actions.append('alter column ' ~ column ~ ' type ' ~ data_type ~ ' using ' ~ column ~ '::' ~ data_type) %}
+    {% endfor %}
+    {% if not actions %}
+        {{ return('') }}
+    {% endif %}
+    {% set views %}
+        select
+            view.oid::regclass::text as name,
+            pg_get_viewdef(view.oid) as definition,
+            (
+                select string_agg(format('grant %s on %s to %I', grants.privilege_type, view.oid::regclass,
+                    pg_get_userbyid(grants.grantee)), '; ')
+                from aclexplode(view.relacl) as grants
+                where grants.grantee <> view.relowner and grants.grantee <> 0
+            ) as grants,
+            (
+                select string_agg(format('comment on %s is %L', case
+                    when comment.objsubid = 0 then 'view ' || view.oid::regclass::text
+                    else format('column %s.%I', view.oid::regclass, (
+                        select attname from pg_attribute where attrelid = view.oid and attnum = comment.objsubid
+                    )) end, comment.description), '; ')
+                from pg_description as comment
+                where comment.objoid = view.oid and comment.classoid = 'pg_class'::regclass
+            ) as comments
+        from pg_class as view
+        where view.oid in (
+            select pg_rewrite.ev_class
+            from pg_depend
+            inner join pg_rewrite on pg_depend.objid = pg_rewrite.oid
+            where pg_depend.refobjid = {{ sql_literal(copy) }}::regclass and pg_depend.classid = 'pg_rewrite'::regclass
+        )
+        order by view.oid
+    {% endset %}
+    {% set statements = namespace(before='', after='') %}
+    {% for view in run_query(views).rows %}
+        {% set statements.before = statements.before ~ 'drop view ' ~ view['name'] ~ '; ' %}
+        {% set statements.after = statements.after ~ '; create view ' ~ view['name'] ~ ' as '
+            ~ view['definition'].rstrip(';') ~ '; ' ~ (view['grants'] or '') ~ '; ' ~ (view['comments'] or '') %}
+    {% endfor %}
+    {% do run_ddl(copy, statements.before ~ 'alter table ' ~ copy ~ ' ' ~ actions | join(', ') ~ statements.after) %}
+{% endmacro %}
+
+{#
+    Bring one published copy to its mart's state. present: of state_of_copies(). since: the run of the last publication,
+    when only the keys in the change log are to be compared; none compares every row. Returns a dictionary: inserted,
     updated, deleted.
 #}
-{% macro publish_copy(mart_name, present, state) %}
+{% macro publish_copy(mart_name, present, since) %}
     {% set node = node_of_mart(mart_name) %}
     {% set mart = node.relation_name %}
-    {% set copy = published(mart_name) | trim %}
+    {% set copy = published_relation(mart_name) %}
     {% set keys = node.config.unique_key %}
     {% set names = node.columns.values() | map(attribute='name') | list %}
     {% set difference = mart_name ~ '__unpublished' %}
-    {% set by_key = node.config.get('log_changes') and state is not none %}
 
-    {% if not present %}
+    {% if not present.columns %}
         {% do run_statement("create table " ~ copy ~ " (like " ~ mart ~ " including all)") %}
         {% do run_statement("insert into " ~ copy ~ " select * from " ~ mart) %}
         {% do run_statement("analyze " ~ copy) %}
         {% set counts = first_row("select count(*) as inserted from " ~ copy) %}
         {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}
     {% endif %}
-    {% for column in node.columns.values() if column.name not in present %}
-        {% do run_statement("alter table " ~ copy ~ " add column " ~ column.name ~ " " ~ column.data_type) %}
-    {% endfor %}
-    {# A view may still read a column that the mart has no more; new rows come without it. #}
-    {% for name in present if name not in names %}
-        {% do run_statement("alter table " ~ copy ~ " alter column " ~ name ~ " drop not null") %}
-    {% endfor %}
+    {% do retype_copy(copy, present) %}
 
     {% set touched %}
-        {% if by_key %}
-            (select distinct {{ comma_list(keys) }} from {{ changes_of(mart_name) }} where _run_id > {{ state['run_id'] }})
+        {% if since is not none %}
+            inner join (
+                select distinct {{ comma_list(keys) }} from {{ changes_of(mart_name) }} where _run_id > {{ since }}
+            ) as touched on
         {% endif %}
     {% endset %}
-    {% do run_statement("
-        create temporary table " ~ difference ~ " on commit drop as
+    {% set comparison %}
+        create temporary table {{ difference }} on commit drop as
         select
-            " ~ comma_list(names, 'mart') ~ ",
+            {{ comma_list(names, 'mart') }},
             false as is_removed,
-            copy." ~ keys[0] ~ " is null as _is_new
-        from " ~ mart ~ " as mart
-        " ~ ("inner join " ~ touched ~ " as touched on " ~ keys_equal(keys, 'mart', 'touched') if by_key) ~ "
-        left join " ~ copy ~ " as copy on " ~ keys_equal(keys, 'mart', 'copy') ~ "
-        where copy." ~ keys[0] ~ " is null
-            or (" ~ comma_list(names, 'copy') ~ ") is distinct from (" ~ comma_list(names, 'mart') ~ ")
+            copy.{{ keys[0] }} is null as _is_new
+        from {{ mart }} as mart
+        {% if since is not none %}{{ touched }} {{ keys_equal(keys, 'mart', 'touched') }}{% endif %}
+        left join {{ copy }} as copy on {{ keys_equal(keys, 'mart', 'copy') }}
+        where copy.{{ keys[0] }} is null
+            or ({{ comma_list(names, 'copy') }}) is distinct from ({{ comma_list(names, 'mart') }})
         union all
-        select " ~ comma_list(names, 'copy') ~ ", true, false
-        from " ~ copy ~ " as copy
-        " ~ ("inner join " ~ touched ~ " as touched on " ~ keys_equal(keys, 'copy', 'touched') if by_key) ~ "
-        where not exists (select from " ~ mart ~ " as mart where " ~ keys_equal(keys, 'mart', 'copy') ~ ")
-    ") %}
+        select {{ comma_list(names, 'copy') }}, true, false
+        from {{ copy }} as copy
+        {% if since is not none %}{{ touched }} {{ keys_equal(keys, 'copy', 'touched') }}{% endif %}
+        where not exists (select from {{ mart }} as mart where {{ keys_equal(keys, 'mart', 'copy') }})
+    {% endset %}
+    {% do run_statement(comparison) %}
     {% set counts = count_difference(difference) %}
     {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
         {% do write_difference(copy, names, keys, difference) %}

@@ -9,7 +9,7 @@
     {% for column in model.columns.values() %}
         {% do typed.append(column.name ~ '::' ~ column.data_type ~ ' as ' ~ column.name) %}
     {% endfor %}
-    {% set rows = "select " ~ typed | join(', ') ~ " from (" ~ sql ~ ") as computed" %}
+    {% set rows = "select " ~ typed | join(', ') ~ " from (" ~ complete_rows(names, sql) ~ ") as computed" %}
     {% do run_statement("set local parallel_tuple_cost = 0.01") %}
     {% do run_statement("create table " ~ target_relation ~ " as " ~ rows ~ (" with no data" if is_spread(placement))) %}
     {% if is_spread(placement) %}

@@ -1,3 +1,6 @@
+{#
+    The query of the rows by which the table differs from what was computed: all columns, is_removed and _is_new.
+#}
 {% macro difference_sql(since, names, keys, incoming, present_rows) %}
     select
         {{ comma_list(names, 'incoming') }},
@@ -22,28 +25,34 @@
     How many rows a table of differences inserts, updates and deletes.
 #}
 {% macro count_difference(difference) %}
-    {{ return(first_row("
+    {% set question %}
         select
             count(*) filter (where _is_new) as inserted,
             count(*) filter (where not _is_new and not is_removed) as updated,
             count(*) filter (where is_removed) as deleted
-        from " ~ difference)) }}
+        from {{ difference }}
+    {% endset %}
+    {{ return(first_row(question)) }}
 {% endmacro %}
 
+{#
+    Write a difference to the table, and to its change log where it has one.
+#}
 {% macro apply_difference(target_relation, names, keys, difference, run_id, present_rows) %}
     {% if config.get('log_changes') %}
         {% do prune_change_log() %}
-        {% do run_statement("
-            insert into " ~ changes_of(model.name) ~ " (" ~ comma_list(names) ~ ", _run_id, _sign)
-            select " ~ comma_list(names, 'present') ~ ", " ~ run_id ~ ", -1
-            from " ~ present_rows ~ " as present
-            inner join " ~ difference ~ " as changed on " ~ keys_equal(keys, 'changed', 'present') ~ "
+        {% set entries %}
+            insert into {{ changes_of(model.name) }} ({{ comma_list(names) }}, _run_id, _sign)
+            select {{ comma_list(names, 'present') }}, {{ run_id }}, -1
+            from {{ present_rows }} as present
+            inner join {{ difference }} as changed on {{ keys_equal(keys, 'changed', 'present') }}
             where not changed._is_new
             union all
-            select " ~ comma_list(names, 'changed') ~ ", " ~ run_id ~ ", 1
-            from " ~ difference ~ " as changed
+            select {{ comma_list(names, 'changed') }}, {{ run_id }}, 1
+            from {{ difference }} as changed
             where not changed.is_removed
-        ") %}
+        {% endset %}
+        {% do run_statement(entries) %}
         {# It is small, and read by the models that follow with _run_id > the last one. #}
         {% do run_statement("analyze " ~ changes_of(model.name)) %}
     {% endif %}
@@ -59,15 +68,22 @@
     {% for name in names if name not in unique_key %}
         {% do assignments.append(name ~ ' = excluded.' ~ name) %}
     {% endfor %}
-    {% do run_statement("
-        delete from " ~ target_relation ~ " as present
-        using (select * from " ~ difference ~ ") as changed
-        where changed.is_removed and " ~ keys_equal(keys, 'changed', 'present')
-    ) %}
+    {% set deletion %}
+        delete from {{ target_relation }} as present
+        using (select * from {{ difference }}) as changed
+        where changed.is_removed and {{ keys_equal(keys, 'changed', 'present') }}
+    {% endset %}
+    {% do run_statement(deletion) %}
     {% do delete_moved(target_relation, difference, keys, placement) %}
-    {% do run_statement("
-        insert into " ~ target_relation ~ " (" ~ comma_list(names) ~ ")
-        select " ~ comma_list(names) ~ " from " ~ difference ~ " where not is_removed
-        on conflict (" ~ unique_key | join(', ') ~ ") do " ~ ('update set ' ~ assignments | join(', ') if assignments else 'nothing')
-    ) %}
+    {% set insertion %}
+        insert into {{ target_relation }} ({{ comma_list(names) }})
+        select {{ comma_list(names) }} from {{ difference }} where not is_removed
+        on conflict ({{ unique_key | join(', ') }}) do
+        {% if assignments %}
+            update set {{ assignments | join(', ') }}
+        {% else %}
+            nothing
+        {% endif %}
+    {% endset %}
+    {% do run_statement(insertion) %}
 {% endmacro %}

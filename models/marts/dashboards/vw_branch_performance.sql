@@ -1,4 +1,3 @@
--- depends_on: {{ ref('published_state') }}
 with branches as (
     select * from {{ published('dim_branch') }}
 ),

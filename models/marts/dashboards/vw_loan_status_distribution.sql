@@ -1,4 +1,3 @@
--- depends_on: {{ ref('published_state') }}
 select
     loan_status,
     customer_segment,

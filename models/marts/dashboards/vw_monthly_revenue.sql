@@ -1,4 +1,3 @@
--- depends_on: {{ ref('published_state') }}
 select
     extract(year from payment_month)::integer as year,
     extract(month from payment_month)::integer as month,

@@ -1,4 +1,3 @@
--- depends_on: {{ ref('published_state') }}
 with methods as (
     select * from {{ published('dim_payment_method') }}
 ),

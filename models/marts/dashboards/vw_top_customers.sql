@@ -1,4 +1,3 @@
--- depends_on: {{ ref('published_state') }}
 -- The order is that of an index, so that the first rows come without sorting all customers.
 select
     customer_id,

@@ -1,34 +1,79 @@
--- The payments by month, method and branch, and the payments of the loans by branch, are the same money: the dashboard
--- views are read side by side, and a difference would show. Only aggregates are read, so this runs in every build.
-with by_payment as (
+-- The dashboard views are read side by side, so the aggregates that they show must be the same money, in every measure
+-- that two of them have: months = methods × branches, branches by payment = branches by loan, loans = customers.
+-- Without it a single aggregate that went wrong would be shown. Only aggregates are read, so this runs in every build.
+with by_month as (
     select
-        branch_sk,
-        sum(payment_count) as payment_count,
-        sum(payment_amount) as payment_amount,
-        sum(interest_amount) as interest_amount
+        payment_month::text as part,
+        array[payment_count, payment_amount, principal_amount, interest_amount, penalty_amount] as measures
+    from {{ ref('agg_payments_by_month') }}
+),
+
+by_payment_month as (
+    select
+        payment_month::text as part,
+        array[
+            sum(payment_count), sum(payment_amount), sum(principal_amount), sum(interest_amount), sum(penalty_amount)
+        ] as measures
+    from {{ ref('agg_payments') }}
+    group by payment_month
+),
+
+by_payment_branch as (
+    select
+        branch_sk::text as part,
+        array[sum(payment_count), sum(payment_amount), sum(interest_amount)] as measures
     from {{ ref('agg_payments') }}
     group by branch_sk
 ),
 
-by_loan as (
+by_loan_branch as (
     select
-        branch_sk,
-        sum(payment_count) as payment_count,
-        sum(total_paid) as payment_amount,
-        sum(interest_paid) as interest_amount
+        branch_sk::text as part,
+        array[sum(payment_count), sum(total_paid), sum(interest_paid)] as measures
     from {{ ref('agg_loans') }}
     group by branch_sk
+    having sum(payment_count) <> 0
+),
+
+by_loan as (
+    select
+        'all' as part,
+        array[coalesce(sum(loan_count), 0), coalesce(sum(payment_count), 0), coalesce(sum(total_paid), 0)] as measures
+    from {{ ref('agg_loans') }}
+),
+
+by_customer as (
+    select
+        'all' as part,
+        array[coalesce(sum(total_loans), 0), coalesce(sum(payment_count), 0), coalesce(sum(total_paid), 0)] as measures
+    from {{ ref('agg_customers') }}
+),
+
+compared as (
+    select
+        'months' as comparison,
+        coalesce(one.part, other.part) as part,
+        one.measures,
+        other.measures as other_measures
+    from by_month as one
+    full outer join by_payment_month as other on one.part = other.part
+    union all
+    select
+        'branches' as comparison,
+        coalesce(one.part, other.part) as part,
+        one.measures,
+        other.measures as other_measures
+    from by_payment_branch as one
+    full outer join by_loan_branch as other on one.part = other.part
+    union all
+    select
+        'customers' as comparison,
+        coalesce(one.part, other.part) as part,
+        one.measures,
+        other.measures as other_measures
+    from by_loan as one
+    full outer join by_customer as other on one.part = other.part
 )
 
-select
-    coalesce(by_payment.branch_sk, by_loan.branch_sk) as branch_sk,
-    by_payment.payment_amount as amount_by_payment,
-    by_loan.payment_amount as amount_by_loan,
-    by_payment.payment_count as count_by_payment,
-    by_loan.payment_count as count_by_loan
-from by_payment
-full outer join by_loan on by_payment.branch_sk = by_loan.branch_sk
-where
-    coalesce(by_payment.payment_count, 0) <> coalesce(by_loan.payment_count, 0)
-    or coalesce(by_payment.payment_amount, 0) <> coalesce(by_loan.payment_amount, 0)
-    or coalesce(by_payment.interest_amount, 0) <> coalesce(by_loan.interest_amount, 0)
+select * from compared
+where measures is distinct from other_measures

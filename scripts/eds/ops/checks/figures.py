@@ -121,8 +121,8 @@ def figures(cluster: Cluster) -> str:
             if different := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
                 name = different[0]
                 raise Failed(
-                    f"{pair.table} of {name}: the warehouse has (count, sums) {_plain(ours.get(name))}, the OLTP "
-                    f"{_plain(theirs.get(name))}, in {pair.place.split()[-1]}; {len(different)} groups differ. "
+                    f"{pair.table} of {name}: the warehouse has (count, sums) {plain(ours.get(name))}, the OLTP "
+                    f"{plain(theirs.get(name))}, in {pair.place.split()[-1]}; {len(different)} groups differ. "
                     "`make reconcile` repairs it"
                 )
             groups += len(theirs)
@@ -132,5 +132,5 @@ def figures(cluster: Cluster) -> str:
     )
 
 
-def _plain(values: tuple[Any, ...] | None) -> str:
+def plain(values: tuple[Any, ...] | None) -> str:
     return ", ".join(map(str, values)) if values else "nothing"

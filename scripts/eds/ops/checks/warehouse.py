@@ -7,6 +7,7 @@ from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all, fetch_value
 from eds.dashboards.metabase import address
 from eds.dashboards.metabase_client import Client
+from eds.ops.checks.dashboard_figures import dashboard_figures
 from eds.ops.checks.figures import figures
 from eds.ops.checks.result import Skipped, Verification, Warned, must
 from eds.runtime.ports import bind_error
@@ -79,6 +80,7 @@ def check(run: Verification) -> None:
     run.check("dashboards", "Metabase is healthy", lambda: _metabase(settings))
     run.check("runs", "there are successes, and the last run is one", successes)
     run.check("runs", "the last success is fresh", fresh)
+    run.check("figures", "the dashboards show the same money and loans everywhere", lambda: dashboard_figures(cluster))
     run.check("figures", "every table of the warehouse equals the OLTP's, by month", lambda: figures(cluster))
 
 

@@ -1,0 +1,47 @@
+{#
+    What type 2 dimensions share: the versions of a snapshot, numbered, and when each is valid.
+#}
+
+{#
+    The query of the versions of the entities that changed (all of them without an increment), with version_number.
+
+    snapshot: its relation. entity_id: its key. since: what increment() returned.
+#}
+{% macro numbered_versions(snapshot, entity_id, since) -%}
+    select
+        *,
+        row_number() over (partition by {{ entity_id }} order by dbt_valid_from) as version_number
+    from {{ snapshot }}
+    {% if since %}
+    where
+        {{ entity_id }} in (
+            select changed.{{ entity_id }} from {{ snapshot }} as changed
+            where changed._run_id > {{ since.landing_run_id }}
+        )
+    {% endif %}
+{%- endmacro %}
+
+{#
+    The columns valid_from, valid_to and is_current of a version. What happened before the first version seen belongs to it.
+
+    relation_alias: of the numbered versions, where the query reads others too.
+#}
+{% macro validity_of_version(relation_alias=none) -%}
+    {%- set prefix = relation_alias ~ '.' if relation_alias else '' -%}
+    case
+            when {{ prefix }}version_number = 1 then {{ first_moment() }} else {{ prefix }}dbt_valid_from
+        end as valid_from,
+        {{ prefix }}dbt_valid_to as valid_to,
+        {{ prefix }}dbt_valid_to = {{ last_moment() }} as is_current
+{%- endmacro %}
+
+{#
+    Before everything that is recorded, and after it.
+#}
+{% macro first_moment() -%}
+    {{ return("timestamptz '1900-01-01 00:00+00'") }}
+{%- endmacro %}
+
+{% macro last_moment() -%}
+    {{ return("timestamptz '9999-12-31 00:00+00'") }}
+{%- endmacro %}

@@ -1,0 +1,100 @@
+{#
+    Raise unless every test in front of published_state has passed for what is to be published. untested: what
+    untested_nodes() returned.
+#}
+{% macro assert_state_is_tested(untested) %}
+    {% if untested %}
+        {{ exceptions.raise_compiler_error(
+            "Not published: " ~ untested | length ~ " tests have not passed since the rows that they look at last changed: "
+            ~ untested[:5] | join(', ') ~ (', …' if untested | length > 5) ~ ". The dashboards keep their last state; "
+            ~ "dbt build (without --select and --exclude) runs the tests and publishes."
+        ) }}
+    {% endif %}
+{% endmacro %}
+
+{#
+    The names of the tests in front of this model that have not passed for the present state.
+
+    A test that this build has selected has passed, or this model would have been skipped. Any other one must have passed,
+    by the record of the runs (audit.model_runs), in or after the last run that changed one of the relations it reads.
+    What changed before the last publication was tested then.
+#}
+{% macro untested_nodes() %}
+    {% set ancestors = ancestors_of(model.unique_id) %}
+    {% set edges = [] %}
+    {% for test in graph.nodes.values() if test.resource_type == 'test' and test.config.severity | lower == 'error' %}
+        {% set parents = test.depends_on.nodes %}
+        {% if parents and parents | reject('in', ancestors) | list | length == 0
+                and (flags.WHICH != 'build' or test.unique_id not in selected_resources) %}
+            {% for parent_id in parents %}
+                {% set materialized = graph.nodes[parent_id].config.materialized if parent_id in graph.nodes else 'source' %}
+                {% do edges.append("(" ~ sql_literal(test.unique_id) ~ ", " ~ sql_literal(test.name) ~ ", "
+                    ~ sql_literal(parent_id.split('.')[-1]) ~ ", " ~ (materialized in ('upsert', 'seed')) ~ ")") %}
+            {% endfor %}
+        {% endif %}
+    {% endfor %}
+    {% if not edges %}
+        {{ return([]) }}
+    {% endif %}
+    {% set question %}
+        with edge (test_id, test_name, parent_name, keeps_record) as (values {{ edges | join(', ') }}),
+
+        published as (
+            select coalesce(max(run_id), 0) as run_id
+            from {{ audit_schema() }}.model_states
+            where model_name = {{ sql_literal(model.name) }}
+        ),
+
+        -- Of what writes rows the record says when; anything else follows the landing tables and its own definition.
+        changed as (
+            select
+                edge.test_id,
+                edge.test_name,
+                max(greatest(
+                    case when edge.keeps_record then state.created_run_id else state.run_id end,
+                    case when not edge.keeps_record then {{ landing_run_id() }} end,
+                    (
+                        select max(written.run_id) from {{ audit_schema() }}.model_runs as written
+                        where written.run_id > published.run_id
+                            and written.node_name = edge.parent_name
+                            and written.rows_inserted + written.rows_updated + written.rows_deleted > 0
+                    )
+                )) as run_id
+            from edge
+            cross join published
+            left join {{ audit_schema() }}.model_states as state on edge.parent_name = state.model_name
+            group by edge.test_id, edge.test_name
+        )
+
+        select changed.test_name
+        from changed
+        cross join published
+        where changed.run_id > published.run_id
+            and coalesce((
+                select recorded.status not in ('pass', 'warn')
+                from {{ audit_schema() }}.model_runs as recorded
+                where recorded.run_id >= changed.run_id and recorded.node_id = changed.test_id
+                    and recorded.status in ('pass', 'warn', 'fail', 'error')
+                order by recorded.run_id desc
+                limit 1
+            ), true)
+        order by changed.test_name
+    {% endset %}
+    {{ return(run_query(question).columns[0].values() | list) }}
+{% endmacro %}
+
+{#
+    The unique ids of everything that a node of the project depends on, directly or not, as a list.
+#}
+{% macro ancestors_of(unique_id) %}
+    {% set found = [] %}
+    {% set open = [unique_id] %}
+    {% for step in range(graph.nodes | length) if open %}
+        {% set node_id = open.pop() %}
+        {% for parent_id in (graph.nodes[node_id].depends_on.nodes if node_id in graph.nodes else []) if parent_id not in found %}
+            {% do found.append(parent_id) %}
+            {% do open.append(parent_id) %}
+        {% endfor %}
+    {% endfor %}
+    {{ return(found) }}
+{% endmacro %}

@@ -1,0 +1,425 @@
+"""Only tested states are published, and what was rebuilt, changed by hand or redefined reaches the views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from eds.cluster.connections import connect
+from eds.ops.checks.dashboard_figures import dashboard_figures
+from eds.ops.checks.result import Failed
+from eds.warehouse.runs import RECONCILE_VARS, SCHEDULED_BUILD
+from support.book import add_customer, add_loan, pay
+from support.oracle import assert_views_equal_the_oltp
+from support.platform import Platform, project_copy
+
+NIGHTLY = ("--vars", str(RECONCILE_VARS))
+
+
+def pay_and_wait(platform: Platform, loan: int = 1) -> None:
+    """One more payment, replayed by the replicas."""
+    with platform.app() as connection:
+        pay(connection, loan, "20.00", "2.00")
+    platform.wait_for_replicas()
+
+
+# --- what was dropped -------------------------------------------------------------------------------------------------
+
+# A mart, its change log, a published copy, a history, a view below the marts, the record of the publication.
+DROPPED = (
+    "table warehouse.agg_payments",
+    "table warehouse.agg_customers",
+    "table warehouse.fact_payments",
+    "table warehouse.fact_loans",
+    "table warehouse.dim_customer",
+    "table warehouse.dim_branch",
+    "table changes.fact_payments",
+    "table changes.dim_customer",
+    "table publish.agg_loans cascade",
+    "table publish.published_state cascade",
+    "table snapshots.customers_snapshot",
+    "table snapshots.loans_snapshot",
+    "view staging.stg_loans cascade",
+    "view warehouse.vw_monthly_revenue",
+)
+
+
+def assert_what_was_dropped_returns(platform: Platform, dropped: str) -> None:
+    platform.warehouse(f"drop {dropped}")
+    with platform.app() as connection:
+        pay(connection, 2, "20.00", "2.00")
+        connection.execute("update operational.customers set city = city || '!' where customer_id = 3")
+        connection.execute(
+            "delete from operational.payments where payment_id = "
+            "(select max(payment_id) from operational.payments where loan_id = 3)"
+        )
+        connection.execute(
+            "update operational.loans set outstanding_balance = outstanding_balance + 100 where loan_id = 3"
+        )
+        pay(connection, 3, "20.00", "2.00")
+    platform.wait_for_replicas()
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+    pay_and_wait(platform)
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+def test_what_was_dropped_is_rebuilt_and_its_published_copy_follows(small_book):
+    for dropped in DROPPED:
+        assert_what_was_dropped_returns(small_book, dropped)
+    assert small_book.dbt("test").exit_code == 0
+
+
+def test_the_record_of_an_earlier_version_gets_the_columns_that_it_lacks(small_book):
+    small_book.warehouse(
+        "alter table audit.etl_runs drop column extraction_reason; alter table audit.model_runs drop column failures"
+    )
+    assert small_book.build(*NIGHTLY).run["extraction_reason"] == "asked for"
+    assert small_book.warehouse("select count(*) > 0 from audit.model_runs where failures = 0") == [(True,)]
+
+
+# --- what was changed by hand -----------------------------------------------------------------------------------------
+
+CHANGED_BY_HAND = (
+    "update warehouse.agg_payments_by_month set payment_amount = payment_amount + 100000",
+    "update warehouse.agg_payments set interest_amount = 'NaN'",
+    "update warehouse.agg_loans set outstanding_balance = outstanding_balance + 1",
+    "update warehouse.agg_customers set total_paid = total_paid + 1 where customer_id = 1",
+    "delete from warehouse.agg_customers where customer_id = 2",
+    "update warehouse.fact_loans set total_paid = total_paid + 1, interest_rate = 0 where loan_id = 1",
+    "update warehouse.fact_payments set payment_amount = payment_amount + case payment_id when 1 then 1 else -1 end "
+    "where payment_id in (1, 2)",
+    "update warehouse.dim_customer set customer_segment = 'corporate' where customer_id = 1",
+    "update snapshots.customers_snapshot set customer_segment = 'corporate' where customer_id = 1",
+    "update snapshots.loans_snapshot set loan_status = 'defaulted' where loan_id = 1",
+    "update publish.agg_loans set loan_count = loan_count + 1",
+    "delete from publish.agg_payments_by_month",
+    "insert into publish.agg_customers (customer_id, full_name, customer_segment, total_loans, total_paid, "
+    "payment_count) values (999, 'Nobody', 'retail', 0, 0, 0)",
+    "update publish.dim_branch set branch_code = 'X' where branch_code = 'NRB01'",
+)
+
+
+def assert_the_nightly_run_repairs(platform: Platform, statement: str) -> None:
+    platform.warehouse(statement)
+    platform.build(*NIGHTLY)
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_change_by_hand_is_found_by_the_tests_and_repaired_by_the_nightly_run(small_book):
+    for number, statement in enumerate(CHANGED_BY_HAND):
+        # History that disagrees with the source is seen where it is shown: in the dimensions, from the next change on.
+        if number in (2, 5, 6, 7, 10, 13):
+            small_book.warehouse(statement)
+            assert small_book.dbt("test").exit_code != 0, statement
+            small_book.build(*NIGHTLY)
+            assert_views_equal_the_oltp(small_book)
+        else:
+            assert_the_nightly_run_repairs(small_book, statement)
+    assert small_book.dbt("test").exit_code == 0
+
+
+@pytest.mark.parametrize("statement", CHANGED_BY_HAND[:2])
+def test_an_aggregate_that_disagrees_with_the_others_is_not_published(small_book, statement):
+    platform = small_book
+    before = platform.view("vw_monthly_revenue")
+    platform.warehouse(statement)
+    pay_and_wait(platform)
+    result = platform.dbt(*SCHEDULED_BUILD)
+    assert result.exit_code != 0
+    assert "assert_aggregates_agree" in result.run["error_message"]
+    assert platform.view("vw_monthly_revenue") == before
+
+
+def test_verify_reads_the_views_and_finds_an_aggregate_changed_by_hand(small_book):
+    assert "6 totals" in dashboard_figures(small_book.cluster)
+    for statement in (
+        CHANGED_BY_HAND[0],
+        "update publish.agg_customers set total_loans = total_loans + 1 where customer_id = 1",
+    ):
+        small_book.warehouse(statement)
+        with pytest.raises(Failed, match="make reconcile"):
+            dashboard_figures(small_book.cluster)
+        small_book.build(*NIGHTLY)
+    assert "6 totals" in dashboard_figures(small_book.cluster)
+
+
+# --- what was redefined -----------------------------------------------------------------------------------------------
+
+
+def replace(file: Path, before: str, after: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count(before) == 1, f"{file.name} has {text.count(before)} times {before!r}"
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+# What is changed (file, text, what stands there instead), and a query of the warehouse with what it shows afterwards.
+REDEFINED = (
+    (
+        "a rule of staging",
+        ("models/staging/stg_customers.sql", "trim(full_name) as", "upper(trim(full_name)) as"),
+        "select count(*) from warehouse.vw_top_customers where full_name <> upper(full_name)",
+        0,
+    ),
+    (
+        "a seed",
+        ("seeds/payment_methods.csv", "M-Pesa", "Mobile money"),
+        "select count(*) from warehouse.vw_payment_by_method where method_name = 'Mobile money'",
+        1,
+    ),
+    (
+        "a macro in a mart's SQL",
+        (
+            "macros/helpers/branch_sk.sql",
+            "substr(md5({{ branch_code }}), 1, 15)",
+            "substr(md5({{ branch_code }}), 2, 15)",
+        ),
+        "select count(*) from warehouse.dim_branch as branches "
+        "where branch_sk <> -1 and branch_sk <> ('x' || substr(md5(branch_code), 2, 15))::bit(60)::bigint",
+        0,
+    ),
+    (
+        "the scale of a contract's column",
+        (
+            "models/marts/agg_payments.yml",
+            "payment_amount\n        data_type: numeric(20, 2)",
+            "payment_amount\n        data_type: numeric(22, 4)",
+        ),
+        "select count(distinct format_type(atttypid, atttypmod)) from pg_attribute where attname = 'payment_amount' "
+        "and attrelid in ('warehouse.agg_payments'::regclass, 'publish.agg_payments'::regclass, "
+        "'changes.agg_payments'::regclass) and atttypmod = (22 << 16 | 4) + 4",
+        1,
+    ),
+    (
+        "a type of a column that a view shows",
+        (
+            "models/marts/agg_payments_by_month.yml",
+            "penalty_amount\n        data_type: numeric(20, 2)",
+            "penalty_amount\n        data_type: numeric(24, 6)",
+        ),
+        "select format_type(atttypid, atttypmod) from pg_attribute where attname = 'total_penalty' "
+        "and attrelid = 'warehouse.vw_monthly_revenue'::regclass",
+        "numeric(24,6)",
+    ),
+    (
+        "a new not_null",
+        (
+            "models/marts/agg_customers.yml",
+            'data_type: text\n        description: "City today."',
+            'data_type: text\n        description: "City today."\n        constraints:\n          - type: not_null\n'
+            "            warn_unsupported: false",
+        ),
+        "select attnotnull from pg_attribute where attname = 'city' and attrelid = 'warehouse.agg_customers'::regclass",
+        True,
+    ),
+    (
+        "a dropped not_null",
+        (
+            "models/marts/dim_customer.yml",
+            'description: "retail, sme or corporate."\n        constraints:\n'
+            "          - type: not_null\n            warn_unsupported: false",
+            'description: "retail, sme or corporate."',
+        ),
+        "select attnotnull from pg_attribute where attname = 'customer_segment' "
+        "and attrelid = 'warehouse.dim_customer'::regclass",
+        False,
+    ),
+    (
+        "a description",
+        ("models/marts/dim_branch.yml", 'description: "Region."', 'description: "Region of the country."'),
+        "select col_description('warehouse.dim_branch'::regclass, attnum) from pg_attribute where attname = 'region' "
+        "and attrelid = 'warehouse.dim_branch'::regclass",
+        "Region of the country.",
+    ),
+)
+
+
+def test_a_changed_rule_reaches_old_rows_of_the_marts_and_the_views(small_book, tmp_path):
+    platform = small_book
+    project = project_copy(tmp_path / "project")
+    changed = platform.of_project(project)
+    changed.build()
+    versions = platform.warehouse("select count(*) from warehouse.dim_customer")
+    for what, edit, question, expected in REDEFINED:
+        replace(project / edit[0], *edit[1:])
+        changed.build()
+        assert platform.warehouse(question) == [(expected,)], what
+    # A rule is no change of a customer: it makes no version.
+    assert platform.warehouse("select count(*) from warehouse.dim_customer") == versions
+    # The views read as before, by the same role, and the rest of their figures is the source's.
+    assert sum(row["total_revenue"] for row in platform.view("vw_monthly_revenue")) == sum(
+        row[0] for row in platform.primary("select amount from operational.payments")
+    )
+    pay_and_wait(platform)
+    changed.build()
+    assert platform.warehouse("select sum(payment_count) from warehouse.vw_monthly_revenue") == [(19,)]
+
+
+def test_a_description_alone_recomputes_no_mart(small_book, tmp_path):
+    platform = small_book
+    project = project_copy(tmp_path / "project")
+    changed = platform.of_project(project)
+    changed.build()
+    # A row that a full computation would put right.
+    platform.warehouse("update warehouse.fact_payments set payment_amount = payment_amount + 1 where payment_id = 1")
+    replace(project / "models/marts/fact_payments.yml", '"Amount received."', '"Amount that was received."')
+    replace(
+        project / "models/staging/stg_payments.yml", "name: stg_payments", "name: stg_payments\n    docs: {show: true}"
+    )
+    changed.build()
+    assert platform.warehouse(
+        "select payments.payment_amount - landing.amount from warehouse.fact_payments as payments "
+        "join operational.payments as landing using (payment_id) where payment_id = 1"
+    ) == [(1,)]
+
+
+# --- runs that read nothing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [("build",), ("run",), ("build", "--full-refresh"), ("snapshot",)])
+def test_an_empty_run_takes_nothing_in_and_removes_nothing(small_book, command):
+    platform = small_book
+    before = platform.view("vw_branch_performance")
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection, "New", segment="sme")))
+        connection.execute("update operational.customers set segment = 'corporate' where customer_id = 1")
+    platform.wait_for_replicas()
+    platform.build("--select", "extraction")
+    platform.dbt(*command, "--empty")
+    assert platform.view("vw_branch_performance") == before
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+    assert platform.dbt("test").exit_code == 0
+
+
+def test_the_first_run_may_be_empty(platform):
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    platform.wait_for_replicas()
+    platform.build("--select", "extraction")
+    platform.dbt("build", "--empty")
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+# --- what was not tested ----------------------------------------------------------------------------------------------
+
+
+def spoil_fact_payments(platform: Platform) -> None:
+    """Make the marts wrong behind dbt's back, in a way that a test notices, and run into it."""
+    platform.warehouse(
+        "create function public.spoil() returns trigger language plpgsql as "
+        "'begin new.customer_sk := 999; return new; end'"
+    )
+    platform.warehouse(
+        "create trigger spoil before insert on warehouse.fact_payments for each row execute function public.spoil()"
+    )
+    pay_and_wait(platform)
+    failed = platform.dbt(*SCHEDULED_BUILD)
+    assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
+
+
+# Builds that leave the failed test out.
+UNTESTED_BUILDS = (
+    ("build", "--select", "published_state"),
+    ("build", "--exclude-resource-type", "test"),
+    ("build", "--exclude", "test_type:generic"),
+    ("build", "--select", "published_state", "agg_payments", "--indirect-selection", "empty"),
+    ("build", "--select", "+published_state", "--indirect-selection", "empty"),
+)
+
+
+def failed_state_stays_unpublished(platform: Platform) -> None:
+    before = platform.view("vw_monthly_revenue")
+    spoil_fact_payments(platform)
+    for command in UNTESTED_BUILDS:
+        result = platform.dbt(*command)
+        assert result.exit_code != 0, command
+        assert platform.view("vw_monthly_revenue") == before, command
+        assert "relationships_fact_payments_customer_sk" in result.run["error_message"], command
+    assert platform.dbt("run").exit_code == 0
+    assert platform.view("vw_monthly_revenue") == before
+
+
+def test_a_state_whose_test_failed_is_published_by_no_command(small_book):
+    failed_state_stays_unpublished(small_book)
+
+
+def test_a_state_that_was_tested_by_another_command_is_published(small_book):
+    platform = small_book
+    pay_and_wait(platform)
+    assert platform.dbt("run").exit_code == 0
+    refused = platform.dbt("build", "--select", "published_state", "--exclude-resource-type", "test")
+    assert "have not passed" in refused.run["error_message"]
+    assert platform.dbt("test").exit_code == 0
+    assert platform.dbt("build", "--select", "published_state", "--exclude-resource-type", "test").exit_code == 0
+    assert_views_equal_the_oltp(platform)
+    # What changed since is not covered by these tests.
+    pay_and_wait(platform)
+    assert platform.dbt("run").exit_code == 0
+    assert platform.dbt("build", "--select", "published_state", "--exclude-resource-type", "test").exit_code != 0
+
+
+def test_a_state_that_has_not_changed_needs_no_further_test(small_book):
+    assert small_book.dbt("build", "--select", "published_state", "--exclude-resource-type", "test").exit_code == 0
+
+
+# --- readers ----------------------------------------------------------------------------------------------------------
+
+IMPATIENT = ("--vars", "{ddl_lock_attempts: 2}")
+
+
+def readers_go_on_beside_an_idle_one(platform: Platform) -> None:
+    """A published table gets a column while one reader is idle in a transaction: the others read on.
+
+    The run gives up, and names who blocks it. platform: of a project of its own, which is edited.
+    """
+    mart, contract = (platform.project / f"models/marts/agg_loans.{suffix}" for suffix in ("sql", "yml"))
+    before = mart.read_text(encoding="utf-8"), contract.read_text(encoding="utf-8")
+    platform.build()
+    contract.write_text(
+        before[1].replace(
+            "      - name: payment_count\n",
+            "      - name: rate_ceiling\n        data_type: numeric(10, 4)\n        description: One more.\n"
+            "      - name: payment_count\n",
+        ),
+        encoding="utf-8",
+    )
+    mart.write_text(
+        before[0].replace("    payment_count\nfrom final", "    36.0 as rate_ceiling,\n    payment_count\nfrom final"),
+        encoding="utf-8",
+    )
+    reads, slow = 0, False
+    try:
+        with connect(platform.reader_conninfo + " application_name=quarterly_report") as idle:
+            idle.execute("select * from warehouse.vw_branch_performance")
+            child = platform.start_dbt(*SCHEDULED_BUILD, *IMPATIENT)
+            while child.is_alive() and not slow:
+                with connect(platform.reader_conninfo) as reader:
+                    reader.execute("set statement_timeout = '4s'")
+                    try:
+                        reader.execute("select * from warehouse.vw_branch_performance")
+                    except psycopg.errors.QueryCanceled:
+                        slow = True
+                reads += 1
+        child.join()
+        assert not slow, "readers wait for a reader that is idle"
+        assert child.exitcode != 0
+        assert reads > 5
+        message = platform.warehouse("select error_message from audit.etl_runs order by run_id desc limit 1")[0][0]
+        assert "warehouse_reader" in message
+        assert "quarterly_report" in message
+        platform.build()
+        assert platform.warehouse("select distinct rate_ceiling from publish.agg_loans") == [(36,)]
+    finally:
+        mart.write_text(before[0], encoding="utf-8")
+        contract.write_text(before[1], encoding="utf-8")
+
+
+def test_readers_go_on_while_a_new_column_waits_and_the_run_names_who_blocks_it(small_book, tmp_path):
+    changed = small_book.of_project(project_copy(tmp_path / "project"))
+    readers_go_on_beside_an_idle_one(changed)
+    assert_views_equal_the_oltp(changed)

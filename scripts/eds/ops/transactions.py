@@ -22,8 +22,10 @@ COUNTED_CHANGES = 1_000_000
 _OLDEST = """
     with running as (
         select
-            'the transaction of process ' || pid || ' (' || usename
-                || coalesce(', ' || nullif(application_name, ''), '') || ', ' || state || ')' as who,
+            -- The server's own processes have neither a user nor a state.
+            'the transaction of process ' || pid || ' (' || concat_ws(
+                ', ', coalesce(usename::text, backend_type), nullif(application_name, ''), state
+            ) || ')' as who,
             'select pg_terminate_backend(' || pid || ')' as remedy,
             xact_start as since,
             backend_xid as xid,

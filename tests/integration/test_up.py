@@ -211,13 +211,16 @@ def test_a_failed_run_is_told_everywhere_and_so_is_the_next_success(first_up, ot
 
 def test_a_second_run_is_refused_in_one_sentence_and_an_interrupted_one_leaves_no_complaint(first_up, other_shell):
     checkout, _, _ = first_up
-    first = checkout.start("etl", "--now")
-    running = checkout.wait_for_a_run()
-    refused = checkout.eds("etl", "--now", code=1)
+    # The run waits for this session, so that it is still running when it is interrupted.
+    with Cluster(checkout.settings).warehouse.connect() as connection:
+        connection.execute("lock table operational.loan_products, operational.payments in access exclusive mode")
+        first = checkout.start("etl", "--now")
+        running = checkout.wait_for_a_run()
+        refused = checkout.eds("etl", "--now", code=1)
+        first.send_signal(signal.SIGINT)
+        output, _ = first.communicate()
     assert refused.startswith(f"Error: Refused to start: run {running.run_id} (manual) by manual ")
     assert len(refused.splitlines()) == 1
-    first.send_signal(signal.SIGINT)
-    output, _ = first.communicate()
     assert first.returncode == 130
     for word in ("resource_tracker", "Traceback"):
         assert word not in output

@@ -1,5 +1,5 @@
 -- The lender's own repayment schedules (optional: without rows here the warehouse derives the schedule from the loan's
--- terms), and the days on which a loan was written off or restructured. docs/lenders-truth.md says what follows from them.
+-- terms), and the days on which a loan was written off or restructured. docs/lenders-truth.md says what follows.
 
 set role loans_owner;
 
@@ -16,7 +16,8 @@ create table if not exists operational.loan_installments (
 );
 
 comment on table operational.loan_installments is
-'What a loan should pay, and when. A loan has all of its instalments here, or none and is derived. A restructured loan has its rows replaced.';
+'What a loan should pay, and when. A loan has all of its instalments here, or none and is derived. '
+'A restructured loan has its rows replaced.';
 
 alter table operational.loans
 add column if not exists written_off_on date,

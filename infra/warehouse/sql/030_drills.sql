@@ -13,6 +13,7 @@ create table if not exists audit.drills (
     findings text[] not null default '{}'
 );
 
-comment on table audit.drills is 'Restore drills: a backup restored beside the primary, replayed, and compared with it.';
+comment on table audit.drills is
+'Restore drills: a backup restored beside the primary, replayed, and compared with it.';
 
 reset role;

@@ -17,22 +17,19 @@
     this run, so that what reads it is computed in full.
 #}
 {% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false) %}
-    insert into {{ audit_schema() }}.model_states
-    (model_name, run_id, landing_run_id, created_run_id, definition_hash, data_day)
+    insert into {{ audit_schema() }}.model_states (model_name, run_id, landing_run_id, created_run_id, definition_hash)
     values (
         {{ sql_literal(model_name) }},
         {{ run_id }},
         {{ landing_run if landing_run is not none else 'coalesce((select run_id from audit.extraction_state), 0)' }},
         {{ run_id }},
-        {{ sql_literal(definition_hash) }},
-        (select {{ business_day('snapshot_time') }} from audit.extraction_state)
+        {{ sql_literal(definition_hash) }}
     )
     on conflict (model_name) do update
     set
         run_id = excluded.run_id,
         landing_run_id = excluded.landing_run_id,
         definition_hash = excluded.definition_hash,
-        data_day = excluded.data_day,
         {% if rebuilt %}
         created_run_id = excluded.created_run_id,
         {% endif %}

@@ -1,11 +1,7 @@
 {% set copies = [
-    'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch',
-    'dim_product', 'dim_provision_band', 'agg_portfolio', 'agg_officers', 'agg_dues', 'agg_month_ends',
-    'agg_month_ends_by_branch', 'agg_loan_migration', 'agg_vintages'
+    'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch'
 ] %}
-{{ config(
-    materialized='publish', schema='publish', grants={}, copies=copies, post_hook="{{ keep_reported_months() }}"
-) }}
+{{ config(materialized='publish', schema='publish', grants={}, copies=copies) }}
 
 {% for copy in copies %}
 -- depends_on: {{ ref(copy) }}
@@ -13,11 +9,10 @@
 -- Every other mart stands in front of this model as well, so that every test of a mart does.
 -- depends_on: {{ ref('dim_customer') }}
 -- depends_on: {{ ref('dim_loan') }}
+-- depends_on: {{ ref('dim_product') }}
 -- depends_on: {{ ref('dim_date') }}
 -- depends_on: {{ ref('fact_payments') }}
 -- depends_on: {{ ref('fact_loans') }}
--- depends_on: {{ ref('int_loan_schedules') }}
--- depends_on: {{ ref('fact_loan_month_end') }}
 -- depends_on: {{ ref('stg_loan_products') }}
 select
     extraction_state.run_id,

@@ -24,8 +24,6 @@ select
     -- dates
     disbursed_at,
     maturity_date,
-    written_off_on,
-    restructured_on,
     created_at,
 
     -- metadata

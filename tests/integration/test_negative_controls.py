@@ -472,8 +472,8 @@ CONTROLS = [
         (
             (
                 "macros/run/increment.sql",
-                "'landing_run_id': state['landing_run_id'] | int, 'has_changes'",
-                "'landing_run_id': landing_run_id(), 'has_changes'",
+                "'landing_run_id': state['landing_run_id'] | int,",
+                "'landing_run_id': landing_run_id(),",
             ),
         ),
     ),
@@ -505,7 +505,7 @@ CONTROLS = [
         "a model looks whether something new has come to it",
         later_payment,
         "differ",
-        ((UPSERT, "{% elif since and not node.has_changes %}", "{% elif since %}"),),
+        ((UPSERT, "{% elif not reads_everything() or (since and not node.has_changes) %}", "{% elif since %}"),),
     ),
     Control(
         "a snapshot looks whether something new has come to it",
@@ -527,8 +527,8 @@ CONTROLS = [
         (
             (
                 PUBLISH,
-                "{% set counts = publish_copy(copy, present[copy], state) %}",
-                "{% set counts = publish_copy(copy, present[copy], state) %}"
+                "{% set counts = publish_copy(copy, present[copy], state['run_id'] if by_key else none) %}",
+                "{% set counts = publish_copy(copy, present[copy], state['run_id'] if by_key else none) %}"
                 "{% do run_statement('commit') %}{% do run_statement('begin') %}",
             ),
         ),

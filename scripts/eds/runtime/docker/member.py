@@ -98,7 +98,8 @@ class ComposeMember:
         user: str = "postgres",
     ) -> Finished:
         options = ["--interactive", "--user", user, *(part for name in env or {} for part in ("--env", name))]
-        if engine.is_running(self.container):
+        # The container of a fenced member is there for moments, each time that it refuses to start.
+        if self.is_running():
             into = ["exec", *options, self.container, *command]
         else:
             network = f"{self.compose.project}_backend"

@@ -316,6 +316,9 @@ CONTROLS = [
                 "{{ run_id }}, '{{ source['snapshot_xmin'] }}', '{{ source['snapshot_xmax'] }}',",
                 "{{ run_id }}, '{{ source['snapshot_xmax'] }}', '{{ source['snapshot_xmax'] }}',",
             ),
+            # What looks again at the transactions that the last snapshot saw would notice, and compare everything.
+            (VERDICT, "{% if known is not none and known['proven_from'] is not none %}", "{% if false %}"),
+            (VERDICT, "{% if known is not none and known['has_transactions'] %}", "{% if false %}"),
         ),
     ),
     Control(
@@ -380,7 +383,7 @@ CONTROLS = [
     Control(
         "a replica that is behind is passed over",
         on_a_small_book(test_extraction.test_a_replica_that_is_behind_is_never_read_backwards),
-        "endswith",
+        "assert 0 != 0",
         ((VERDICT, "when is_standby then 'behind'", "when is_standby then 'same'"),),
     ),
     Control(
@@ -647,6 +650,8 @@ def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
         yield
     finally:
         with connect(platform.superuser_conninfo) as connection:
+            # What the spoiled book accepted would keep its bounds from coming back.
+            connection.execute("delete from operational.payments where amount = 'NaN'")
             connection.execute((ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8"))
 
 

@@ -50,7 +50,8 @@ SUFFIXES = {"sql": ".sql.gz", "custom": ".dump"}
 READ_BYTES = 1024 * 1024
 # pg_dump's last words; a dump without them is cut off.
 COMPLETE = b"-- PostgreSQL database dump complete"
-_COPY = re.compile(rb"COPY (.+?) \(.*\) FROM stdin;\n")
+# A table without columns has no list of them.
+_COPY = re.compile(rb"COPY (.+?) +(?:\(.*\) )?FROM stdin;\n")
 _TABLES = """
     select format('%I.%I', nsp.nspname, cls.relname)
     from pg_class as cls
@@ -428,7 +429,7 @@ def backups_command(
     damaged = damage(archive) if again and not skipped else []
     plain: list[dict[str, Any]] = [
         {
-            "name": str(each.path),
+            "path": str(each.path),
             "kind": each.kind,
             "bytes": each.bytes,
             "made_at": each.made_at.isoformat(),
@@ -438,7 +439,7 @@ def backups_command(
     ]
     plain += [
         {
-            "name": each.label,
+            "path": each.label,
             "kind": f"physical {each.type}, repository {each.repository}",
             "bytes": each.database_bytes,
             "made_at": each.finished_at.isoformat(),

@@ -28,7 +28,7 @@ def test_the_first_up_brings_every_service_to_health_and_fills_the_dashboards(st
     for name in stack.runtime.services:
         assert states[name] == ("running", "healthy"), (name, states[name])
     assert stack.value("warehouse", "select count(*) from warehouse.vw_monthly_revenue") > 12
-    assert "first load" in first_up or "Completed successfully" in first_up
+    assert "ok: first dbt build" in first_up
     stack.eds("ps")
     assert json.loads(stack.eds("health", "--json"))["healthy"] is True
 
@@ -121,8 +121,8 @@ def test_no_secret_is_in_an_image_a_definition_or_a_process_list(stack: Stack) -
 def test_a_container_has_the_secrets_of_its_duty_only(stack: Stack) -> None:
     wanted = {
         # Each member may have to follow another one.
-        "primary": {"postgres_password", "member_pgpass"},
-        "replica1": {"postgres_password", "member_pgpass"},
+        "primary": {"postgres_password", "member_pgpass", "pgbackrest_conf"},
+        "replica1": {"postgres_password", "member_pgpass", "pgbackrest_conf"},
         "warehouse": {"warehouse_postgres_password"},
         "pgbouncer": {"pgbouncer_userlist", "pgbouncer_lookup_password"},
         "scheduler": {"etl_writer_password", "warehouse_reader_password"},

@@ -13,6 +13,7 @@ pytest.register_assert_rewrite("support")
 # The files that take longest, in this order: begun first, so that no job is left alone with one of them at the end.
 LONGEST = (
     "test_negative_controls",
+    "test_tested_states",
     "test_up",
     "test_ops_recovery",
     "test_local_runtime",

@@ -15,6 +15,8 @@ from support.book import add_customer, add_loan, pay
 from support.oracle import assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
 
+pytestmark = pytest.mark.proof
+
 NIGHTLY = ("--vars", str(RECONCILE_VARS))
 
 

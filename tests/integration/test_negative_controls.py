@@ -333,6 +333,8 @@ CONTROLS = [
                 "        {% do run_statement('commit') %}{% do run_statement('begin') %}\n        {% set must_read_all",
             ),
             (EXTRACTION, "feed_events_read on commit drop as", "feed_events_read as"),
+            # The entries that are read end where the run's snapshot ended, too.
+            (LANDING, " and xact_id < '{{ snapshot_xmax }}'::xid8", ""),
         ),
     ),
     Control(

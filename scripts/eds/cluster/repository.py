@@ -32,11 +32,6 @@ def lsn(text: str) -> int:
     return int(high, 16) << 32 | int(low, 16)
 
 
-def segment_number(position: str, segment_bytes: int = SEGMENT_BYTES) -> int:
-    """Return the number of the segment that holds a position, counted from the beginning of WAL."""
-    return lsn(position) // segment_bytes
-
-
 def segment_name(timeline: int, number: int, segment_bytes: int = SEGMENT_BYTES) -> str:
     """Return the name of a segment: 000000010000000000000003."""
     per_file = 0x100000000 // segment_bytes

@@ -26,7 +26,7 @@ from eds.base.services import exclusive
 from eds.base.settings import load
 from eds.cluster import members, provision
 from eds.cluster.connections import connect, psycopg_notices_off
-from eds.cluster.queries import answers, fetch_all, fetch_value, in_recovery, wait_for
+from eds.cluster.queries import answers, fetch_all, in_recovery, wait_for
 from eds.ops import recovery
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
@@ -109,7 +109,7 @@ def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
     with step(f"{new} promoted"):
         cluster.set_primary(new)
         members.take_part(cluster, runtime.member(new))
-    timeline, position = _fork(runtime, new)
+    timeline, position = recovery.fork(runtime.cluster.servers[new])
     stray = []
     for name in others:
         if answers(cluster.servers[name]):
@@ -172,16 +172,6 @@ def _rejoin(runtime: Runtime, name: str) -> str:
     return "rewound"
 
 
-def _fork(runtime: Runtime, new: str) -> tuple[int, str]:
-    """Return the timeline that a promoted server has left, and the position where."""
-    history = fetch_value(
-        runtime.cluster.servers[new],
-        "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
-    )
-    timeline, position, *_ = [line for line in history.splitlines() if line.strip()][-1].split("\t")
-    return int(timeline), position
-
-
 def _writes(conninfo: str) -> bool:
     """Return whether the application's role can commit, on its usual way."""
     with psycopg.connect(conninfo, prepare_threshold=None) as connection:
@@ -220,7 +210,7 @@ def lost_changes(runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]
             f"NAME is {name!r}: expected a former primary, one of {', '.join(runtime.cluster.replica_names)}."
         )
     try:
-        timeline, position = _fork(runtime, runtime.cluster.primary_name)
+        timeline, position = recovery.fork(runtime.cluster.primary)
     except psycopg.errors.UndefinedFile as error:
         raise UserError("There was no failover: no timeline was ever left.") from error
     if runtime.is_running(name):

@@ -185,7 +185,7 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
                 raise UserError(_explained(str(error), target, plan)) from error
             err.print(f"{plan.base.label} does not lead there, trying another one")
     server = runtime.cluster.recovered
-    end = _end_of_recovery(server)
+    _, end = recovery.fork(server)
     return Recovery(
         base=plan.base,
         newest=fetch_value(server, "select pg_last_xact_replay_timestamp()"),
@@ -195,15 +195,6 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
         rows=count_rows(server),
         shortfall=_shortfall(plan, end) if target == Target() else None,
     )
-
-
-def _end_of_recovery(server: Server) -> str:
-    """Return the position where a recovered cluster left the history that it followed."""
-    history = fetch_value(
-        server,
-        "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
-    )
-    return str([line for line in history.splitlines() if line.strip()][-1].split("\t")[1])
 
 
 def _shortfall(plan: Plan, end: str) -> str | None:

@@ -9,7 +9,8 @@ from eds.base.console import step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.cluster import members, server_conf
-from eds.cluster.connections import wait_until_accepting
+from eds.cluster.connections import Server, wait_until_accepting
+from eds.cluster.queries import fetch_value
 from eds.cluster.repository import BaseBackup
 from eds.cluster.server_conf import conf
 from eds.runtime import pgbackrest
@@ -47,6 +48,16 @@ def commits_after(member: Member, position: str, timeline: int) -> list[str] | N
         check=False,
     )
     return members.parse_commits(found.output + found.errors)
+
+
+def fork(server: Server) -> tuple[int, str]:
+    """Return the timeline that a promoted or recovered server has left, and the position where."""
+    history = fetch_value(
+        server,
+        "select pg_read_file('pg_wal/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history')",
+    )
+    timeline, position, *_ = [line for line in history.splitlines() if line.strip()][-1].split("\t")
+    return int(timeline), position
 
 
 def rewind(runtime: Runtime, name: str) -> None:

@@ -80,14 +80,7 @@ class Repository:
         member = self.member
         # Without a host in its own options pgBackRest uses libpq's; there is no socket.
         env = {"PGHOST": "127.0.0.1", "PGPASSWORD": self.cluster.primary.superuser_password}
-        # A path comes behind the command's name.
-        words = (
-            [option for option in options if option.startswith("--")],
-            [o for o in options if not o.startswith("--")],
-        )
-        return member.run(
-            command(member, *words[0], name, *words[1]), env=env, what=what or f"pgbackrest {name}", check=check
-        )
+        return member.run(command(member, name, *options), env=env, what=what or f"pgbackrest {name}", check=check)
 
     def info(self) -> Info:
         """Return the backups and the archives of all repositories."""

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
 from eds.warehouse.dbt_child import warm_up
+from support import saved_state
 from support.platform import Platform, fill_small_book
+from support.saved_state import SavedState
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +114,31 @@ def platform(all_servers: Platform) -> Platform:
     return all_servers
 
 
+@pytest.fixture(scope="session")
+def saved_states() -> dict[str, SavedState]:
+    """Books with their warehouses, made once for all tests that begin with them."""
+    return {}
+
+
+def _begin_with(
+    platform: Platform, saved_states: dict[str, SavedState], name: str, make: Callable[[Platform], object]
+) -> Platform:
+    """Bring the platform to the state that `make` brings an empty one to."""
+    state = saved_states.get(name)
+    if state and state.holds(platform):
+        saved_state.restore(platform, state)
+    else:
+        platform.empty_book()
+        platform.empty_warehouse()
+        make(platform)
+        saved_states[name] = saved_state.save(platform, name)
+    return platform
+
+
 @pytest.fixture
-def small_book(platform: Platform) -> Platform:
+def small_book(all_servers: Platform, saved_states: dict[str, SavedState]) -> Platform:
     """The platform with six loans of three payments each, and one run done."""
-    return fill_small_book(platform)
+    return _begin_with(all_servers, saved_states, "small_book", fill_small_book)
 
 
 @pytest.fixture
@@ -127,12 +150,13 @@ def chance() -> random.Random:
 
 
 @pytest.fixture(scope="module")
-def demo_platform(all_servers: Platform) -> Platform:
+def demo_platform(all_servers: Platform, saved_states: dict[str, SavedState]) -> Platform:
     """The whole platform with a small demo book, built; for tests that only look at it."""
-    all_servers.empty_book()
-    all_servers.empty_warehouse()
-    with connect(all_servers.superuser_conninfo) as connection:
-        fill.fill(connection, fill.Scale.parse("3000"))
-    all_servers.wait_for_replicas()
-    all_servers.build()
-    return all_servers
+
+    def make(platform: Platform) -> None:
+        with connect(platform.superuser_conninfo) as connection:
+            fill.fill(connection, fill.Scale.parse("3000"))
+        platform.wait_for_replicas()
+        platform.build()
+
+    return _begin_with(all_servers, saved_states, "demo_book", make)

@@ -385,7 +385,7 @@ CONTROLS = [
     Control(
         "a replica that is behind is passed over",
         on_a_small_book(test_extraction.test_a_replica_that_is_behind_is_never_read_backwards),
-        "assert 0 != 0",
+        "assert 0 != 0|endswith",
         ((VERDICT, "when is_standby then 'behind'", "when is_standby then 'same'"),),
     ),
     Control(

@@ -13,7 +13,7 @@
 {% endmacro %}
 
 {#
-    The names of the tests in front of this model that have not passed for the present state.
+    The names of the tests in front of this model that have not passed for the present state, those that failed first.
 
     A test that this build has selected has passed, or this model would have been skipped. Any other one must have passed,
     by the record of the runs (audit.model_runs), in or after the last run that changed one of the relations it reads.
@@ -69,16 +69,17 @@
         select changed.test_name
         from changed
         cross join published
-        where changed.run_id > published.run_id
-            and coalesce((
-                select recorded.status not in ('pass', 'warn')
-                from {{ audit_schema() }}.model_runs as recorded
-                where recorded.run_id >= changed.run_id and recorded.node_id = changed.test_id
-                    and recorded.status in ('pass', 'warn', 'fail', 'error')
-                order by recorded.run_id desc
-                limit 1
-            ), true)
-        order by changed.test_name
+        left join lateral (
+            select recorded.status
+            from {{ audit_schema() }}.model_runs as recorded
+            where recorded.run_id >= changed.run_id and recorded.node_id = changed.test_id
+                and recorded.status in ('pass', 'warn', 'fail', 'error')
+            order by recorded.run_id desc
+            limit 1
+        ) as last_result on true
+        where changed.run_id > published.run_id and coalesce(last_result.status not in ('pass', 'warn'), true)
+        -- What failed comes before what was not run.
+        order by last_result.status is null, changed.test_name
     {% endset %}
     {{ return(run_query(question).columns[0].values() | list) }}
 {% endmacro %}

@@ -1,7 +1,7 @@
 -- What the dashboard views read is what the marts hold: each published copy equals its mart, row by row. A copy that
 -- was changed by hand, or missed a change, would be shown until its row changes again. It runs behind published_state
 -- and reads complete tables, so it looks only when all data is tested (dbt test, and the nightly run, which repairs it
--- before).
+-- before). Marts that dbt run has brought further than what is published are to differ.
 -- depends_on: {{ ref('published_state') }}
 with differences as (
     select
@@ -21,6 +21,12 @@ with differences as (
     from {{ mart.relation_name }} as mart
     full outer join {{ published_relation(copy) }} as copy on {{ keys_equal(mart.config.unique_key, 'mart', 'copy') }}
     where ({{ comma_list(names, 'mart') }}) is distinct from ({{ comma_list(names, 'copy') }})
+        and not exists (
+            select from {{ audit_schema() }}.model_states as mart_state
+            inner join {{ audit_schema() }}.model_states as published
+                on published.model_name = 'published_state' and mart_state.run_id > published.run_id
+            where mart_state.model_name = '{{ copy }}'
+        )
     {% endfor %}
     {% endif %}
 )

@@ -403,7 +403,9 @@ def test_a_description_that_a_person_changed_is_dbts_again(settings, url, api):
     (column,) = [one for one in tables["vw_payment_by_method"]["fields"] if one["name"] == "pct_of_total"]
     api.put(f"/api/field/{column['id']}", {"description": "a share"})
     assert provision(settings, url, check=False).changes == ["took over dbt's descriptions of 1 tables"]
-    assert api.get(f"/api/field/{column['id']}")["description"] == "Percent of the whole amount, two decimals."
+    assert api.get(f"/api/field/{column['id']}")["description"] == (
+        "Percent of the amount received by all methods together, two decimals."
+    )
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

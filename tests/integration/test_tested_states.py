@@ -210,9 +210,9 @@ REDEFINED = (
         "a new not_null",
         (
             "models/marts/agg_customers.yml",
-            'data_type: text\n        description: "City today."',
-            'data_type: text\n        description: "City today."\n        constraints:\n          - type: not_null\n'
-            "            warn_unsupported: false",
+            'data_type: text\n        description: "City of residence today; null when blank."',
+            'data_type: text\n        description: "City of residence today; null when blank."\n        constraints:\n'
+            "          - type: not_null\n            warn_unsupported: false",
         ),
         "select attnotnull from pg_attribute where attname = 'city' and attrelid = 'warehouse.agg_customers'::regclass",
         True,
@@ -221,9 +221,9 @@ REDEFINED = (
         "a dropped not_null",
         (
             "models/marts/dim_customer.yml",
-            'description: "retail, sme or corporate."\n        constraints:\n'
+            "description: \"{{ doc('customer_segment') }}\"\n        constraints:\n"
             "          - type: not_null\n            warn_unsupported: false",
-            'description: "retail, sme or corporate."',
+            "description: \"{{ doc('customer_segment') }}\"",
         ),
         "select attnotnull from pg_attribute where attname = 'customer_segment' "
         "and attrelid = 'warehouse.dim_customer'::regclass",
@@ -231,7 +231,11 @@ REDEFINED = (
     ),
     (
         "a description",
-        ("models/marts/dim_branch.yml", 'description: "Region."', 'description: "Region of the country."'),
+        (
+            "models/marts/dim_branch.yml",
+            'description: "Region in which the branch is."',
+            'description: "Region of the country."',
+        ),
         "select col_description('warehouse.dim_branch'::regclass, attnum) from pg_attribute where attname = 'region' "
         "and attrelid = 'warehouse.dim_branch'::regclass",
         "Region of the country.",
@@ -267,7 +271,7 @@ def test_a_description_alone_recomputes_no_mart(small_book, tmp_path):
     changed.build()
     # A row that a full computation would put right.
     platform.warehouse("update warehouse.fact_payments set payment_amount = payment_amount + 1 where payment_id = 1")
-    replace(project / "models/marts/fact_payments.yml", '"Amount received."', '"Amount that was received."')
+    replace(project / "models/marts/fact_payments.yml", "{{ doc('payment_amount') }}", "Amount that was received.")
     replace(
         project / "models/staging/stg_payments.yml", "name: stg_payments", "name: stg_payments\n    docs: {show: true}"
     )

@@ -13,10 +13,7 @@
             ~ "cluster first (docs/scaling.md)."
         ) }}
     {% endif %}
-    {% set elsewhere = [] %}
-    {% for table in tables_to_place() %}
-        {% do elsewhere.append(table.name) %}
-    {% endfor %}
+    {% set elsewhere = tables_to_place() | map(attribute='name') | list %}
     {% if elsewhere %}
         {{ exceptions.raise_compiler_error(
             "These tables are ordinary tables of the coordinator and should not be: " ~ elsewhere | join(', ')
@@ -33,21 +30,22 @@
     {% set declared = [] %}
     {% for node in graph.sources.values() | list + graph.nodes.values() | list
             if node.resource_type in ('source', 'model', 'snapshot') and placement_of(node) != 'coordinator' %}
-        {% do declared.append("(" ~ sql_literal(node.schema ~ '.' ~ (node.identifier or node.alias)) ~ ", "
-            ~ sql_literal(placement_of(node)) ~ ")") %}
+        {% set name = node.schema ~ '.' ~ (node.identifier or node.alias) %}
+        {% do declared.append("(" ~ sql_literal(name) ~ ", " ~ sql_literal(placement_of(node)) ~ ")") %}
     {% endfor %}
-    {% set found = run_query("
+    {% set unplaced %}
         select declared.name, declared.placement, (
             select string_agg(attname, ',' order by array_position(conkey, attnum))
             from pg_constraint
             inner join pg_attribute on attrelid = conrelid and attnum = any (conkey)
             where conrelid = to_regclass(declared.name) and contype = 'p'
         ) as key
-        from (values " ~ declared | join(', ') ~ ") as declared (name, placement)
+        from (values {{ declared | join(', ') }}) as declared (name, placement)
         where to_regclass(declared.name) is not null
             and not exists (select from pg_dist_partition where logicalrelid = to_regclass(declared.name))
         order by declared.name
-    ") %}
+    {% endset %}
+    {% set found = run_query(unplaced) %}
     {% set tables = [] %}
     {% for row in found.rows %}
         {% do tables.append({'name': row['name'], 'placement': row['placement'],

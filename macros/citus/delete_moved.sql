@@ -6,11 +6,12 @@
 #}
 {% macro delete_moved(table, changed, keys, placement) %}
     {% if key_in_place(keys, placement) != keys %}
-        {% do run_statement("
-            delete from " ~ table ~ " as present
-            using (select * from " ~ changed ~ ") as changed
-            where " ~ keys_equal(keys, 'present', 'changed') ~ "
-                and present." ~ distribution_column() ~ " <> changed." ~ distribution_column()
-        ) %}
+        {% set deletion %}
+            delete from {{ table }} as present
+            using (select * from {{ changed }}) as changed
+            where {{ keys_equal(keys, 'present', 'changed') }}
+                and present.{{ distribution_column() }} <> changed.{{ distribution_column() }}
+        {% endset %}
+        {% do run_statement(deletion) %}
     {% endif %}
 {% endmacro %}

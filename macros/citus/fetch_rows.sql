@@ -14,9 +14,14 @@
 #}
 {% macro fetch_rows(table, name, placement, keys, probe=none) %}
     {% if name != table %}
-        {% set of_probe = "inner join (" ~ probe ~ ") as probe on " ~ keys_equal(keys, 'present', 'probe') if probe %}
-        {% do run_statement("create temporary table " ~ name ~ " on commit drop as
-            select present.* from " ~ table ~ " as present " ~ of_probe) %}
+        {% set copy %}
+            create temporary table {{ name }} on commit drop as
+            select present.* from {{ table }} as present
+            {% if probe %}
+            inner join ({{ probe }}) as probe on {{ keys_equal(keys, 'present', 'probe') }}
+            {% endif %}
+        {% endset %}
+        {% do run_statement(copy) %}
         {% do run_statement("analyze " ~ name) %}
     {% endif %}
 {% endmacro %}

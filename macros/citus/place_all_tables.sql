@@ -11,14 +11,21 @@
         {% set column = distribution_column() %}
         {% if table.placement == 'distributed' %}
             {% if table.columns_of_key and column not in table.columns_of_key %}
-                {% set constraint = first_row("select quote_ident(conname) as name from pg_constraint
-                    where conrelid = " ~ sql_literal(table.name) ~ "::regclass and contype = 'p'")['name'] %}
+                {% set primary_key %}
+                    select quote_ident(conname) as name
+                    from pg_constraint
+                    where conrelid = {{ sql_literal(table.name) }}::regclass and contype = 'p'
+                {% endset %}
+                {% set constraint = first_row(primary_key)['name'] %}
                 {% do run_statement("alter table " ~ table.name ~ " drop constraint " ~ constraint) %}
             {% endif %}
             {% do run_statement("update " ~ table.name ~ " set " ~ column ~ " = " ~ unknown_loan_id() ~ " where " ~ column ~ " is null") %}
             {% if table.columns_of_key and column not in table.columns_of_key %}
-                {% do run_statement("alter table " ~ table.name ~ " add primary key ("
-                    ~ key_in_place(table.columns_of_key, table.placement) | join(', ') ~ ")") %}
+                {% set new_key %}
+                    alter table {{ table.name }}
+                    add primary key ({{ key_in_place(table.columns_of_key, table.placement) | join(', ') }})
+                {% endset %}
+                {% do run_statement(new_key) %}
             {% endif %}
         {% endif %}
         {% do place_table(table.name, table.placement) %}

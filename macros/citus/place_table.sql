@@ -30,9 +30,12 @@
 {% endmacro %}
 
 {% macro is_placed(table) %}
-    {{ return(first_row("select exists (
-        select from pg_dist_partition where logicalrelid = " ~ sql_literal(table | string) ~ "::regclass
-    ) as placed")['placed']) }}
+    {% set question %}
+        select exists (
+            select from pg_dist_partition where logicalrelid = {{ sql_literal(table | string) }}::regclass
+        ) as placed
+    {% endset %}
+    {{ return(first_row(question)['placed']) }}
 {% endmacro %}
 
 {#

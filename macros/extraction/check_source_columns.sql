@@ -7,7 +7,7 @@
     {% for table in tables %}
         {% do names.append(sql_literal(table.name)) %}
     {% endfor %}
-    {% set problems = run_query("
+    {% set comparison %}
         with present as (
             select table_name, column_name, data_type from operational_fdw.source_columns
         ),
@@ -20,7 +20,7 @@
             from pg_class as cls
             inner join pg_attribute as att on cls.oid = att.attrelid
             where cls.relnamespace = 'operational_fdw'::regnamespace
-                and cls.relname in (" ~ names | join(', ') ~ ")
+                and cls.relname in ({{ names | join(', ') }})
                 and att.attnum > 0 and not att.attisdropped
         )
 
@@ -39,7 +39,8 @@
         where present.column_name is null or present.data_type <> expected.data_type
         group by 1
         order by 1
-    ") %}
+    {% endset %}
+    {% set problems = run_query(comparison) %}
     {% if problems.rows | length > 0 %}
         {{ exceptions.raise_compiler_error(
             "The source has changed: " ~ problems.columns[0].values() | join('; ')

@@ -85,7 +85,7 @@
 {% endmacro %}
 
 {% macro server_options() %}
-    {% set row = first_row("
+    {% set question %}
         select
             max(option_value) filter (where option_name = 'host') as hosts,
             max(option_value) filter (where option_name = 'port') as ports,
@@ -93,7 +93,8 @@
         from pg_foreign_server
         cross join lateral pg_options_to_table(srvoptions)
         where srvname = 'oltp'
-    ") %}
+    {% endset %}
+    {% set row = first_row(question) %}
     {% if row['hosts'] is none %}
         {{ exceptions.raise_compiler_error("There is no foreign server oltp in the warehouse: `make up` creates it.") }}
     {% endif %}
@@ -106,21 +107,32 @@
     options back before it commits (restore_server_options).
 #}
 {% macro set_server_options(candidate) %}
-    {% do run_statement("alter server oltp options (set host " ~ sql_literal(candidate.host)
-        ~ ", set port " ~ sql_literal(candidate.port) ~ ", set target_session_attrs 'any')") %}
+    {% set alteration %}
+        alter server oltp options (
+            set host {{ sql_literal(candidate.host) }},
+            set port {{ sql_literal(candidate.port) }},
+            set target_session_attrs 'any'
+        )
+    {% endset %}
+    {% do run_statement(alteration) %}
 {% endmacro %}
 
 {% macro restore_server_options(options) %}
-    {% do run_statement("alter server oltp options (set host " ~ sql_literal(options['hosts'] | join(','))
-        ~ ", set port " ~ sql_literal(options['ports'] | join(',')) ~ ", set target_session_attrs "
-        ~ sql_literal(options['attrs']) ~ ")") %}
+    {% set alteration %}
+        alter server oltp options (
+            set host {{ sql_literal(options['hosts'] | join(',')) }},
+            set port {{ sql_literal(options['ports'] | join(',')) }},
+            set target_session_attrs {{ sql_literal(options['attrs']) }}
+        )
+    {% endset %}
+    {% do run_statement(alteration) %}
 {% endmacro %}
 
 {#
     Whether the server that the options name accepts our connection, without failing when it does not.
 #}
 {% macro server_answers() %}
-    {% do run_statement("
+    {% set probe %}
         do $$
         begin
             perform 1 from operational_fdw.trail_end;
@@ -129,6 +141,7 @@
             perform set_config('etl.server_answers', 'no', true);
         end
         $$
-    ") %}
+    {% endset %}
+    {% do run_statement(probe) %}
     {{ return(first_row("select current_setting('etl.server_answers') as answer")['answer'] == 'yes') }}
 {% endmacro %}

@@ -62,8 +62,11 @@
         {% endfor %}
     {% endfor %}
     {% set quoted = {} %}
-    {% for row in run_query("select distinct name, quote_ident(name) as quoted
-            from unnest(array[" ~ names | join(', ') ~ "]::text[]) as name").rows %}
+    {% set question %}
+        select distinct name, quote_ident(name) as quoted
+        from unnest(array[{{ names | join(', ') }}]::text[]) as name
+    {% endset %}
+    {% for row in run_query(question).rows %}
         {% do quoted.update({row['name']: row['quoted']}) %}
     {% endfor %}
     {{ return(quoted) }}

@@ -61,28 +61,34 @@
 
     {% do run_statement("create temporary table " ~ table.read ~ " on commit drop as " ~ read_from) %}
     {% do run_statement("analyze " ~ table.read) %}
-    {% do fetch_rows(table.landing, landing_rows, table.placement, [key],
-        "select " ~ key ~ " from " ~ table.read ~ " union select record_id from feed_events_read
-        where operation = 'DELETE' and table_name = " ~ sql_literal(table.name) if watermark is not none) %}
-    {% do run_statement("
-        create temporary table " ~ table.changed ~ " on commit drop as
+    {% set keys_read %}
+        select {{ key }} from {{ table.read }}
+        union
+        select record_id from feed_events_read
+        where operation = 'DELETE' and table_name = {{ sql_literal(table.name) }}
+    {% endset %}
+    {% do fetch_rows(table.landing, landing_rows, table.placement, [key], keys_read if watermark is not none) %}
+    {% set comparison %}
+        create temporary table {{ table.changed }} on commit drop as
         select
             incoming.*,
             greatest(incoming.updated_at, landing._changed_at + interval '1 microsecond') as _changed_at,
-            landing." ~ key ~ " is null or landing._deleted_at is not null as _is_new
-        from " ~ table.read ~ " as incoming
-        left join " ~ landing_rows ~ " as landing on incoming." ~ key ~ " = landing." ~ key ~ "
-        where landing." ~ key ~ " is null
+            landing.{{ key }} is null or landing._deleted_at is not null as _is_new
+        from {{ table.read }} as incoming
+        left join {{ landing_rows }} as landing on incoming.{{ key }} = landing.{{ key }}
+        where landing.{{ key }} is null
             or landing._deleted_at is not null
-            or row(" ~ comma_list(names, 'landing') ~ ")::record *<> row(" ~ comma_list(names, 'incoming') ~ ")::record
-    ") %}
+            or row({{ comma_list(names, 'landing') }})::record *<> row({{ comma_list(names, 'incoming') }})::record
+    {% endset %}
+    {% do run_statement(comparison) %}
     {% do run_statement("create temporary table " ~ table.gone ~ " on commit drop as " ~ gone) %}
-    {% set counts = first_row("
+    {% set rows_counted %}
         select
-            (select count(*) from " ~ table.changed ~ " where _is_new) as inserted,
-            (select count(*) from " ~ table.changed ~ " where not _is_new) as updated,
-            (select count(*) from " ~ table.gone ~ ") as deleted
-    ") %}
+            (select count(*) from {{ table.changed }} where _is_new) as inserted,
+            (select count(*) from {{ table.changed }} where not _is_new) as updated,
+            (select count(*) from {{ table.gone }}) as deleted
+    {% endset %}
+    {% set counts = first_row(rows_counted) %}
     {% set result = {'inserted': counts['inserted'] | int, 'updated': counts['updated'] | int,
                      'deleted': counts['deleted'] | int} %}
 
@@ -90,18 +96,19 @@
         {# Rows that the feed says were deleted, and replaced by others, are no loss; without the feed they may be. #}
         {% set lost = result.deleted - (result.inserted if watermark is not none else 0) %}
         {% do guard_mass_delete(table, lost, allow_mass_delete) %}
-        {% do run_statement("
-            update " ~ table.landing ~ " as landing
+        {% set deletion %}
+            update {{ table.landing }} as landing
             set
                 _deleted_at = gone.deleted_at,
                 _changed_at = gone.changed_at,
-                _run_id = " ~ run_id ~ "
+                _run_id = {{ run_id }}
             from (
                 select key, deleted_at, greatest(deleted_at, changed_before + interval '1 microsecond') as changed_at
-                from " ~ table.gone ~ "
+                from {{ table.gone }}
             ) as gone
-            where landing." ~ key ~ " = gone.key
-        ") %}
+            where landing.{{ key }} = gone.key
+        {% endset %}
+        {% do run_statement(deletion) %}
     {% endif %}
     {% if result.inserted + result.updated > 0 %}
         {% set assignments = [] %}
@@ -110,15 +117,16 @@
         {% for name in names if name not in unique_key %}
             {% do assignments.append(name ~ ' = excluded.' ~ name) %}
         {% endfor %}
-        {% do run_statement("
-            insert into " ~ table.landing ~ " as landing (" ~ comma_list(names) ~ ", _run_id, _changed_at)
-            select " ~ comma_list(names) ~ ", " ~ run_id ~ ", _changed_at from " ~ table.changed ~ "
-            on conflict (" ~ unique_key | join(', ') ~ ") do update
-            set " ~ assignments | join(', ') ~ ",
+        {% set insertion %}
+            insert into {{ table.landing }} as landing ({{ comma_list(names) }}, _run_id, _changed_at)
+            select {{ comma_list(names) }}, {{ run_id }}, _changed_at from {{ table.changed }}
+            on conflict ({{ unique_key | join(', ') }}) do update
+            set {{ assignments | join(', ') }},
                 _run_id = excluded._run_id,
                 _deleted_at = null,
                 _changed_at = excluded._changed_at
-        ") %}
+        {% endset %}
+        {% do run_statement(insertion) %}
     {% endif %}
     {# Models ask for _run_id > the last one. Without fresh statistics the planner expects a single row, and loops. #}
     {% if result.inserted + result.updated + result.deleted > 200 %}
@@ -135,23 +143,27 @@
     {% for column in table.columns %}
         {% do columns.append(column.quoted ~ ' ' ~ column.data_type) %}
     {% endfor %}
-    {% do run_statement("
-        create table " ~ table.landing ~ " (
-            " ~ columns | join(', ') ~ ",
+    {% set creation %}
+        create table {{ table.landing }} (
+            {{ columns | join(', ') }},
             _run_id bigint not null,
             _changed_at timestamptz not null,
             _deleted_at timestamptz
         )
-    ") %}
+    {% endset %}
+    {% do run_statement(creation) %}
     {# Analyzed in each run: a third of the usual sample, which reads as many pages from all over the table. #}
     {% do run_statement("alter table " ~ table.landing ~ " alter column _run_id set statistics 30") %}
     {% do place_empty_table(table.landing, table.placement) %}
-    {% do run_statement("
-        insert into " ~ table.landing ~ " (" ~ comma_list(table.column_names) ~ ", _run_id, _changed_at)
-        select " ~ comma_list(table.column_names) ~ ", " ~ run_id ~ ", updated_at from " ~ table.foreign
-    ) %}
-    {% do run_statement("alter table " ~ table.landing ~ " add primary key ("
-        ~ key_in_place([table.key], table.placement) | join(', ') ~ ")") %}
+    {% set insertion %}
+        insert into {{ table.landing }} ({{ comma_list(table.column_names) }}, _run_id, _changed_at)
+        select {{ comma_list(table.column_names) }}, {{ run_id }}, updated_at from {{ table.foreign }}
+    {% endset %}
+    {% do run_statement(insertion) %}
+    {% set primary_key %}
+        alter table {{ table.landing }} add primary key ({{ key_in_place([table.key], table.placement) | join(', ') }})
+    {% endset %}
+    {% do run_statement(primary_key) %}
     {% do run_statement("create index on " ~ table.landing ~ " (_run_id)") %}
     {% do run_statement("analyze " ~ table.landing) %}
     {% set counts = first_row("select count(*) as inserted from " ~ table.landing) %}
@@ -169,9 +181,17 @@
     {% set max_share = env_var('ETL_MAX_DELETE_SHARE', '0.5') | float %}
     {# To see that the loss is small it is enough to count as many rows as make it small. #}
     {% set enough = (lost / max_share) | int + 1 if max_share > 0 else none %}
-    {% set live = first_row("select count(*) as live from (
-        select 1 from " ~ table.landing ~ " where _deleted_at is null " ~ ("limit " ~ enough if enough) ~ ") as counted"
-    )['live'] | int %}
+    {% set rows_counted %}
+        select count(*) as live
+        from (
+            select 1 from {{ table.landing }}
+            where _deleted_at is null
+            {% if enough %}
+            limit {{ enough }}
+            {% endif %}
+        ) as counted
+    {% endset %}
+    {% set live = first_row(rows_counted)['live'] | int %}
     {% if lost > live * max_share and (lost >= 10 or lost == live) %}
         {{ exceptions.raise_compiler_error(
             "The source has lost " ~ lost ~ " of the " ~ live ~ " rows of table " ~ table.name
@@ -189,17 +209,17 @@
     {% if not relation_exists(table.landing) %}
         {{ return(false) }}
     {% endif %}
-    {% set changes = run_query("
+    {% set differences %}
         with wanted as (
             select att.attname::text as name, format_type(att.atttypid, att.atttypmod) as data_type
             from pg_attribute as att
-            where att.attrelid = " ~ sql_literal(table.foreign) ~ "::regclass and att.attnum > 0 and not att.attisdropped
+            where att.attrelid = {{ sql_literal(table.foreign) }}::regclass and att.attnum > 0 and not att.attisdropped
         ),
 
         present as (
             select att.attname::text as name, format_type(att.atttypid, att.atttypmod) as data_type
             from pg_attribute as att
-            where att.attrelid = " ~ sql_literal(table.landing) ~ "::regclass and att.attnum > 0 and not att.attisdropped
+            where att.attrelid = {{ sql_literal(table.landing) }}::regclass and att.attnum > 0 and not att.attisdropped
                 and att.attname::text not in ('_run_id', '_changed_at', '_deleted_at')
         )
 
@@ -213,13 +233,18 @@
         from wanted
         full join present on wanted.name = present.name
         where wanted.data_type is distinct from present.data_type
-    ") %}
+    {% endset %}
+    {% set changes = run_query(differences) %}
     {% set must_read = namespace(value=false) %}
     {% for change in changes.rows %}
         {# Staging views over a dropped or retyped column are in the way; dbt makes them again in this same run. #}
         {% if not change['change'].startswith('add') %}
-            {% do run_statement("drop view if exists " ~ schema_in_target('staging', target.name, target.schema)
-                ~ "." ~ adapter.quote('stg_' ~ table.name) ~ " cascade") %}
+            {% set drop_view %}
+                drop view if exists
+                    {{ schema_in_target('staging', target.name, target.schema) }}.{{ adapter.quote('stg_' ~ table.name) }}
+                    cascade
+            {% endset %}
+            {% do run_statement(drop_view) %}
         {% endif %}
         {% do run_statement("alter table " ~ table.landing ~ " " ~ change['change']) %}
         {% if change['must_read'] %}

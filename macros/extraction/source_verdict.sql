@@ -17,13 +17,24 @@
     Visibility is asked of the trail's rows: on a standby pg_visible_in_snapshot() holds open transactions for visible.
 #}
 {% macro source_verdict() %}
-    {% set known = first_row("select watermark::text as watermark, snapshot_xmax::text as snapshot_xmax,
-        exists (select from audit.extraction_transactions) as has_transactions,
-        proven_from::text as proven_from, proven_until::text as proven_until from audit.extraction_state") %}
+    {% set state %}
+        select
+            watermark::text as watermark,
+            snapshot_xmax::text as snapshot_xmax,
+            exists (select from audit.extraction_transactions) as has_transactions,
+            proven_from::text as proven_from,
+            proven_until::text as proven_until
+        from audit.extraction_state
+    {% endset %}
+    {% set known = first_row(state) %}
     {% if known is not none and known['proven_from'] is not none %}
         {% set summary = sum_up_trail(known['proven_from'], known['proven_until']) %}
-        {% set is_proven = "(row(known.proven_entries, known.proven_log_ids, known.proven_first, known.proven_last)
-            is not distinct from row(summary.entries, summary.log_ids, summary.first_time, summary.last_time))" %}
+        {% set is_proven %}
+            (
+                row(known.proven_entries, known.proven_log_ids, known.proven_first, known.proven_last)
+                is not distinct from row(summary.entries, summary.log_ids, summary.first_time, summary.last_time)
+            )
+        {% endset %}
     {% else %}
         {% set summary, is_proven = 'select 0, 0, now(), now()', 'true' %}
     {% endif %}
@@ -49,12 +60,12 @@
         where present.xact_id is null
         {% endif %}
     {% endset %}
-    {{ return(first_row("
+    {% set judgement %}
         with missing as (
-            select min(xact_id) as xact_id from (" ~ missing ~ ") as each_missing
+            select min(xact_id) as xact_id from ({{ missing }}) as each_missing
         ),
 
-        summary (entries, log_ids, first_time, last_time) as (" ~ summary ~ "),
+        summary (entries, log_ids, first_time, last_time) as ({{ summary }}),
 
         source as (
             select
@@ -62,11 +73,11 @@
                 known.*,
                 state.snapshot_xmin >= known.watermark
                     and missing.xact_id is null
-                    and " ~ is_proven ~ "
+                    and {{ is_proven }}
                     -- Without the list of transactions it is enough that all which can have been seen have ended.
                     and (known.trail_is_complete or state.snapshot_xmin >= known.seen_xmax) as contains_all,
                 coalesce(missing.xact_id < state.snapshot_xmin, false)
-                    or (state.snapshot_xmin >= known.watermark and not " ~ is_proven ~ ") as has_another_history,
+                    or (state.snapshot_xmin >= known.watermark and not {{ is_proven }}) as has_another_history,
                 known.trail_is_complete or missing.xact_id is not null as is_certain
             from operational_fdw.source_state as state
             cross join missing
@@ -120,7 +131,8 @@
                 else 'the source was put back to an earlier state than the one seen'
             end as reason
         from source
-    ")) }}
+    {% endset %}
+    {{ return(first_row(judgement)) }}
 {% endmacro %}
 
 {#

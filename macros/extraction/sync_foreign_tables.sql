@@ -9,25 +9,29 @@
         {{ return('') }}
     {% endif %}
     {% do assert_types_exist(tables) %}
-    {% set statements = [
-        "drop foreign table if exists operational_fdw.source_columns, operational_fdw.feed_events",
-        "create foreign table operational_fdw.feed_events (xact_id xid8, table_name text, operation text,
-            record_id bigint, change_time timestamptz) server oltp options (schema_name 'etl')",
-        "create foreign table operational_fdw.source_columns (table_name text, column_name text, data_type text)
-            server oltp options (schema_name 'etl')"
-    ] %}
-    {% for table in tables %}
+    {% set statements %}
+        drop foreign table if exists operational_fdw.source_columns, operational_fdw.feed_events;
+        create foreign table operational_fdw.feed_events (
+            xact_id xid8, table_name text, operation text, record_id bigint, change_time timestamptz
+        ) server oltp options (schema_name 'etl');
+        create foreign table operational_fdw.source_columns (
+            table_name text, column_name text, data_type text
+        ) server oltp options (schema_name 'etl');
+        {% for table in tables %}
         {% set columns = [] %}
         {% for column in table.columns %}
             {% do columns.append(column.quoted ~ ' ' ~ column.data_type) %}
         {% endfor %}
-        {% do statements.append("drop foreign table if exists " ~ table.foreign ~ ", " ~ table.changes) %}
-        {% do statements.append("create foreign table " ~ table.foreign ~ " (" ~ columns | join(', ') ~ ")
-            server oltp options (schema_name 'operational')") %}
-        {% do statements.append("create foreign table " ~ table.changes ~ " (xact_id xid8, "
-            ~ columns | join(', ') ~ ") server oltp options (schema_name 'etl')") %}
-    {% endfor %}
-    {% do run_statement(statements | join(';\n')) %}
+        drop foreign table if exists {{ table.foreign }}, {{ table.changes }};
+        create foreign table {{ table.foreign }} (
+            {{ columns | join(', ') }}
+        ) server oltp options (schema_name 'operational');
+        create foreign table {{ table.changes }} (
+            xact_id xid8, {{ columns | join(', ') }}
+        ) server oltp options (schema_name 'etl');
+        {% endfor %}
+    {% endset %}
+    {% do run_statement(statements) %}
 {% endmacro %}
 
 {#
@@ -35,7 +39,7 @@
 #}
 {% macro ensure_source_state_tables() %}
     {% if not relation_exists('operational_fdw.trail_transactions') %}
-        {% do run_statement("
+        {% set creation %}
             drop foreign table if exists operational_fdw.source_state;
             create foreign table operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
@@ -51,7 +55,8 @@
             create foreign table operational_fdw.trail_transactions (
                 xact_id xid8, log_id bigint, change_time timestamptz
             ) server oltp options (schema_name 'etl')
-        ") %}
+        {% endset %}
+        {% do run_statement(creation) %}
     {% endif %}
     {% do run_statement('commit') %}
 {% endmacro %}
@@ -66,12 +71,13 @@
             {% do columns.append("(" ~ sql_literal(table.name ~ '.' ~ column.name) ~ ", " ~ sql_literal(column.data_type) ~ ")") %}
         {% endfor %}
     {% endfor %}
-    {% set unknown = run_query("
+    {% set question %}
         select name || ' (' || data_type || ')' as problem
-        from (values " ~ columns | join(', ') ~ ") as wanted (name, data_type)
+        from (values {{ columns | join(', ') }}) as wanted (name, data_type)
         where to_regtype(data_type) is null
         order by name
-    ") %}
+    {% endset %}
+    {% set unknown = run_query(question) %}
     {% if unknown.rows | length > 0 %}
         {{ exceptions.raise_compiler_error(
             "The warehouse does not have the type of " ~ unknown.columns[0].values() | join(', ') ~ ", as"

@@ -48,9 +48,12 @@
         {{ return('') }}
     {% endif %}
     {% set present = {} %}
-    {% for column in run_query("select attname::text as name, format_type(atttypid, atttypmod) as data_type
-            from pg_attribute where attrelid = " ~ sql_literal(this.render()) ~ "::regclass and attnum > 0
-            and not attisdropped").rows %}
+    {% set columns %}
+        select attname::text as name, format_type(atttypid, atttypmod) as data_type
+        from pg_attribute
+        where attrelid = {{ sql_literal(this.render()) }}::regclass and attnum > 0 and not attisdropped
+    {% endset %}
+    {% for column in run_query(columns).rows %}
         {% do present.update({column['name']: column['data_type']}) %}
     {% endfor %}
     {% set actions = [] %}

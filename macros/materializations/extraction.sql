@@ -48,10 +48,16 @@
         {% set plan.reason = 'asked for' %}
     {% endif %}
     {# Of another source's feed nothing is known that could be told from what was seen before. #}
-    {% do run_statement("create temporary table feed_events_read on commit drop as
+    {% set creation %}
+        create temporary table feed_events_read on commit drop as
         select table_name, operation, record_id, change_time from operational_fdw.feed_events
-        " ~ ("where xact_id >= '" ~ source['watermark'] ~ "'::xid8 and xact_id < '" ~ source['snapshot_xmax'] ~ "'::xid8"
-             if verdict == 'same' else 'with no data')) %}
+        {% if verdict == 'same' %}
+        where xact_id >= '{{ source['watermark'] }}'::xid8 and xact_id < '{{ source['snapshot_xmax'] }}'::xid8
+        {% else %}
+        with no data
+        {% endif %}
+    {% endset %}
+    {% do run_statement(creation) %}
     {% do run_statement("analyze feed_events_read") %}
     {% if first_row("select count(*) as reloads from feed_events_read where operation = 'RELOAD'")['reloads'] | int > 0 %}
         {% set plan.reason = 'a table was filled with the trail switched off' %}
@@ -125,15 +131,20 @@
     before the snapshot was taken. What contains the last snapshot is at least as new as that one.
 #}
 {% macro time_of_snapshot(source, server, verdict) %}
-    {% set proven = sql_literal(source['snapshot_time']) ~ '::timestamptz' %}
-    {% if source['is_standby'] %}
-        {% set proven = 'least(' ~ proven ~ ', ' ~ sql_literal(server.snapshot_time) ~ '::timestamptz)' %}
-    {% endif %}
-    {% if verdict == 'same' %}
-        {% set proven = 'greatest(' ~ proven
-            ~ ', (select known.snapshot_time from audit.extraction_state as known where known.snapshot_time <= now()))' %}
-    {% endif %}
-    {{ return(first_row('select ' ~ proven ~ '::text as snapshot_time')['snapshot_time']) }}
+    {% set question %}
+        select greatest(
+            least(
+                {{ sql_literal(source['snapshot_time']) }}::timestamptz,
+                {{ sql_literal(server.snapshot_time) if source['is_standby'] else 'null' }}::timestamptz
+            ),
+            {% if verdict == 'same' %}
+            (select known.snapshot_time from audit.extraction_state as known where known.snapshot_time <= now())
+            {% else %}
+            null
+            {% endif %}
+        )::text as snapshot_time
+    {% endset %}
+    {{ return(first_row(question)['snapshot_time']) }}
 {% endmacro %}
 
 {#
@@ -141,12 +152,13 @@
 #}
 {% macro guard_truncated_tables(tables) %}
     {% for table in tables %}
-        {% set seen = first_row("
+        {% set probe %}
             select
-                exists (select 1 from (select 1 from " ~ table.landing ~ " where _deleted_at is null limit 1) as probe)
+                exists (select 1 from (select 1 from {{ table.landing }} where _deleted_at is null limit 1) as probe)
                     as landing_has_rows,
-                exists (select 1 from (select 1 from " ~ table.foreign ~ " limit 1) as probe) as source_has_rows
-        ") %}
+                exists (select 1 from (select 1 from {{ table.foreign }} limit 1) as probe) as source_has_rows
+        {% endset %}
+        {% set seen = first_row(probe) %}
         {% if seen['landing_has_rows'] and not seen['source_has_rows'] %}
             {{ exceptions.raise_compiler_error(
                 "Table " ~ table.name ~ " of the source is empty, and its change feed does not say why (truncated with the "

@@ -58,8 +58,8 @@
         {% set present = rows_to_compare(this, model.name ~ '__present', placement_of(model)) %}
         {% do fetch_rows(this, present, placement_of(model), keys,
             "select " ~ comma_list(keys) ~ " from " ~ incoming if since else none) %}
-        {% do run_statement("create temporary table " ~ difference ~ " on commit drop as "
-            ~ difference_sql(since, names, keys, incoming, present)) %}
+        {% set comparison = difference_sql(since, names, keys, incoming, present) %}
+        {% do run_statement("create temporary table " ~ difference ~ " on commit drop as " ~ comparison) %}
         {% set counts = count_difference(difference) %}
         {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
             {% do run_statement("analyze " ~ difference) %}

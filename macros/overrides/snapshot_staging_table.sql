@@ -10,12 +10,21 @@
     {% set compared = target_relation.identifier ~ '__compared' %}
     {% if not relation_exists('pg_temp.' ~ changed) %}
         {% set since = increment() %}
-        {% do run_statement("create temporary table " ~ changed ~ " on commit drop as
-            select * from (" ~ source_sql ~ ") as source " ~ ("where _run_id > " ~ since.landing_run_id if since)) %}
+        {% set rows_changed %}
+            create temporary table {{ changed }} on commit drop as
+            select * from ({{ source_sql }}) as source
+            {% if since %}
+            where _run_id > {{ since.landing_run_id }}
+            {% endif %}
+        {% endset %}
+        {% do run_statement(rows_changed) %}
         {% do run_statement("analyze " ~ changed) %}
-        {% do run_statement("create temporary table " ~ compared ~ " on commit drop as
-            select * from " ~ target_relation ~ " where " ~ strategy.unique_key ~ " in (
-                select " ~ strategy.unique_key ~ " from " ~ changed ~ ")") %}
+        {% set rows_compared %}
+            create temporary table {{ compared }} on commit drop as
+            select * from {{ target_relation }}
+            where {{ strategy.unique_key }} in (select {{ strategy.unique_key }} from {{ changed }})
+        {% endset %}
+        {% do run_statement(rows_compared) %}
         {% do run_statement("analyze " ~ compared) %}
     {% endif %}
     {{ return(default__snapshot_staging_table(strategy, 'select * from ' ~ changed, compared)) }}

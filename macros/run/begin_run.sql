@@ -95,8 +95,11 @@
 #}
 {% macro note_run_under_test() %}
     {% if relation_exists((audit_schema() | trim) ~ '.etl_runs') %}
-        {% set run = first_row("select max(run_id) as run_id, bool_or(status = 'running') as is_changing
-            from " ~ audit_schema() ~ ".etl_runs") %}
+        {% set last %}
+            select max(run_id) as run_id, bool_or(status = 'running') as is_changing
+            from {{ audit_schema() }}.etl_runs
+        {% endset %}
+        {% set run = first_row(last) %}
         {% do graph.update({'run_under_test': none if run['is_changing'] else run['run_id']}) %}
     {% endif %}
 {% endmacro %}

@@ -105,7 +105,8 @@
     {% set wanted = [] %}
     {% for table, columns in audit_tables().items() %}
         {% for column in columns if ' ' not in column %}
-            {% do wanted.append("(" ~ sql_literal(audit ~ '.' ~ table) ~ ", " ~ sql_literal(table) ~ ", " ~ sql_literal(column) ~ ")") %}
+            {% set row = [sql_literal(audit ~ '.' ~ table), sql_literal(table), sql_literal(column)] %}
+            {% do wanted.append("(" ~ row | join(', ') ~ ")") %}
         {% endfor %}
     {% endfor %}
     {% set question %}
@@ -132,7 +133,9 @@
         {% do statements.append('alter table ' ~ audit ~ '.' ~ column['table_name'] ~ ' add column ' ~ column['column_name']
             ~ ' ' ~ audit_tables()[column['table_name']][column['column_name']]) %}
     {% endfor %}
-    {% do statements.append("create unique index if not exists etl_runs_one_running on " ~ audit ~ ".etl_runs (status)
-        where status = 'running'") %}
+    {% set one_running %}
+        create unique index if not exists etl_runs_one_running on {{ audit }}.etl_runs (status) where status = 'running'
+    {% endset %}
+    {% do statements.append(one_running) %}
     {% do run_statement(statements | join(';\n') ~ ';\ncommit') %}
 {% endmacro %}

@@ -12,8 +12,12 @@
     {% if not is_recorded_run() %}
         {{ return('') }}
     {% endif %}
-    {% set run = first_row("select run_id from " ~ audit_schema() ~ ".etl_runs
-        where dbt_invocation_id = " ~ sql_literal(invocation_id) ~ " and status = 'running'") %}
+    {% set running %}
+        select run_id
+        from {{ audit_schema() }}.etl_runs
+        where dbt_invocation_id = {{ sql_literal(invocation_id) }} and status = 'running'
+    {% endset %}
+    {% set run = first_row(running) %}
     {% if run is none %}
         {{ return('') }}
     {% endif %}
@@ -38,16 +42,25 @@
     {% set nodes = [] %}
     {% for result in results
             if result.node.resource_type != 'operation' and (reads_everything() or result.node.resource_type != 'test') %}
-        {% do nodes.append("(" ~ run_id ~ ", " ~ sql_literal(result.node.unique_id) ~ ", " ~ sql_literal(result.node.name)
-            ~ ", " ~ sql_literal(result.node.resource_type | string) ~ ", " ~ sql_literal(result.status | string) ~ ", "
-            ~ (result.execution_time or 0) ~ ", " ~ (result.failures if result.failures is not none else 'null') ~ ", "
-            ~ sql_literal(result.message) ~ ")") %}
+        {% set row %}
+            (
+                {{ run_id }},
+                {{ sql_literal(result.node.unique_id) }},
+                {{ sql_literal(result.node.name) }},
+                {{ sql_literal(result.node.resource_type | string) }},
+                {{ sql_literal(result.status | string) }},
+                {{ result.execution_time or 0 }},
+                {{ result.failures if result.failures is not none else 'null' }},
+                {{ sql_literal(result.message) }}
+            )
+        {% endset %}
+        {% do nodes.append(row) %}
     {% endfor %}
     {% if nodes %}
         insert into {{ audit_schema() }}.model_runs
         (run_id, node_id, node_name, resource_type, status, seconds, failures, message)
         values
-        {{ nodes | join(',\n') }}
+        {{ nodes | join(',') }}
         on conflict (run_id, node_id) do update
         set status = excluded.status, seconds = excluded.seconds, failures = excluded.failures,
             message = excluded.message;

@@ -5,8 +5,12 @@
     model_state('fact_loans')['landing_run_id'] -> 41
 #}
 {% macro model_state(model_name) %}
-    {{ return(first_row("select run_id, landing_run_id, definition_hash
-        from " ~ audit_schema() ~ ".model_states where model_name = " ~ sql_literal(model_name))) }}
+    {% set question %}
+        select run_id, landing_run_id, definition_hash
+        from {{ audit_schema() }}.model_states
+        where model_name = {{ sql_literal(model_name) }}
+    {% endset %}
+    {{ return(first_row(question)) }}
 {% endmacro %}
 
 {#

@@ -7,8 +7,12 @@
     {% do run_statement('select pg_sleep(1.2)') %}
     {% for probe in range(60) %}
         {% if not found.alive %}
-            {% set seen = first_row("select count(*) as sessions, pg_sleep(0.03)::text as pause from pg_stat_activity
-                where query like " ~ sql_literal('%invocation ' ~ invocation ~ '%') ~ " and pid <> pg_backend_pid()") %}
+            {% set question %}
+                select count(*) as sessions, pg_sleep(0.03)::text as pause
+                from pg_stat_activity
+                where query like {{ sql_literal('%invocation ' ~ invocation ~ '%') }} and pid <> pg_backend_pid()
+            {% endset %}
+            {% set seen = first_row(question) %}
             {% do run_statement('commit') %}
             {% if seen['sessions'] > 0 %}
                 {% set found.alive = true %}

@@ -28,8 +28,15 @@
                 and (flags.WHICH != 'build' or test.unique_id not in selected_resources) %}
             {% for parent_id in parents %}
                 {% set materialized = graph.nodes[parent_id].config.materialized if parent_id in graph.nodes else 'source' %}
-                {% do edges.append("(" ~ sql_literal(test.unique_id) ~ ", " ~ sql_literal(test.name) ~ ", "
-                    ~ sql_literal(parent_id.split('.')[-1]) ~ ", " ~ (materialized in ('upsert', 'seed')) ~ ")") %}
+                {% set edge %}
+                    (
+                        {{ sql_literal(test.unique_id) }},
+                        {{ sql_literal(test.name) }},
+                        {{ sql_literal(parent_id.split('.')[-1]) }},
+                        {{ materialized in ('upsert', 'seed') }}
+                    )
+                {% endset %}
+                {% do edges.append(edge) %}
             {% endfor %}
         {% endif %}
     {% endfor %}

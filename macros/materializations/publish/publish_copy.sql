@@ -9,8 +9,8 @@
     {% set names = [] %}
     {% for copy in copies %}
         {% do found.update({copy: {'columns': {}, 'wanted': {}, 'differs': false}}) %}
-        {% do names.append("(" ~ sql_literal(copy) ~ ", " ~ sql_literal(published_relation(copy)) ~ ", "
-            ~ sql_literal(node_of_mart(copy).relation_name) ~ ")") %}
+        {% set relation, mart = published_relation(copy), node_of_mart(copy).relation_name %}
+        {% do names.append("(" ~ [sql_literal(copy), sql_literal(relation), sql_literal(mart)] | join(', ') ~ ")") %}
     {% endfor %}
     {% set catalogue %}
         select
@@ -105,13 +105,19 @@
         )
         order by view.oid
     {% endset %}
-    {% set statements = namespace(before='', after='') %}
-    {% for view in run_query(views).rows %}
-        {% set statements.before = statements.before ~ 'drop view ' ~ view['name'] ~ '; ' %}
-        {% set statements.after = statements.after ~ '; create view ' ~ view['name'] ~ ' as '
-            ~ view['definition'].rstrip(';') ~ '; ' ~ (view['grants'] or '') ~ '; ' ~ (view['comments'] or '') %}
-    {% endfor %}
-    {% do run_ddl(copy, statements.before ~ 'alter table ' ~ copy ~ ' ' ~ actions | join(', ') ~ statements.after) %}
+    {% set above = run_query(views).rows %}
+    {% set ddl %}
+        {% for view in above %}
+        drop view {{ view['name'] }};
+        {% endfor %}
+        alter table {{ copy }} {{ actions | join(', ') }};
+        {% for view in above %}
+        create view {{ view['name'] }} as {{ view['definition'].rstrip(';') }};
+        {{ view['grants'] or '' }};
+        {{ view['comments'] or '' }};
+        {% endfor %}
+    {% endset %}
+    {% do run_ddl(copy, ddl) %}
 {% endmacro %}
 
 {#

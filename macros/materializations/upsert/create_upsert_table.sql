@@ -51,9 +51,14 @@
 
 {% macro create_upsert_indexes() %}
     {% for index in config.get('indexes', []) %}
-        {% do run_statement("create " ~ ('unique ' if index.unique) ~ "index if not exists "
-            ~ (index.name or model.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx') ~ " on " ~ this
-            ~ " (" ~ index.columns | join(', ') ~ ")"
-            ~ (" include (" ~ index.include | join(', ') ~ ")" if index.include)) %}
+        {% set default_name = model.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx' %}
+        {% set creation %}
+            create {{ 'unique' if index.unique }} index if not exists {{ index.name or default_name }}
+            on {{ this }} ({{ index.columns | join(', ') }})
+            {% if index.include %}
+            include ({{ index.include | join(', ') }})
+            {% endif %}
+        {% endset %}
+        {% do run_statement(creation) %}
     {% endfor %}
 {% endmacro %}

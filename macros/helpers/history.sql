@@ -28,20 +28,28 @@
 #}
 {% macro validity_of_version(relation_alias=none) -%}
     {%- set prefix = relation_alias ~ '.' if relation_alias else '' -%}
-    case
-            when {{ prefix }}version_number = 1 then {{ first_moment() }} else {{ prefix }}dbt_valid_from
-        end as valid_from,
+    {{ start_of_version(relation_alias) }} as valid_from,
         {{ prefix }}dbt_valid_to as valid_to,
-        {{ prefix }}dbt_valid_to = {{ last_moment() }} as is_current
+        {{ prefix }}dbt_valid_to = {{ end_of_history() }} as is_current
+{%- endmacro %}
+
+{#
+    When a version begins, as an expression: valid_from.
+#}
+{% macro start_of_version(relation_alias=none) -%}
+    {%- set prefix = relation_alias ~ '.' if relation_alias else '' -%}
+    case
+            when {{ prefix }}version_number = 1 then {{ start_of_history() }} else {{ prefix }}dbt_valid_from
+        end
 {%- endmacro %}
 
 {#
     Before everything that is recorded, and after it.
 #}
-{% macro first_moment() -%}
+{% macro start_of_history() -%}
     {{ return("timestamptz '1900-01-01 00:00+00'") }}
 {%- endmacro %}
 
-{% macro last_moment() -%}
+{% macro end_of_history() -%}
     {{ return("timestamptz '9999-12-31 00:00+00'") }}
 {%- endmacro %}

@@ -33,14 +33,13 @@
     The query that numbers the versions that have no readable key: loan_id, dbt_valid_from, loan_sk.
 
     history: the snapshot of the loans. dimension: dim_loan, in which versions that are there already have their key.
-    changed: a query for the loan_ids to look at; none: all of them, whatever the dimension has.
+    since: what increment() returned; without an increment all versions, whatever the dimension has.
 #}
-{% macro numbered_loan_versions(history, dimension, changed=none) -%}
-    {%- set order = '_run_id, loan_id, dbt_valid_from' -%}
+{% macro numbered_loan_versions(history, dimension, since) -%}
     select
         versions.loan_id,
         versions.dbt_valid_from,
-        {% if changed -%}
+        {% if since -%}
         coalesce(
             present.loan_sk,
             least({{ loan_sk_floor() }}, (select min(loan_sk) from {{ dimension }}))
@@ -55,31 +54,25 @@
         ) as loan_sk
         {%- endif %}
     from (
+        {% if since -%}
+        {{ numbered_versions(history, 'loan_id', since) }}
+        {%- else -%}
         select
-            loan_id,
-            dbt_valid_from,
-            _run_id,
-            is_deleted,
+            *,
             row_number() over (partition by loan_id order by dbt_valid_from) as version_number
         from {{ history }}
         where
-            {% if changed -%}
-            loan_id in ({{ changed }})
-            {%- else -%}
             not ({{ has_room_for_versions('loan_id') }})
             or loan_id in (
                 select loan_id from {{ history }}
                 group by loan_id
                 having count(*) > {{ versions_per_key() }}
             )
-            {%- endif %}
+        {%- endif %}
     ) as versions
-    {% if changed -%}
+    {% if since -%}
     left join {{ dimension }} as present
-        on versions.loan_id = present.loan_id
-            and present.valid_from = case
-                when versions.version_number = 1 then timestamptz '1900-01-01 00:00+00' else versions.dbt_valid_from
-            end
+        on versions.loan_id = present.loan_id and present.valid_from = {{ start_of_version('versions') }}
     {% endif -%}
     where not versions.is_deleted and not {{ has_readable_loan_sk('versions.loan_id', 'versions.version_number') }}
 {%- endmacro %}

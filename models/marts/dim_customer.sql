@@ -6,8 +6,8 @@
             'full_name': "'unknown'",
             'customer_segment': "'unknown'",
             'is_active': 'false',
-            'valid_from': first_moment(),
-            'valid_to': last_moment(),
+            'valid_from': start_of_history(),
+            'valid_to': end_of_history(),
             'is_current': 'true'
         },
         indexes=[{'columns': ['customer_id', 'valid_from']}]

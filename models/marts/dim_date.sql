@@ -1,4 +1,10 @@
-{{ config(unique_key=['date_sk'], indexes=[{'columns': ['full_date'], 'unique': true}]) }}
+{{
+    config(
+        unique_key=['date_sk'],
+        unknown_member={'month_name': "'unknown'", 'day_name': "'unknown'"},
+        indexes=[{'columns': ['full_date'], 'unique': true}]
+    )
+}}
 
 {% set since = increment() %}
 
@@ -68,12 +74,6 @@ final as (
     from days
 )
 
-{% if since %}
-select
-    *,
-    false as is_removed
-from final
-{% else %}
 select
     date_sk,
     full_date,
@@ -88,18 +88,3 @@ select
     is_weekend,
     is_month_end
 from final
-union all
-select
-    {{ unknown_sk() }} as date_sk,
-    null as full_date,
-    null as day,
-    null as month,
-    'unknown' as month_name,
-    null as quarter,
-    null as year,
-    null as week_of_year,
-    null as day_of_week,
-    'unknown' as day_name,
-    null as is_weekend,
-    null as is_month_end
-{% endif %}

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from eds.base.errors import UserError
-from eds.book.csv_import import importer
-from eds.book.csv_import.importer import Counts, import_book
+from eds.book.csv_import import importer, writing
+from eds.book.csv_import.importer import import_book
+from eds.book.csv_import.job import Counts
 from eds.book.csv_import.schema import TABLES, Table
 from eds.book.demo import fill
 
@@ -1175,16 +1176,16 @@ def test_a_writer_is_waited_for_and_never_deadlocked(empty_book: Oltp, app: psyc
 def test_readers_are_not_held_up(
     empty_book: Oltp, app: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = importer._Import._write
+    original = writing.write
     seen: list[Any] = []
 
-    def write_and_read(self: Any, deletions: dict[str, int]) -> dict[str, Counts]:
-        counts = original(self, deletions)
+    def write_and_read(job: Any, deletions: dict[str, int]) -> dict[str, Counts]:
+        counts = original(job, deletions)
         with psycopg.connect(empty_book.app_conninfo, options="-c statement_timeout=5s") as reader:
             seen.append(value(reader, "select count(*) from operational.customers"))
         return counts
 
-    monkeypatch.setattr(importer._Import, "_write", write_and_read)
+    monkeypatch.setattr(writing, "write", write_and_read)
     import_book(app, write(tmp_path, **BOOK))
     assert seen == [0]
 

@@ -19,7 +19,9 @@ from eds.base.errors import UserError
 from eds.book.csv_import import records as records_module
 from eds.book.csv_import import schema
 from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter
-from eds.book.csv_import.importer import Counts, Summary, find_files
+from eds.book.csv_import.files import find_files
+from eds.book.csv_import.importer import Summary
+from eds.book.csv_import.job import Counts
 from eds.book.csv_import.mapping import BookMapping, ColumnMapping, TableMapping, load_mapping
 from eds.book.csv_import.next_step import is_mass_delete
 from eds.book.csv_import.problems import Problem, Problems, show_value

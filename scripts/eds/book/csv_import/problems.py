@@ -124,3 +124,8 @@ def format_problems(groups: Iterable[Group], files: Iterable[str], at_least: boo
         if len(found) > MAX_GROUPS:
             lines.append(f"  and {sum(group.rows for group in found[MAX_GROUPS:]):,} more")
     return "\n".join(lines)
+
+
+def format_rows(number: int) -> str:
+    """A number of rows, in words: 1 row, 12 rows, 1,200 rows."""
+    return f"{number:,} row{'' if number == 1 else 's'}"

@@ -1,0 +1,142 @@
+"""Find out what an import would change, and what somebody who knows only the files would not expect."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from eds.base.errors import UserError
+from eds.book.csv_import.job import Counts, Job
+from eds.book.csv_import.problems import format_rows
+from eds.book.csv_import.schema import TABLES, Table
+from eds.book.csv_import.statements import same, statement
+
+MASS_DELETE_ROWS = 10
+"""A sync that deletes fewer rows of a table than this needs no confirmation."""
+
+
+def count_deletions(job: Job) -> dict[str, int]:
+    """How many rows of each table will be deleted. Raises UserError when that is too much of a table."""
+    deletions: dict[str, int] = dict.fromkeys((table.name for table in TABLES), 0)
+    excessive: list[str] = []
+    for table in job.known:
+        if table.name in job.replaced:
+            (deletions[table.name],) = job.numbers(table, "select count(*) from {target}")
+            continue
+        if not _may_delete(job, table):
+            continue
+        present, gone = job.numbers(
+            table,
+            "select count(*), count(*) filter (where {is_gone}) from {target} as present",
+            is_gone=is_gone(job, table),
+        )
+        deletions[table.name] = gone
+        if gone >= MASS_DELETE_ROWS and gone * 2 > present:
+            file = job.files.get(table.name, table.file)
+            excessive.append(f"  {table.name}: {gone:,} of {present:,} rows are not in {file}")
+    if excessive and not job.allow_mass_delete:
+        raise UserError(
+            "The import was refused: it would delete more than half of a table. Nothing was changed.\n\n"
+            + "\n".join(excessive)
+            + "\n\nIf these are the right files and that is meant, add MASS_DELETE=1."
+        )
+    return deletions
+
+
+def _may_delete(job: Job, table: Table) -> bool:
+    """Whether rows of a table go because the files do not hold them.
+
+    A sync deletes in all tables. The instalments that a file has of a loan are all that the loan has, so that a
+    new schedule never mixes with the rest of the former one.
+    """
+    return job.sync or (table.key_size > 1 and table.name in job.paths)
+
+
+def is_gone(job: Job, table: Table) -> sql.Composable:
+    """The condition of rows (alias present) that the files do not hold."""
+    if table.name not in job.paths:
+        return sql.SQL("true")
+    gone = statement(table, "not exists (select from {file} as file where {same})", same=same(table, "file", "present"))
+    if job.sync:
+        return gone
+    return sql.SQL("{} and {}").format(
+        gone, statement(table, "exists (select from {file} as file where file.{key} = present.{key})")
+    )
+
+
+def remark(job: Job, table: Table) -> None:
+    """Remark on the values that rows have although they stand in no file."""
+    loaded, file = job.loaded[table.name], job.files[table.name]
+    kept: list[str] = []
+    (present,) = job.numbers(table, "select count(*) from {final} where is_present")
+    for column in table.columns:
+        has_column = loaded.has(column.name)
+        name = {"column": sql.Identifier(column.name)}
+        if column.name == "created_at":
+            if has_column and job.sync and present:
+                (others,) = job.numbers(
+                    table,
+                    "select count(*) from {final} as final join {file} as file on final.line = file.line"
+                    " where final.is_present and file.{column} <> final.{column}",
+                    **name,
+                )
+                if others:
+                    job.remarks.append(
+                        f"{table.name}: created_at stays as first recorded in {format_rows(others)}, "
+                        f"where {file} has another"
+                    )
+        elif not has_column and present and not job.sync:
+            kept.append(column.name)
+        elif not has_column and present and not column.has_default:
+            (emptied,) = job.numbers(
+                table,
+                "select count(*) from {final} as final join {target} as present on {same}"
+                " where final.is_present and present.{column} is not null",
+                same=same(table, "final", "present"),
+                **name,
+            )
+            if emptied:
+                job.remarks.append(
+                    f"{table.name}: {column.name} was emptied in {format_rows(emptied)}, as {file} has none"
+                )
+        if column.has_default and column.name != "created_at":
+            (defaulted,) = job.numbers(
+                table,
+                "select count(*) from {final} as final join {file} as file on final.line = file.line"
+                " where ({is_absent}) and ({is_written})",
+                is_absent=sql.SQL("file.{column} is null" if has_column else "true").format(**name),
+                is_written=sql.SQL("true" if job.sync else "not final.is_present"),
+            )
+            if defaulted:
+                default = job.defaults[table.name].get(column.name, "")
+                value = "the time of the import" if column.default_is_now else default.partition("::")[0]
+                where = format_rows(defaulted)
+                job.remarks.append(
+                    f"{table.name}: {column.name} is {value} in {where}, the default, as {file} has none"
+                )
+        if column.is_percent and has_column:
+            rates, greatest = job.numbers(
+                table, "select count({column}), max({column}) from {file} where {column} <> 0", **name
+            )
+            if rates and greatest <= 1:
+                job.remarks.append(
+                    f"{table.name}: no {column.name} is above 1; it is in percent a year, 0.15 means 0.15 %"
+                )
+    if kept:
+        job.remarks.append(
+            f"{table.name}: columns kept as they were in {format_rows(present)}, as {file} has none: {', '.join(kept)}"
+        )
+
+
+def count(job: Job, table: Table, deletions: dict[str, int]) -> Counts:
+    """The counts that writing would have."""
+    inserted, updated, unchanged = job.numbers(
+        table,
+        """
+        select
+            count(*) filter (where not is_present),
+            count(*) filter (where is_changed),
+            count(*) filter (where is_present and not is_changed)
+        from {final}
+        """,
+    )
+    return Counts(inserted, updated, deletions[table.name], unchanged)

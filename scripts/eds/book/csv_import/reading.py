@@ -1,0 +1,231 @@
+"""Read the files of an import: each one into its temporary table, file_<table>."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+from psycopg import sql
+
+from eds.base.console import bar, err
+from eds.book.csv_import.dialect import DELIMITERS, Source, examine, sniff_delimiter, squeeze
+from eds.book.csv_import.job import Job, Loaded
+from eds.book.csv_import.mapping import TableMapping
+from eds.book.csv_import.problems import Problem, Problems, format_rows
+from eds.book.csv_import.records import Malformed, Record, read_records
+from eds.book.csv_import.rows import OTHER_NAMES, Layout, NotPlainError, RowReader, lay_out
+from eds.book.csv_import.schema import Column, Table
+from eds.book.csv_import.statements import names, statement
+from eds.book.csv_import.values import Reading
+
+_ROWS_PER_ADVANCE = 2000
+
+
+class _FileReadError(Exception):
+    """Leaves the progress bar of a file that was read to its end."""
+
+
+def load(job: Job, table: Table) -> None:
+    file = job.files[table.name]
+    before = job.problems.total
+    source = examine(job.paths[table.name], job.dialect)
+    facts: list[str] = []
+    # Leaving by an exception, the bar does not say "ok": rules and references are still to be checked.
+    with suppress(_FileReadError), bar(f"Reading {file}", total=max(source.line_count - 1, 0)) as advance:
+        facts = _read(job, table, source, advance)
+        raise _FileReadError
+    for fact in facts:
+        err.print(fact, markup=False)
+    count = job.problems.total - before
+    if count:
+        err.print(f"not ok: {file}, {count:,} problem{'' if count == 1 else 's'}", markup=False)
+
+
+def show_as_written(job: Job, file: str, loaded: Loaded) -> None:
+    """Let the problems of a file show its values as it has them, not as they were read into the database."""
+    groups = [group for group in job.problems.groups_of(file) if group.first.line > 1]
+    lines = {line for group in groups for line in group.samples.values()}
+    if not lines:
+        return
+    fields: dict[int, list[str | None]] = {}
+    with loaded.records() as records:
+        for record in records:
+            if record.line in lines and isinstance(record, Record):
+                fields[record.line] = record.fields
+            if record.line >= max(lines):
+                break
+    for group in groups:
+        position = next((t.position for t in loaded.layout.targets if t.label == group.first.column), None)
+        if position is not None:
+            group.samples = {
+                fields[line][position] if position < len(fields.get(line, ())) else value: line
+                for value, line in group.samples.items()
+            }
+
+
+def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str | None], None]) -> list[str]:
+    """Read a file into its temporary table. Returns what was found out about it, as lines to be printed."""
+    file = job.files[table.name]
+    mapping = job.mapping.table(table.name)
+    delimiter, header_line = _delimiter(job, table, source)
+    with _records(source, delimiter, header_line) as records:
+        header = next(records, None)
+    layout = lay_out(table, header, file=file, mapping=mapping, sync=job.sync)
+    if layout.problems:
+        for problem in _with_header_hint(job, table, source, delimiter, layout):
+            job.problems.add(problem)
+        job.problems.at_least = True
+        return []
+
+    rounded = frozenset(name for name, source in mapping.columns.items() if source.round)
+
+    def reader_of(records: Iterator[Record | Malformed], reading: Reading, found: Problems) -> RowReader:
+        next(records)
+        reading.rounded = rounded
+        return RowReader(table, layout, records, found.add, reading, file, mapping, job.dialect.empty, job.sync)
+
+    _create_file_table(job, table, layout.columns)
+    reader = None
+    if job.dialect.is_plain:
+        # The plain form leaves no doubt, so that one pass does for a file in it.
+        found = Problems()
+        with _records(source, delimiter, header_line) as records:
+            attempt = reader_of(records, Reading(), found)
+            try:
+                with job.conn.transaction():
+                    _copy(job, table, attempt, advance)
+                reader = attempt
+                job.problems.merge(found)
+            except NotPlainError:
+                advance(-(attempt.rows - attempt.rows % _ROWS_PER_ADVANCE), None)
+    if reader is None:
+        with _records(source, delimiter, header_line) as records:
+            evidence = reader_of(records, Reading(), Problems()).survey()
+        with _records(source, delimiter, header_line) as records:
+            reading = Reading.of(job.dialect, evidence)
+            reading.currency = job.currency
+            reader = reader_of(records, reading, job.problems)
+            _copy(job, table, reader, advance)
+            job.currency = reading.currency
+    if mapping.distinct:
+        _drop_repeated_rows(job, table, table.keys if mapping.distinct == "first" else layout.columns)
+    job.cursor.execute(statement(table, "analyze {file}"))
+    job.problems.at_least |= not reader.is_whole
+    again = partial(_records, source, delimiter, header_line)
+    job.loaded[table.name] = Loaded(layout, reader.is_complete, again)
+    return _facts(job, table, source, delimiter, reader)
+
+
+@contextmanager
+def _records(source: Source, delimiter: str, header_line: int) -> Iterator[Iterator[Record | Malformed]]:
+    with source.open() as lines:
+        yield read_records(lines, delimiter, header_line)
+
+
+def _delimiter(job: Job, table: Table, source: Source) -> tuple[str, int]:
+    """What separates the columns, and on which line their names stand."""
+    header_line = job.dialect.header_line
+    with source.open() as lines:
+        for _ in range(header_line):
+            line = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
+            named = re.fullmatch(r"sep=(.)", line)
+            if named and header_line == job.dialect.header_line:
+                # Excel reads and writes this line before the header.
+                return job.dialect.delimiter or named[1], header_line + 1
+    if job.dialect.delimiter:
+        return job.dialect.delimiter, header_line
+    return sniff_delimiter(line, _names_of(table, job.mapping.table(table.name))), header_line
+
+
+def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, layout: Layout) -> list[Problem]:
+    """The problems of a header; when it is none, with the line that looks like one, as below a report's title."""
+    if layout.is_recognised:
+        return layout.problems
+    known = _names_of(table, job.mapping.table(table.name))
+    with _records(source, delimiter, 1) as records:
+        for record in islice(records, 1, 30):
+            fields = record.fields if isinstance(record, Record) else []
+            if len(known.intersection(squeeze(name or "") for name in fields)) >= 2:
+                hint = f"; line {record.line} looks like it: HEADER_LINE={record.line}"
+                expected = layout.problems[0].expected.removesuffix(OTHER_NAMES) + hint
+                return [replace(layout.problems[0], expected=expected)]
+    return layout.problems
+
+
+def _create_file_table(job: Job, table: Table, columns: Sequence[Column]) -> None:
+    # Numbers without precision, so that a message shows them as the file has them.
+    definitions = [
+        sql.SQL("{} {}").format(
+            sql.Identifier(column.name), sql.SQL("numeric" if column.kind.startswith("numeric") else column.kind)
+        )
+        for column in columns
+    ]
+    job.cursor.execute(
+        statement(
+            table,
+            "create temporary table {file} (line integer, has_problem boolean, {definitions}) on commit drop",
+            definitions=sql.SQL(", ").join(definitions),
+        )
+    )
+
+
+def _copy(job: Job, table: Table, reader: RowReader, advance: Callable[[float, str | None], None]) -> None:
+    columns = names(reader.layout.columns)
+    with job.cursor.copy(
+        statement(table, "copy {file} (line, has_problem, {columns}) from stdin", columns=columns)
+    ) as copy:
+        for row in reader:
+            copy.write_row(row)
+            if not reader.rows % _ROWS_PER_ADVANCE:
+                advance(_ROWS_PER_ADVANCE, None)
+    advance(reader.rows % _ROWS_PER_ADVANCE, None)
+
+
+def _drop_repeated_rows(job: Job, table: Table, columns: Sequence[Column]) -> None:
+    """Of rows that are equal in these columns keep the first."""
+    job.cursor.execute(
+        statement(
+            table,
+            """
+            delete from {file}
+            where line in (
+                select line
+                from (select line, row_number() over (partition by {columns} order by line) as n from {file}) as f
+                where n > 1
+            )
+            """,
+            columns=names(columns),
+        )
+    )
+
+
+def _facts(job: Job, table: Table, source: Source, delimiter: str, reader: RowReader) -> list[str]:
+    """How a file was read, and what of it was not."""
+    words = {sign: f"{name}s" for name, sign in DELIMITERS.items()}
+    how = [] if delimiter == "," else [f"separated by {words.get(delimiter, repr(delimiter))}"]
+    how += [*source.facts, *reader.reading.facts]
+    lines = ["; ".join([f"read: {job.files[table.name]}, {format_rows(reader.rows)}", *how])]
+    for column, labels in reader.reading.labels.items():
+        shown = [f"{text!r} as {value} ({count:,})" for (text, value), count in labels.items()]
+        lines.append(f"  {column}: {_some(shown)}")
+    if reader.layout.extra:
+        lines.append(f"  columns not read: {_some(reader.layout.extra)}")
+    if reader.skipped:
+        lines.append(f"  {format_rows(reader.skipped)} left out, as the mapping file says")
+    return lines
+
+
+def _some(texts: Sequence[str]) -> str:
+    """The first ten of a list, and how many more there are."""
+    more = f" and {len(texts) - 10:,} more" if len(texts) > 10 else ""
+    return ", ".join(texts[:10]) + more
+
+
+def _names_of(table: Table, mapping: TableMapping) -> set[str]:
+    """The squeezed names by which a header is recognised."""
+    mapped = [source.column for source in mapping.columns.values() if source.column]
+    return {squeeze(name) for name in (*(column.name for column in table.columns), *mapped)}

@@ -1,0 +1,137 @@
+"""Write the rows of an import that differ from those of the operational tables."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from psycopg import sql
+
+from eds.book.csv_import import planning
+from eds.book.csv_import.job import Counts, Job
+from eds.book.csv_import.schema import Table
+from eds.book.csv_import.statements import names, same, statement, table_of
+
+
+def write(job: Job, deletions: dict[str, int]) -> dict[str, Counts]:
+    for name in ("loan_installments", "payments", "loans", "customers", "loan_products"):
+        if name in job.replaced:
+            job.cursor.execute(statement(table_of(name), "delete from {target}"))
+    if job.replaced:
+        job.cursor.execute("update operational.demo_book set replaced_at = now() where replaced_at is null")
+    _free_unique_values(job)
+    # Payments and instalments go first, as loans may go. Loans, customers and products go when every row that stays
+    # was written, because one that stays may have referred to one that goes.
+    gone = [name for name, number in deletions.items() if number and name not in job.replaced]
+    for name in ("loan_installments", "payments"):
+        if name in gone:
+            _delete(job, table_of(name))
+    counts: dict[str, Counts] = {}
+    for table in job.tables:
+        updated = _update(job, table)
+        inserted = _insert(job, table)
+        (unchanged,) = job.numbers(table, "select count(*) from {final} where is_present and not is_changed")
+        counts[table.name] = Counts(inserted, updated, deletions[table.name], unchanged)
+    for name in ("loans", "customers", "loan_products"):
+        if name in gone:
+            _delete(job, table_of(name))
+    for table in job.tables:
+        # Where the key comes from the file.
+        if counts[table.name].inserted and table.key_size == 1:
+            _advance_sequence(job, table)
+    _remark_schedules(job)
+    return counts
+
+
+def _remark_schedules(job: Job) -> None:
+    """Remark on instalments that do not fit their loan. They are the lender's, so they are written as they are."""
+    table = next((table for table in job.tables if table.name == "loan_installments"), None)
+    if table is None:
+        return
+    checks: tuple[tuple[str, LiteralString], ...] = (
+        (
+            "the instalments' principal is not the amount of the loan",
+            "select count(*) from (select loans.loan_id from {target} as present"
+            " join operational.loans on loans.loan_id = present.loan_id {scope}"
+            " group by loans.loan_id having sum(present.principal_due) <> min(loans.amount)) as found",
+        ),
+        (
+            "a later instalment is not due later",
+            "select count(distinct loan_id) from (select loan_id, due_date,"
+            " lag(due_date) over (partition by loan_id order by installment_no) as previous_date"
+            " from {target} as present {scope}) as found where due_date <= previous_date",
+        ),
+        (
+            "an instalment is due before the disbursement",
+            "select count(distinct loans.loan_id) from {target} as present join operational.loans"
+            " on loans.loan_id = present.loan_id and present.due_date < loans.disbursed_at::date {scope}",
+        ),
+    )
+    scope = statement(table, "where present.{key} in (select {key} from {file})")
+    for words, query in checks:
+        (loans,) = job.numbers(table, query, scope=scope)
+        if loans:
+            job.remarks.append(f"{table.name}: {words} in {loans:,} loan{'' if loans == 1 else 's'}")
+
+
+def _free_unique_values(job: Job) -> None:
+    """Empty unique values that another row is about to take over, e.g. when two customers swap their e-mails.
+
+    The database checks uniqueness row by row, so in one update the swap would fail half-way. The rows get their
+    own new values, or are deleted, later in the same transaction.
+    """
+    for table in job.tables:
+        for column in job.loaded[table.name].columns:
+            if column.unique:
+                query = statement(
+                    table,
+                    """
+                    update {target} as present
+                    set {column} = null
+                    from {final} as final
+                    where final.{column} = present.{column} and final.{key} <> present.{key}
+                    """,
+                    column=sql.Identifier(column.name),
+                )
+                job.cursor.execute(query)
+
+
+def _update(job: Job, table: Table) -> int:
+    assignments = [
+        sql.SQL("{0} = final.{0}").format(sql.Identifier(column.name))
+        for column in (table.columns if job.sync else job.loaded[table.name].columns)
+        if column not in table.keys and column.name != "created_at"
+    ]
+    if not assignments:
+        return 0
+    query = statement(
+        table,
+        """
+        update {target} as present
+        set {assignments}
+        from {final} as final
+        where final.is_changed and {same}
+        """,
+        same=same(table, "final", "present"),
+        assignments=sql.SQL(", ").join(assignments),
+    )
+    return job.cursor.execute(query).rowcount
+
+
+def _insert(job: Job, table: Table) -> int:
+    query = statement(
+        table,
+        "insert into {target} ({columns}) select {columns} from {final} where not is_present order by {keys}",
+        columns=names(table.columns),
+        keys=names(table.keys),
+    )
+    return job.cursor.execute(query).rowcount
+
+
+def _delete(job: Job, table: Table) -> None:
+    query = statement(table, "delete from {target} as present where {is_gone}", is_gone=planning.is_gone(job, table))
+    job.cursor.execute(query)
+
+
+def _advance_sequence(job: Job, table: Table) -> None:
+    """Let the application's next keys come from where numbers are free."""
+    job.cursor.execute("select operational.advance_identity(%s::regclass)", [f"operational.{table.name}"])

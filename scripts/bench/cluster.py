@@ -82,7 +82,7 @@ class Bench:
 
     @contextmanager
     def late_payment(self) -> Iterator[None]:
-        """A payment whose transaction stays open meanwhile, and commits at the end."""
+        """Keep the transaction of one payment open meanwhile; it commits at the end."""
         with connect(self.app) as connection:
             connection.execute(
                 "insert into operational.payments "
@@ -137,7 +137,7 @@ class Bench:
         )
 
     def compile(self, select: str) -> dict[str, str]:
-        """The SQL of models as it is without an increment: name and text."""
+        """Return the SQL of models as it is without an increment: name and text."""
         arguments = dbt_arguments(self.settings, "compile", "--select", select)
         child = spawn_dbt(arguments, runs.dbt_environment(self.settings))
         child.join()
@@ -159,15 +159,17 @@ class Bench:
         return total
 
     def ask(self, query: str, conninfo: str | None = None) -> Any:
-        """The single value that a query gives, on the warehouse if nothing else is said."""
+        """Return the single value that a query gives, by default on the warehouse."""
         with connect(conninfo or self.warehouse, autocommit=True) as connection:
             row = connection.execute(query.encode()).fetchone()
         return row[0] if row else None
 
     @contextmanager
     def copy_of_the_warehouse(self, name: str) -> Iterator[str]:
-        """A copy of the warehouse's database in its present state, for somebody else to work on. Yields a
-        superuser's connection string; the copy is dropped."""
+        """Copy the warehouse's database in its present state, for others to work on, and drop the copy at the end.
+
+        Yields a superuser's connection string.
+        """
         with connect(self.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
             names = {"copy": sql.Identifier(name), "original": sql.Identifier(self.settings.warehouse_db)}
             connection.execute(sql.SQL("drop database if exists {copy} with (force)").format(**names))
@@ -193,7 +195,7 @@ def _watch_memory(pid: int, most: list[int]) -> None:
 
 @contextmanager
 def throw_away(settings: Settings) -> Iterator[Bench]:
-    """A cluster of its own on free ports, below the state directory; removed at the end."""
+    """Yield a cluster of its own on free ports, below the state directory; removed at the end."""
     ports = free_ports(len(SERVICES))
     own = settings.model_copy(
         update={
@@ -219,7 +221,7 @@ def throw_away(settings: Settings) -> Iterator[Bench]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` percent of the values lie (0 to 100)."""
+    """Return the value below which `share` percent of the values lie (0 to 100)."""
     if len(values) < 2:
         return values[0] if values else 0.0
     return statistics.quantiles(values, n=100, method="inclusive")[round(share) - 1]

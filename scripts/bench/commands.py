@@ -144,7 +144,7 @@ LANDED = "(select payment_id, loan_id, payment_amount as amount from warehouse.f
 
 
 def _beside(bench: Bench, reload: peers.Reload, dlt: peers.Dlt | None) -> dict[str, Any]:
-    """The same increment, taken in by the peers, before the platform takes it in."""
+    """Let the peers take in the same increment, before the platform takes it in."""
     result: dict[str, Any] = {}
     with bench.copy_of_the_warehouse("floor_peer") as conninfo:
         watermark = bench.ask("select watermark::text from audit.extraction_state")
@@ -222,7 +222,7 @@ def bench_command(
 
 
 def _settings() -> Settings:
-    """The settings of this checkout, or of the environment and the defaults when it has no environment file yet.
+    """Return the settings of this checkout, or of the environment and the defaults when it has no environment file yet.
 
     The throw-away cluster's passwords are read from it once, so they need no file that stays.
     """

@@ -117,7 +117,7 @@ class Pace:
 
 
 def keep_up(bench: Bench, minutes: int, payments_a_second: int) -> Pace:
-    """Runs that start each minute while payments come, for some minutes."""
+    """Measure runs that start each minute while payments come, for some minutes."""
     began = datetime.now(UTC)
     newest = bench.ask("select coalesce(max(payment_id), 0) from operational.payments", bench.primary)
     traffic = _pgbench(bench, "pay.sql", minutes * MINUTE, f"--rate={payments_a_second}")

@@ -39,9 +39,9 @@ MARTS = {
 
 
 def floor(bench: Bench, database: str, watermark: str) -> float:
-    """The same increment by hand: one psql session on a copy of the warehouse, no dbt, no tests. Returns seconds.
+    """Apply the same increment by hand: one psql session on a copy of the warehouse, no dbt, no tests. Returns seconds.
 
-    Played twice, and taken back the first time: of a fresh copy nothing is in memory, as it is in a warehouse at work.
+    It runs twice, and is rolled back the first time, since nothing of a fresh copy is in memory yet.
     """
     server = bench.servers["warehouse"]
     started = 0.0
@@ -174,8 +174,10 @@ def _place(server: Server, role: str, password: str, database: str) -> str:
 
 
 def rebuild(bench: Bench) -> float:
-    """The marts as tables made anew by the SQL of their models, as dbt's own `table` materialization would, with their
-    primary keys, in one session without dbt. Returns seconds."""
+    """Rebuild the marts as dbt's own `table` materialization would, in one session without dbt. Returns seconds.
+
+    From the SQL of their models, with their primary keys.
+    """
     compiled = bench.compile("models/marts")
     seconds = 0.0
     with connect(bench.warehouse, autocommit=True) as connection:

@@ -28,7 +28,7 @@ def _times(part: float | None, whole: float) -> str:
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
-    """The table: a label and one text per size."""
+    """Return the table: a label and one text per size."""
     sizes = results["sizes"]
 
     def each(label: str, value: Callable[[dict[str, Any]], str]) -> list[str]:
@@ -121,7 +121,7 @@ def _memory(size: dict[str, Any]) -> str:
 
 
 def nodes(size: dict[str, Any]) -> list[str]:
-    """The seconds of each model that takes longest: at the first load, in an increment and without a change."""
+    """Return the seconds of each model that takes longest: at the first load, in an increment and without a change."""
     names = {name for run in size["runs"] for name in run["nodes"]}
 
     def median(runs: list[dict[str, Any]], name: str) -> float:
@@ -136,7 +136,7 @@ def nodes(size: dict[str, Any]) -> list[str]:
 
 
 def targets(results: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """What design asks for, what was found, and whether that is within; only of what was measured."""
+    """Return what design asks for, what was found, and whether that is within; only of what was measured."""
     found: list[tuple[str, str, bool]] = []
 
     def judge(size: dict[str, Any], text: str, value: float | None, form: str, within: Callable[[float], bool]) -> None:
@@ -210,7 +210,7 @@ def _per_million(size: dict[str, Any], name: str) -> float | None:
 
 
 def headings(results: dict[str, Any]) -> list[str]:
-    """The sizes, as column headings."""
+    """Return the sizes, as column headings."""
     return [f"{size['payments']:,} payments".replace(",", " ") for size in results["sizes"]]
 
 

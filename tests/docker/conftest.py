@@ -145,13 +145,13 @@ class Stack:
         return self.query(server, statement)[0][0]
 
     def app_conninfo(self, port: int, database: str = "loans_db") -> str:
-        """The application's role at a port of this machine."""
+        """Return the application's role at a port of this machine."""
         password = self.settings.app_user_password.get_secret_value()
         place = self.servers["primary"]
         return Server("", place.host, port, "", database, "").conninfo("app_user", password)
 
     def assert_warehouse_equals_book(self) -> None:
-        """A run now, after which the dashboards show what the book has."""
+        """Run now, and assert that the dashboards show what the book has."""
         self.eds("etl", "--now")
         book = self.query("primary", "select count(*), sum(amount) from operational.payments")
         shown = self.query(
@@ -162,14 +162,14 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """A Docker engine that answers."""
+    """Provide a Docker engine that answers."""
     if why := why_not_docker():
         pytest.fail(f"These tests need a Docker engine with Compose, but {why}.")
 
 
 @contextmanager
 def throw_away() -> Iterator[Stack]:
-    """A stack of which nothing has been started; nothing of it is left at the end."""
+    """Yield a stack of which nothing has been started; nothing of it is left at the end."""
     directory = Path(tempfile.mkdtemp(prefix="platform-docker-test-"))
     stack = Stack(directory)
     # Made now: at the end, a test may have destroyed the settings too.
@@ -186,14 +186,14 @@ def throw_away() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def new_stack(engine: None) -> Iterator[Stack]:
-    """A stack of which nothing has been started."""
+    """Yield a stack of which nothing has been started."""
     with throw_away() as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def first_up(new_stack: Stack) -> str:
-    """What the first `make up` said."""
+    """Provide the output of the first `make up`."""
     began = time.monotonic()
     output = new_stack.up()
     print(f"\nfirst make up, images included: {time.monotonic() - began:.0f} s")
@@ -202,5 +202,5 @@ def first_up(new_stack: Stack) -> str:
 
 @pytest.fixture
 def stack(new_stack: Stack, first_up: str) -> Stack:
-    """The stack, up."""
+    """Provide the stack, up."""
     return new_stack

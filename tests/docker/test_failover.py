@@ -23,7 +23,7 @@ BOOK = "select count(*), sum(amount), max(payment_id) from operational.payments"
 
 @pytest.fixture(scope="module")
 def stack(engine: None) -> Iterator[Stack]:
-    """A stack of this file, up."""
+    """Yield a stack of this file, up."""
     with throw_away() as stack:
         stack.values["DISABLED_SERVICES"] = ",".join(OPTIONAL_SERVICES)
         stack.up()
@@ -66,7 +66,7 @@ def takes_writes(stack: Stack, server: str) -> bool:
 
 
 def writers(stack: Stack) -> set[str]:
-    """The members that take writes now."""
+    """Return the members that take writes now."""
     return {name for name in OLTP if takes_writes(stack, name)}
 
 

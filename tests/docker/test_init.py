@@ -12,7 +12,7 @@ from .conftest import Stack, docker, until
 
 @pytest.fixture
 def lone(stack: Stack) -> Iterator[list[str]]:
-    """The command line of a warehouse server on a volume of its own, and the name that it has."""
+    """Yield the command line of a warehouse server on a volume of its own, and the name that it has."""
     name = f"{stack.project}_lone_{os.urandom(2).hex()}"
     folder = stack.runtime.files.folder
     secret = "warehouse_postgres_password"

@@ -19,7 +19,7 @@ def backup(stack: Stack, kind: str) -> str:
 
 
 def failures(stack: Stack) -> list[str]:
-    """What `make verify` finds wrong."""
+    """Return what `make verify` finds wrong."""
     checks = json.loads(stack.eds("verify", "--json"))["checks"]
     assert len(checks) > 50
     return [check["name"] for check in checks if check["status"] == "FAIL"]

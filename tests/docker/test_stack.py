@@ -230,7 +230,7 @@ def test_psycopg_without_prepared_statements_works_through_the_pool_and_with_the
 
 
 def pgadmin_session(stack: Stack) -> tuple[urllib.request.OpenerDirector, str, str]:
-    """A browser that has logged in to pgAdmin, pgAdmin's address, and the token for its interface."""
+    """Return a browser that has logged in to pgAdmin, pgAdmin's address, and the token for its interface."""
     base = f"http://127.0.0.1:{stack.settings.pgadmin_port}"
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 

@@ -28,7 +28,7 @@ from support.saved_state import SavedState
 
 @pytest.fixture(scope="session")
 def runtime() -> Iterator[LocalRuntime]:
-    """A LocalRuntime with nothing started yet, in its own directory and on free ports."""
+    """Yield a LocalRuntime with nothing started yet, in its own directory and on free ports."""
     state = Path(tempfile.mkdtemp(prefix="platform-test-", dir="/tmp"))
     # The servers' unprivileged account must get through.
     state.chmod(0o755)
@@ -70,7 +70,7 @@ def runtime() -> Iterator[LocalRuntime]:
 
 @pytest.fixture(scope="session")
 def primary_server(runtime: LocalRuntime) -> LocalRuntime:
-    """The primary, started and provisioned."""
+    """Provide the primary, started and provisioned."""
     runtime.up_primary()
     provision.provision_oltp(runtime.cluster)
     return runtime
@@ -78,20 +78,20 @@ def primary_server(runtime: LocalRuntime) -> LocalRuntime:
 
 @pytest.fixture(scope="session")
 def oltp(primary_server: LocalRuntime) -> Platform:
-    """The primary alone."""
+    """Provide the primary alone."""
     return Platform(primary_server)
 
 
 @pytest.fixture
 def empty_book(oltp: Platform) -> Platform:
-    """The primary with an empty loan book."""
+    """Provide the primary with an empty loan book."""
     oltp.empty_book()
     return oltp
 
 
 @pytest.fixture(scope="session")
 def all_servers(primary_server: LocalRuntime) -> Platform:
-    """The whole cluster, the warehouse and PgBouncer, started and provisioned."""
+    """Provide the whole cluster, the warehouse and PgBouncer, started and provisioned."""
     for name in ("replica1", "replica2"):
         primary_server.up_replica(name)
     primary_server.up_warehouse()
@@ -107,7 +107,7 @@ def all_servers(primary_server: LocalRuntime) -> Platform:
 
 @pytest.fixture
 def platform(all_servers: Platform) -> Platform:
-    """The whole platform with an empty loan book and a warehouse that has never run."""
+    """Provide the whole platform with an empty loan book and a warehouse that has never run."""
     all_servers.empty_book()
     all_servers.empty_warehouse()
     all_servers.wait_for_replicas()
@@ -137,7 +137,7 @@ def _begin_with(
 
 @pytest.fixture
 def small_book(all_servers: Platform, saved_states: dict[str, SavedState]) -> Platform:
-    """The platform with six loans of three payments each, and one run done."""
+    """Provide the platform with six loans of three payments each, and one run done."""
     return _begin_with(all_servers, saved_states, "small_book", fill_small_book)
 
 
@@ -151,7 +151,7 @@ def chance() -> random.Random:
 
 @pytest.fixture(scope="module")
 def demo_platform(all_servers: Platform, saved_states: dict[str, SavedState]) -> Platform:
-    """The whole platform with a small demo book, built; for tests that only look at it."""
+    """Provide the whole platform with a small demo book, built; for tests that only look at it."""
 
     def make(platform: Platform) -> None:
         with connect(platform.superuser_conninfo) as connection:

@@ -205,7 +205,7 @@ class Soak:
                 copy.write_row((row and row[0], "3.00", "2.00", "1.00", "cheque"))
 
     def delete_and_insert(self, connection: psycopg.Connection) -> None:
-        """A payment goes and comes back with the same key, in the same transaction."""
+        """Delete a payment and insert it again with the same key, in one transaction."""
         connection.execute(
             f"create temporary table again on commit drop as select * from operational.payments "
             f"where payment_id in ({self.some_payments(200)})"
@@ -219,14 +219,14 @@ class Soak:
         raise psycopg.Rollback
 
     def take_back_part(self, connection: psycopg.Connection) -> None:
-        """A transaction whose first half is undone, and which goes on."""
+        """Undo the first half of a transaction, and go on."""
         connection.execute("savepoint half")
         connection.execute("delete from operational.payments where payment_id % 7 = 0")
         connection.execute("rollback to half")
         connection.execute("update operational.customers set phone = phone || '0' where customer_id % 50 = 0")
 
     def restock(self) -> None:
-        """Deletions are balanced by arrivals, and arrivals by deletions."""
+        """Balance deletions by insertions, and insertions by deletions."""
         [(payments, loans)] = self.platform.primary(
             "select (select count(*) from operational.payments), count(*) from operational.loans"
         )
@@ -246,7 +246,7 @@ class Soak:
     # --- runs --------------------------------------------------------------------------------------------------------
 
     def dbt(self, *arguments: str, platform: Platform | None = None) -> int:
-        """A run of some kind before the one that is compared; it may fail."""
+        """Start a run of some kind before the one that is compared; it may fail."""
         return (platform or self.platform).dbt(*arguments, environment={"ETL_MAX_DELETE_SHARE": "1"}).exit_code
 
     def other_project(self, path: str, text: Callable[[str], str]) -> Platform:
@@ -258,7 +258,7 @@ class Soak:
         return self.platform.of_project(project)
 
     def before_the_run(self, what: str) -> list[str]:
-        """What happens before, or to, the run at the end of a round. Returns options of that run."""
+        """Do something before, or to, the run at the end of a round, and return options of that run."""
         platform, chance = self.platform, self.chance
         names = ["replica1", "replica2", "primary"]
         if what == "full refresh":

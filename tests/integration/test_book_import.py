@@ -63,7 +63,7 @@ def admin(empty_book: Oltp) -> Iterator[psycopg.Connection]:
 
 
 def write(directory: Path, **files: str | bytes) -> Path:
-    """Writes <name>.csv for each of `files`. Returns the directory."""
+    """Write <name>.csv for each of `files`, and return the directory."""
     directory.mkdir(exist_ok=True)
     for name, content in files.items():
         (directory / f"{name}.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -406,7 +406,7 @@ def test_a_sync_does_not_delete_most_of_a_table(
 
 @pytest.fixture
 def demo(app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path) -> psycopg.Connection:
-    """A book that is marked as a demo's."""
+    """Provide a book that is marked as a demo's."""
     full = CUSTOMERS.replace("101,Amina", "3,Amina").replace("102,Brian", "4,Brian")
     loans = LOANS.replace("1001,101,", "1,3,").replace("1002,102,", "4,4,")
     payments = PAYMENTS.replace(",1001,", ",1,")
@@ -820,7 +820,7 @@ Loan ID,Installment No,Due Date,Principal Due,Interest Due
 
 @pytest.fixture
 def schedules(empty_book: Oltp, app: psycopg.Connection, admin: psycopg.Connection) -> Iterator[psycopg.Connection]:
-    """A database that has the table of instalments."""
+    """Yield a database that has the table of instalments."""
     is_new = value(admin, "select to_regclass('operational.loan_installments') is null")
     if is_new:
         admin.execute(

@@ -52,7 +52,7 @@ def port_of(platform: Platform, name: str) -> str:
 
 
 def foreign_server(platform: Platform) -> Any:
-    """The options of the foreign server, which no run may change for good."""
+    """Return the options of the foreign server, which no run may change for good."""
     return platform.warehouse("select srvoptions from pg_foreign_server where srvname = 'oltp'")
 
 
@@ -79,7 +79,7 @@ def a_loan_is_missed(platform: Platform, stack: ExitStack) -> None:
 
 
 def a_balance_is_missed(platform: Platform, stack: ExitStack) -> None:
-    """The same with one loan, updated by both, and a last transaction that both replicas have."""
+    """Do the same with one loan, updated by both, and a last transaction that both replicas have."""
     older, late = (stack.enter_context(connect(platform.app_conninfo)) for _ in range(2))
     older.execute("update operational.customers set phone = '1' where customer_id = 6")
     late.execute("update operational.customers set phone = '2' where customer_id = 5")
@@ -210,7 +210,7 @@ def test_a_killed_run_that_had_moved_to_another_server_leaves_the_foreign_server
 
 @contextmanager
 def commit_that_waits_for_a_standby(platform: Platform) -> Iterator[threading.Event]:
-    """A payment whose commit waits for a synchronous standby that is not there. The event, once set, releases it."""
+    """Keep the commit of a payment waiting for a synchronous standby that is not there; the event releases it."""
 
     def let_wait(value: str) -> None:
         with superuser(platform, "primary") as primary:

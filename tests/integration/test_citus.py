@@ -34,7 +34,7 @@ REFERENCE = {f"warehouse.dim_{name}" for name in ("branch", "customer", "date", 
 
 @pytest.fixture(scope="module")
 def cluster(all_servers: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The same OLTP cluster with a Citus coordinator and two workers for its warehouse."""
+    """Yield the same OLTP cluster with a Citus coordinator and two workers for its warehouse."""
     if not all_servers.warehouse("select 1 from pg_available_extensions where name = 'citus'"):
         pytest.skip(
             "The PostgreSQL of the tests has no extension citus: install it, or name the bin folder of one that has it "
@@ -69,7 +69,7 @@ def comparable(warehouse: Platform) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def placed(warehouse: Platform) -> dict[str, set[str]]:
-    """The tables that are not ordinary ones, by their kind of placement."""
+    """Return the tables that are not ordinary ones, by their kind of placement."""
     result: dict[str, set[str]] = {}
     for name, kind in warehouse.warehouse("select table_name::text, citus_table_type from citus_tables"):
         result.setdefault(kind, set()).add(name)

@@ -80,7 +80,7 @@ GENERATED_RULES = {
 
 @pytest.fixture
 def owner(empty_book: Any) -> Iterator[psycopg.Connection[Any]]:
-    """The superuser's connection to an empty book."""
+    """Yield the superuser's connection to an empty book."""
     with psycopg.connect(empty_book.superuser_conninfo, autocommit=True) as connection:
         yield connection
 
@@ -92,13 +92,13 @@ def scalar(connection: psycopg.Connection[Any], query: str) -> Any:
 
 
 def offending(connection: psycopg.Connection[Any], rules: dict[str, str]) -> dict[str, list[Any]]:
-    """The first rows that break a rule, by rule."""
+    """Return the first rows that break a rule, by rule."""
     found = {rule: connection.execute(query.encode()).fetchmany(3) for rule, query in rules.items()}
     return {rule: rows for rule, rows in found.items() if rows}
 
 
 def fingerprints(connection: psycopg.Connection[Any]) -> dict[str, str]:
-    """A checksum of all rows of each table, with a fixed spelling of moments."""
+    """Return a checksum of all rows of each table, with a fixed spelling of times."""
     with connection.transaction():
         connection.execute("set local timezone = 'UTC'")
         return {

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.disaster
 
 @pytest.fixture(scope="module")
 def own_settings() -> Iterator[Settings]:
-    """Settings of a platform of its own, under a path that a shell would trip over."""
+    """Yield settings of a platform of its own, under a path that a shell would trip over."""
     small = {"oltp_memory": "16MB", "warehouse_memory": "16MB", "max_slot_wal_keep_size": "16MB"}
     with separate_settings("platform it's 100% own-", **small) as settings:
         yield settings
@@ -49,14 +49,14 @@ def own_settings() -> Iterator[Settings]:
 
 @pytest.fixture(scope="module")
 def started(own_settings: Settings) -> Iterator[LocalRuntime]:
-    """The servers and PgBouncer, started the way `make up` does it."""
+    """Yield the servers and PgBouncer, started the way `make up` does it."""
     with separate_servers(own_settings) as runtime:
         yield runtime
 
 
 @pytest.fixture
 def runtime(started: LocalRuntime) -> LocalRuntime:
-    """The servers with everything running, and a fresh look at them."""
+    """Provide the servers with everything running, and a fresh look at them."""
     fresh = LocalRuntime(started.settings)
     up.start_servers(fresh)
     return fresh
@@ -64,7 +64,7 @@ def runtime(started: LocalRuntime) -> LocalRuntime:
 
 @pytest.fixture
 def room(own_settings: Settings) -> Path:
-    """An empty directory that the servers' account can reach (pytest's own are closed to it)."""
+    """Provide an empty directory that the servers' account can reach (pytest's own are closed to it)."""
     path = Path(tempfile.mkdtemp(dir=own_settings.state.parent))
     path.chmod(0o755)
     return path

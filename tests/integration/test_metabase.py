@@ -39,7 +39,7 @@ from support.platform import VIEWS, Platform
 
 @contextlib.contextmanager
 def running(folder: Path, port: int) -> Iterator[None]:
-    """A fresh Metabase on a port; it may still be starting when this yields."""
+    """Yield a fresh Metabase on a port; it may still be starting when this yields."""
     with (folder / "metabase.log").open("wb") as log:
         process = subprocess.Popen(
             shlex.split(needs.METABASE_COMMAND),
@@ -75,7 +75,7 @@ def settings(demo_platform: Platform) -> Settings:
 
 @pytest.fixture(scope="module")
 def url(demo_platform: Platform, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Metabase that was provisioned once."""
+    """Yield a Metabase that was provisioned once."""
     (port,) = free_ports(1)
     with running(tmp_path_factory.mktemp("metabase"), port):
         address = f"http://127.0.0.1:{port}"
@@ -88,7 +88,7 @@ def url(demo_platform: Platform, settings: Settings, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def api(url: str, settings: Settings) -> Client:
-    """The API as the administrator."""
+    """Provide the API as the administrator."""
     return logged_in(url, settings.metabase_admin_email, settings.metabase_admin_password.get_secret_value())
 
 
@@ -115,7 +115,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def changing(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The calls that are neither a look, nor a login, nor a query."""
+    """Return the calls that are neither a look, nor a login, nor a query."""
     return [
         (method, path)
         for method, path in calls
@@ -537,7 +537,7 @@ def test_the_command_says_what_it_did_and_fails_when_something_does_not_work(set
 
 @pytest.fixture
 def java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a java on the PATH that says it has a version, and runs the Metabase of METABASE_TEST_COMMAND."""
+    """Put a java on the PATH that reports a version, and runs the Metabase of METABASE_TEST_COMMAND."""
 
     def put(version: str) -> None:
         script = tmp_path / "bin/java"

@@ -44,7 +44,7 @@ def run(platform: Platform) -> None:
 
 
 def deletion(platform: Platform) -> None:
-    """A payment is deleted between two runs."""
+    """Delete a payment between two runs."""
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection))
         first = pay(connection, loan)
@@ -59,7 +59,7 @@ def deletion(platform: Platform) -> None:
 
 
 def moved_payment(platform: Platform) -> None:
-    """A payment moves from one loan to another: the loan it left must be computed anew too."""
+    """Move a payment from one loan to another: the loan it left must be recomputed too."""
     with platform.app() as connection:
         customer = add_customer(connection)
         one, other = add_loan(connection, customer), add_loan(connection, customer, branch_code="MSA01")
@@ -72,7 +72,7 @@ def moved_payment(platform: Platform) -> None:
 
 
 def last_payment_taken_back(platform: Platform) -> None:
-    """The latest payment of a loan is deleted: the one before it is the latest again."""
+    """Delete the latest payment of a loan: the one before it is the latest again."""
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection))
         pay(connection, loan)
@@ -86,7 +86,7 @@ def last_payment_taken_back(platform: Platform) -> None:
 
 
 def later_payment(platform: Platform) -> None:
-    """An ordinary new payment after the first build."""
+    """Make an ordinary new payment after the first build."""
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection))
         pay(connection, loan)
@@ -98,7 +98,7 @@ def later_payment(platform: Platform) -> None:
 
 
 def late_version(platform: Platform, *, loan_moves: bool = False) -> None:
-    """A customer's version that begins before a payment, and arrives after it.
+    """Let a customer's version begin before a payment, and arrive after it.
 
     loan_moves: the loan has gone to another customer by then.
     """
@@ -128,7 +128,7 @@ def late_version_of_a_former_customer(platform: Platform) -> None:
 
 
 def not_a_number(platform: Platform) -> None:
-    """A payment of NaN is tried, and taken back."""
+    """Try a payment of NaN, and take it back."""
     with platform.app() as connection:
         loan = add_loan(connection, add_customer(connection))
         pay(connection, loan)
@@ -147,7 +147,7 @@ def not_a_number(platform: Platform) -> None:
 
 
 def account_number(platform: Platform) -> None:
-    """A loan with a number of sixteen digits comes, is paid on, and changes."""
+    """Insert a loan with a number of sixteen digits, pay on it, and change it."""
     number = 1020304050607081
     with platform.app() as connection:
         pay(connection, add_loan(connection, add_customer(connection)))
@@ -167,7 +167,7 @@ def account_number(platform: Platform) -> None:
 
 
 def mortgage_until_2052(platform: Platform) -> None:
-    """A loan of 2015 and a mortgage until 2052 come after the first run."""
+    """Insert a loan of 2015 and a mortgage until 2052 after the first run."""
     with platform.app() as connection:
         customer = add_customer(connection)
     run(platform)
@@ -183,7 +183,7 @@ def mortgage_until_2052(platform: Platform) -> None:
 
 
 def forged_entry(platform: Platform) -> None:
-    """The application gives a temporary table the name of a table of the book, and the trail's trigger."""
+    """Give a temporary table of the application the name of a table of the book, and the trail's trigger."""
     with platform.app() as connection, suppress(psycopg.errors.InsufficientPrivilege):
         connection.execute("create temporary table payments (payment_id bigint)")
         connection.execute(
@@ -222,7 +222,7 @@ def redefined(*numbers: int) -> Callable[[Platform], None]:
 
 
 def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Callable[[Platform], None]:
-    """A test that takes the fixture small_book, as a scenario."""
+    """Return a test that takes the fixture small_book, as a scenario."""
     return lambda platform: test(fill_small_book(platform), *arguments)
 
 
@@ -619,13 +619,13 @@ CONTROLS = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, which dbt parses whole only once."""
+    """Provide a copy of the project, which dbt parses completely only once."""
     return project_copy(tmp_path_factory.mktemp("spoiled") / "project")
 
 
 @contextmanager
 def edited(project: Path, edits: tuple[tuple[str, str, str], ...]) -> Iterator[None]:
-    """The project with some texts replaced, for a while."""
+    """Yield the project with some texts replaced, for a while."""
     originals = {name: (project / name).read_text(encoding="utf-8") for name, _, _ in edits}
     try:
         for name, text, spoiled in edits:
@@ -640,7 +640,7 @@ def edited(project: Path, edits: tuple[tuple[str, str, str], ...]) -> Iterator[N
 
 @contextmanager
 def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
-    """The OLTP side with something spoiled, for a while."""
+    """Yield the OLTP side with something spoiled, for a while."""
     platform.primary(statement)
     try:
         yield

@@ -32,7 +32,7 @@ BOOK = """
 
 @pytest.fixture
 def small(platform, tmp_path, monkeypatch):
-    """A small book, and a backup directory of the test's own. Databases that restores kept are dropped."""
+    """Yield a small book, and a backup directory of the test's own. Databases that restores kept are dropped."""
     platform.settings = settings = platform.settings.model_copy(update={"backup_dir": tmp_path / "backups"})
     with platform.app() as connection:
         for name in ("Amina Otieno", 'Wanjiru\tKamau\\n, "x"', "Ünï 名"):

@@ -50,7 +50,7 @@ def test_every_scenario_comes_out_as_it_should_and_the_books_are_untouched(book,
 
 def test_an_outcome_that_is_not_as_expected_fails_the_command(book, monkeypatch):
     def wrong(scene: Stage) -> None:
-        """A scenario that expects what does not happen"""
+        """Expect what does not happen"""
         session = scene.session("A")
         scene.check("the balance is negative", session.value(concurrency.READ.format(1)) < 0)
         session.do("select no_such_column from loans")
@@ -66,7 +66,7 @@ def test_its_stage_is_in_the_matrix_of_privileges_while_it_plays(book, monkeypat
     found = []
 
     def look(scene: Stage) -> None:
-        """A look at the privileges"""
+        """Look at the privileges"""
         with connect(book.superuser_conninfo) as connection:
             found.extend(privileges.differences(connection, privileges.OLTP)[0])
 

@@ -58,7 +58,7 @@ def runtime(settings: Settings) -> Iterator[LocalRuntime]:
 
 @pytest.fixture
 def cluster(runtime: LocalRuntime) -> Platform:
-    """The cluster with everything running and following, whoever the primary is."""
+    """Provide the cluster with everything running and following, whoever the primary is."""
     up.start_servers(runtime)
     return Platform(runtime)
 
@@ -134,7 +134,7 @@ def followers(runtime: LocalRuntime) -> set[str]:
 
 
 def assert_the_warehouse_notices(cluster: Platform) -> None:
-    """The next run, left to itself, compares everything and ends equal to the source."""
+    """Assert that the next run, left to itself, compares everything and ends equal to the source."""
     cluster.wait_for_replicas()
     result = cluster.build()
     assert result.run is not None
@@ -254,7 +254,7 @@ def test_a_drill_proves_the_newest_backup_and_leaves_nothing(cluster: Platform) 
 
 @pytest.fixture(scope="module")
 def chain_of_segments(runtime: LocalRuntime) -> list[Path]:
-    """A full backup, and the archived segments after it, a commit in each."""
+    """Provide a full backup, and the archived segments after it, a commit in each."""
     up.start_servers(runtime)
     backup.physical(runtime, "full")
     segments = []

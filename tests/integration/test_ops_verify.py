@@ -39,7 +39,7 @@ def traces(platform):
 
 @pytest.fixture(scope="module")
 def built(all_servers):
-    """A small book, and a warehouse that has it. The tests put back what they break."""
+    """Provide a small book, and a warehouse that has it. The tests put back what they break."""
     platform = all_servers
     platform.empty_book()
     platform.empty_warehouse()

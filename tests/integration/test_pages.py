@@ -39,7 +39,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def platform(demo_platform: Platform) -> Platform:
-    """The demo book with one more customer, who has paid most."""
+    """Provide the demo book with one more customer, who has paid most."""
     with demo_platform.app() as connection:
         loan = add_loan(connection, add_customer(connection, HOSTILE), "90000000.00", branch_code="NRB02")
         pay(connection, loan, principal="80000000.00")
@@ -50,7 +50,7 @@ def platform(demo_platform: Platform) -> Platform:
 
 @pytest.fixture(scope="module")
 def address(platform: Platform) -> Iterator[str]:
-    """The site, made and served."""
+    """Yield the site, made and served."""
     assert site.refresh(platform.settings) is True
     with site.served(platform.settings) as served:
         yield served
@@ -85,7 +85,7 @@ def value(shown: Page, dashboard: str, question: str) -> str:
 
 
 def cells(shown: Page, card: str) -> list[list[str]]:
-    """The body of a card's table, also of one that is folded away."""
+    """Return the body of a card's table, also of one that is folded away."""
     rows: list[list[str]] = shown.locator(f"#{card} tbody tr").evaluate_all(
         "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
     )

@@ -19,7 +19,7 @@ from support.waiting import wait_until
 
 
 def running(platform: Any) -> list[tuple[Any, ...]]:
-    """The running run, if any."""
+    """Return the running run, if any."""
     rows: list[tuple[Any, ...]] = platform.warehouse(
         "select run_id, started_by from audit.etl_runs where status = 'running'"
     )
@@ -27,7 +27,7 @@ def running(platform: Any) -> list[tuple[Any, ...]]:
 
 
 def node_status(platform: Any, run_id: int, name: str) -> str:
-    """The status of a node in a run."""
+    """Return the status of a node in a run."""
     rows = platform.warehouse(
         "select status from audit.model_runs where run_id = %s and node_name = %s", (run_id, name)
     )
@@ -180,7 +180,7 @@ def test_dbt_run_does_not_publish_because_it_does_not_test(small_book):
 
 
 def assert_stopped_before_harm(platform: Any, *expected: str) -> None:
-    """The run failed with these words, and the warehouse and the views are as they were."""
+    """Assert that the run failed with these words, and that the warehouse and the views are as they were."""
     before = platform.view("vw_branch_performance"), platform.warehouse("select count(*) from operational.payments")
     platform.wait_for_replicas()
     result = platform.dbt(*SCHEDULED_BUILD)

@@ -20,7 +20,7 @@ from support.waiting import wait_until
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """A scheduler of the throw-away platform, whose settings are in this process's environment."""
+    """Return a scheduler of the throw-away platform, whose settings are in this process's environment."""
     return subprocess.Popen(
         [sys.executable, "-m", "eds", "scheduler", *arguments],
         env=os.environ | environment,

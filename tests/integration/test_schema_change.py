@@ -42,7 +42,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def collateral_value(small_book: Platform) -> Iterator[Platform]:
-    """The source with one more nullable column in loans, which has values in old rows already."""
+    """Yield the source with one more nullable column in loans, which has values in old rows already."""
     platform = small_book
     as_owner(
         platform,
@@ -177,7 +177,7 @@ models:
 
 @pytest.fixture
 def guarantors(small_book: Platform) -> Iterator[Platform]:
-    """The source with one more table in the change feed."""
+    """Yield the source with one more table in the change feed."""
     platform = small_book
     as_owner(platform, GUARANTORS_TABLE, "select etl.publish_table('operational.guarantors')")
     platform.primary("grant select, insert, update, delete on operational.guarantors to app_user")
@@ -250,7 +250,7 @@ UNUSUAL_COLUMNS = {
 
 @pytest.fixture
 def unusual_columns(small_book: Platform) -> Iterator[Platform]:
-    """The source's customers with columns of unusual names and types, and a table of an unusual name."""
+    """Yield the source's customers with columns of unusual names and types, and a table of an unusual name."""
     platform = small_book
     as_owner(
         platform,

@@ -35,14 +35,14 @@ KEYS = {
 
 @pytest.fixture
 def owner(empty_book: Any) -> Iterator[psycopg.Connection[Any]]:
-    """The superuser's connection to an empty book."""
+    """Yield the superuser's connection to an empty book."""
     with psycopg.connect(empty_book.superuser_conninfo, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
 def connect(empty_book: Any) -> Callable[[], psycopg.Connection[Any]]:
-    """Makes connections as the application does through a pooler."""
+    """Provide connections as the application makes them through a pooler."""
     return lambda: psycopg.connect(empty_book.app_conninfo, prepare_threshold=None)
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.proof
 
 
 def some_changes(platform: Platform, server: Server) -> None:
-    """A payment, an update, a deletion and a new customer, by the application, on a server that accepts writes."""
+    """Write a payment, an update, a deletion and a new customer as the application, on a server that accepts writes."""
     password = platform.settings.app_user_password.get_secret_value()
     with connect(server.conninfo("app_user", password)) as connection:
         newest = connection.execute("select max(payment_id), max(loan_id) from operational.payments").fetchone()
@@ -120,7 +120,7 @@ def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
 
 @pytest.fixture
 def other_cluster(all_servers: Platform) -> Iterator[LocalRuntime]:
-    """An empty second cluster, in a directory of its own."""
+    """Yield an empty second cluster, in a directory of its own."""
     place = Path(tempfile.mkdtemp(prefix="platform-test-other-", dir="/tmp"))
     place.chmod(0o755)
     settings = all_servers.settings.model_copy(update={"state_dir": place / "state", "primary_port": free_ports(1)[0]})

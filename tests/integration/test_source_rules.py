@@ -37,7 +37,7 @@ READABLE = {
 
 
 def columns(platform: Platform, table: str) -> list[tuple[str, str]]:
-    """The table's columns of a type that is bounded."""
+    """Return the table's columns of a type that is bounded."""
     return platform.primary(
         "select attname::text, format_type(atttypid, null) from pg_attribute where attrelid = %s::regclass "
         "and attnum > 0 and not attisdropped and format_type(atttypid, null) = any(%s) order by attnum",
@@ -47,7 +47,7 @@ def columns(platform: Platform, table: str) -> list[tuple[str, str]]:
 
 @contextmanager
 def nothing_kept(platform: Platform) -> Iterator[psycopg.Connection]:
-    """The superuser's connection, whose transaction is rolled back at the end."""
+    """Yield the superuser's connection, whose transaction is rolled back at the end."""
     with connect(platform.superuser_conninfo) as connection:
         yield connection
         connection.rollback()
@@ -86,7 +86,7 @@ def test_every_bounded_column_of_the_book_has_its_constraint(empty_book):
 
 @pytest.fixture
 def book_of_before(empty_book: Platform) -> Iterator[Platform]:
-    """A book of a version that had no bounds, with values that break them. What is changed here is put back."""
+    """Yield a book of a version that had no bounds, with values that break them. What is changed here is put back."""
     with connect(empty_book.superuser_conninfo) as connection:
         loan = add_loan(connection, add_customer(connection))
         for table in TABLES:

@@ -381,7 +381,7 @@ IMPATIENT = ("--vars", "{ddl_lock_attempts: 2}")
 
 
 def readers_go_on_beside_an_idle_one(platform: Platform) -> None:
-    """A published table gets a column while one reader is idle in a transaction: the others read on.
+    """Add a column to a published table while one reader is idle in a transaction: the others read on.
 
     The run gives up, and names who blocks it. platform: of a project of its own, which is edited.
     """

@@ -66,7 +66,7 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def first_up() -> Iterator[tuple[Checkout, dict[str, str], str]]:
-    """A checkout after its first `make up`, what its environment gave, and what it said."""
+    """Yield a checkout after its first `make up`, what its environment gave, and the output."""
     with tempfile.TemporaryDirectory(prefix="first-up-", dir="/tmp") as name:
         place = Path(name)
         # The servers' unprivileged account must get through.
@@ -90,7 +90,7 @@ def first_up() -> Iterator[tuple[Checkout, dict[str, str], str]]:
 
 @pytest.fixture
 def other_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process without any setting in its environment, as a new shell has none."""
+    """Clear all settings from the environment of this process, as in a new shell."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -147,14 +147,14 @@ def test_rows_for_people_and_for_programs(first_up, other_shell):
 
 
 def banner(checkout: Checkout) -> str:
-    """The banner of the dashboards page, or nothing."""
+    """Return the banner of the dashboards page, or nothing."""
     text = (checkout.settings.site / "dashboards.html").read_text(encoding="utf-8")
     found = re.search(r'<div class="banner" role="alert">(.*?)</div>', text, re.DOTALL)
     return " ".join(found[1].split()) if found else ""
 
 
 def figures(checkout: Checkout) -> dict[str, float]:
-    """What Prometheus reads at /metrics, by the name of the series."""
+    """Return what Prometheus reads at /metrics, by the name of the series."""
     with site.served(checkout.settings) as url:
         answer = requests.get(f"{url}metrics", timeout=10)
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -164,7 +164,7 @@ def figures(checkout: Checkout) -> dict[str, float]:
 
 
 def told(receiver: Receiver, number: int) -> str:
-    """The text of an alert, once it has come."""
+    """Return the text of an alert, once it has come."""
     for _ in range(300):
         if len(receiver.received) >= number:
             return str(receiver.received[number - 1]["text"])

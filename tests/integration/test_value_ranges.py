@@ -140,7 +140,7 @@ class Chain:
 
 
 def page_data(platform: Platform) -> dict[str, Any]:
-    """The data of the dashboards page, as a browser reads it: strictly JSON."""
+    """Return the data of the dashboards page, as a browser reads it: strictly JSON."""
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page.render(platform.settings), re.S)
     assert found is not None
     data: dict[str, Any] = json.loads(found[1], parse_constant=lambda word: pytest.fail(f"the page holds {word}"))
@@ -178,7 +178,7 @@ def fill(chain: Chain, connection: psycopg.Connection) -> None:
 
 @pytest.fixture(scope="module")
 def chain(all_servers: Platform) -> Chain:
-    """The book taken in, changed, computed in full and emptied again."""
+    """Provide the book taken in, changed, computed in full and emptied again."""
     platform = all_servers
     platform.empty_book()
     platform.empty_warehouse()

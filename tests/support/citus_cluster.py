@@ -72,7 +72,7 @@ def _join(coordinator: Server, workers: list[Server], passwords: dict[str, str])
 
 @contextmanager
 def citus_cluster(settings: Settings, place: Path, workers: int = 2) -> Iterator[Settings]:
-    """A cluster whose coordinator is provisioned as the warehouse of the OLTP cluster of `settings`.
+    """Yield a cluster whose coordinator is provisioned as the warehouse of the OLTP cluster of `settings`.
 
     place: a directory for the nodes' data. Yields the settings of a platform whose warehouse is the coordinator.
     """

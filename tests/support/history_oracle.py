@@ -60,7 +60,7 @@ class Row:
     versions: list[Version] = field(default_factory=list)
 
     def see(self, row: dict[str, Any] | None, at: datetime, tracked: tuple[str, ...]) -> None:
-        """A run sees the row, or (None) that it is gone."""
+        """Note that a run sees the row, or (None) that it is gone."""
         if row == self.last_seen:
             return
         self.changed_at = max(at, self.changed_at + timedelta(microseconds=1))
@@ -73,7 +73,7 @@ class Row:
         self.versions.append(Version(attributes, self.changed_at if self.versions else OPEN_PAST))
 
     def at(self, moment: datetime) -> Version | None:
-        """The version valid at a moment, if the row existed then."""
+        """Return the version valid at a time, if the row existed then."""
         for version in self.versions:
             if version.valid_from <= moment < version.valid_to:
                 return version if version.attributes else None
@@ -109,7 +109,7 @@ class History:
             self.payments = cursor.execute("select * from operational.payments").fetchall()
 
     def dimension(self, table: str) -> set[tuple[Any, ...]]:
-        """The rows that the table's dimension should have, as its query in DIMENSIONS gives them."""
+        """Return the rows that the table's dimension should have, as its query in DIMENSIONS gives them."""
         return {
             (key, *version.attributes, version.valid_from, version.valid_to, version.valid_to == OPEN_FUTURE)
             for key, row in self.rows[table].items()

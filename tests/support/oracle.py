@@ -70,7 +70,7 @@ def as_set(rows: list[dict[str, Any]]) -> set[tuple[tuple[str, Any], ...]]:
 
 
 def expected_view(conninfo: str, name: str) -> list[dict[str, Any]]:
-    """What a view should show now, by the OLTP tables at `conninfo`."""
+    """Return what a view should show now, by the OLTP tables at `conninfo`."""
     with connect(conninfo) as connection:
         return connection.cursor(row_factory=dict_row).execute(VIEW_QUERIES[name]).fetchall()
 

@@ -58,7 +58,7 @@ MARTS = (
 
 
 def ask(runtime: LocalRuntime, name: str, query: str) -> list[tuple[Any, ...]]:
-    """A query on a server of a runtime, as the superuser."""
+    """Run a query on a server of a runtime, as the superuser."""
     return fetch_all(runtime.cluster.servers[name], query)
 
 
@@ -89,7 +89,7 @@ class Platform:
         self.build_options: tuple[str, ...] = ()
 
     def of_project(self, project: Path, *build_options: str) -> Platform:
-        """The same platform, whose runs are those of another copy of the dbt project, with options for each build."""
+        """Return the same platform with the runs of another copy of the dbt project, with options for each build."""
         other = copy.copy(self)
         other.project, other.target_path, other.build_options = project, project / "target", build_options
         return other
@@ -98,7 +98,7 @@ class Platform:
 
     @contextmanager
     def app(self) -> Iterator[psycopg.Connection]:
-        """A connection of the application's role; committed at the end."""
+        """Yield a connection of the application's role; committed at the end."""
         with connect(self.app_conninfo) as connection:
             yield connection
 
@@ -116,7 +116,7 @@ class Platform:
             return cursor.fetchall() if cursor.description else []
 
     def view(self, name: str) -> list[dict[str, Any]]:
-        """A dashboard view's rows, read as the dashboards' role."""
+        """Return a dashboard view's rows, read as the dashboards' role."""
         with connect(self.reader_conninfo) as connection:
             return connection.cursor(row_factory=dict_row).execute(f"select * from warehouse.{name}").fetchall()
 
@@ -149,7 +149,7 @@ class Platform:
         return result
 
     def run_of(self, who: str) -> dict[str, Any] | None:
-        """The newest run that `who` started."""
+        """Return the newest run that `who` started."""
         with connect(self.writer_conninfo) as connection:
             if connection.execute("select to_regclass('audit.etl_runs')").fetchone() == (None,):
                 return None
@@ -183,7 +183,7 @@ class Platform:
 
     @contextmanager
     def emptied_tables(self) -> Iterator[psycopg.Connection]:
-        """A transaction in which the four tables and the trail are empty, and no trigger fires."""
+        """Yield a transaction in which the four tables and the trail are empty, and no trigger fires."""
         with connect(self.superuser_conninfo) as connection:
             for table in (*TABLES, "audit_log"):
                 connection.execute(f"alter table operational.{table} disable trigger user")
@@ -209,7 +209,7 @@ class Platform:
 
 
 def project_copy(target: Path) -> Path:
-    """A copy of the dbt project without its singular tests, to change something in it."""
+    """Copy the dbt project without its singular tests, to change something in it."""
     target.mkdir()
     for name in ("macros", "models", "seeds", "snapshots"):
         shutil.copytree(ROOT / name, target / name)
@@ -222,7 +222,7 @@ def project_copy(target: Path) -> Path:
 
 @contextmanager
 def separate_settings(prefix: str, **values: Any) -> Iterator[Settings]:
-    """Settings of a platform of its own, in a directory of its own: nothing of it is in this process's environment."""
+    """Yield settings of a platform in a directory of its own; nothing of it is in this process's environment."""
     place = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     # The servers' unprivileged account must get through.
     place.chmod(0o755)
@@ -244,14 +244,14 @@ def separate_settings(prefix: str, **values: Any) -> Iterator[Settings]:
 
 
 def plain_values(settings: Settings) -> dict[str, Any]:
-    """The settings that are no secrets."""
+    """Return the settings that are no secrets."""
     secret = {name.lower() for name in Settings.secret_names()}
     return {name: value for name, value in settings if name not in secret and value is not None}
 
 
 @contextmanager
 def separate_servers(settings: Settings) -> Iterator[LocalRuntime]:
-    """The servers and PgBouncer of such a platform, started the way `make up` does it; destroyed at the end."""
+    """Yield the servers and PgBouncer of such a platform, started the way `make up` does it; destroyed at the end."""
     plain = {name.upper(): str(value) for name, value in plain_values(settings).items()}
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
@@ -285,7 +285,7 @@ def fill_small_book(platform: Platform) -> Platform:
 
 
 def changed_nodes(platform: Platform, run_id: int) -> list[tuple[Any, ...]]:
-    """The nodes of a run that changed rows, with how many they inserted, updated and deleted."""
+    """Return the nodes of a run that changed rows, with how many they inserted, updated and deleted."""
     return platform.warehouse(
         "select node_name, rows_inserted, rows_updated, rows_deleted from audit.model_runs "
         "where run_id = %s and rows_inserted + rows_updated + rows_deleted > 0",
@@ -312,5 +312,5 @@ def point_at(platform: Platform, *members: Server) -> None:
 
 
 def use_only(platform: Platform, *names: str) -> None:
-    """The same, by the names of the platform's servers."""
+    """Do the same, by the names of the platform's servers."""
     point_at(platform, *(platform.servers[name] for name in names))

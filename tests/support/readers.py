@@ -25,7 +25,7 @@ PAUSE_SECONDS = 0.03
 
 
 def oltp_state(conninfo: str) -> State:
-    """What the views should add up to: sum and number of payments, number of loans, sum outstanding."""
+    """Return what the views should add up to: sum and number of payments, number of loans, sum outstanding."""
     with connect(conninfo) as connection:
         row = connection.execute(
             "select (select coalesce(sum(amount), 0) from operational.payments), "

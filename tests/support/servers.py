@@ -16,14 +16,14 @@ REPLICAS = ("replica1", "replica2")
 
 
 def server_read(platform: Platform, run: dict[str, Any]) -> str:
-    """The name of the server that a run has read."""
+    """Return the name of the server that a run has read."""
     return next(
         name for name in (*REPLICAS, "primary") if run["source_host"].endswith(f" {platform.servers[name].port}")
     )
 
 
 def superuser(platform: Platform, name: str) -> psycopg.Connection:
-    """A connection of the superuser to one server, each statement committed by itself."""
+    """Return a connection of the superuser to one server, each statement committed by itself."""
     return connect(platform.servers[name].superuser_conninfo(), autocommit=True)
 
 
@@ -36,7 +36,7 @@ def pause_replay(platform: Platform, name: str) -> None:
 
 @contextmanager
 def replay_paused(platform: Platform, name: str) -> Iterator[None]:
-    """A replica that receives, but replays nothing, until the end."""
+    """Yield a replica that receives, but replays nothing, until the end."""
     pause_replay(platform, name)
     try:
         yield
@@ -71,7 +71,7 @@ def reconnect(platform: Platform, name: str) -> None:
 
 @contextmanager
 def replica_cut_off(platform: Platform, name: str) -> Iterator[None]:
-    """A replica without a walreceiver, which answers with what it has."""
+    """Yield a replica without a walreceiver, which answers with what it has."""
     cut_off(platform, name)
     try:
         yield
@@ -81,7 +81,7 @@ def replica_cut_off(platform: Platform, name: str) -> Iterator[None]:
 
 @contextmanager
 def server_stopped(platform: Platform, name: str) -> Iterator[None]:
-    """A server that does not answer."""
+    """Yield a server that does not answer."""
     platform.runtime.postmaster.stop(name)
     try:
         yield

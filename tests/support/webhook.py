@@ -42,7 +42,7 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver that listens for as long as the block lasts."""
+    """Yield a receiver that listens for as long as the block lasts."""
     receiver = Receiver()
     try:
         yield receiver

@@ -20,7 +20,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def settings(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with both ways: a webhook, and a command that writes what it gets into a file."""
+    """Provide settings with both ways: a webhook, and a command that writes what it gets into a file."""
     monkeypatch.setattr(alerts, "FIRST_PAUSE_SECONDS", 0.01)
     ensure_env_file(tmp_path / "env")
     (tmp_path / "state").mkdir()

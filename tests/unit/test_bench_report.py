@@ -10,7 +10,7 @@ from bench import report
 
 
 def size(payments: int, wall: float, **more: Any) -> dict[str, Any]:
-    """What was measured at one size of the book, when a run takes `wall` seconds."""
+    """Return what was measured at one size of the book, when a run takes `wall` seconds."""
     run = {"wall": wall, "extraction": 1.0, "models": 4.0, "tests": 1.0, "nodes": {}, "rows": 1, "memory": 1}
     views = {"vw": {"p50": 1.0, "p95": 5.0, "max": 20.0}}
     return {

@@ -229,7 +229,7 @@ def convert(table: schema.Table, name: str, text: str, reading: Reading | None =
 
 
 def refusal(table: schema.Table, column: str, text: str, reading: Reading | None = None) -> str:
-    """What was expected instead of the text."""
+    """Return what was expected instead of the text."""
     with pytest.raises(ExpectedError) as refused:
         convert(table, column, text, reading)
     return str(refused.value)
@@ -845,7 +845,7 @@ def test_a_table_of_the_mapping_file_has_a_file(tmp_path: Path) -> None:
 
 
 def mapped(source: ColumnMapping, *fields: str | None) -> str | None:
-    """What the mapping of loan_id makes of a record with the columns Account and Branch."""
+    """Return what the mapping of loan_id makes of a record with the columns Account and Branch."""
     layout = lay_out(LOANS, header_of("Account,Branch"), mapping=TableMapping(columns={"loan_id": source}))
     (target,) = layout.targets
     return target.get(fields) if target.get else fields[target.position or 0]

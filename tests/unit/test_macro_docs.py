@@ -12,7 +12,7 @@ MACRO = re.compile(r"\{%-? macro (\w+)\((.*?)\) -?%\}", re.DOTALL)
 
 
 def arguments(signature: str) -> list[str]:
-    """The names in a macro's signature; defaults hold no comma."""
+    """Return the names in a macro's signature; defaults hold no comma."""
     return [part.split("=")[0].strip() for part in signature.split(",") if part.strip()]
 
 

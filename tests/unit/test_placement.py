@@ -18,7 +18,7 @@ def _read(path: Path) -> Any:
 
 
 def declared() -> dict[str, tuple[str | None, set[str]]]:
-    """What each table says of its place, and its columns as far as the YAML lists them."""
+    """Return what each table says of its place, and its columns as far as the YAML lists them."""
     result = {}
     for path in (ROOT / "models").rglob("*.yml"):
         for source in _read(path).get("sources", []):

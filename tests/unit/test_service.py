@@ -18,7 +18,7 @@ CRONTAB = 'case $1 in -l) cat "$TOLD.cron" 2>/dev/null || exit 1;; -) cat >"$TOL
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Makes a machine that has these programs and no others of the kind. Returns the file that they write into."""
+    """Make a machine that has these programs and no others of the kind. Returns the file that they write into."""
 
     def make(**programs: str) -> Path:
         folder = tmp_path / "bin"

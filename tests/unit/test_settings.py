@@ -18,7 +18,7 @@ from eds.warehouse import runs
 
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh .env in a directory of its own, and an environment without any of our variables."""
+    """Provide a fresh .env in a directory of its own, and an environment without any of our variables."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     path = tmp_path / ".env"

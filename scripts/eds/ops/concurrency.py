@@ -43,7 +43,7 @@ def read_committed(scene: Stage) -> None:
 
 
 def repeatable_read(scene: Stage) -> None:
-    """A transaction that sees one instant, and what it may not write then"""
+    """One snapshot for all of a transaction, and what it may not write then"""
     a, b = scene.session("A"), scene.session("B")
     a.do("begin isolation level repeatable read")
     first = a.value(READ.format(1))
@@ -60,7 +60,7 @@ def repeatable_read(scene: Stage) -> None:
 
 
 def write_skew(scene: Stage) -> None:
-    """A rule over two rows, kept by each transaction and broken by both together"""
+    """Write skew: a rule over two rows, kept by each transaction and broken by both together"""
     total = "select sum(outstanding_balance) from loans where loan_id in (1, 2)"
     draw = "update loans set outstanding_balance = outstanding_balance + 600 where loan_id = {}"
     a, b = scene.session("A"), scene.session("B")

@@ -144,7 +144,7 @@ def _check_rule(job: Job, table: Table, rule: Rule) -> None:
 
 
 def _origins(job: Job, table: Table, rule: Rule) -> sql.Composable:
-    """An expression that says of each value that a rule looks at, and that is not in the file, where it is from."""
+    """Return an expression that names the origin of each value that a rule looks at and the file does not have."""
     loaded = job.loaded[table.name]
     parts: list[sql.Composable] = [sql.Literal("")]
     for column in table.columns:

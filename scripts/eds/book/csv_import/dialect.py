@@ -66,7 +66,7 @@ class Dialect:
         return not (self.decimal or self.dates or self.century or self.timezone or self.empty)
 
     def with_options(self, options: Mapping[str, str]) -> Dialect:
-        """The dialect with these options, which have the names of _OPTIONS. Raises UserError for a wrong one."""
+        """Return the dialect with these options, which have the names of _OPTIONS. Raises UserError for a wrong one."""
         changes: dict[str, object] = {}
         named = options.get("format")
         if named is not None:
@@ -136,7 +136,7 @@ class Source:
     facts: tuple[str, ...]
 
     def open(self) -> Lines:
-        """The lines of the file from its start."""
+        """Return the lines of the file from its start."""
         return Lines(self.path, self.encoding)
 
 
@@ -157,7 +157,7 @@ class Lines:
             self._text = path.open(encoding=encoding, errors=errors, newline="\n")
 
     def readline(self, limit: int) -> bytes:
-        """The next line with its line end, cut after `limit`; b"" at the end."""
+        """Return the next line with its line end, cut after `limit`; b"" at the end."""
         if self._bytes is not None:
             return self._bytes.readline(limit)
         assert self._text is not None
@@ -230,7 +230,7 @@ def examine(path: Path, dialect: Dialect) -> Source:
 
 
 def _windows_sample(path: Path) -> tuple[int, str] | None:
-    """The first line with a word beyond ASCII, when the file can only be Windows-1252 of a western language.
+    """Return the first line with a word beyond ASCII, when the file can only be Windows-1252 of a western language.
 
     Detection by statistics was tried (charset-normalizer): among some hundred lines of ASCII a single São is read as
     the Romanian Săo. What decides here is whether each such word looks like one: é within Chloé does, £ in £ukasz, Ž at
@@ -278,13 +278,13 @@ def _looks_western(word: str) -> bool:
 
 
 def squeeze(name: str) -> str:
-    """A name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same."""
+    """Return a name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same."""
     decomposed = unicodedata.normalize("NFKD", name)
     return "".join(character for character in decomposed if character.isalnum()).lower()
 
 
 def sniff_delimiter(header: str, known: Iterable[str]) -> str:
-    """What separates the columns of a header: that with which most of the known (squeezed) names are in it.
+    """Return what separates the columns of a header: that with which most of the known (squeezed) names are in it.
 
     Unlike the module csv, which looks at frequencies, it knows what it is looking for.
     """

@@ -14,7 +14,7 @@ _EXTENSIONS = (".csv", ".tsv", ".txt")
 
 
 def find_mapping(directory: Path, mapping_file: Path | None) -> BookMapping:
-    """The mapping file that was named, or the one in the directory; an empty mapping when there is none."""
+    """Return the mapping file that was named, or the one in the directory; an empty mapping when there is none."""
     path = mapping_file or directory / MAPPING_FILE
     if mapping_file is None and not path.is_file():
         return BookMapping()
@@ -27,7 +27,7 @@ def find_mapping(directory: Path, mapping_file: Path | None) -> BookMapping:
 
 
 def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = None) -> dict[str, Path]:
-    """The files to import, by the name of their table. Raises UserError when they are not there."""
+    """Return the files to import, by the name of their table. Raises UserError when they are not there."""
     mapping = mapping or BookMapping()
     files = [table.file for table in TABLES if not table.is_optional]
     wanted = f"{', '.join(files[:-1])} and {files[-1]}"
@@ -76,7 +76,7 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
 
 
 def _file_of(table: Table, present: list[Path]) -> Path | None:
-    """The file of a table, whatever the case of its name; None when there is none."""
+    """Return the file of a table, whatever the case of its name; None when there is none."""
     found = [
         path for path in present if path.suffix.lower() in _EXTENSIONS and squeeze(path.stem) == squeeze(table.name)
     ]

@@ -46,7 +46,7 @@ class Summary:
     is_dry_run: bool = False
 
     def table(self) -> RichTable:
-        """The counts, to be printed by rich."""
+        """Return the counts, to be printed by rich."""
         title = f"The book was imported in {self.seconds:.1f} s"
         if self.is_dry_run:
             title = "Dry run: nothing was written. An import would make these changes"

@@ -87,7 +87,7 @@ class Job:
         }
 
     def numbers(self, table: Table, query: LiteralString, **parts: sql.Composable) -> tuple[int, ...]:
-        """The one row of a query about a table, all numbers."""
+        """Return the one row of a query about a table, all numbers."""
         row = self.cursor.execute(statement(table, query, **parts)).fetchone()
         assert row is not None
         return row

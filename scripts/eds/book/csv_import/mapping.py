@@ -71,7 +71,7 @@ class BookMapping(_Strict):
         return content or {}
 
     def table(self, name: str) -> TableMapping:
-        """The mapping of a table, one that changes nothing when the file does not have it."""
+        """Return the mapping of a table, one that changes nothing when the file does not have it."""
         return self.tables.get(name, TableMapping())
 
 

@@ -18,7 +18,7 @@ def is_mass_delete(lost: int, live: int, max_share: float) -> bool:
 
 
 def mass_deletes(cluster: Cluster, tables: list[str]) -> list[str]:
-    """The tables whose loss the next run would refuse, each with its figures.
+    """Return the tables whose loss the next run would refuse, each with its figures.
 
     A run sets rows that were inserted against rows that went, so that the numbers of rows on both sides are all that
     has to be known. From a warehouse that does not answer, or has not run yet, nothing can be lost.
@@ -46,7 +46,7 @@ def _count(connection: psycopg.Connection, query: sql.Composed) -> int:
 
 
 def next_step(cluster: Cluster, tables: list[str]) -> str:
-    """The sentence that ends an import. tables: those that lost rows."""
+    """Return the sentence that ends an import. tables: those that lost rows."""
     losses = mass_deletes(cluster, tables) if tables else []
     if losses:
         return (

@@ -52,7 +52,7 @@ def _may_delete(job: Job, table: Table) -> bool:
 
 
 def is_gone(job: Job, table: Table) -> sql.Composable:
-    """The condition of rows (alias present) that the files do not hold."""
+    """Return the condition of rows (alias present) that the files do not hold."""
     if table.name not in job.paths:
         return sql.SQL("true")
     gone = statement(table, "not exists (select from {file} as file where {same})", same=same(table, "file", "present"))
@@ -128,7 +128,7 @@ def remark(job: Job, table: Table) -> None:
 
 
 def count(job: Job, table: Table, deletions: dict[str, int]) -> Counts:
-    """The counts that writing would have."""
+    """Return the counts that writing would have."""
     inserted, updated, unchanged = job.numbers(
         table,
         """

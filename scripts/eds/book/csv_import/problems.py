@@ -43,7 +43,7 @@ class Group:
     """Different values, each with a line that has it."""
 
     def lines(self) -> list[str]:
-        """The group in the message of a refused import."""
+        """Return the group in the message of a refused import."""
         place = f"{self.first.column}: " if self.first.column else ""
         rows = f"line {self.first.line}" if self.rows == 1 else f"{self.rows:,} rows, first line {self.first.line}"
         values = ", ".join(show_value(value) for value in list(self.samples)[:MAX_VALUES])
@@ -78,7 +78,7 @@ class Problems:
             self.add(problem)
 
     def groups_of(self, file: str) -> list[Group]:
-        """The groups of a file."""
+        """Return the groups of a file."""
         return [group for (name, _, _), group in self._groups.items() if name == file]
 
     def merge(self, other: Problems) -> None:
@@ -94,7 +94,7 @@ class Problems:
 
 
 def show_value(value: str | None) -> str:
-    """A value as a message shows it: quoted, control characters and invalid bytes escaped, cut to 60 characters."""
+    """Quote a value as messages have it: control characters and invalid bytes escaped, cut to 60 characters."""
     if value is None:
         return "nothing"
     shown = repr(value[:SHOWN_CHARACTERS])
@@ -104,7 +104,7 @@ def show_value(value: str | None) -> str:
 
 
 def format_problems(groups: Iterable[Group], files: Iterable[str], at_least: bool = False) -> str:
-    """The message of a refused import: every file, its groups of problems by their first line.
+    """Return the message of a refused import: every file, its groups of problems by their first line.
 
     files: those of the import, in order. at_least: whether there may be more problems.
     """
@@ -127,5 +127,5 @@ def format_problems(groups: Iterable[Group], files: Iterable[str], at_least: boo
 
 
 def format_rows(number: int) -> str:
-    """A number of rows, in words: 1 row, 12 rows, 1,200 rows."""
+    """Return a number of rows, in words: 1 row, 12 rows, 1,200 rows."""
     return f"{number:,} row{'' if number == 1 else 's'}"

@@ -127,7 +127,7 @@ def _records(source: Source, delimiter: str, header_line: int) -> Iterator[Itera
 
 
 def _delimiter(job: Job, table: Table, source: Source) -> tuple[str, int]:
-    """What separates the columns, and on which line their names stand."""
+    """Return what separates the columns, and on which line their names stand."""
     header_line = job.dialect.header_line
     with source.open() as lines:
         for _ in range(header_line):
@@ -142,7 +142,7 @@ def _delimiter(job: Job, table: Table, source: Source) -> tuple[str, int]:
 
 
 def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, layout: Layout) -> list[Problem]:
-    """The problems of a header; when it is none, with the line that looks like one, as below a report's title."""
+    """Return the problems of a header; when it is none, with a line that looks like one, as below a report's title."""
     if layout.is_recognised:
         return layout.problems
     known = _names_of(table, job.mapping.table(table.name))
@@ -220,12 +220,12 @@ def _facts(job: Job, table: Table, source: Source, delimiter: str, reader: RowRe
 
 
 def _some(texts: Sequence[str]) -> str:
-    """The first ten of a list, and how many more there are."""
+    """Return the first ten of a list, and how many more there are."""
     more = f" and {len(texts) - 10:,} more" if len(texts) > 10 else ""
     return ", ".join(texts[:10]) + more
 
 
 def _names_of(table: Table, mapping: TableMapping) -> set[str]:
-    """The squeezed names by which a header is recognised."""
+    """Return the squeezed names by which a header is recognised."""
     mapped = [source.column for source in mapping.columns.values() if source.column]
     return {squeeze(name) for name in (*(column.name for column in table.columns), *mapped)}

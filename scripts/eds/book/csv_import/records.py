@@ -52,11 +52,11 @@ class Readable(Protocol):
     """What records are read from: a binary file, or another source of lines in UTF-8."""
 
     def readline(self, limit: int, /) -> bytes:
-        """The next line with its line end, cut after `limit`; b"" at the end."""
+        """Return the next line with its line end, cut after `limit`; b"" at the end."""
 
 
 def _split(text: str, delimiter: str) -> list[str | None]:
-    """The fields of a record without its line end. Raises _OpenQuoteError or _BadFieldError."""
+    """Return the fields of a record without its line end. Raises _OpenQuoteError or _BadFieldError."""
     fields: list[str | None] = []
     start = 0
     while True:
@@ -103,7 +103,7 @@ def _split(text: str, delimiter: str) -> list[str | None]:
 
 
 def read_records(handle: Readable, delimiter: str = ",", header_line: int = 1) -> Iterator[Record | Malformed]:
-    """The records of a CSV file (RFC 4180, UTF-8 with or without a byte order mark), the header first.
+    """Yield the records of a CSV file (RFC 4180, UTF-8 with or without a byte order mark), the header first.
 
     header_line: the line of the header; what stands before it is skipped, as are blank lines. The csv module would do,
     were it not that it cannot distinguish an empty field from an empty quoted one on every supported Python, nor say

@@ -21,7 +21,7 @@ Getter = Callable[[Sequence[str | None]], str | None]
 
 
 def _wrong_characters(text: str) -> str | None:
-    """What was expected, when a text has characters that no field may have."""
+    """Return what was expected, when a text has characters that no field may have."""
     if any("\udc80" <= character <= "\udcff" for character in text):
         return (
             "UTF-8 text (in a spreadsheet choose “CSV UTF-8” when saving); "
@@ -184,7 +184,7 @@ def is_required(column: Column, sync: bool) -> bool:
 
 
 def _source_columns(mapping: TableMapping) -> Iterator[str]:
-    """The names of the file's columns that a mapping reads."""
+    """Yield the names of the file's columns that a mapping reads."""
     for source in mapping.columns.values():
         if source.column is not None:
             yield source.column
@@ -193,7 +193,7 @@ def _source_columns(mapping: TableMapping) -> Iterator[str]:
 
 
 def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | str:
-    """The target of a mapped column, or the name of the file's column that is not there."""
+    """Return the target of a mapped column, or the name of the file's column that is not there."""
     if source.column is None:
         return Target(column, column.name, None, lambda fields: source.value)
     places: list[int] = []
@@ -225,7 +225,7 @@ def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | s
 
 
 def _code_number(text: str) -> str:
-    """A code of letters and digits as a number of base 36, which keeps different codes different.
+    """Return a code of letters and digits as a number of base 36, which keeps different codes different.
 
     A text with anything else in it, blanks, dashes, points and slashes apart, is returned as it is.
     """
@@ -234,7 +234,7 @@ def _code_number(text: str) -> str:
 
 
 def _hashed(texts: list[str], column: Column) -> str | None:
-    """A key from texts, the same each time. Of different texts with the same key the check of keys will know."""
+    """Return a key from texts, the same each time. Of different texts with the same key the check of keys will know."""
     squeezed = [squeeze(text) for text in texts]
     if not any(squeezed):
         return None
@@ -319,7 +319,7 @@ class RowReader:
             yield (record.line, has_problem, *fields)
 
     def _fields(self, file: str) -> Iterator[tuple[Record, list[str | None]]]:
-        """The records that are rows, with a text for each target."""
+        """Yield the records that are rows, with a text for each target."""
         names, unnamed = self.layout.names, self.layout.unnamed
         width = len(names)
         targets = self.layout.targets

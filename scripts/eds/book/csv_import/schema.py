@@ -74,7 +74,7 @@ class Table:
         return self.columns[: self.key_size]
 
     def codes(self, column: Column) -> tuple[LiteralString, ...]:
-        """The values that a column of codes may have, () for another column."""
+        """Return the values that a column of codes may have, () for another column."""
         return next((rule.codes for rule in self.rules if rule.codes and rule.columns == (column.name,)), ())
 
 

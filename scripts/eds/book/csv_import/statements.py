@@ -11,7 +11,7 @@ from eds.book.csv_import.schema import TABLES, Column, Table
 
 
 def statement(table: Table, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
-    """A statement about one table.
+    """Return a statement about one table.
 
     {target}, {file}, {final}, {key} and {key_name} (inside a text) are known; `parts` are the other placeholders.
     """
@@ -38,7 +38,7 @@ def names(columns: Sequence[Column]) -> sql.Composed:
 
 
 def same(table: Table, left: LiteralString, right: LiteralString) -> sql.Composed:
-    """The condition that two aliases stand for the same row."""
+    """Return the condition that two aliases stand for the same row."""
     pairs = [
         sql.SQL("{} = {}").format(sql.Identifier(left, column.name), sql.Identifier(right, column.name))
         for column in table.keys

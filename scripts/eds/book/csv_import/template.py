@@ -54,7 +54,7 @@ def write_template(directory: Path) -> Path:
 
 
 def _look_into(file: Path) -> tuple[list[str], list[list[str | None]]]:
-    """The names of a file's columns, and its first rows."""
+    """Return the names of a file's columns, and its first rows."""
     source = examine(file, Dialect())
     with source.open() as lines:
         header = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
@@ -72,7 +72,7 @@ def _look_into(file: Path) -> tuple[list[str], list[list[str | None]]]:
 
 
 def _section(table: Table, headers: dict[Path, tuple[list[str], list[list[str | None]]]]) -> str:
-    """The part of the template that is about a table."""
+    """Return the part of the template that is about a table."""
     wanted = {squeeze(column.name) for column in table.columns}
     named = [file for file in headers if squeeze(file.stem) == squeeze(table.name)]
 
@@ -118,7 +118,7 @@ def _kind(table: Table, column: Column) -> str:
 
 
 def _codes(table: Table, column: Column, texts: list[str | None]) -> list[str]:
-    """The values of a column of codes that are none of the codes, in any spelling."""
+    """Return the values of a column of codes that are none of the codes, in any spelling."""
     known = {squeeze(code) for code in table.codes(column)}
     if not known:
         return []
@@ -127,7 +127,7 @@ def _codes(table: Table, column: Column, texts: list[str | None]) -> list[str]:
 
 
 def _scalar(text: str) -> str:
-    """A text as a YAML scalar, quoted where it has to be."""
+    """Return a text as a YAML scalar, quoted where it has to be."""
     quoted = yaml.safe_dump(text, default_flow_style=True, allow_unicode=True, width=10**6).strip()
     quoted = quoted.removesuffix("\n...").removesuffix("...").strip()
     return quoted if "," not in quoted or quoted[0] in "'\"" else f'"{quoted}"'

@@ -75,7 +75,7 @@ class Reading:
 
     @classmethod
     def of(cls, dialect: Dialect, evidence: Evidence) -> Reading:
-        """What the user says, completed by what the file itself leaves no doubt about."""
+        """Return what the user says, completed by what the file itself leaves no doubt about."""
         reading = cls(dialect.decimal, dialect.dates, dialect.century, dialect.timezone, strict=False)
         words = {"point": "decimal point", "comma": "decimal comma", "dmy": "day first", "mdy": "month first"}
         for name, seen in (("decimal", evidence.decimal), ("dates", evidence.dates)):
@@ -122,7 +122,7 @@ _BLANKS = str.maketrans({"\xa0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " 
 
 
 def _undress(text: str, column: Column) -> tuple[str, str, str]:
-    """The sign of a number, its digits with their separators, and the currency beside it. Raises ExpectedError."""
+    """Split a number into its sign, its digits with their separators, and its currency. Raises ExpectedError."""
     text = text.translate(_BLANKS).strip()
     if text.startswith("#"):
         raise ExpectedError(f"{_number_words(column)}; this is an error of a spreadsheet's formula or a narrow column")
@@ -150,7 +150,7 @@ def _undress(text: str, column: Column) -> tuple[str, str, str]:
 
 
 def _spell(match: re.Match[str] | None) -> str | None:
-    """The digits of a match of _POINT or _COMMA, with a decimal point."""
+    """Return the digits of a match of _POINT or _COMMA, with a decimal point."""
     if match is None:
         return None
     whole, decimals = re.sub(r"[^0-9]", "", match["whole"]), match["decimals"]
@@ -160,7 +160,7 @@ def _spell(match: re.Match[str] | None) -> str | None:
 
 
 def _two_readings(digits: str, column: Column) -> tuple[str | None, str | None]:
-    """What the digits are with a decimal point and with a decimal comma; None for what they cannot be."""
+    """Return what the digits are with a decimal point and with a decimal comma; None for what they cannot be."""
     point, comma = _spell(_POINT.fullmatch(digits)), _spell(_COMMA.fullmatch(digits))
     if point and comma and point != comma and column.is_percent:
         # 12.345 percent are no twelve thousand percent.
@@ -190,7 +190,7 @@ def _number_words(column: Column) -> str:
 
 
 def _plain_number(text: str, column: Column, reading: Reading) -> str:
-    """A number in any dialect as [-]digits[.digits]. Raises ExpectedError, also when it is not known which it is."""
+    """Return a number in any dialect as [-]digits[.digits]. Raises ExpectedError, also when it is ambiguous."""
     short = _SHORT.fullmatch(text)
     if short and reading.decimal == ("point" if short[1] == "." else "comma"):
         return text.replace(",", ".")
@@ -237,7 +237,7 @@ def _check_currency(beside: str, column: Column, reading: Reading) -> None:
 
 @functools.cache
 def _currencies() -> dict[str, str]:
-    """The codes of all currencies, by code and by the symbols used where they are the official ones, in lower case."""
+    """Return the codes of all currencies, by code and by the symbols used where they are official, in lower case."""
     from babel import UnknownLocaleError
     from babel.core import get_global
     from babel.numbers import get_currency_symbol, get_territory_currencies, list_currencies
@@ -352,7 +352,7 @@ def _order_of(text: str) -> str | None:
 
 @functools.cache
 def _month_names() -> dict[str, int]:
-    """The names of the months, long and short, in the languages that exports are written in. None means two months."""
+    """Return the months by their names, long and short, in the languages of exports. None: two months have it."""
     from babel.dates import get_month_names
 
     found: dict[str, int] = {"sept": 9}
@@ -389,7 +389,7 @@ def _day(year: int, month: int, day: int) -> date:
 
 
 def _any_day(text: str, reading: Reading, words: str) -> date:
-    """A date in any of the ways to write one. Raises ExpectedError, also when it is not known which date it is."""
+    """Return a date in any of the ways to write one. Raises ExpectedError, also when it is ambiguous."""
     if match := _YEAR_FIRST.fullmatch(text):
         year, month, day = (int(part) for part in (match[1] or match[5], match[3] or match[6], match[4] or match[7]))
         return _day(year, month, day)
@@ -598,7 +598,7 @@ def is_no_value(text: str) -> bool:
 
 
 def converter(table: Table, column: Column, reading: Reading) -> Converter | None:
-    """What turns a field of the column into text for PostgreSQL; None when each text is right as it is."""
+    """Return what turns a field of the column into text for PostgreSQL; None when each text is right as it is."""
     is_key = column in table.keys
     match column.kind:
         case "integer":

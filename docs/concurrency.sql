@@ -1,7 +1,7 @@
 -- What happens when two sessions meet on the same rows: the steps of `make concurrency`, for two psql windows.
 --
 -- Open two windows, A and B, with `make psql-primary` in each, and paste line by line. The mark in front of a line says
--- in which window, and what comes of it when it does not simply run: "waits" (it goes on when the other window ends its
+-- in which window, and what comes of it when it does not simply run: "waits" (it continues when the other window ends its
 -- transaction), "fails" with the code of its error. The setup makes three loans in a schema of their own; nothing of the
 -- book is touched.
 
@@ -103,7 +103,7 @@ insert into concurrency_by_hand.collections (collection_id) values (1), (2), (3)
 /* A */ update loans set outstanding_balance = 1000;
 /* A */ begin;
 /* B */ begin;
--- a second later PostgreSQL finds the circle and ends one of the two with 40P01; the other one goes on
+-- a second later PostgreSQL finds the circle and ends one of the two with 40P01; the other one continues
 /* A */ update loans set outstanding_balance = outstanding_balance - 10 where loan_id = 1;
 /* B */ update loans set outstanding_balance = outstanding_balance - 10 where loan_id = 2;
 /* A waits */ update loans set outstanding_balance = outstanding_balance - 10 where loan_id = 2;

@@ -60,7 +60,7 @@ at_work() { # PROCESS: whether it lives and, where the system tells, is a bootst
 until ln -s "$$" "$busy" 2>/dev/null; do
     holder=$(readlink "$busy" || echo 0)
     if at_work "$holder"; then
-        echo "bootstrap: another one is at work on .venv (process $holder). Wait until it is done." >&2
+        echo "bootstrap: another one is working on .venv (process $holder). Wait until it is done." >&2
         exit 1
     fi
     rm -f "$busy"
@@ -111,7 +111,7 @@ done
 # shellcheck disable=SC2086
 if ! PIP_USER=0 .venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes --no-deps \
     "$@" >&2; then
-    echo "bootstrap: the dependencies could not be installed, see above. The next try goes on from here." >&2
+    echo "bootstrap: the dependencies could not be installed, see above. The next try resumes from here." >&2
     exit 1
 fi
 # `python -m eds` finds the package wherever it is called from.

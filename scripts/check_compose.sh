@@ -3,7 +3,7 @@
 #
 # usage: scripts/check_compose.sh
 #
-# A machine without Compose cannot look; that is said, and is no failure.
+# A machine without Compose cannot look: a notice is printed, and it is no failure.
 set -eu
 cd "$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)"
 

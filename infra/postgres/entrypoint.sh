@@ -8,7 +8,7 @@
 # primary. While a file `fenced` is there, this member does not start at all. OLTP_DB is in a member's environment.
 #
 # The data directory is made under another name and renamed when it is complete, so that it is whole or not there. A
-# replica is cloned from the primary, watched, and cloned anew when it cannot follow any more; its old data is kept
+# replica is cloned from the primary, watched, and cloned again when it cannot follow any more; its old data is kept
 # aside until that happens again.
 set -euo pipefail
 umask 077
@@ -26,7 +26,7 @@ repository_conf=/run/secrets/pgbackrest_conf
 patience=20
 # One that does not answer yet may be recovering from a crash.
 patience_with_silence=300
-# One that was cloned and has not streamed since is not cloned again so soon, in minutes: it would be in vain.
+# One that was cloned and has not streamed since is not cloned again so soon, in minutes: it would fail again.
 between_clones=10
 
 say() { printf '%s platform: %s\n' "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" "$*" >&2; }
@@ -59,11 +59,11 @@ if [ ! -e "$data" ] && takes_writes; then
     esac
 fi
 if [ -e "$incoming" ]; then
-    say "an earlier attempt to make the data directory did not finish; what it left is removed, and it is made anew"
+    say "an earlier attempt to make the data directory did not finish; what it left is removed, and it is made again"
     rm -rf "$incoming"
 fi
 if [ -e "$data" ] && [ ! -e "$data/PG_VERSION" ]; then
-    die "$data exists but holds no PostgreSQL data; move it away, or begin anew with make nuke"
+    die "$data exists but holds no PostgreSQL data; move it away, or start over with make nuke"
 fi
 
 initialise() {
@@ -144,10 +144,10 @@ ensure_slot() { # CLEAR
 
 # Replace the data directory by a copy of the primary's, when the primary is there.
 clone() {
-    local said=
+    local reported=
     until primary_streams && ensure_slot true; do
-        [ -n "$said" ] || say "waiting for the primary, to be cloned from it"
-        said=1
+        [ -n "$reported" ] || say "waiting for the primary, to be cloned from it"
+        reported=1
         run sleep 1
     done
     rm -rf "$incoming"
@@ -165,7 +165,7 @@ clone() {
         mv "$data" "$aside"
         say "the old data is kept in $aside until this happens again"
     fi
-    rm -f "$volume/failed-start" "$volume/clone-anew"
+    rm -f "$volume/failed-start" "$volume/clone-again"
     mv "$incoming" "$data"
     sync "$volume"
 }
@@ -179,7 +179,7 @@ look() {
         pg_is_in_recovery()" 2>/dev/null || true
 }
 
-# Run the server until it ends or is asked to. Returns 0 when it should be cloned anew; else the script ends with it.
+# Run the server until it ends or is asked to. Returns 0 when it should be cloned again; else the script ends with it.
 # A replica that a failover makes the primary goes on in here, until its next start.
 serve() { # PROMOTE
     local server state position='' since=$SECONDS slot_seen='' streamed='' noted='' code=0
@@ -237,7 +237,7 @@ serve() { # PROMOTE
                         say "it was cloned just now, and still does not follow the primary"
                         since=$SECONDS
                     else
-                        say "it neither streams nor comes nearer to the primary, it is cloned anew"
+                        say "it neither streams nor comes nearer to the primary, it is cloned again"
                         kill -INT "$server" 2>/dev/null || true
                         await "$server" || true
                         return 0
@@ -253,7 +253,7 @@ serve() { # PROMOTE
     if [ "$code" = 1 ] && [ -z "$streamed" ] && ! takes_writes && primary_streams; then
         # It refuses to start. Once may be chance; the second time its data is the reason.
         if [ -e "$volume/failed-start" ] && ! just_cloned; then
-            say "it does not start, for the second time; it is cloned anew"
+            say "it does not start, for the second time; it is cloned again"
             return 0
         fi
         touch "$volume/failed-start"
@@ -270,11 +270,11 @@ be_replica() {
         die "the configuration is wrong: $(cat /tmp/check)"
     if [ ! -e "$data" ]; then
         clone
-    elif [ -e "$volume/clone-anew" ]; then
-        say "it is cloned anew, as it was told"
+    elif [ -e "$volume/clone-again" ]; then
+        say "it is cloned again, as requested"
         clone
     elif [ ! -e "$data/standby.signal" ]; then
-        say "it is no replica any more (it was promoted), it is cloned anew"
+        say "it is no replica any more (it was promoted), it is cloned again"
         clone
     elif ! ensure_slot false; then
         say "the primary does not answer; the replica starts without it"

@@ -1,6 +1,6 @@
 {#
     on-run-start, target citus: stop with a sentence when the warehouse is no Citus cluster, or when a table that it has
-    lies elsewhere than its YAML says.
+    is stored elsewhere than its YAML declares.
 #}
 {% macro assert_placement() %}
     {% if not is_citus() %}

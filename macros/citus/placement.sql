@@ -1,11 +1,11 @@
 {#
-    Where a table's rows lie when the warehouse is a Citus cluster (target citus). Each table says it in its YAML, as
-    meta.placement:
+    Where a table's rows are stored when the warehouse is a Citus cluster (target citus). Each table declares it in its
+    YAML, as meta.placement:
 
-      distributed  spread over the workers by loan_id, so that what belongs to one loan lies on one worker, and joins by
+      distributed  spread over the workers by loan_id, so that what belongs to one loan is on one worker, and joins by
                    loan_id, and sums by loan, are done there
       reference    a copy on every node: dimensions, which every worker joins with
-      coordinator  an ordinary table of the coordinator: small, or read by the run alone (also where nothing is said)
+      coordinator  an ordinary table of the coordinator: small, or read by the run alone (the default)
 
     On any other target everything is an ordinary table, and these macros change no statement.
 #}
@@ -21,7 +21,7 @@
 {% endmacro %}
 
 {#
-    What a node of dbt's graph (a model, snapshot or source table) says of its place.
+    What a node of dbt's graph (a model, snapshot or source table) declares as its placement.
 
     placement_of(model) -> 'distributed'
 #}
@@ -45,7 +45,7 @@
 {% endmacro %}
 
 {#
-    The columns of a unique key where the table lies. A key of a distributed table contains the distribution column,
+    The columns of a unique key where the table is stored. A key of a distributed table contains the distribution column,
     because each shard checks its own rows only.
 
     key_in_place(['payment_id'], 'distributed') -> ['payment_id'], and ['payment_id', 'loan_id'] on Citus
@@ -56,7 +56,7 @@
 {% endmacro %}
 
 {#
-    A model's constraints where its table lies: see key_in_place.
+    A model's constraints where its table is stored: see key_in_place.
 #}
 {% macro constraints_in_place(constraints, placement) %}
     {% set result = [] %}

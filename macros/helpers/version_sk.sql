@@ -3,7 +3,7 @@
     unique by construction, the same after a rebuild, and readable: version 3 of customer 17 is 17000003.
 
     entity_id, version_number: SQL expressions. An entity without versions (a product) has number 0. Versions beyond
-    versions_per_key() go on as those of the id that is 2^32 greater, which no integer is. No key is ever that of the
+    versions_per_key() continue as those of the id that is 2^32 greater, which no integer is. No key is ever that of the
     unknown member: -1 would be number 999999 of id -1. Ids of type bigint: see loan_sk.
 #}
 {% macro version_sk(entity_id, version_number) -%}

@@ -47,7 +47,7 @@
     {% elif verdict == 'same' and var('reconcile') %}
         {% set plan.reason = 'asked for' %}
     {% endif %}
-    {# Of another source's feed nothing is known that could be told from what was seen before. #}
+    {# What another source's feed names cannot be related to what was seen before. #}
     {% set creation %}
         create temporary table feed_events_read on commit drop as
         select table_name, operation, record_id, change_time from operational_fdw.feed_events

@@ -1,5 +1,5 @@
 {#
-    The id of this invocation's run. Raises when the run is no longer ours: another one took it for dead and went on,
+    The id of this invocation's run. Raises when the run is no longer ours: another one took it for dead and took over,
     so that anything written now would mix two runs. The row is locked against such a take-over until the transaction
     ends, which makes this a fence in front of every write.
 #}

@@ -17,7 +17,7 @@
 {% if since %}
 {% set keys %}
 with versions as (
-    -- of a version that was there before and ends at another time now, what lies between; of any other, all of its time
+    -- of a version that was there before and ends at another time now, the time between; of any other, all of its time
     select
         customer_id,
         case

@@ -221,7 +221,7 @@ def throw_away(settings: Settings) -> Iterator[Bench]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value below which `share` percent of the values lie (0 to 100)."""
+    """Return the value below which `share` percent of the values are (0 to 100)."""
     if len(values) < 2:
         return values[0] if values else 0.0
     return statistics.quantiles(values, n=100, method="inclusive")[round(share) - 1]

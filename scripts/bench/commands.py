@@ -98,7 +98,7 @@ def measure(bench: Bench, payments: int, extent: Extent) -> dict[str, Any]:
     if extent.peers:
         result["same_as_by_hand"] = result.pop("floor_state") == bench.ask(STATE)
     if dlt:
-        with step("the marts as tables made anew"):
+        with step("the marts rebuilt as tables"):
             result["rebuild_seconds"] = peers.rebuild(bench)
     with step("readers at rest and during a run"):
         with Latency(bench.reader) as latency:

@@ -61,7 +61,7 @@ def floor(bench: Bench, database: str, watermark: str) -> float:
 
 
 class Reload:
-    """The usual ETL: reload all into staging tables, upsert dimensions, insert new facts, compute the loans anew."""
+    """The usual ETL: reload all into staging tables, upsert dimensions, insert new facts, recompute the loans."""
 
     DATABASE = "reload_peer"
 

@@ -1,6 +1,6 @@
 """A replica becomes the primary, in containers: what follows, what is lost, and that never two servers take writes.
 
-The tests play one after the other on one stack of their own, which has no more than they need.
+The tests run one after the other on one stack of their own, which has no more than they need.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ def writers(stack: Stack) -> set[str]:
 
 
 def cut_off(stack: Stack, *names: str) -> None:
-    """Let replicas lose their primary; they clone themselves anew when that lasts longer than 20 seconds."""
+    """Let replicas lose their primary; they clone themselves again when that takes longer than 20 seconds."""
     for name in names:
         stack.query(name, "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
         stack.query(name, "select pg_reload_conf()")
     until(lambda: not followers(stack) & set(names), 15, "cut off")
 
 
-def mend(stack: Stack, *names: str) -> None:
+def repair(stack: Stack, *names: str) -> None:
     for name in names:
         stack.query(name, "alter system reset primary_conninfo")
 
@@ -104,12 +104,12 @@ def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -
     pool = stack.app_conninfo(stack.settings.pgbouncer_port)
     with psycopg.connect(pool, prepare_threshold=None, autocommit=True) as session:
         assert session.execute("show cluster_name").fetchone() == ("primary",)
-        told = stack.eds("failover", "--to", "replica1", "--force")
+        output = stack.eds("failover", "--to", "replica1", "--force")
         # An application's session with the pool outlives it.
         assert session.execute("show cluster_name").fetchone() == ("replica1",)
-    assert "RPO: 0, every commit of primary is on replica1" in told
-    assert re.search(r"RTO: [0-9.]+ s", told)
-    assert "primary follows as a replica (rewound)" in told
+    assert "RPO: 0, every commit of primary is on replica1" in output
+    assert re.search(r"RTO: [0-9.]+ s", output)
+    assert "primary follows as a replica (rewound)" in output
     assert primary(stack) == "replica1"
     assert all_follow(stack)
     assert writers(stack) == {"replica1"}
@@ -155,12 +155,12 @@ def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejo
     for number in range(3):
         add_customer(stack, f"lost {number}")
     docker("kill", stack.container(old))
-    mend(stack, new, other)
-    told = stack.eds("failover", "--to", new, "--force")
-    found = re.search(rf"RPO: (\d+) commits of {old} are not on {new}", told)
-    assert found, told
+    repair(stack, new, other)
+    output = stack.eds("failover", "--to", new, "--force")
+    found = re.search(rf"RPO: (\d+) commits of {old} are not on {new}", output)
+    assert found, output
     assert int(found[1]) >= 3
-    assert f"{old} was left as it is, stopped" in told
+    assert f"{old} was left as it is, stopped" in output
     assert primary(stack) == new
     assert followers(stack) == {other}
     assert writers(stack) == {new}
@@ -188,7 +188,7 @@ def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
     before, name = stack.query(primary(stack), BOOK), primary(stack)
     assert name != "primary"
     stack.eds("down")
-    # With it, the next test goes on.
+    # The next test needs it.
     stack.values["SYNCHRONOUS"] = "on"
     stack.up()
     assert primary(stack) == name
@@ -209,10 +209,10 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     refused = stack.eds("failover", "--to", behind, code=1)
     assert f"of WAL behind {ahead}" in refused
     assert primary(stack) == old
-    mend(stack, behind)
-    told = stack.eds("failover", "--force")
-    assert f"RPO: 0, every commit of {old} is on {ahead}" in told
-    assert f"{old} follows as a replica (rewound)" in told
+    repair(stack, behind)
+    output = stack.eds("failover", "--force")
+    assert f"RPO: 0, every commit of {old} is on {ahead}" in output
+    assert f"{old} follows as a replica (rewound)" in output
     assert "what only it had was wiped" in stack.eds("failover-diff", "--name", old, code=1)
     assert writers(stack) == {ahead}
     assert all_follow(stack)
@@ -237,9 +237,9 @@ def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_
     stack.runtime.cluster.set_primary(new)
     start_anyway(stack, old)
     assert writers(stack) == set()
-    told = stack.up()
-    assert f"{new} promoted: a failover was interrupted" in told
-    assert f"{old}, a former primary, is cloned again" in told
+    output = stack.up()
+    assert f"{new} promoted: a failover was interrupted" in output
+    assert f"{old}, a former primary, is cloned again" in output
     assert writers(stack) == {new}
     assert all_follow(stack)
     add_customer(stack, "after the interrupt")

@@ -31,10 +31,14 @@ def healthy(name: str) -> bool:
     return docker(*check, check=False) == "well"
 
 
-def test_an_init_that_was_killed_is_said_and_made_anew(lone: list[str]) -> None:
+def test_an_init_that_was_killed_is_reported_and_repeated(lone: list[str]) -> None:
     name = lone[1]
     docker("run", "--detach", *lone)
-    until(lambda: docker("exec", name, "ls", "/var/lib/postgresql/data/incoming/base", check=False), 30, "init at work")
+    until(
+        lambda: docker("exec", name, "ls", "/var/lib/postgresql/data/incoming/base", check=False),
+        30,
+        "initdb",
+    )
     docker("kill", name)
     assert "ready to accept" not in docker("logs", name)
     docker("start", name)

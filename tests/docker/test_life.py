@@ -62,7 +62,7 @@ def move_on(stack: Stack) -> None:
     stack.query("primary", "checkpoint")
 
 
-def test_a_stop_lets_each_server_shut_down_cleanly_and_a_start_goes_on(stack: Stack) -> None:
+def test_a_stop_lets_each_server_shut_down_cleanly_and_a_start_continues(stack: Stack) -> None:
     book = stack.query("primary", BOOK)
     names = ("scheduler", "pgbouncer", *DATABASES)
     docker("stop", *(stack.container(name) for name in names))
@@ -91,7 +91,7 @@ def test_each_service_comes_back_by_itself_after_a_crash(stack: Stack) -> None:
     reaches_replicas(stack, insert_payment(stack))
     stack.assert_warehouse_equals_book()
     for name, count in clones.items():
-        assert stack.log(name).count("cloning the primary") == count, f"{name} goes on with the data it has"
+        assert stack.log(name).count("cloning the primary") == count, f"{name} continues with the data it has"
 
 
 @pytest.mark.parametrize("victim", ["warehouse", "primary"])
@@ -100,7 +100,7 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_that_run_at_most(stack: St
     runs = stack.value("warehouse", "select coalesce(max(run_id), 0) from audit.etl_runs")
     run = stack.start("build", "--full-refresh", ETL_ATTEMPTS="1")
     began = f"select 1 from audit.etl_runs where run_id > {runs} and status = 'running'"
-    until(lambda: stack.query("warehouse", began) or run.poll() is not None, 60, "a run at work")
+    until(lambda: stack.query("warehouse", began) or run.poll() is not None, 60, "a running run")
     docker("kill", stack.container(victim))
     assert run.poll() is None, run.communicate()[0]
     output, _ = run.communicate(timeout=120)
@@ -114,7 +114,7 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_that_run_at_most(stack: St
     assert stack.query("warehouse", "select 1 from audit.etl_runs where status = 'running'") == []
 
 
-def test_a_replica_that_lost_its_slot_goes_on_from_the_archive(stack: Stack) -> None:
+def test_a_replica_that_lost_its_slot_continues_from_the_archive(stack: Stack) -> None:
     clones = stack.log("replica1").count("cloning the primary")
     docker("stop", stack.container("replica1"))
     stack.query("primary", "select pg_drop_replication_slot('replica1')")
@@ -127,7 +127,7 @@ def test_a_replica_that_lost_its_slot_goes_on_from_the_archive(stack: Stack) -> 
     assert stack.value("primary", "select active from pg_replication_slots where slot_name = 'replica1'") is True
 
 
-def test_replicas_that_cannot_follow_are_cloned_anew_and_their_data_is_kept_aside(stack: Stack) -> None:
+def test_replicas_that_cannot_follow_are_cloned_again_and_their_data_is_kept_aside(stack: Stack) -> None:
     # One was promoted and went its own way, and somebody made it a standby again.
     stack.query("replica2", "select pg_promote()")
     stack.query("replica2", "create table public.own_way (x int)")
@@ -143,7 +143,7 @@ def test_replicas_that_cannot_follow_are_cloned_anew_and_their_data_is_kept_asid
     docker("start", stack.container("replica1"), stack.container("replica2"))
 
     for name in ("replica1", "replica2"):
-        until(lambda name=name: "cloned anew" in stack.log(name), 120, f"{name} cloned anew")
+        until(lambda name=name: "cloned again" in stack.log(name), 120, f"{name} cloned again")
         stack.wait_healthy(name)
         assert len(stack.exec(name, "bash", "-c", f"ls -d {VOLUME}/pgdata.aside-*").split()) == 1
     reaches_replicas(stack, insert_payment(stack))
@@ -151,13 +151,13 @@ def test_replicas_that_cannot_follow_are_cloned_anew_and_their_data_is_kept_asid
     stack.assert_warehouse_equals_book()
 
 
-def test_a_replica_that_was_promoted_is_cloned_anew_at_its_next_start(stack: Stack) -> None:
+def test_a_replica_that_was_promoted_is_cloned_again_at_its_next_start(stack: Stack) -> None:
     stack.query("replica2", "select pg_promote()")
     # The health check says so at its next looks.
     check = ("/etc/platform/health.sh", "replica2", "postgres_password")
     assert "not doing its duty as replica" in stack.exec("replica2", *check, check=False)
     docker("restart", stack.container("replica2"))
-    until(lambda: "it was promoted" in stack.log("replica2"), 60, "said")
+    until(lambda: "it was promoted" in stack.log("replica2"), 60, "the message")
     stack.wait_healthy("replica2")
     reaches_replicas(stack, insert_payment(stack))
 
@@ -181,7 +181,7 @@ def test_a_clone_that_was_killed_half_way_does_not_block_the_next_start(stack: S
             or stack.healthy("replica1")
         ),
         60,
-        "a clone at work",
+        "a running clone",
     )
     docker("kill", container)
     docker("start", container)
@@ -200,7 +200,7 @@ def test_a_clone_that_was_killed_half_way_does_not_block_the_next_start(stack: S
     reaches_replicas(stack, insert_payment(stack))
 
 
-def test_a_scheduler_told_to_stop_in_the_middle_of_a_run_records_it_and_ends_cleanly(stack: Stack) -> None:
+def test_a_scheduler_stopped_in_the_middle_of_a_run_records_it_and_ends_cleanly(stack: Stack) -> None:
     name = f"{stack.project}_second_scheduler"
     secret = stack.runtime.files.folder / "secrets" / "etl_writer_password"
     environment = {"WAREHOUSE_HOST": "warehouse", "WAREHOUSE_PORT": "5432"}
@@ -212,7 +212,7 @@ def test_a_scheduler_told_to_stop_in_the_middle_of_a_run_records_it_and_ends_cle
     )
     try:
         running = "select started_by from audit.etl_runs where status = 'running'"
-        until(lambda: stack.query("warehouse", running), 60, "a run at work")
+        until(lambda: stack.query("warehouse", running), 60, "a running run")
         docker("stop", "--time", "30", name)
         assert json.loads(docker("inspect", name))[0]["State"]["ExitCode"] == 0
         events = [json.loads(line).get("event") for line in docker("logs", name).splitlines()]
@@ -271,7 +271,7 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
     stack.assert_warehouse_equals_book()
 
 
-def test_down_removes_the_containers_and_up_goes_on_with_all_data(stack: Stack) -> None:
+def test_down_removes_the_containers_and_up_continues_with_all_data(stack: Stack) -> None:
     book, runs = stack.query("primary", BOOK), stack.value("warehouse", "select count(*) from audit.etl_runs")
     label = f"label=com.docker.compose.project={stack.project}"
     assert "stopped: " in stack.eds("down")

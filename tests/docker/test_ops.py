@@ -52,16 +52,16 @@ def test_a_physical_backup_recovers_the_book_to_a_point_in_time(stack: Stack) ->
     before = stack.query("primary", BOOK)
     moment = stack.value("primary", "select clock_timestamp()")
     stack.query("primary", "delete from operational.payments where payment_id % 3 = 0")
-    told = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat())
-    assert "invariants hold" in told
+    output = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat())
+    assert "invariants hold" in output
     assert [tuple(map(str, before[0]))] == [
         tuple(line.split("|")) for line in stack.eds("psql", "recovered", "--tuples", stdin=BOOK).split()
     ]
     assert stack.query("primary", BOOK) != before
     # In the place of the primary: the replicas and the warehouse follow.
     stack.eds("etl", "--now")
-    told = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat(), "--promote", "--force")
-    assert "pgdata.aside-" in told
+    output = stack.eds("pitr", "--to", moment.astimezone(UTC).isoformat(), "--promote", "--force")
+    assert "pgdata.aside-" in output
     stack.wait_healthy()
     assert stack.query("primary", BOOK) == before
     assert stack.query("replica1", BOOK) == stack.query("replica2", BOOK) == before
@@ -75,8 +75,8 @@ def test_a_physical_backup_recovers_the_book_to_a_point_in_time(stack: Stack) ->
 
 
 def test_a_recovery_that_leads_nowhere_leaves_nothing(stack: Stack) -> None:
-    told = stack.eds("pitr", "--to", "never_made", code=1)
-    assert "ends before restore point never_made is reached" in told
+    output = stack.eds("pitr", "--to", "never_made", code=1)
+    assert "ends before restore point never_made is reached" in output
     assert stack.runtime.member(SIDE).remove() is False
 
 

@@ -279,8 +279,8 @@ def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_passw
         request = urllib.request.Request(
             f"{base}/browser/server/connect/{group}/{server}", data=b"", headers={"X-pgA-CSRFToken": token}
         )
-        said = json.loads(browser.open(request, timeout=60).read())
-        assert (said["success"], said["data"]["connected"]) == (1, True), (name, said)
+        answer = json.loads(browser.open(request, timeout=60).read())
+        assert (answer["success"], answer["data"]["connected"]) == (1, True), (name, answer)
 
 
 def test_the_scheduler_writes_the_pages_that_the_docs_service_serves(stack: Stack) -> None:

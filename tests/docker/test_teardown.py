@@ -11,9 +11,9 @@ def test_a_second_checkout_does_not_take_over_the_project_of_the_first(stack: St
     other = Stack(tmp_path)
     other.values["COMPOSE_PROJECT_NAME"] = stack.project
     before = stack.inspect("primary")["Id"]
-    said = other.eds("up", code=1)
-    assert "COMPOSE_PROJECT_NAME" in said
-    assert "another checkout" in said
+    output = other.eds("up", code=1)
+    assert "COMPOSE_PROJECT_NAME" in output
+    assert "another checkout" in output
     # Nor does it stop or destroy what is not its own.
     other.eds("down")
     other.eds("nuke", "--force")
@@ -24,12 +24,12 @@ def test_a_second_checkout_does_not_take_over_the_project_of_the_first(stack: St
 def test_a_port_that_is_taken_is_named_before_anything_starts(stack: Stack, tmp_path: Path) -> None:
     other = Stack(tmp_path)
     other.values["WAREHOUSE_PORT"] = stack.values["WAREHOUSE_PORT"]
-    said = other.eds("up", code=1)
-    assert f"WAREHOUSE_PORT={stack.values['WAREHOUSE_PORT']}" in said
+    output = other.eds("up", code=1)
+    assert f"WAREHOUSE_PORT={stack.values['WAREHOUSE_PORT']}" in output
     assert docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={other.project}") == ""
 
 
-def test_an_optional_service_whose_image_cannot_be_had_is_left_out_and_said(stack: Stack) -> None:
+def test_an_optional_service_whose_image_cannot_be_pulled_is_left_out_with_a_notice(stack: Stack) -> None:
     runtime = stack.runtime
     runtime.compose.config["services"]["docs"]["image"] = "127.0.0.1:1/no-such-image:1"
     assert "connection refused" in str(runtime.compose.why_no_image("docs"))

@@ -143,7 +143,7 @@ def small_book(all_servers: Platform, saved_states: dict[str, SavedState]) -> Pl
 
 @pytest.fixture
 def chance() -> random.Random:
-    """Random numbers; RANDOM_SEED plays the same again. pytest shows the seed when the test fails."""
+    """Random numbers; RANDOM_SEED repeats the same. pytest shows the seed when the test fails."""
     seed = int(os.environ.get("RANDOM_SEED") or random.randrange(10**6))
     print(f"RANDOM_SEED={seed}")
     return random.Random(seed)

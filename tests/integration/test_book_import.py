@@ -262,7 +262,7 @@ def test_an_open_transaction_is_refused(empty_book: Oltp, tmp_path: Path) -> Non
             import_book(conn, write(tmp_path, **BOOK))
 
 
-def test_the_application_goes_on_with_free_keys(app: psycopg.Connection, tmp_path: Path) -> None:
+def test_the_application_continues_with_free_keys(app: psycopg.Connection, tmp_path: Path) -> None:
     next_key = "insert into operational.customers (full_name) values ('next') returning customer_id"
     imported = value(app, next_key) + 1000
     customers = f"customer_id,full_name\n5,earlier\n{imported},later\n"
@@ -1071,7 +1071,7 @@ def test_problems_of_all_kinds_and_files_are_listed_together(app: psycopg.Connec
     ]
 
 
-def test_a_row_that_cannot_be_read_does_not_spoil_what_refers_to_it(app: psycopg.Connection, tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_read_is_no_problem_of_what_refers_to_it(app: psycopg.Connection, tmp_path: Path) -> None:
     loans = LOANS.replace("1001,", "1001,,")
     message = refused(app, write(tmp_path, **BOOK | {"loans": loans}))
     assert "1 problem." in message

@@ -285,7 +285,7 @@ def test_a_run_waits_for_a_commit_that_a_standby_has_shown(small_book):
 
 @pytest.mark.parametrize("limit", [200000, 3])
 def test_a_lagging_replica_is_never_read_however_many_transactions_overlapped(small_book, limit):
-    """Behind a limit no list is kept: the servers are told apart by xmin alone, which is stricter."""
+    """Behind a limit no list is kept: the servers are distinguished by xmin alone, which is stricter."""
     platform = small_book
     options = ("--vars", f"{{max_seen_transactions: {limit}}}")
     with ExitStack() as stack:
@@ -307,7 +307,7 @@ def test_a_lagging_replica_is_never_read_however_many_transactions_overlapped(sm
         else:
             failed = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
             assert failed.exit_code != 0 and "is behind" in failed.run["error_message"]
-            # The primary cannot be behind; what cannot be told apart is compared.
+            # The primary cannot be behind; what cannot be distinguished is compared.
             use_only(platform, "primary")
             result = platform.build()
             assert result.run["extraction_mode"] == "reconcile"

@@ -77,7 +77,7 @@ def placed(warehouse: Platform) -> dict[str, set[str]]:
 
 
 def rows_by_worker(warehouse: Platform, table: str) -> dict[int, int]:
-    """How many rows of a table lie on each node, by its port, as the shards themselves say."""
+    """Count the rows of a table on each node, by its port, as the shards themselves report."""
     return dict(
         warehouse.warehouse(
             "select nodeport, sum(result::bigint)::bigint from run_command_on_shards(%s, 'select count(*) from %%s') "
@@ -161,7 +161,7 @@ def test_a_mart_whose_columns_change_keeps_its_place(platform, cluster, tmp_path
         "      - name: payment_date\n",
         "      - name: twice\n        data_type: numeric(20, 2)\n        description: Twice the amount.\n",
     )
-    # A staging view over a distributed table, which must be made anew for it.
+    # A staging view over a distributed table, which must be recreated for it.
     payments = project / "models/staging/stg_payments.sql"
     edit(payments, "    _changed_at as changed_at,\n", "    notes is null as is_bare,\n")
     # And one of a reference table.

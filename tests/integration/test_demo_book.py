@@ -291,7 +291,7 @@ def test_empty_scale_leaves_the_catalogue(owner: psycopg.Connection[Any]) -> Non
     assert scalar(owner, "select coalesce(max(log_id), 0) from operational.audit_log") == last_entry
 
 
-def test_application_goes_on_after_the_last_row(empty_book: Any, owner: psycopg.Connection[Any]) -> None:
+def test_the_application_continues_after_the_last_row(empty_book: Any, owner: psycopg.Connection[Any]) -> None:
     summary = fill(owner, Scale.parse("200"), today=DAY)
     with psycopg.connect(empty_book.app_conninfo) as application:
         customer_id = scalar(

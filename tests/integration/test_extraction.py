@@ -93,7 +93,7 @@ def test_a_primary_that_was_restored_to_an_earlier_state_is_compared(small_book)
     assert_landing_equals_source(platform)
 
 
-def test_the_nightly_reconcile_repairs_what_the_feed_does_not_say_and_refuses_to_empty(small_book):
+def test_the_nightly_reconcile_repairs_what_the_feed_does_not_have_and_refuses_to_empty(small_book):
     platform = small_book
     with connect(platform.superuser_conninfo) as connection:
         connection.execute("alter table operational.customers disable trigger customers_audit")

@@ -49,7 +49,7 @@ def test_increments_equal_a_full_refresh(all_servers, rounds):
         for change in each:
             apply(platform.app_conninfo, change)
         platform.wait_for_replicas()
-        # An environment variable, because another --vars would make dbt parse the whole project anew.
+        # An environment variable, because another --vars would make dbt parse the complete project again.
         result = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
         assert result.exit_code == 0, result.run
     incremental = contents(platform)

@@ -129,7 +129,7 @@ def test_a_half_made_directory_is_removed_and_whoever_still_writes_to_it_is_ende
     half = runtime.home.path / ".warehouse.new.half"
     half.mkdir()
     (half / "PG_VERSION").write_text("15\n", encoding="utf-8")
-    # A process as a killed command leaves it: by the name of initdb, at work in the directory.
+    # A process as a killed command leaves it: by the name of initdb, working in the directory.
     shutil.copy("/bin/sleep", tmp_path / "initdb")
     left = subprocess.Popen([tmp_path / "initdb", "600"], cwd=half)
     # And a person's shell that stands there, which is left alone.
@@ -154,7 +154,7 @@ def test_a_directory_that_is_no_database_is_left_alone_and_named(own_settings: S
     assert (runtime.home.data("primary") / "precious").exists()
 
 
-def test_a_failed_bootstrap_leaves_nothing_and_tells_why(own_settings: Settings, room: Path) -> None:
+def test_a_failed_bootstrap_leaves_nothing_and_names_the_cause(own_settings: Settings, room: Path) -> None:
     runtime = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "state"}))
 
     def fill(directory: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_server_that_does_not_start_says_why(runtime: LocalRuntime) -> None:
 # --- replicas that fell out ---------------------------------------------------------------------------------------
 
 
-def test_a_promoted_replica_is_cloned_anew_and_its_data_kept(
+def test_a_promoted_replica_is_cloned_again_and_its_data_kept(
     runtime: LocalRuntime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(runtime, "replica1", "select pg_promote()") == [(True,)]
@@ -218,9 +218,9 @@ def test_a_promoted_replica_is_cloned_anew_and_its_data_kept(
     assert ask(runtime, "replica1", "select pg_is_in_recovery(), to_regclass('public.lost_write')") == [(True, None)]
     [kept] = asides(runtime, "replica1")
     assert (kept / "PG_VERSION").exists()
-    told = capsys.readouterr().err.replace("\n", "")
-    assert "promoted" in told
-    assert kept.name in told
+    output = capsys.readouterr().err.replace("\n", "")
+    assert "promoted" in output
+    assert kept.name in output
 
     # Once more: a diverged one that claims to be a replica. Only the newest is kept.
     monkey = pytest.MonkeyPatch()
@@ -271,7 +271,7 @@ def test_a_replica_whose_slot_lost_its_wal_catches_up_from_the_archive_or_is_clo
     assert "already been removed" in capsys.readouterr().err.replace("\n", "")
 
 
-def test_a_replica_with_broken_data_is_cloned_anew(runtime: LocalRuntime) -> None:
+def test_a_replica_with_broken_data_is_cloned_again(runtime: LocalRuntime) -> None:
     runtime.postmaster.stop("replica2")
     control = runtime.home.data("replica2") / "global" / "pg_control"
     control.write_bytes(bytes(control.stat().st_size))
@@ -327,7 +327,7 @@ def test_a_changed_setting_restarts_the_server_it_is_for(runtime: LocalRuntime) 
 def test_changed_passwords_are_taken_over_the_superusers_too(runtime: LocalRuntime) -> None:
     old = runtime.settings
     secret = type(old.postgres_password)
-    # As a person may write them; the servers of the fixture go on with the old ones afterwards.
+    # As a person may write them; the servers of the fixture keep the old ones afterwards.
     changes = {name.lower(): secret(f"""it's "new": \\ {name} ü#""") for name in Settings.secret_names()}
     new = LocalRuntime(old.model_copy(update=changes))
     up.start_servers(new)
@@ -342,7 +342,7 @@ def test_changed_passwords_are_taken_over_the_superusers_too(runtime: LocalRunti
     assert ask(new, "primary", streaming) == [(2,)]
 
 
-def test_the_scheduler_is_started_anew_when_its_settings_have_changed(
+def test_the_scheduler_is_restarted_when_its_settings_have_changed(
     runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in plain_values(runtime.settings).items():
@@ -401,7 +401,7 @@ def test_an_account_that_cannot_serve_is_refused(own_settings: Settings, room: P
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's checkout can be out of the servers' reach")
-def test_the_data_lies_elsewhere_when_the_servers_cannot_reach_the_checkout(own_settings: Settings, room: Path) -> None:
+def test_the_data_is_elsewhere_when_the_servers_cannot_reach_the_checkout(own_settings: Settings, room: Path) -> None:
     (room / "closed").mkdir(mode=0o700)
     runtime = LocalRuntime(own_settings.model_copy(update={"state_dir": room / "closed" / "state"}))
     assert runtime.home.path.parent == local.FAR_HOME
@@ -415,7 +415,7 @@ def test_the_data_lies_elsewhere_when_the_servers_cannot_reach_the_checkout(own_
 # --- addresses ----------------------------------------------------------------------------------------------------
 
 
-def test_an_address_that_is_not_this_machines_is_told_before_anything_stops(runtime: LocalRuntime) -> None:
+def test_an_address_that_is_not_this_machines_is_reported_before_anything_stops(runtime: LocalRuntime) -> None:
     before = pids(runtime)
     other = LocalRuntime(runtime.settings.model_copy(update={"warehouse_host": "192.0.2.1"}))
     with pytest.raises(UserError, match=r"192\.0\.2\.1 is no address of this machine"):

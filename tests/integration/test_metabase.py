@@ -207,7 +207,7 @@ def test_descriptions_come_from_the_dbt_project(api):
 
 @needs.metabase
 @pytest.mark.parametrize("key", ["portfolio", "collections"])
-def test_dashboards_lie_on_the_grid_with_every_filter_mapped(api, key):
+def test_dashboards_are_on_the_grid_with_every_filter_mapped(api, key):
     what = content.load()
     board = board_of(api, what.dashboards[key].name)
     cells: set[tuple[int, int]] = set()
@@ -266,7 +266,7 @@ def test_a_second_run_changes_nothing(settings, url, calls):
 
 
 @needs.metabase
-def test_questions_that_a_person_changed_are_repaired_and_said(settings, url, api):
+def test_questions_that_a_person_changed_are_repaired_with_a_notice(settings, url, api):
     what = content.load()
     changes: dict[str, dict[str, Any]] = {
         "outstanding": {"name": "Money out"},
@@ -358,7 +358,7 @@ def test_what_people_made_themselves_stays(settings, url, api):
     my_board = api.post("/api/dashboard", {"name": "My board", "collection_id": collection["id"]})
     board = board_of(api, "Collections")
     own_filter = {"id": "mine", "name": "Mine", "slug": "mine", "type": "string/=", "sectionId": "string"}
-    # Their question lies where the last row of ours is wanted, and they put everything on tabs.
+    # Their question is where the last row of ours is wanted, and they put everything on tabs.
     dashcards = [
         {**one, "dashboard_tab_id": -1, "row": one["row"] + (10 if one["row"] >= 20 else 0)}
         for one in board["dashcards"]
@@ -438,7 +438,7 @@ def test_a_new_password_of_the_reader_reaches_the_connection(demo_platform, sett
 
 
 @needs.metabase
-def test_a_connection_that_leads_elsewhere_is_said_with_its_settings(settings, url, api):
+def test_a_connection_that_leads_elsewhere_is_reported_with_its_settings(settings, url, api):
     (port,) = free_ports(1)
     with pytest.raises(UserError, match=rf"127\.0\.0\.1:{port}.*(.|\n)*METABASE_WAREHOUSE_PORT"):
         provision(settings.model_copy(update={"metabase_warehouse_port": port}), url)
@@ -514,7 +514,7 @@ def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp
 
 
 @needs.metabase
-def test_the_command_says_what_it_did_and_fails_when_something_does_not_work(settings, url):
+def test_the_command_reports_what_it_did_and_fails_when_something_does_not_work(settings, url):
     def command(**environment: str) -> subprocess.CompletedProcess[str]:
         port = url.rsplit(":", 1)[1]
         return subprocess.run(
@@ -586,7 +586,7 @@ def requests_fail(address: str) -> bool:
     return False
 
 
-def test_an_old_java_and_a_jar_that_is_not_there_are_said_before_anything_starts(runtime, java, tmp_path):
+def test_an_old_java_and_a_missing_jar_are_reported_before_anything_starts(runtime, java, tmp_path):
     jar = tmp_path / "metabase.jar"
     settings = runtime.settings.model_copy(update={"metabase_jar": jar})
     with pytest.raises(UserError, match=r"METABASE_JAR names .*metabase\.jar, which is not there"):

@@ -1,7 +1,7 @@
 """Each mechanism switched off once: the promise it carries must then be seen to break.
 
 A test of a promise is worth something only when it can fail. Every case spoils one mechanism, in a copy of the dbt
-project or on the source, plays a test of the promise that the mechanism is there for, and expects it to fail.
+project or on the source, runs a test of the promise that the mechanism is there for, and expects it to fail.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ CONTROLS = [
         ),
     ),
     Control(
-        "numbered keys go on behind those that are there",
+        "numbered keys continue behind those that are there",
         account_number,
         "dbt build failed|assert",
         (
@@ -323,7 +323,9 @@ CONTROLS = [
     ),
     Control(
         "all tables are read in one transaction of the source",
-        on_a_small_book(test_one_instant.test_what_changes_while_a_run_reads_is_seen_whole_or_not_at_all, "primary"),
+        on_a_small_book(
+            test_one_instant.test_what_changes_while_a_run_reads_is_seen_completely_or_not_at_all, "primary"
+        ),
         r"assert \[\(",
         (
             (
@@ -375,7 +377,7 @@ CONTROLS = [
         ((VERDICT, "        ) = 0\n", "        ) < 0\n"),),
     ),
     Control(
-        "a source that was put back to a moment between two commits is recognised by what had ended",
+        "a source that was put back to a time between two commits is recognised by what had ended",
         on_a_small_book(
             test_extraction.test_another_source_is_compared_row_by_row_and_repaired, *test_extraction.OTHERS[3]
         ),
@@ -428,7 +430,7 @@ CONTROLS = [
     ),
     Control(
         "a table that lost most of its rows stops the run",
-        on_a_small_book(test_runs.test_an_emptied_table_does_not_empty_the_warehouse_until_somebody_says_so),
+        on_a_small_book(test_runs.test_an_emptied_table_does_not_empty_the_warehouse_without_confirmation),
         "exit_code",
         ((LANDING, "{% if lost > live * max_share and", "{% if false and"),),
     ),
@@ -465,7 +467,7 @@ CONTROLS = [
         ((DIFFERENCE, "where not changed._is_new", "where false"),),
     ),
     Control(
-        "a loan that lost a payment is summed up anew",
+        "a loan that lost a payment is summed up again",
         last_payment_taken_back,
         "differ",
         (("models/marts/fact_loans.sql", "bool_and(_sign > 0) as only_added", "true as only_added"),),
@@ -609,7 +611,7 @@ CONTROLS = [
         (("macros/run/assert_run_is_ours.sql", "~ \" and status = 'running' for share\"", '~ ""'),),
     ),
     Control(
-        "a run that is at work is seen to be alive",
+        "a running run is seen to be alive",
         on_a_small_book(test_runs.test_of_two_builds_started_together_one_runs_and_one_is_refused),
         r"what was awaited: not within|did not come true|assert \[\(0,\)\] == \[\(1,\)\]",
         (("macros/run/run_is_alive.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),

@@ -29,7 +29,7 @@ LANDING = BALANCES.format(
 
 
 @pytest.mark.parametrize("source", ["replica1", "replica2", "primary"])
-def test_balances_and_payments_agree_after_every_run_while_traffic_goes_on(platform, source):
+def test_balances_and_payments_agree_after_every_run_under_traffic(platform, source):
     with connect(platform.superuser_conninfo) as connection:
         fill.fill(connection, fill.Scale.parse("2000"))
     platform.wait_for_replicas()
@@ -73,7 +73,7 @@ def test_balances_and_payments_agree_after_every_run_while_traffic_goes_on(platf
 
 
 @pytest.mark.parametrize("source", ["replica1", "replica2", "primary"])
-def test_what_changes_while_a_run_reads_is_seen_whole_or_not_at_all(small_book, source):
+def test_what_changes_while_a_run_reads_is_seen_completely_or_not_at_all(small_book, source):
     """A run is held between two tables; what moves between them meanwhile must not be seen in one of them only."""
     platform = small_book
     use_only(platform, source)

@@ -1,4 +1,4 @@
-"""Backups that are read back, restores that cost nothing when they fail, and a warehouse that goes on afterwards."""
+"""Backups that are read back, restores that cost nothing when they fail, and a warehouse that continues afterwards."""
 
 from __future__ import annotations
 

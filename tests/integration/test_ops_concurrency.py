@@ -35,17 +35,17 @@ def book(empty_book):
 
 def test_every_scenario_comes_out_as_it_should_and_the_books_are_untouched(book, capsys):
     before = book.primary(TRACES)
-    outcomes = concurrency.play(book.settings, list(concurrency.SCENARIOS), plain=True)
+    outcomes = concurrency.run_scenarios(book.settings, list(concurrency.SCENARIOS), plain=True)
     assert [(name, what) for name, what, holds in outcomes if not holds] == []
     assert {name for name, _, _ in outcomes} == set(concurrency.SCENARIOS)
     assert len(outcomes) == 36
     assert book.primary(TRACES) == before
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     # Plain lines say who, what, who waits and what went wrong.
-    assert re.search(r"^ +\d+\.\d{3} s  B: … waits for A$", told, re.MULTILINE)
+    assert re.search(r"^ +\d+\.\d{3} s  B: … waits for A$", output, re.MULTILINE)
     for code in ("40001", "40P01", "55P03", "23514"):
-        assert f"→ {code} " in told
-    assert len(re.findall(r"session +\d+ waited .* █", told)) == 20
+        assert f"→ {code} " in output
+    assert len(re.findall(r"session +\d+ waited .* █", output)) == 20
 
 
 def test_an_outcome_that_is_not_as_expected_fails_the_command(book, monkeypatch):
@@ -56,13 +56,13 @@ def test_an_outcome_that_is_not_as_expected_fails_the_command(book, monkeypatch)
         session.do("select no_such_column from loans")
 
     monkeypatch.setitem(concurrency.SCENARIOS, "wrong", wrong)
-    outcomes = concurrency.play(book.settings, ["wrong"], plain=True)
+    outcomes = concurrency.run_scenarios(book.settings, ["wrong"], plain=True)
     assert [holds for _, _, holds in outcomes] == [False, False]
     assert "no_such_column" in outcomes[1][1]
     assert book.primary(TRACES)[2] == (0, 0)
 
 
-def test_its_stage_is_in_the_matrix_of_privileges_while_it_plays(book, monkeypatch):
+def test_its_stage_is_in_the_matrix_of_privileges_while_it_runs(book, monkeypatch):
     found = []
 
     def look(scene: Stage) -> None:
@@ -71,7 +71,7 @@ def test_its_stage_is_in_the_matrix_of_privileges_while_it_plays(book, monkeypat
             found.extend(privileges.differences(connection, privileges.OLTP)[0])
 
     monkeypatch.setitem(concurrency.SCENARIOS, "look", look)
-    concurrency.play(book.settings, ["look"], plain=True)
+    concurrency.run_scenarios(book.settings, ["look"], plain=True)
     assert found == []
 
 

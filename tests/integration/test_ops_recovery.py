@@ -1,4 +1,4 @@
-"""Point-in-time recovery and failover on a cluster of its own: what was acknowledged is there, what is lost is said."""
+"""Point-in-time recovery and failover on a cluster of its own: acknowledged commits are kept, lost ones reported."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     recovered = names(runtime.cluster.recovered.superuser_conninfo())
     assert before <= recovered
     assert not after & recovered
-    # It stands beside the primary, which went on.
+    # It stands beside the primary, which kept running.
     assert cluster.primary("select count(*) from operational.payments") == [(3,)]
     assert fetch_all(runtime.cluster.recovered, "select timeline_id from pg_control_checkpoint()") == [(2,)]
     archive = Repository(runtime)
@@ -191,7 +191,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     assert followers(runtime) == {"replica1", "replica2"}
     assert not runtime.home.data(SIDE).exists()
     assert_the_warehouse_notices(cluster)
-    # The archive goes on along the new timeline, without a gap.
+    # The archive continues along the new timeline, without a gap.
     wal.switch_and_wait(runtime, 30)
     lines = archive.timelines(archive.info())
     assert lines.keys() == {1, 2}
@@ -392,8 +392,8 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
         add_customer(connection, "on the new timeline")
     commits, changes = failover.lost_changes(runtime, old)
     assert commits == len(found.lost or [])
-    told = [(change[2], change[3], change[4], json.loads(change[6])["full_name"]) for change in changes]
-    assert told == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
+    listed = [(change[2], change[3], change[4], json.loads(change[6])["full_name"]) for change in changes]
+    assert listed == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         fetch_all(runtime.cluster.recovered, "create table nothing ()")
     assert failover.rejoin(runtime, None) == {old: "rewound"}
@@ -495,7 +495,7 @@ def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -
                 if not works:
                     stack.enter_context(pytest.raises(psycopg.OperationalError, match="authentication failed"))
                 psycopg.connect(way, prepare_threshold=None).close()
-    # Replication goes on with the new password when it has to log in again.
+    # Replication continues with the new password when it has to log in again.
     runtime = LocalRuntime(new)
     for name in runtime.cluster.replica_names:
         runtime.postmaster.stop(name)

@@ -299,7 +299,7 @@ def test_sql_files_that_meet_a_locked_table_give_up_and_name_who_has_it(built, t
         ).fetchone() == (0,)
 
 
-def test_an_archive_that_does_not_work_is_told(built):
+def test_an_archive_that_does_not_work_is_reported(built):
     built.primary("alter system set archive_command = 'false'")
     built.primary("select pg_reload_conf()")
     try:
@@ -324,7 +324,7 @@ def test_health_and_verify_end_with_an_exit_code_and_speak_json(built):
         assert done.returncode == (0 if command == "replication" else 1)
 
 
-def test_a_replica_that_does_not_stream_is_told(built):
+def test_a_replica_that_does_not_stream_is_reported(built):
     status = replication.status(built.cluster)
     assert replication.missing(status) == []
     assert {row["application_name"] for row in status["replicas"]} == {"replica1", "replica2"}
@@ -342,7 +342,7 @@ def test_a_replica_that_does_not_stream_is_told(built):
         built.runtime.up_replica("replica2")
 
 
-def test_figures_are_compared_exactly_while_the_book_goes_on_changing(built):
+def test_figures_are_compared_exactly_while_the_book_keeps_changing(built):
     built.wait_for_replicas()
     built.build()
     assert "left out" not in figures.figures(built.cluster)

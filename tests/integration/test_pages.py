@@ -269,7 +269,7 @@ def test_the_figures_of_the_collections_are_those_of_the_views(chromium, address
 
 @pytest.mark.browser
 @needs.chromium
-def test_a_filter_shows_what_the_view_says_of_that_choice_and_leaves_the_rest(chromium, address, platform):
+def test_a_filter_shows_what_the_view_has_for_that_choice_and_leaves_the_rest(chromium, address, platform):
     status = platform.view("vw_loan_status_distribution")
     with opened(chromium, f"{address}dashboards.html#portfolio") as (shown, seen):
         before = cells(shown, "portfolio-branches_by_outstanding")
@@ -374,7 +374,7 @@ def test_the_star_schema_is_that_of_the_project(address, platform):
     assert "numeric(14, 2)" in text
 
 
-def test_the_documentation_is_made_anew_only_when_something_changed(address, platform):
+def test_the_documentation_is_rebuilt_only_when_something_changed(address, platform):
     settings = platform.settings
     before = (settings.site / site.LINEAGE).stat().st_mtime_ns
     written = (settings.site / page.FILE_NAME).stat().st_mtime_ns
@@ -391,7 +391,7 @@ def test_the_documentation_is_made_anew_only_when_something_changed(address, pla
     assert site.is_current(settings)
 
 
-def test_a_page_is_always_whole_while_it_is_replaced(address, platform):
+def test_a_page_is_always_complete_while_it_is_replaced(address, platform):
     path = platform.settings.site / page.FILE_NAME
     stop = threading.Event()
     read = 0

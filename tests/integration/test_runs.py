@@ -36,7 +36,7 @@ def node_status(platform: Any, run_id: int, name: str) -> str:
 
 def test_a_second_build_is_refused_with_who_and_since_when_and_counted(small_book):
     platform = small_book
-    # Holds the first run inside a model, so that both are certainly at work together.
+    # Holds the first run inside a model, so that both are certainly running together.
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute("lock table warehouse.fact_loans in access exclusive mode")
         first = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "first one"})
@@ -110,7 +110,7 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(small_book):
     assert platform.warehouse("select count(*) from warehouse.fact_payments") == [(18,)]
 
 
-def test_a_failed_test_leaves_the_last_good_figures_until_the_data_is_mended(small_book):
+def test_a_failed_test_leaves_the_last_good_figures_until_the_data_is_corrected(small_book):
     platform = small_book
     before = {name: platform.view(name) for name in ("vw_monthly_revenue", "vw_branch_performance", "vw_top_customers")}
     with platform.app() as connection:
@@ -192,7 +192,7 @@ def assert_stopped_before_harm(platform: Any, *expected: str) -> None:
     assert after == before
 
 
-def test_an_emptied_table_does_not_empty_the_warehouse_until_somebody_says_so(small_book):
+def test_an_emptied_table_does_not_empty_the_warehouse_without_confirmation(small_book):
     platform = small_book
     with platform.app() as connection:
         connection.execute("delete from operational.payments")

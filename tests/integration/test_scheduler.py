@@ -153,7 +153,7 @@ def test_it_writes_the_pages_after_the_run_and_the_documentation_when_it_is_out_
     assert (tmp_path / "site/lineage/index.html").exists()
 
 
-def test_pages_that_cannot_be_written_are_said_and_fail_no_run(platform, tmp_path):
+def test_pages_that_cannot_be_written_are_reported_and_fail_no_run(platform, tmp_path):
     (tmp_path / "file").touch()
     process = start("--at-start", DOCS_DIR=str(tmp_path / "file/site"))
     seen = until(process, "pages")

@@ -363,7 +363,7 @@ def test_a_column_that_cannot_be_read_as_described_is_refused_by_name_before_any
         assert result.exit_code != 0, columns
         assert re.search(message, result.run["error_message"]), result.run["error_message"]
         assert platform.warehouse(landing) == before
-    # The next run, of the project as it was, goes on.
+    # The next run, of the project as it was, continues.
     with platform.app() as connection:
         pay(connection, 1)
     platform.wait_for_replicas()

@@ -12,7 +12,7 @@ from support.oracle import assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
 
 HEADER = "branch_code,branch_name,city,region,country\n"
-# What the file holds, and what must be said of it.
+# What the file holds, and what the message must name.
 UNSOUND = {
     "a code twice": (
         HEADER + "001,A,X,X,Kenya\n002,B,X,X,Kenya\n001,C,X,X,Kenya\n",

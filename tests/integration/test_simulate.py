@@ -62,7 +62,7 @@ def in_background(connect: Callable[[], psycopg.Connection[Any]], **options: Any
     def work() -> None:
         try:
             results.append(simulate(connect, **options))
-        except BaseException as error:  # told to the test
+        except BaseException as error:  # reported to the test
             results.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -229,7 +229,7 @@ def test_locked_rows_are_retried_and_do_not_keep_it_from_stopping(
     assert broken_rules(owner) == {}
 
 
-def test_nothing_to_lend_is_told(
+def test_nothing_to_lend_is_reported(
     owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
 ) -> None:
     active = [row[0] for row in rows(owner, "select product_id from operational.loan_products where is_active")]
@@ -241,7 +241,7 @@ def test_nothing_to_lend_is_told(
         owner.execute("update operational.loan_products set is_active = product_id = any(%s)", (active,))
 
 
-def test_no_server_is_told() -> None:
+def test_no_server_is_reported() -> None:
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect("host=127.0.0.1 port=1 user=app_user dbname=loans_db connect_timeout=2")
 

@@ -41,7 +41,7 @@ def some_changes(platform: Platform, server: Server) -> None:
 
 
 def burn_transactions(server: Server, count: int = 600) -> None:
-    """Use up transaction ids, so that those of an earlier time lie below the ones to come."""
+    """Use up transaction ids, so that those of an earlier time are below the ones to come."""
     with connect(server.superuser_conninfo(), autocommit=True) as connection:
         connection.execute(
             f"do $$ begin for n in 1..{count} loop perform pg_current_xact_id(); commit; end loop; end $$"
@@ -98,7 +98,7 @@ def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
         with connect(replica.superuser_conninfo(), autocommit=True) as connection:
             assert connection.execute("select pg_promote()").fetchone() == (True,)
         some_changes(platform, replica)
-        # The lost changes and the new ones have the same transaction ids: those lie below the watermark in part.
+        # The lost changes and the new ones have the same transaction ids: those are below the watermark in part.
         use_only(platform, "replica1")
         result = platform.build()
         assert result.run["extraction_mode"] == "reconcile"

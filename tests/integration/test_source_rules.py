@@ -253,7 +253,7 @@ UNPUBLISHABLE = {
 
 
 @pytest.mark.parametrize("case", UNPUBLISHABLE)
-def test_a_table_that_the_feed_cannot_follow_is_refused_in_words(empty_book, case):
+def test_a_table_that_the_feed_cannot_follow_is_refused_with_the_reason(empty_book, case):
     statements, reason = UNPUBLISHABLE[case]
     with nothing_kept(empty_book) as connection:
         connection.execute("set role loans_owner")

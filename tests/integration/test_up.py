@@ -96,9 +96,9 @@ def other_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_shell_finds_the_platform_that_the_first_up_was_given(first_up, other_shell):
-    checkout, given, told = first_up
+    checkout, given, output = first_up
     for name, value in given.items():
-        assert f"{name}={value}" in told
+        assert f"{name}={value}" in output
         assert str(getattr(checkout.settings, name.lower())).lower() == value.lower()
     assert f":{given['PRIMARY_PORT']} " in checkout.eds("ps")
 
@@ -107,9 +107,9 @@ def test_a_plain_up_leaves_the_empty_book_of_a_lender_empty(first_up, other_shel
     checkout, _, _ = first_up
     checkout.eds("up")
     # Also where the settings ask for a demo: from a run on, an empty book is the lender's.
-    told = checkout.eds("up", SCALE="small")
-    assert "the loan book is empty" in told
-    assert "SCALE" in told.split("for this command alone, from the environment: ")[1]
+    output = checkout.eds("up", SCALE="small")
+    assert "the loan book is empty" in output
+    assert "SCALE" in output.split("for this command alone, from the environment: ")[1]
     with Cluster(checkout.settings).primary.connect() as connection:
         assert connection.execute("select count(*) from operational.customers").fetchone() == (0,)
 
@@ -163,7 +163,7 @@ def figures(checkout: Checkout) -> dict[str, float]:
     return {series: float(value) for series, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def told(receiver: Receiver, number: int) -> str:
+def alert_text(receiver: Receiver, number: int) -> str:
     """Return the text of an alert, once it has come."""
     for _ in range(300):
         if len(receiver.received) >= number:
@@ -172,7 +172,7 @@ def told(receiver: Receiver, number: int) -> str:
     raise AssertionError(f"{len(receiver.received)} alerts came")
 
 
-def test_a_failed_run_is_told_everywhere_and_so_is_the_next_success(first_up, other_shell):
+def test_a_failed_run_is_reported_everywhere_and_so_is_the_next_success(first_up, other_shell):
     checkout, _, _ = first_up
     sentence = "The source has changed: column"
     with receiving() as receiver:
@@ -195,9 +195,9 @@ def test_a_failed_run_is_told_everywhere_and_so_is_the_next_success(first_up, ot
         assert sentence in banner(checkout)
         seen = figures(checkout)
         assert (seen["eds_last_run_success"], seen['eds_runs_total{status="failed"}']) == (0, 2)
-        assert "failed: " + sentence in told(receiver, 1)
+        assert "failed: " + sentence in alert_text(receiver, 1)
         checkout.eds("etl", "--now", **hook)
-        assert "succeeded" in told(receiver, 2)
+        assert "succeeded" in alert_text(receiver, 2)
         # Two failures in a row were one alert.
         assert len(receiver.received) == 2
     assert banner(checkout) == ""
@@ -237,7 +237,7 @@ def test_a_metabase_that_is_not_there_is_named_at_once(first_up, other_shell):
     assert "METABASE_JAR" in checkout.eds("metabase", code=1)
 
 
-def test_a_taken_port_of_the_pages_is_named_before_they_are_said_to_be_served(first_up, other_shell):
+def test_a_taken_port_of_the_pages_is_named_before_they_are_reported_as_served(first_up, other_shell):
     checkout, given, _ = first_up
     with contextlib.closing(socket.create_server(("127.0.0.1", int(given["DOCS_PORT"])))):
         output = checkout.eds("docs", code=1)

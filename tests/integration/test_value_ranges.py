@@ -209,7 +209,7 @@ def chain(all_servers: Platform) -> Chain:
     chain.look("computed in full")
     assert changed_nodes(platform, full.run["run_id"]) == []
 
-    # Traffic goes on beside such rows.
+    # Traffic continues beside such rows.
     counts = simulate(lambda: psycopg.connect(platform.app_conninfo), rate=200, seconds=1.5, seed=3, workers=1)
     assert sum(counts.values()) > 0
     with platform.app() as connection:

@@ -1,8 +1,8 @@
 """A loan book and the warehouse built from it, put back in a fraction of the time that filling and building take.
 
 The rows of the book come back as they were: with their times, their keys and the transaction ids of the audit trail,
-all of which lie below the watermark that the warehouse holds. What happened on the source since then is gone with the
-rows, as if it had never been; transaction ids only grow, so the next change lies above the watermark.
+all of which are below the watermark that the warehouse holds. What happened on the source since then is gone with the
+rows, as if it had never been; transaction ids only grow, so the next change is above the watermark.
 """
 
 from __future__ import annotations

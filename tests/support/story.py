@@ -57,7 +57,7 @@ class Story:
         elif change.kind.startswith("late"):
             connection = connect(self.platform.app_conninfo)
             self.late.append(connection)
-            # Its time is that of the statement; others go on, a run passes, then it commits.
+            # Its time is that of the statement; others continue, a run passes, then it commits.
             self.attempt(connection, Change(f"change_{change.kind[5:]}", change.row, change.value))
         else:
             with connect(self.platform.app_conninfo) as connection:

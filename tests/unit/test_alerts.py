@@ -24,7 +24,7 @@ def settings(tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(alerts, "FIRST_PAUSE_SECONDS", 0.01)
     ensure_env_file(tmp_path / "env")
     (tmp_path / "state").mkdir()
-    command = f'{{ echo "$ALERT_STATUS $ALERT_RUN"; cat; }} >>"{tmp_path}/told"'
+    command = f'{{ echo "$ALERT_STATUS $ALERT_RUN"; cat; }} >>"{tmp_path}/output"'
     return Settings(
         _env_file=tmp_path / "env",  # type: ignore[call-arg]
         state_dir=tmp_path / "state",
@@ -59,7 +59,7 @@ FAILED = run(2, "failed", "fact_loans: Database Error in model fact_loans (model
         (Note("failed", None, "", ()), [], "connection refused", "failed", False),
     ],
 )
-def test_a_change_of_state_is_told_once(settings, last, ended, problem, status, pending):
+def test_a_change_of_state_is_reported_once(settings, last, ended, problem, status, pending):
     note = alerts.next_note(settings, last, ended, problem)
     assert note is not None
     assert (note.status, bool(note.pending)) == (status, pending)
@@ -80,8 +80,8 @@ def test_webhook_and_command_get_the_sentence(settings, receiver, tmp_path):
     assert alerts.deliver(settings)
     assert [(each["path"], each["type"]) for each in receiver.received] == [("/services/T0/secret", "application/json")]
     assert "run 2 failed: fact_loans: division by zero" in str(receiver.received[0]["text"])
-    assert (tmp_path / "told").read_text(encoding="utf-8").splitlines()[0] == "failed 2"
-    assert "division by zero" in (tmp_path / "told").read_text(encoding="utf-8")
+    assert (tmp_path / "output").read_text(encoding="utf-8").splitlines()[0] == "failed 2"
+    assert "division by zero" in (tmp_path / "output").read_text(encoding="utf-8")
     # Delivered is delivered.
     assert alerts.deliver(settings)
     assert len(receiver.received) == 1
@@ -92,10 +92,10 @@ def test_a_delivery_that_fails_is_tried_again_and_the_other_way_is_not(settings,
     alerts._write(settings, Note("failed", 2, "text", alerts.ways(settings)))
     assert alerts.deliver(settings)
     assert len(receiver.received) == 3
-    assert (tmp_path / "told").read_text(encoding="utf-8").count("failed 2") == 1
-    told = capfd.readouterr().out
-    assert "ALERT_WEBHOOK: it answered 503" in told
-    assert "secret" not in told
+    assert (tmp_path / "output").read_text(encoding="utf-8").count("failed 2") == 1
+    output = capfd.readouterr().out
+    assert "ALERT_WEBHOOK: it answered 503" in output
+    assert "secret" not in output
 
 
 def test_what_could_not_be_delivered_stays_for_the_next_run(settings, receiver):
@@ -114,10 +114,10 @@ def test_a_webhook_that_is_not_there_and_a_command_that_fails_are_named_without_
     broken = settings.model_copy(update={"alert_command": "exit 7"})
     alerts._write(broken, Note("failed", 2, "text", alerts.ways(broken)))
     assert not alerts.deliver(broken)
-    told = capfd.readouterr().out
-    assert "ALERT_WEBHOOK: ConnectionError" in told
-    assert "ALERT_COMMAND: exit code 7" in told
-    assert receiver.url not in told
+    output = capfd.readouterr().out
+    assert "ALERT_WEBHOOK: ConnectionError" in output
+    assert "ALERT_COMMAND: exit code 7" in output
+    assert receiver.url not in output
 
 
 def test_a_damaged_note_is_no_obstacle(settings):

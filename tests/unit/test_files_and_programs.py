@@ -72,7 +72,7 @@ def test_a_failure_shows_the_last_lines_of_the_programs_errors_and_what_failed()
     assert "output" not in str(caught.value)
 
 
-def test_a_failure_without_errors_shows_the_output_and_one_without_words_nothing() -> None:
+def test_a_failure_without_errors_shows_the_output_and_one_without_output_nothing() -> None:
     with pytest.raises(UserError, match=r"failed \(exit code 1\):\nonly this$"):
         programs.run([*PYTHON, "print('only this'); raise SystemExit(1)"])
     with pytest.raises(UserError, match=r"failed \(exit code 1\)$"):

@@ -126,7 +126,7 @@ def test_a_switch_that_is_neither_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["etl", "NWO=1"], "NWO: did you mean NOW?"),
         (["NWO=1", "etl"], "NWO: did you mean NOW?"),
@@ -143,10 +143,10 @@ def test_a_switch_that_is_neither_is_refused():
         (["up", "POSTGRES_PASSWORD=x"], "a secret does not belong on a command line"),
     ],
 )
-def test_a_variable_that_the_target_does_not_take_is_refused_before_anything_runs(arguments, said):
+def test_a_variable_that_the_target_does_not_take_is_refused_before_anything_runs(arguments, message):
     refused = make("-n", *arguments)
     assert refused.returncode == 2
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert refused.stdout == ""
 
 
@@ -243,7 +243,7 @@ def test_every_call_of_make_in_documents_and_messages_is_one_that_make_takes():
 
 
 @pytest.mark.parametrize(("former", "name"), cli.ops.FORMER_NAMES.items())
-def test_a_former_name_of_a_command_works_and_says_the_new_one(former, name):
+def test_a_former_name_of_a_command_works_and_names_the_new_one(former, name):
     assert command(former) == [former]
     done = subprocess.run([sys.executable, "-m", "eds", former], capture_output=True, text=True, check=False)
     assert f"make {former} is now make {name}" in done.stderr

@@ -11,7 +11,7 @@ END = "pg_waldump: error: error in WAL record at 0/13016AE0: invalid record leng
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("output", "expected"),
     [
         (f"{RECORD}COMMIT 2026-01-31 12:11:48.064163 UTC\n{END}\n", 1),
         (f"{RECORD}ABORT 2026-01-31 12:11:48.064163 UTC\n{END}\n", 0),
@@ -21,6 +21,6 @@ END = "pg_waldump: error: error in WAL record at 0/13016AE0: invalid record leng
         (f'{RECORD}COMMIT 2026-01-31\npg_waldump: error: could not find file "000000010000000000000005": No\n', 1),
     ],
 )
-def test_wal_that_cannot_be_read_is_not_taken_for_wal_without_a_commit(told: str, expected: int | None) -> None:
-    found = parse_commits(told)
+def test_wal_that_cannot_be_read_is_not_taken_for_wal_without_a_commit(output: str, expected: int | None) -> None:
+    found = parse_commits(output)
     assert (None if found is None else len(found)) == expected

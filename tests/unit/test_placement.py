@@ -1,4 +1,4 @@
-"""Every table of the dbt project says where it lies on a Citus cluster."""
+"""Every table of the dbt project declares its placement on a Citus cluster."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_personal_data_stays_on_the_coordinator() -> None:
     assert {tables[name]["config"]["meta"]["placement"] for name in private} == {"coordinator"}
 
 
-def test_the_documentation_says_where_each_table_lies() -> None:
+def test_the_documentation_shows_where_each_table_is_stored() -> None:
     rows = [
         line
         for line in (ROOT / "docs/scaling.md").read_text(encoding="utf-8").splitlines()

@@ -99,7 +99,7 @@ def test_a_chain_without_what_it_should_reach_has_a_gap_at_its_end() -> None:
     assert result.missing == [(repository.segment_name(3, 10), repository.segment_name(3, 11))]
 
 
-def test_what_lies_before_the_backup_or_on_another_branch_is_not_needed() -> None:
+def test_what_is_before_the_backup_or_on_another_branch_is_not_needed() -> None:
     stray = [repository.segment_name(1, 9), repository.segment_name(4, 9), repository.segment_name(1, 1)]
     result = repository.chain(
         repository.timelines(archive(*along_three_timelines(), *stray)),

@@ -41,7 +41,7 @@ def test_another_failure_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert runs.with_retries(SETTINGS, "me", codes(2, 0)) == 2
 
 
-def test_nothing_is_tried_again_once_somebody_says_stop(transient: None) -> None:
+def test_nothing_is_tried_again_after_a_stop(transient: None) -> None:
     stopping = threading.Event()
 
     def attempt() -> int:

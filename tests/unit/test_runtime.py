@@ -1,4 +1,4 @@
-"""Which runtime a checkout gets, and what is said of a machine without Docker."""
+"""Which runtime a checkout gets, and what is reported of a machine without Docker."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_why_a_machine_cannot_run_containers(
     assert (found is None) if expected is None else (found is not None and expected in found)
 
 
-def test_a_machine_without_the_command_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_machine_without_the_command_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.shutil, "which", lambda name: None)
     assert engine.why_not_docker() == "there is no docker command on the PATH"
 

@@ -12,8 +12,8 @@ from eds.base.settings import ROOT, Settings, ensure_env_file
 from eds.ops import service
 
 # Programs that do what the real ones do with what they are given, in a directory of the test.
-SYSTEMCTL = 'echo "$*" >>"$TOLD"'
-CRONTAB = 'case $1 in -l) cat "$TOLD.cron" 2>/dev/null || exit 1;; -) cat >"$TOLD.cron";; esac'
+SYSTEMCTL = 'echo "$*" >>"$OUTPUT"'
+CRONTAB = 'case $1 in -l) cat "$OUTPUT.cron" 2>/dev/null || exit 1;; -) cat >"$OUTPUT.cron";; esac'
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         for needed in ("cat", "sh"):
             (folder / needed).symlink_to(str(shutil.which(needed)))
         monkeypatch.setenv("PATH", str(folder))
-        monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+        monkeypatch.setenv("OUTPUT", str(tmp_path / "output"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         monkeypatch.delenv("EDS_ENV_FILE", raising=False)
-        return tmp_path / "told"
+        return tmp_path / "output"
 
     return make
 
@@ -44,18 +44,18 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_systemd_starts_it_where_it_manages_the_services_of_the_account(machine, settings):
-    told = machine(systemctl=SYSTEMCTL, loginctl=SYSTEMCTL, crontab=CRONTAB)
+    log = machine(systemctl=SYSTEMCTL, loginctl=SYSTEMCTL, crontab=CRONTAB)
     for _ in range(2):
         assert str(service.unit_path()) in service.install(settings)
     text = service.unit_path().read_text(encoding="utf-8")
     assert f'ExecStart="{ROOT}/.venv/bin/python" -m eds up\n' in text
     assert f'ExecStop="{ROOT}/.venv/bin/python" -m eds down\n' in text
-    said = told.read_text(encoding="utf-8")
-    assert f"--user enable {service.unit_name()}" in said
-    assert "enable-linger" in said
+    calls = log.read_text(encoding="utf-8")
+    assert f"--user enable {service.unit_name()}" in calls
+    assert "enable-linger" in calls
     assert service.remove() == [str(service.unit_path())]
     assert not service.unit_path().exists()
-    assert f"--user disable {service.unit_name()}" in told.read_text(encoding="utf-8")
+    assert f"--user disable {service.unit_name()}" in log.read_text(encoding="utf-8")
     assert service.remove() == []
 
 
@@ -65,7 +65,7 @@ def test_lingering_that_needs_root_is_named(machine, settings):
 
 
 def test_cron_starts_it_where_there_is_no_systemd_and_other_lines_stay(machine, settings):
-    table = machine(systemctl="exit 1", crontab=CRONTAB).with_name("told.cron")
+    table = machine(systemctl="exit 1", crontab=CRONTAB).with_name("output.cron")
     table.write_text("0 5 * * * backup\n", encoding="utf-8")
     for _ in range(2):
         assert "crontab" in service.install(settings)
@@ -79,7 +79,7 @@ def test_cron_starts_it_where_there_is_no_systemd_and_other_lines_stay(machine, 
     assert service.remove() == []
 
 
-def test_a_machine_with_neither_is_told_what_to_do(machine, settings):
+def test_on_a_machine_with_neither_the_message_names_what_to_do(machine, settings):
     machine()
     with pytest.raises(UserError, match="Neither systemd nor cron"):
         service.install(settings)

@@ -126,13 +126,13 @@ def settings_password(env_file: Path) -> str:
     return line.split("=", 1)[1]
 
 
-def test_two_services_on_one_port_are_told(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_services_on_one_port_are_reported(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAREHOUSE_PORT", "5432")
     with pytest.raises(UserError, match="5432"):
         settings.load()
 
 
-def test_without_an_env_file_a_person_is_told_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_env_file_the_message_tells_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDS_ENV_FILE", str(tmp_path / "none"))
     with pytest.raises(UserError, match="make up"):
         settings.load()
@@ -201,7 +201,7 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
         ensure_env_file(tmp_path / "none" / ".env")
 
 
-def test_lines_without_effect_are_told(env_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lines_without_effect_are_reported(env_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with env_file.open("a", encoding="utf-8") as file:
         file.write("this is nothing\nPRIMAY_PORT=7001\nCOMPOSE_PROJECT_NAME=mine\n")
     line = env_file.read_text(encoding="utf-8").splitlines().index("this is nothing") + 1
@@ -250,7 +250,7 @@ def test_lines_without_effect_are_told(env_file: Path, capfd: pytest.CaptureFixt
         ("SCALE", "small\nlarge", "expected text without line breaks and control characters"),
     ],
 )
-def test_a_wrong_value_is_told_in_words_of_the_file(
+def test_a_wrong_value_is_reported_as_the_file_has_it(
     env_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -305,7 +305,7 @@ def test_an_empty_value_is_none(env_file: Path, monkeypatch: pytest.MonkeyPatch)
     assert (loaded.pg_bindir, loaded.seed, loaded.primary_port) == (None, 42, 5432)
 
 
-def test_a_relative_state_directory_lies_in_the_checkout(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_state_directory_is_in_the_checkout(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.load().state == ROOT / ".state"
     settings.load.cache_clear()
     monkeypatch.setenv("STATE_DIR", "../elsewhere")
@@ -316,7 +316,7 @@ def test_a_relative_state_directory_lies_in_the_checkout(env_file: Path, monkeyp
         _ = settings.load().state
 
 
-def test_the_fingerprint_tells_settings_apart_passwords_too(env_file: Path) -> None:
+def test_the_fingerprint_distinguishes_settings_passwords_too(env_file: Path) -> None:
     loaded = settings.load()
     secret = type(loaded.etl_writer_password)
     assert loaded.model_copy().fingerprint() == loaded.fingerprint()
@@ -324,7 +324,7 @@ def test_the_fingerprint_tells_settings_apart_passwords_too(env_file: Path) -> N
     assert loaded.model_copy(update={"etl_writer_password": secret("x")}).fingerprint() != loaded.fingerprint()
 
 
-# --- what dbt is told -----------------------------------------------------------------------------------------------
+# --- what dbt gets --------------------------------------------------------------------------------------------------
 
 
 def test_dbt_is_given_every_setting_that_its_project_reads(env_file: Path) -> None:

@@ -118,7 +118,7 @@ begin
             using
                 hint = 'Expected: finite numbers, dates from 0001-01-01 to 9999-12-31, moments from 1900-01-01 to '
                 '9999-12-30 (UTC). Nothing was changed. Correct these values, or delete their rows (make psql-primary), '
-                'then go on: make up.';
+                'then continue: make up.';
     end if;
 end
 $$;

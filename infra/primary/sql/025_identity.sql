@@ -6,7 +6,7 @@ set role loans_owner;
 -- the sequence's last value, null for a table without an identity column. The caller's own privileges count.
 --
 -- Never back: a key that was given out once and deleted again must not come a second time. The one exception: fewer
--- than a tenth of the sequence's numbers would remain, since somebody's keys lie near the end of the type. Then the
+-- than a tenth of the sequence's numbers would remain, since somebody's keys are near the end of the type. Then the
 -- next keys come from the widest range between the keys that exist.
 create or replace function operational.advance_identity(relation regclass) returns bigint
 language plpgsql

@@ -1,4 +1,4 @@
--- Indexes that earlier versions made. Nothing looks them up any more, and each run would go on writing to them.
+-- Indexes that earlier versions made. Nothing looks them up any more, and each run would still write to them.
 drop index if exists operational.payments_loan_id_idx;
 drop index if exists operational.loans_customer_id_idx;
 drop index if exists warehouse.fact_payments_loan_id_idx;

@@ -1,5 +1,5 @@
 -- The usual ETL by full reload: empty the staging tables, fetch everything, upsert dimensions, insert the facts that
--- are not there, compute every loan anew. Deleted and changed payments stay as they were.
+-- are not there, recompute every loan. Deleted and changed payments stay as they were.
 begin;
 truncate staging.customers, staging.loan_products, staging.loans, staging.payments;
 insert into staging.customers

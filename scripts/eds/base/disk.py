@@ -44,7 +44,7 @@ def places(settings: Settings) -> Iterator[Path]:
 
 
 def describe(path: Path) -> str:
-    """Return how much is free where a path lies."""
+    """Return how much is free where a path is."""
     usage = shutil.disk_usage(path)
     return f"{path}: {size(usage.free)} free of {size(usage.total)}"
 

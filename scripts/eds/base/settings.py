@@ -342,7 +342,7 @@ def _read(path: Path) -> str:
             "new one, and the data that is there stays."
         ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Mend that, or move it away.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}. Correct that, or move it away.") from error
 
 
 def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bool:

@@ -345,7 +345,7 @@ def simulate(
     workers: int = 2,
     stop: threading.Event | None = None,
 ) -> Counts:
-    """Play traffic until `seconds` have passed or `stop` is set, and return what was committed.
+    """Generate traffic until `seconds` have passed or `stop` is set, and return what was committed.
 
     connect: makes a connection to the loan book as the application's role, with prepare_threshold=None when PgBouncer
     is in between; each worker has one, the long transactions have one more. rate: operations per second over all

@@ -2,7 +2,7 @@
 
 Ids of the server are looked up and never stored. Questions are found again by an entity id that follows from their key,
 dashboards by the ids of their filters, so that a person may have renamed either. What a person changed in them is
-repaired and said; what people made themselves stays as it is, also on the provisioned dashboards.
+repaired with a notice; what people made themselves stays as it is, also on the provisioned dashboards.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Provisioner:
     def run(self, *, check: bool | None = True) -> Report:
         """Everything, in order; check: also run every question and every filter (None: when anything changed).
 
-        Returns what was done and found; raises UserError when it cannot go on.
+        Returns what was done and found; raises UserError when it cannot continue.
         """
         self.client.wait_until_ready(self.settings.metabase_start_seconds)
         self._log_in()
@@ -232,7 +232,7 @@ class Provisioner:
         for kind in self.what.filters.values():
             column = fields[kind.values]
             if column.get("has_field_values") != "list":
-                # Metabase offers choices of texts by itself, and of numbers only when told to.
+                # Metabase offers choices of texts by itself, and of numbers only on request.
                 self.client.put(f"/api/field/{column['id']}", {"has_field_values": "list"})
                 self._say(f"{kind.values} offers its values as a list")
         return {name: int(column["id"]) for name, column in fields.items()}
@@ -321,7 +321,7 @@ class Provisioner:
         return [part for part in wanted if not same(part)]
 
     def _insist(self, name: str, different: Sequence[str]) -> None:
-        """Metabase drops what it does not know without a word: say it."""
+        """Report what Metabase silently dropped because it does not know it."""
         if different:
             self.report.problems.append(f"{name}: this Metabase did not keep {', '.join(different)}")
 
@@ -533,7 +533,7 @@ class Provisioner:
     # --- checks ---------------------------------------------------------------------------------------------------
 
     def _check_questions(self, cards: Mapping[str, Json]) -> None:
-        """Run every question: it must succeed and give the columns that are shown. No rows are said."""
+        """Run every question: it must succeed and give the columns that are shown. No rows are printed."""
         for key, question in self.what.questions.items():
             answer = self.client.post(f"/api/card/{cards[key]['id']}/query", {})
             if answer["status"] != "completed":

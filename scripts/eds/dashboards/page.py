@@ -1,6 +1,6 @@
 """The dashboards as one HTML page that needs no server and no network: its data, styles and scripts are in it.
 
-The page holds the result of every question for every choice of its filters, so a filter shows what the database said
+The page holds the result of every question for every choice of its filters: a filter shows what the database returned
 and computes nothing itself.
 """
 
@@ -196,7 +196,7 @@ def render(settings: Settings) -> str:
 
 
 def refresh(settings: Settings) -> Path:
-    """Write the page anew, in one step. Returns where it is."""
+    """Rewrite the page, in one step. Returns where it is."""
     path = settings.site / FILE_NAME
     write(path, render(settings))
     return path

@@ -51,7 +51,7 @@ def is_current(settings: Settings) -> bool:
 
 
 def generate(settings: Settings, stopping: threading.Event | None = None) -> None:
-    """Make lineage, star schema and index anew. stopping: ends it early with dbt_docs.CancelledError."""
+    """Rebuild lineage, star schema and index. stopping: ends it early with dbt_docs.CancelledError."""
     site = settings.site
     wanted = _wanted(settings)
     folder = dbt_docs.generate(settings, stopping)
@@ -87,7 +87,7 @@ def _counts(manifest: dict[str, Any]) -> dict[str, int]:
 
 
 def refresh(settings: Settings, stopping: threading.Event | None = None) -> bool:
-    """Write the dashboards page anew, and the documentation when project or schema changed.
+    """Rewrite the dashboards page, and the documentation when project or schema changed.
 
     Returns whether the documentation was made. Each page is replaced in one step.
     """

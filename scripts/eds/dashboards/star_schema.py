@@ -112,10 +112,10 @@ def draw(manifest: Mapping[str, Any]) -> Star:
             [
                 (
                     column,
-                    str(told.get("data_type") or ""),
+                    str(described.get("data_type") or ""),
                     "key" if column == key else "reference" if (name, column) in leads else "",
                 )
-                for column, told in node["columns"].items()
+                for column, described in node["columns"].items()
             ],
         )
     columns: dict[int, list[Box]] = {0: [], 1: [], 2: []}

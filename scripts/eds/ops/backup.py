@@ -343,7 +343,7 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
 def expire(settings: Settings, keep: int, made: Sequence[Backup]) -> list[str]:
     """Remove the dumps that are older than the newest `keep` good ones of their kind. Returns their names.
 
-    made: the dumps that were just made; they stay whatever the clock said when the others were made, and only dumps of
+    made: the dumps that were just made; they stay whatever the clock was when the others were made, and only dumps of
     their kinds are removed. A damaged dump does not count as one that is kept.
     """
     removed = []

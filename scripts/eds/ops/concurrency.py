@@ -1,4 +1,4 @@
-"""`make concurrency`: what happens when sessions meet on the same rows, played by real sessions, the outcome checked.
+"""`make concurrency`: concurrency scenarios, run by real sessions on the same rows, with their outcomes checked.
 
 `docs/concurrency.sql` has the same steps for two psql windows.
 """
@@ -67,7 +67,7 @@ def write_skew(scene: Stage) -> None:
     limit = a.value(total) + 1000
     scene.narrator.note(f"the rule: the two loans together may owe {limit}; each session draws 600 more on one of them")
 
-    def play(level: str) -> bool:
+    def run_both(level: str) -> bool:
         """Both check the rule and draw. Returns whether B's transaction failed."""
         for session, loan in ((a, 1), (b, 2)):
             session.do(f"begin isolation level {level}")
@@ -77,11 +77,11 @@ def write_skew(scene: Stage) -> None:
         a.do("commit")
         return b.fails("commit", errors.SerializationFailure)
 
-    failed = play("repeatable read")
+    failed = run_both("repeatable read")
     sum_now = scene.balance(1) + scene.balance(2)
     scene.check("REPEATABLE READ lets both commit, and the rule is broken", not failed and sum_now > limit)
     a.do("update loans set outstanding_balance = outstanding_balance - 600 where loan_id in (1, 2)")
-    failed = play("serializable")
+    failed = run_both("serializable")
     scene.check("SERIALIZABLE lets one commit and ends the other (40001)", failed)
     b.do("begin isolation level serializable")
     room = limit - b.value(total)
@@ -186,7 +186,7 @@ def deadlock(scene: Stage) -> None:
         (victims if session.fails(running, errors.DeadlockDetected) else survivors).append(session)
     for session in survivors:
         session.do("commit")
-    scene.check("one was ended with 40P01, the other went on", len(victims) == len(survivors) == 1)
+    scene.check("one was ended with 40P01, the other continued", len(victims) == len(survivors) == 1)
     for session in victims:
         session.do("begin")
         session.do(PAY.format(10, 1))
@@ -332,8 +332,8 @@ def select_scenarios(only: str | None) -> list[str]:
     return names
 
 
-def play(settings: Any, names: list[str], *, plain: bool) -> list[tuple[str, str, bool]]:
-    """Play scenarios. Returns each outcome: scenario, what should be so, whether it is."""
+def run_scenarios(settings: Any, names: list[str], *, plain: bool) -> list[tuple[str, str, bool]]:
+    """Run scenarios. Returns each outcome: scenario, what should be so, whether it is."""
     result = []
     with stage(settings, plain=plain) as scene:
         for name in names:
@@ -343,7 +343,7 @@ def play(settings: Any, names: list[str], *, plain: bool) -> list[tuple[str, str
             try:
                 SCENARIOS[name](scene)
             except (psycopg.Error, UserError, IndexError) as error:
-                scene.check(f"played to its end ({error})".replace("\n", " "), False)
+                scene.check(f"ran to its end ({error})".replace("\n", " "), False)
             result += [(name, what, holds) for what, holds in scene.outcomes]
     return result
 
@@ -358,7 +358,7 @@ def concurrency_command(
     Example: make concurrency ONLY=deadlock,lost-update
     """
     names = select_scenarios(only)
-    outcomes = play(load(), names, plain=plain or not sys.stdout.isatty())
+    outcomes = run_scenarios(load(), names, plain=plain or not sys.stdout.isatty())
     failed = [f"{name}: {what}" for name, what, holds in outcomes if not holds]
     out.print()
     out.print(f"{len(names)} scenarios, {len(outcomes) - len(failed)} outcomes as expected, {len(failed)} not")

@@ -1,4 +1,4 @@
-"""`make pitr`: the loan book as it was at a moment, recovered beside the primary from a base backup and the archive."""
+"""`make pitr`: the loan book at a point in time, recovered beside the primary from a base backup and the archive."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
             if end is None or lsn(base.stop_lsn) <= end:
                 result.append(Plan(base, chain(found, parts, base.start_lsn)))
     if not result:
-        raise UserError(f"No physical backup lies on the history of timeline {timeline}.")
+        raise UserError(f"No physical backup is on the history of timeline {timeline}.")
     # One without gaps first; of those the youngest; of the same age the one on this machine.
     return sorted(
         result,

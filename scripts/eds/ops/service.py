@@ -113,11 +113,11 @@ def install(settings: Settings) -> str:
             if done.returncode != 0:
                 path.unlink()
                 raise UserError(f"systemctl --user {' '.join(command)} failed: {done.stderr.strip()}")
-        told = f"installed {path}: the platform starts with this account's services"
+        report = f"installed {path}: the platform starts with this account's services"
         account = getpass.getuser()
         if _run("loginctl", "enable-linger", account).returncode != 0:
-            told += f"\nTo start them at boot, and not only at log-in: sudo loginctl enable-linger {account}"
-        return told
+            report += f"\nTo start them at boot, and not only at log-in: sudo loginctl enable-linger {account}"
+        return report
     if shutil.which("crontab"):
         _set_crontab([*(line for line in _crontab() if unit_name() not in line), cron_line(settings)])
         return (
@@ -131,7 +131,7 @@ def install(settings: Settings) -> str:
 
 
 def remove() -> list[str]:
-    """Take back what `install` did, by either way. The platform goes on running. Returns what was removed."""
+    """Take back what `install` did, by either way. The platform keeps running. Returns what was removed."""
     removed = []
     path = unit_path()
     if path.exists():

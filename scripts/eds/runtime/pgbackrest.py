@@ -130,7 +130,7 @@ class Repository:
 def archive_new_timeline(side: Member) -> None:
     """Archive what a stopped, recovered cluster wrote on its own timeline, which it could not archive itself.
 
-    The segment that it was writing is archived by its successor; what lies beyond that one was recycled.
+    The segment that it was writing is archived by its successor; what is beyond that one was recycled.
     """
     control = side.run(["pg_controldata", side.data], what="reading pg_control").output
     found = re.search(r"REDO WAL file:\s+([0-9A-F]{24})", control)

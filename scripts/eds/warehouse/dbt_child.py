@@ -37,7 +37,7 @@ def dbt_arguments(
 ) -> list[str]:
     """dbt's arguments for a command that runs unattended.
 
-    dbt itself writes no log: what goes wrong is said by `log`, and the record of the run (audit.etl_runs and
+    dbt itself writes no log: what goes wrong is reported by `log`, and the record of the run (audit.etl_runs and
     audit.model_runs) has each node's time and message. Its own logs would cost a tenth of a run without a change.
     """
     return [

@@ -62,7 +62,7 @@ class Dialect:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing is said about numbers, dates and empty fields, so that the plain form is tried first."""
+        """Whether no option is about numbers, dates and empty fields, so that the plain form is tried first."""
         return not (self.decimal or self.dates or self.century or self.timezone or self.empty)
 
     def with_options(self, options: Mapping[str, str]) -> Dialect:

@@ -223,7 +223,7 @@ def fill(conn: psycopg.Connection[Any], scale: Scale, seed: int = 42, today: dat
     scale: how big; the empty scale leaves the product catalogue alone. seed: the same seed, scale, day and catalogue
     give the same rows. today: everything in the book happened before this day began in UTC (default: the current one).
     Returns the numbers of rows. Raises UserError, and changes nothing, when the tables are missing, in use or not
-    empty, when there is nothing to lend, or when `today` lies in the future.
+    empty, when there is nothing to lend, or when `today` is in the future.
     """
     started = time.monotonic()
     current_day = datetime.datetime.now(datetime.UTC).date()

@@ -173,7 +173,7 @@ class ComposeMember:
         self.stop()
         self.files.unfence(self.name)
         # Its container does it, and keeps the old data until the clone is complete.
-        self._shell(f"touch {VOLUME}/clone-anew")
+        self._shell(f"touch {VOLUME}/clone-again")
         self.compose.start(self.name)
         health = ("inspect", "--format", "{{.State.Health.Status}}", self.container)
         try:

@@ -1,7 +1,7 @@
 """Where the embedded servers live: their directory, the account that runs them, PostgreSQL's programs.
 
-Each server's data lies in the state directory. Started by root, the servers run as an unprivileged account; when that
-account cannot reach the checkout, their data lies below /var/lib instead and the state directory says where.
+Each server's data is in the state directory. Started by root, the servers run as an unprivileged account; when that
+account cannot reach the checkout, their data is below /var/lib instead and the state directory says where.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Home:
                 (home / folder).mkdir(parents=True, exist_ok=True)
                 self.give(home / folder, 0o750)
             self.give(home, 0o750)
-            # Relative when it lies in the state directory, so that a checkout can be moved.
+            # Relative when it is in the state directory, so that a checkout can be moved.
             pointer = str(home.relative_to(state) if home.is_relative_to(state) else home) + "\n"
             write_atomically(embedded_note(self.settings), pointer)
         except PermissionError as error:

@@ -1,5 +1,5 @@
 -- Every payment of the loans from the first to the last number wanted: each round of the recursion is one instalment of each
--- loan that goes on, with the interest that is due on its balance.
+-- running loan, with the interest that is due on its balance.
 --
 -- Two draws of 64 bits give each instalment four numbers of 16 bits each.
 insert into demo_payment (n, part, paid, method_no, principal, interest, penalty, remark)

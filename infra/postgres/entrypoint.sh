@@ -52,7 +52,7 @@ if [ ! -e "$data" ] && takes_writes; then
     if [ -n "$kept" ]; then
         die "there is no data directory $data, but older data is there: $kept. What should have taken its place is in" \
             "$incoming, if anywhere; an exchange of the two was interrupted. Rename the one that should serve to" \
-            "pgdata in the volume of $name (docs/runbooks.md, Recover to a moment, says how), then make up again"
+            "pgdata in the volume of $name (docs/runbooks.md, Recover to a point in time, says how), then make up again"
     fi
     case $name in
         replica*) die "$name is the primary since the last failover, but it has no data; put it back, or restore a backup" ;;

@@ -968,7 +968,7 @@ BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
     "endless date": ("customers", CUSTOMER + "1,A,,,infinity,,,\n", 2, "date_of_birth", "'infinity'", "YYYY-MM-DD"),
     "bad segment": ("customers", CUSTOMER + "1,A,,,,privat,,\n", 2, "segment", "'privat'", "one of retail, sme"),
     "bad flag": ("customers", CUSTOMER + "1,A,,,,,maybe,\n", 2, "is_active", "'maybe'", "true or false"),
-    "bad moment": ("customers", CUSTOMER + "1,A,,,,,,noon\n", 2, "created_at", "'noon'", "a moment"),
+    "bad time": ("customers", CUSTOMER + "1,A,,,,,,noon\n", 2, "created_at", "'noon'", "a time"),
     "long e-mail": ("customers", CUSTOMER + f"1,A,{'x' * 2601},,,,,\n", 2, "email", f"'{'x' * 60}' …", "2600 bytes"),
     "doubled key": ("customers", CUSTOMER + "7,A,,,,,,\n8,B,,,,,,\n7,C,,,,,,\n", 4, "customer_id", "'7'", "but line 2"),
     "doubled e-mail": ("customers", CUSTOMER + "7,A,a@x,,,,,\n8,B,a@x,,,,,\n", 3, "email", "'a@x'", "line 2 (customer"),

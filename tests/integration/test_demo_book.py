@@ -134,7 +134,7 @@ def test_small_book_keeps_the_rules(owner: psycopg.Connection[Any]) -> None:
 
 
 def test_rules_find_a_broken_book(owner: psycopg.Connection[Any]) -> None:
-    """The rules themselves: a cent, a status or a moment that is wrong is found."""
+    """The rules themselves: a cent, a status or a time that is wrong is found."""
     fill(owner, Scale.parse("500"), today=DAY)
     for damage in (
         "update operational.loans set outstanding_balance = outstanding_balance + 0.01 where disbursed_at is not null",

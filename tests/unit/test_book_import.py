@@ -21,6 +21,7 @@ from eds.book.csv_import import schema
 from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter
 from eds.book.csv_import.files import find_files
 from eds.book.csv_import.importer import Summary
+from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.job import Counts
 from eds.book.csv_import.mapping import BookMapping, ColumnMapping, TableMapping, load_mapping
 from eds.book.csv_import.next_step import is_mass_delete
@@ -29,7 +30,7 @@ from eds.book.csv_import.records import Malformed, Record, read_records
 from eds.book.csv_import.rows import NotPlainError, RowReader, lay_out
 from eds.book.csv_import.schema import TABLES
 from eds.book.csv_import.template import write_template
-from eds.book.csv_import.values import Evidence, ExpectedError, Reading, converter
+from eds.book.csv_import.values import Evidence, converter
 
 CUSTOMERS, PRODUCTS, LOANS, PAYMENTS, INSTALLMENTS = TABLES
 
@@ -379,7 +380,7 @@ def test_moments(text: str, moment: str) -> None:
     ],
 )
 def test_no_moments(text: str) -> None:
-    assert "a moment: YYYY-MM-DD" in refusal(PAYMENTS, "payment_date", text)
+    assert "a time: YYYY-MM-DD" in refusal(PAYMENTS, "payment_date", text)
 
 
 @pytest.mark.parametrize(
@@ -685,7 +686,7 @@ def test_what_the_values_of_a_file_prove(
     evidence = Evidence()
     for line, text in enumerate(texts, start=2):
         evidence.look(next(found for found in table.columns if found.name == column), text, line)
-    reading = Reading.of(Dialect(), evidence)
+    reading = evidence.reading(Dialect())
     assert (reading.decimal, reading.dates) == (decimal, dates)
 
 

@@ -39,7 +39,7 @@ WRONG_BASE = ("recovery ended before configured recovery target", "not a child o
 
 @dataclass(frozen=True)
 class Target:
-    """Where a recovery ends: before a moment, at a restore point, or at the end of the WAL (neither)."""
+    """Where a recovery ends: before a time, at a restore point, or at the end of the WAL (neither)."""
 
     moment: datetime | None = None
     restore_point: str | None = None

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from eds.base.console import bar, err
 from eds.book.csv_import.dialect import DELIMITERS, Source, examine, sniff_delimiter, squeeze
+from eds.book.csv_import.interpretation import Reading
 from eds.book.csv_import.job import Job, Loaded
 from eds.book.csv_import.mapping import TableMapping
 from eds.book.csv_import.problems import Problem, Problems, format_rows
@@ -20,7 +21,6 @@ from eds.book.csv_import.records import Malformed, Record, read_records
 from eds.book.csv_import.rows import OTHER_NAMES, Layout, NotPlainError, RowReader, lay_out
 from eds.book.csv_import.schema import Column, Table
 from eds.book.csv_import.statements import names, statement
-from eds.book.csv_import.values import Reading
 
 _ROWS_PER_ADVANCE = 2000
 
@@ -106,7 +106,7 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
         with _records(source, delimiter, header_line) as records:
             evidence = reader_of(records, Reading(), Problems()).survey()
         with _records(source, delimiter, header_line) as records:
-            reading = Reading.of(job.dialect, evidence)
+            reading = evidence.reading(job.dialect)
             reading.currency = job.currency
             reader = reader_of(records, reading, job.problems)
             _copy(job, table, reader, advance)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from eds.book.csv_import.dialect import squeeze
+from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.mapping import ColumnMapping, TableMapping
 from eds.book.csv_import.problems import SHOWN_CHARACTERS, Problem
 from eds.book.csv_import.records import Malformed, Record
 from eds.book.csv_import.schema import Column, Table
-from eds.book.csv_import.values import Evidence, ExpectedError, Reading, converter, is_no_value
+from eds.book.csv_import.values import Evidence, converter, is_no_value
 
 OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
 

@@ -1,0 +1,236 @@
+"""Dates and times in any order and language."""
+
+from __future__ import annotations
+
+import functools
+import re
+from datetime import UTC, date, datetime, timedelta
+
+from eds.book.csv_import.dialect import squeeze
+from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIMESTAMP = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)? ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
+)
+_YEAR_FIRST = re.compile(r"([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})|([0-9]{4})([0-9]{2})([0-9]{2})")
+_YEAR_LAST = re.compile(r"([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{2})")
+_DAY_NAME_YEAR = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th|\.)?[-/ ]*([^\W\d_]+)\.?[-/, ]*([0-9]{4}|[0-9]{2})")
+_NAME_DAY_YEAR = re.compile(r"([^\W\d_]+)\.? +([0-9]{1,2})(?:st|nd|rd|th)?,? +([0-9]{4})")
+_YEAR_NAME_DAY = re.compile(r"([0-9]{4})[-/ ]([^\W\d_]+)[-/ ]([0-9]{1,2})")
+_SPLIT_TIME = re.compile(
+    r"(?P<date>.*?)(?:(?:[T,]| +|, +)(?P<hour>[0-9]{1,2})(?P<mark>[:.])(?P<minute>[0-9]{2})"
+    r"(?:(?P=mark)(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
+    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?"
+    r" ?(?P<zone>[Zz]|UTC|GMT|(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?)?)?"
+)
+# Those that the loan book takes (infra/primary/sql/015_bounds.sql).
+_FIRST_TIME = datetime(1900, 1, 1)
+_END_OF_TIME = datetime(9999, 12, 31)
+_DATE_WORDS = "a date as YYYY-MM-DD, such as 2024-02-29"
+_TIME_WORDS = "a time: YYYY-MM-DD, alone or with an hour and an offset from UTC, such as 2024-02-29T13:45:00+03:00"
+_MONTHS = ["January", "February", "March", "April", "May", "June"]
+_MONTHS += ["July", "August", "September", "October", "November", "December"]
+
+
+@functools.lru_cache(maxsize=4096)
+def order_of(text: str) -> str | None:
+    """Which order of day and month a value proves, None when it proves none."""
+    match = _SPLIT_TIME.fullmatch(text.strip())
+    numbers = _YEAR_LAST.fullmatch(match["date"]) if match else None
+    if numbers is None:
+        return None
+    first, second = int(numbers[1]), int(numbers[3])
+    if 12 < first <= 31 and 1 <= second <= 12:
+        return "dmy"
+    return "mdy" if 12 < second <= 31 and 1 <= first <= 12 else None
+
+
+@functools.cache
+def _month_names() -> dict[str, int]:
+    """Return the months by their names, long and short, in the languages of exports. None: two months have it."""
+    from babel.dates import get_month_names
+
+    found: dict[str, int] = {"sept": 9}
+    for language in ("en", "fr", "pt", "sw", "de", "es", "it", "nl"):
+        for width in ("wide", "abbreviated"):
+            for number, name in get_month_names(width, locale=language).items():
+                found[squeeze(name)] = number
+    return found
+
+
+def _full_year(year: str, reading: Reading) -> int:
+    if len(year) == 4:
+        return int(year)
+    if reading.century is None:
+        raise ExpectedError(
+            "a year of four digits; or CENTURY=1930 says that two digits are a year from 1930 to 2029",
+            "year of two digits",
+        )
+    full = reading.century - reading.century % 100 + int(year)
+    return full if full >= reading.century else full + 100
+
+
+def _day(year: int, month: int, day: int) -> date:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        pass
+    if not 1 <= month <= 12:
+        raise ExpectedError(f"a date that exists: there is no month {month}", "no such date")
+    if year < 1:
+        raise ExpectedError("a date that exists: there is no year 0", "no such date")
+    length = (date(year + month // 12, month % 12 + 1, 1) - timedelta(days=1)).day if year < 9999 else 31
+    raise ExpectedError(f"a date that exists: {_MONTHS[month - 1]} {year} has {length} days, not {day}", "no such date")
+
+
+def _any_day(text: str, reading: Reading, words: str) -> date:
+    """Return a date in any of the ways to write one. Raises ExpectedError, also when it is ambiguous."""
+    if match := _YEAR_FIRST.fullmatch(text):
+        year, month, day = (int(part) for part in (match[1] or match[5], match[3] or match[6], match[4] or match[7]))
+        return _day(year, month, day)
+    if match := _YEAR_LAST.fullmatch(text):
+        first, separator, second, year_text = int(match[1]), match[2], int(match[3]), match[4]
+        # Nowhere do points stand in a date with the month first.
+        order = reading.dates if reading.dates in ("dmy", "mdy") else "dmy" if separator == "." else None
+        if order is None and first != second and "dates" in reading.conflicts:
+            raise ExpectedError(
+                f"one order of day and month in the file, which has both ({reading.conflicts['dates']}): "
+                "DATES=dmy or DATES=mdy says which is right",
+                "both orders of day and month",
+            )
+        if order is None and (first == second or first > 12 >= second):
+            order = "dmy"
+        elif order is None and second > 12 >= first:
+            order = "mdy"
+        if order is None and first > 12:
+            raise ExpectedError(f"a date that exists: there is no month {min(first, second)}", "no such date")
+        if order is None:
+            raise ExpectedError(
+                f"to know whether it is {first} {_name(second)} {year_text} or {second} {_name(first)} {year_text}; "
+                "no other date of the file tells: DATES=dmy (day first) or DATES=mdy (month first)",
+                "ambiguous date",
+            )
+        day, month = (first, second) if order == "dmy" else (second, first)
+        if month > 12 >= day >= 1:
+            raise ExpectedError(
+                f"a date as {'day/month/year' if order == 'dmy' else 'month/day/year'}: there is no month {month}",
+                "no such date in this order",
+            )
+        return _day(_full_year(year_text, reading), month, day)
+    for pattern, places in ((_DAY_NAME_YEAR, (3, 2, 1)), (_NAME_DAY_YEAR, (3, 1, 2)), (_YEAR_NAME_DAY, (1, 2, 3))):
+        match = pattern.fullmatch(text)
+        if match and (month := _month_names().get(squeeze(match[places[1]]), 0)):
+            return _day(_full_year(match[places[0]], reading), month, int(match[places[2]]))
+    if re.fullmatch(r"[1-6][0-9]{4}(?:\.[0-9]+)?", text):
+        shown = date(1899, 12, 30) + timedelta(days=int(text[:5]))
+        raise ExpectedError(
+            f"{words}; this may be a spreadsheet's number of a day, {shown}: give the column the format “Date” "
+            "and save again",
+            "number of a day",
+        )
+    raise ExpectedError(words)
+
+
+def _name(month: int) -> str:
+    return _MONTHS[month - 1] if 1 <= month <= 12 else f"month {month}"
+
+
+def date_converter(reading: Reading) -> Converter:
+    @functools.lru_cache(maxsize=4096)
+    def convert_other(text: str) -> str:
+        match = _SPLIT_TIME.fullmatch(text)
+        if match is None:
+            raise ExpectedError(_DATE_WORDS)
+        # A spreadsheet and many databases write a date as its midnight.
+        is_midnight = (
+            int(match["hour"] or 0) in ((0, 12) if (match["half"] or "").lower().startswith("a") else (0,))
+            and not int(match["minute"] or 0)
+            and not int(match["second"] or 0)
+            and not int(match["fraction"] or 0)
+        )
+        if not is_midnight:
+            raise ExpectedError("a date without a time of the day")
+        return _any_day(match["date"], reading, _DATE_WORDS).isoformat()
+
+    def convert(text: str) -> str:
+        text = text.strip()
+        try:
+            if _DATE.fullmatch(text):
+                return date.fromisoformat(text).isoformat()
+        except ValueError:
+            pass
+        if reading.strict:
+            raise ExpectedError(_DATE_WORDS)
+        return convert_other(text)
+
+    return convert
+
+
+def timestamp_converter(reading: Reading) -> Converter:
+    zone = reading.timezone
+
+    @functools.lru_cache(maxsize=4096)
+    def any_day(text: str) -> date:
+        return _any_day(text, reading, _TIME_WORDS)
+
+    def at(day: date, match: re.Match[str]) -> str:
+        hour = int(match["hour"] or 0)
+        if match["half"]:
+            if not 1 <= hour <= 12:
+                raise ExpectedError("an hour from 1 to 12 before AM or PM")
+            hour = hour % 12 + (12 if match["half"][0] in "Pp" else 0)
+        fraction = (match["fraction"] or "").rstrip("0")
+        if len(fraction) > 6:
+            raise ExpectedError("a time with at most 6 decimals of a second (nothing is rounded)")
+        minute, second = int(match["minute"] or 0), int(match["second"] or 0)
+        hours, minutes = int(match["hours"] or 0), int(match["minutes"] or 0)
+        # As far from UTC as PostgreSQL goes.
+        if hour > 23 or minute > 59 or second > 59 or hours > 15 or minutes > 59:
+            raise ExpectedError("a time that exists, from 00:00:00 to 23:59:59, with an offset up to 15:59")
+        moment = datetime(day.year, day.month, day.day, hour, minute, second)
+        try:
+            if match["zone"]:
+                offset = timedelta(hours=hours, minutes=minutes)
+                moment += -offset if match["sign"] == "+" else offset
+            elif zone is not None:
+                moment = moment.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None)
+        except OverflowError:
+            raise ExpectedError(_TIME_WORDS) from None
+        _check_bounds(moment)
+        return f"{moment.isoformat()}{'.' if fraction else ''}{fraction}+00"
+
+    def convert(text: str) -> str:
+        text = text.strip()
+        if zone is None:
+            try:
+                if match := _TIMESTAMP.fullmatch(text):
+                    return _plain_timestamp(match)
+            except (ValueError, OverflowError):
+                pass
+        if reading.strict:
+            raise ExpectedError(_TIME_WORDS)
+        other = _SPLIT_TIME.fullmatch(text)
+        if other is None:
+            raise ExpectedError(_TIME_WORDS)
+        return at(any_day(other["date"]), other)
+
+    return convert
+
+
+def _plain_timestamp(match: re.Match[str]) -> str:
+    day, clock, seconds, fraction, sign, hours, minutes = match.groups()
+    moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{seconds or '00'}")
+    fraction = (fraction or "").rstrip("0")
+    if len(fraction) > 6 or int(hours or 0) > 15 or int(minutes or 0) > 59:
+        raise ValueError
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    moment += -offset if sign == "+" else offset
+    _check_bounds(moment)
+    return f"{moment.isoformat()}{'.' if fraction else ''}{fraction}+00"
+
+
+def _check_bounds(moment: datetime) -> None:
+    if not _FIRST_TIME <= moment < _END_OF_TIME:
+        raise ExpectedError("a time from 1900-01-01 to 9999-12-30 (UTC)")

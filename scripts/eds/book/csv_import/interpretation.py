@@ -1,0 +1,54 @@
+"""How the values of a file are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+from eds.book.csv_import.schema import Column
+
+# So many different labels of a column of codes are printed with what they were read as.
+_MAX_LABELS = 50
+
+
+class ExpectedError(Exception):
+    """A field does not hold what its column takes. The message says what was expected. cause: see Problem."""
+
+    def __init__(self, expected: str, cause: str = "") -> None:
+        super().__init__(expected)
+        self.cause = cause
+
+
+# Text in a file to text that PostgreSQL reads as the same value, None for no value. Raises ExpectedError.
+Converter = Callable[[str], str | None]
+
+
+@dataclass
+class Reading:
+    """How the values of a file are read. decimal and dates are None while they are not known.
+
+    strict: take the plain form alone, so that a file in it is read fast and without a doubt. conflicts: for decimal or
+    dates, the values of the file that contradict each other. facts: how the file is read, to be printed.
+    """
+
+    decimal: str | None = None
+    dates: str | None = None
+    century: int | None = None
+    timezone: ZoneInfo | None = None
+    strict: bool = True
+    conflicts: dict[str, str] = field(default_factory=dict)
+    facts: list[str] = field(default_factory=list)
+    labels: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    """By column: what was read as what, beyond the form that the documentation asks for."""
+    rounded: frozenset[str] = frozenset()
+    """The columns whose numbers are rounded to what they keep."""
+    currency: tuple[str, str] | None = None
+    """The currency that stands beside amounts, and how it was written first."""
+
+    def note(self, column: Column, text: str, value: str) -> None:
+        """Record that a text was read as a value that it does not spell."""
+        seen = self.labels.setdefault(column.name, Counter())
+        if (text, value) in seen or len(seen) < _MAX_LABELS:
+            seen[text, value] += 1

@@ -1,0 +1,216 @@
+"""Numbers in any dialect: decimal signs, separators of thousands, currencies."""
+
+from __future__ import annotations
+
+import functools
+import re
+from decimal import ROUND_HALF_UP, Decimal
+
+from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
+from eds.book.csv_import.schema import Column
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?")
+# 1.500 may be one and a half, or fifteen hundred: what stands before the separator then.
+_GROUPED = re.compile(r"[1-9][0-9]{0,2}")
+# What most numbers look like, and can be read in one way.
+_SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
+_BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
+_DRESSED = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,]?)\s*(-?)\s*({_BESIDE}|/=|/-)")
+# Groups of three, or as in India of two before the last three, all with the same separator.
+_POINT = re.compile(
+    r"(?P<whole>[0-9]*|[1-9][0-9]{0,2}(?P<sep>[, '])[0-9]{3}(?:(?P=sep)[0-9]{3})*|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3})"
+    r"(?:\.(?P<decimals>[0-9]*))?"
+)
+_COMMA = re.compile(
+    r"(?P<whole>[0-9]*|[1-9][0-9]{0,2}(?P<sep>[. '])[0-9]{3}(?:(?P=sep)[0-9]{3})*)(?:,(?P<decimals>[0-9]*))?"
+)
+_SHORTENED = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?[Ee][+-]?[0-9]+")
+_BLANKS = str.maketrans({"\xa0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "’": "'", "−": "-", "\u2013": "-"})
+
+
+def _undress(text: str, column: Column) -> tuple[str, str, str]:
+    """Split a number into its sign, its digits with their separators, and its currency. Raises ExpectedError."""
+    text = text.translate(_BLANKS).strip()
+    if text.startswith("#"):
+        raise ExpectedError(f"{_number_words(column)}; this is an error of a spreadsheet's formula or a narrow column")
+    if _SHORTENED.fullmatch(text):
+        raise ExpectedError(
+            f"{_number_words(column)}; a spreadsheet has shortened this one and lost digits: "
+            "give the column the format “Number” or “Text” and save again"
+        )
+    is_negative = text.startswith("(") and text.endswith(")")
+    if is_negative:
+        text = text[1:-1].strip()
+    elif text[:1] in "+-" and text[1:2] and not text[1:2].isdigit():
+        is_negative, text = text[0] == "-", text[1:].strip()
+    if text.endswith("%"):
+        if not column.is_percent:
+            raise ExpectedError(f"{_number_words(column)}, without a percent sign")
+        text = text[:-1].rstrip()
+    match = _DRESSED.fullmatch(text)
+    if match is None or (match[1] and match[5]) or (match[2] and match[4]):
+        raise ExpectedError(_number_words(column))
+    beside = match[1] or match[5]
+    if match[2] == "-" or match[4] == "-":
+        is_negative = not is_negative
+    return "-" if is_negative else "", match[3].strip(), beside
+
+
+def _spell(match: re.Match[str] | None) -> str | None:
+    """Return the digits of a match of _POINT or _COMMA, with a decimal point."""
+    if match is None:
+        return None
+    whole, decimals = re.sub(r"[^0-9]", "", match["whole"]), match["decimals"]
+    if not whole and not decimals:
+        return None
+    return whole + (f".{decimals}" if decimals else "")
+
+
+def _two_readings(digits: str, column: Column) -> tuple[str | None, str | None]:
+    """Return what the digits are with a decimal point and with a decimal comma; None for what they cannot be."""
+    point, comma = _spell(_POINT.fullmatch(digits)), _spell(_COMMA.fullmatch(digits))
+    if point and comma and point != comma and column.is_percent:
+        # 12.345 percent are no twelve thousand percent.
+        point = point if len(point.partition(".")[0]) <= 3 else None
+        comma = comma if len(comma.partition(".")[0]) <= 3 else None
+    return point, comma
+
+
+def decimal_of(text: str, column: Column) -> str | None:
+    """Which decimal sign a value proves, None when it proves none."""
+    if _INTEGER.fullmatch(text):
+        return None
+    if short := _SHORT.fullmatch(text):
+        return "point" if short[1] == "." else "comma"
+    try:
+        _, digits, _ = _undress(text, column)
+    except ExpectedError:
+        return None
+    point, comma = _two_readings(digits, column)
+    if point is not None and comma is None:
+        return "point"
+    return "comma" if comma is not None and point is None else None
+
+
+def _number_words(column: Column) -> str:
+    return "a whole number such as 1042" if not column.kind.startswith("numeric") else "a number such as 1234.50"
+
+
+def _plain_number(text: str, column: Column, reading: Reading) -> str:
+    """Return a number in any dialect as [-]digits[.digits]. Raises ExpectedError, also when it is ambiguous."""
+    short = _SHORT.fullmatch(text)
+    if short and reading.decimal == ("point" if short[1] == "." else "comma"):
+        return text.replace(",", ".")
+    sign, digits, beside = _undress(text, column)
+    point, comma = _two_readings(digits, column)
+    if reading.decimal is None and point and comma and point != comma:
+        conflict = reading.conflicts.get("decimal")
+        reason = f"the file has both ({conflict})" if conflict else "no other number of the file tells"
+        raise ExpectedError(
+            f"to know whether {digits} is {point} or {comma}; {reason}: DECIMAL=point or DECIMAL=comma",
+            "ambiguous decimal sign",
+        )
+    if reading.decimal is None and reading.conflicts.get("decimal") and "." in (point or comma or ""):
+        raise ExpectedError(
+            f"one decimal sign in the file, which has both ({reading.conflicts['decimal']}): "
+            "DECIMAL=point or DECIMAL=comma says which is right",
+            "both decimal signs",
+        )
+    number = {"point": point, "comma": comma}.get(reading.decimal or "", point or comma)
+    if number is None:
+        if (point or comma) and column.kind.startswith("numeric"):
+            example = "1234,50" if reading.decimal == "comma" else "1234.50"
+            raise ExpectedError(f"a number with a decimal {reading.decimal}, such as {example}")
+        raise ExpectedError(_number_words(column))
+    if beside:
+        _check_currency(beside, column, reading)
+    return sign + number
+
+
+def _check_currency(beside: str, column: Column, reading: Reading) -> None:
+    """Take note of the currency beside an amount. Raises ExpectedError for another than before, or for other words."""
+    if beside in ("/=", "/-"):
+        return
+    name = beside.strip(".").lower()
+    currency = _currencies().get(name)
+    if currency is None or column.is_percent or not column.kind.startswith("numeric"):
+        raise ExpectedError(f"{_number_words(column)}, without {beside!r}", "a word beside the number")
+    if reading.currency is None:
+        reading.currency = (currency, beside)
+        reading.facts.append(f"amounts in {beside}")
+    elif reading.currency[0] != currency:
+        raise ExpectedError(f"one currency in the book, {reading.currency[1]} as before", "another currency")
+
+
+@functools.cache
+def _currencies() -> dict[str, str]:
+    """Return the codes of all currencies, by code and by the symbols used where they are official, in lower case."""
+    from babel import UnknownLocaleError
+    from babel.core import get_global
+    from babel.numbers import get_currency_symbol, get_territory_currencies, list_currencies
+
+    found = {code.lower(): code for code in list_currencies()}
+    for territory in sorted(get_global("territory_currencies")):
+        for official in get_territory_currencies(territory)[:1]:
+            try:
+                symbol = get_currency_symbol(official, locale=f"en_{territory}")
+            except UnknownLocaleError:
+                # English is not used there.
+                symbol = get_currency_symbol(official, locale="en")
+            found.setdefault(symbol.lower().strip("."), official)
+    return found | {"$": "USD", "€": "EUR", "£": "GBP", "kshs": "KES", "sh": "KES", "shs": "KES", "rs": "INR"}
+
+
+def _check_integer(text: str, least: int, greatest: int) -> str:
+    # Leading zeros could make a number longer than int() takes.
+    if len(text) > 30 or not least <= int(text) <= greatest:
+        raise ExpectedError(f"a whole number from {least} to {greatest}")
+    return text
+
+
+def integer_converter(column: Column, bits: int, is_key: bool, reading: Reading) -> Converter:
+    least = -(2 ** (bits - 1))
+    # A key of the greatest value would leave none for the rows that the application adds later.
+    greatest = 2 ** (bits - 1) - (2 if is_key else 1)
+
+    def convert(text: str) -> str:
+        text = text.strip()
+        if not _INTEGER.fullmatch(text):
+            if reading.strict:
+                raise ExpectedError("a whole number such as 1042")
+            text = _plain_number(text, column, reading)
+            if text.partition(".")[2].strip("0"):
+                raise ExpectedError("a whole number such as 1042")
+            text = text.partition(".")[0]
+        return _check_integer(text, least, greatest)
+
+    return convert
+
+
+def numeric_converter(column: Column, precision: int, scale: int, reading: Reading) -> Converter:
+    greatest = "9" * (precision - scale) + "." + "9" * scale
+
+    def convert(text: str) -> str:
+        text = text.strip()
+        match = _NUMBER.fullmatch(text)
+        if not match or (match[2] and not reading.strict):
+            if reading.strict:
+                raise ExpectedError("a number such as 1234.50: a decimal point, no thousands separators, no exponent")
+            text = _plain_number(text, column, reading)
+            match = _NUMBER.fullmatch(text)
+        assert match is not None
+        whole, decimals = match.groups()
+        if reading.strict and decimals and len(decimals) == 3 and not column.is_percent and _GROUPED.fullmatch(whole):
+            # It may be a whole number with a separator of thousands: other numbers of the file tell.
+            raise ExpectedError("a number such as 1234.50")
+        if len(whole.lstrip("0")) > precision - scale:
+            raise ExpectedError(f"a number from -{greatest} to {greatest}")
+        if decimals and len(decimals.rstrip("0")) > scale and column.name in reading.rounded:
+            reading.note(column, "more decimals", "rounded")
+            return str(Decimal(text).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP))
+        if decimals and len(decimals.rstrip("0")) > scale:
+            raise ExpectedError(f"a number with at most {scale} decimals (nothing is rounded)")
+        return text
+
+    return convert

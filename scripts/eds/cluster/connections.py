@@ -50,10 +50,6 @@ class Server:
             **options,
         )
 
-    def passwordless_conninfo(self, user: str = "postgres") -> str:
-        """Return a libpq connection string for a program that gets the password by its environment."""
-        return make_conninfo(host=self.host, port=self.port, user=user, dbname="postgres")
-
     def superuser_conninfo(self, database: str | None = None) -> str:
         """Return a libpq connection string of the server's superuser."""
         return self.conninfo("postgres", self.superuser_password, database)

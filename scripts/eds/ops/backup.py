@@ -47,7 +47,6 @@ app = typer.Typer()
 NAME = re.compile(r"backup_(operational|warehouse)_(\d{8}_\d{6})(\.sql\.gz|\.dump)")
 TYPES = ("full", "diff", "incr")
 SUFFIXES = {"sql": ".sql.gz", "custom": ".dump"}
-READ_BYTES = 1024 * 1024
 # pg_dump's last words; a dump without them is cut off.
 COMPLETE = b"-- PostgreSQL database dump complete"
 # A table without columns has no list of them.

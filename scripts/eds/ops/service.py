@@ -10,13 +10,13 @@ import hashlib
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from eds.base import programs
 from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings, env_file, load
@@ -82,24 +82,22 @@ def cron_line(settings: Settings) -> str:
     return f"@reboot {command} >>{log} 2>&1".replace("%", r"\%") + f" # {unit_name()}"
 
 
-def _run(*command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def _systemctl(*arguments: str) -> programs.Finished:
+    return programs.run(["systemctl", "--user", *arguments], check=False)
 
 
 def _systemd_answers() -> bool:
-    return bool(shutil.which("systemctl")) and _run("systemctl", "--user", "show-environment").returncode == 0
+    return bool(shutil.which("systemctl")) and _systemctl("show-environment").ok
 
 
 def _crontab() -> list[str]:
-    shown = _run("crontab", "-l")
+    shown = programs.run(["crontab", "-l"], check=False)
     # No crontab yet is no error.
-    return shown.stdout.splitlines() if shown.returncode == 0 else []
+    return shown.output.splitlines() if shown.ok else []
 
 
 def _set_crontab(lines: Sequence[str]) -> None:
-    done = _run("crontab", "-", text="".join(f"{line}\n" for line in lines))
-    if done.returncode != 0:
-        raise UserError(f"crontab refuses the line: {done.stderr.strip()}")
+    programs.run(["crontab", "-"], what="crontab", stdin="".join(f"{line}\n" for line in lines))
 
 
 def install(settings: Settings) -> str:
@@ -109,13 +107,13 @@ def install(settings: Settings) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(unit(), encoding="utf-8")
         for command in (("daemon-reload",), ("enable", unit_name())):
-            done = _run("systemctl", "--user", *command)
-            if done.returncode != 0:
+            done = _systemctl(*command)
+            if not done.ok:
                 path.unlink()
-                raise UserError(f"systemctl --user {' '.join(command)} failed: {done.stderr.strip()}")
+                raise programs.failure(f"systemctl --user {' '.join(command)}", done.code, done.tail)
         report = f"installed {path}: the platform starts with this account's services"
         account = getpass.getuser()
-        if _run("loginctl", "enable-linger", account).returncode != 0:
+        if not programs.run(["loginctl", "enable-linger", account], check=False).ok:
             report += f"\nTo start them at boot, and not only at log-in: sudo loginctl enable-linger {account}"
         return report
     if shutil.which("crontab"):
@@ -136,10 +134,10 @@ def remove() -> list[str]:
     path = unit_path()
     if path.exists():
         if _systemd_answers():
-            _run("systemctl", "--user", "disable", unit_name())
+            _systemctl("disable", unit_name())
         path.unlink()
         if _systemd_answers():
-            _run("systemctl", "--user", "daemon-reload")
+            _systemctl("daemon-reload")
         removed.append(str(path))
     if shutil.which("crontab"):
         lines = _crontab()

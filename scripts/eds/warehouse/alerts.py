@@ -22,7 +22,9 @@ import requests
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
+from eds.base import programs
 from eds.base.errors import UserError
+from eds.base.files import write_atomically
 from eds.base.settings import ROOT, Settings
 from eds.warehouse import runs
 
@@ -59,9 +61,7 @@ def _read(settings: Settings) -> Note | None:
 
 
 def _write(settings: Settings, note: Note) -> None:
-    temporary = _path(settings).with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(note)) + "\n", encoding="utf-8")
-    temporary.replace(_path(settings))
+    write_atomically(_path(settings), json.dumps(asdict(note)) + "\n")
 
 
 def ways(settings: Settings) -> tuple[str, ...]:
@@ -182,17 +182,15 @@ def _send(settings: Settings, way: str, note: Note) -> str | None:
             return type(error).__name__
         return None if answer.ok else f"it answered {answer.status_code} {answer.reason}"
     variables = {"ALERT_STATUS": note.status, "ALERT_RUN": str(note.run_id or ""), "ALERT_TEXT": note.text}
-    try:
-        # A line of the operator's own, as it stands in .env.
-        done = subprocess.run(
-            str(settings.alert_command),
-            shell=True,
-            env=os.environ | variables,
-            input=note.text + "\n",
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it had not ended after {COMMAND_SECONDS:.0f} s"
-    return None if done.returncode == 0 else f"exit code {done.returncode}"
+    # A line of the operator's own, as it stands in .env.
+    done = programs.run(
+        ["sh", "-c", str(settings.alert_command)],
+        check=False,
+        env=os.environ | variables,
+        stdin=note.text + "\n",
+        timeout=COMMAND_SECONDS,
+        show=True,
+    )
+    if done.ok:
+        return None
+    return done.errors or f"exit code {done.code}"

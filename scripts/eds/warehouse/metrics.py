@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from eds.base.errors import UserError
+from eds.base.files import write_atomically
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
 
@@ -118,10 +119,7 @@ def write(settings: Settings) -> Path:
     """Write the figures where the docs service finds them, in one step. Returns the file."""
     path = settings.site / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{FILE_NAME}.new")
-    temporary.write_text(render(settings), encoding="utf-8")
-    temporary.chmod(0o644)
-    temporary.replace(path)
+    write_atomically(path, render(settings))
     return path
 
 

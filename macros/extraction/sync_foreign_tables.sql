@@ -1,5 +1,5 @@
 {#
-    Rebuild the foreign tables when the sources' YAML says something else than when they were made.
+    Rebuild the foreign tables when the sources' YAML has changed since they were made.
     Runs inside the extraction's transaction.
 #}
 {% macro sync_foreign_tables(tables, yaml_hash) %}

@@ -12,7 +12,7 @@
 
     The model's SQL asks increment(): none means that everything is to be computed, and the table is brought to that
     result by its difference. Otherwise the SQL returns the affected keys only; where keys may have no row any more, with
-    a boolean column is_removed that says so (not with accumulate).
+    a boolean column is_removed (not with accumulate).
 
     Everything, the model's state included, is one transaction: a failure leaves the last complete state.
 #}

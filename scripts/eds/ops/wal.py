@@ -94,7 +94,7 @@ def wal_command(
     if state["is_failing"]:
         problems.append(
             f"archiving fails: {state['failed_count']} times, last {state['last_failed_wal']} at "
-            f"{state['last_failed_time']:%Y-%m-%d %H:%M:%S}; `make logs SERVICE=primary` says why"
+            f"{state['last_failed_time']:%Y-%m-%d %H:%M:%S}; `make logs SERVICE=primary` shows why"
         )
     for problem in problems:
         out.print(f"[red]problem[/] {escape(problem)}", soft_wrap=True)

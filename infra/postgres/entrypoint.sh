@@ -298,7 +298,7 @@ fi
 # Of a server that was killed; the lock says that nobody else works here.
 rm -f "$data/postmaster.pid"
 if [ "$name" != warehouse ]; then
-    # Without it nothing is archived, which `make health` reports; the server serves all the same.
+    # Without it nothing is archived, which `make health` reports; the server serves anyway.
     pgbackrest --config="$repository_conf" --stanza=oltp --no-online stanza-create ||
         say "the repository of WAL and backups could not be prepared, see above"
 fi

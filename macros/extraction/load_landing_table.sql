@@ -172,7 +172,7 @@
 
 {#
     An emptied or wrong source must never empty the warehouse: stop when a table would lose more than its share.
-    lost: rows that go without others coming for them.
+    lost: rows that are deleted without others in their place.
 #}
 {% macro guard_mass_delete(table, lost, allow_mass_delete) %}
     {% if allow_mass_delete or lost <= 0 %}

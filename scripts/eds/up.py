@@ -104,7 +104,7 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
 
 
 def show(runtime: Runtime) -> None:
-    """Bring the pages and Metabase up to date. A failure there is reported: the platform is up all the same."""
+    """Bring the pages and Metabase up to date. A failure there is reported: the platform is up anyway."""
     settings = runtime.settings
     try:
         # In Docker, the scheduler writes them into the volume that is served.

@@ -39,7 +39,7 @@ def _under_former_name(command: Callable[..., Any], former: str, name: str) -> C
 
     @functools.wraps(command)
     def renamed(*arguments: Any, **options: Any) -> Any:
-        err.print(f"make {former} is now make {name}; the former name goes with the next version")
+        err.print(f"make {former} is now make {name}; the next version removes the former name")
         return command(*arguments, **options)
 
     return renamed

@@ -84,7 +84,7 @@ def choose_replica(runtime: Runtime, to: str | None, force: bool) -> str:
     if reach[to] < reach[best] and not force:
         raise UserError(
             f"{to} is {size(reach[best] - reach[to])} of WAL behind {best}: what {best} has more would be lost. "
-            f"TO={best} loses least; FORCE=1 does it all the same."
+            f"TO={best} loses least; FORCE=1 does it anyway."
         )
     return to
 

@@ -118,7 +118,7 @@ def _kind(table: Table, column: Column) -> str:
 
 
 def _codes(table: Table, column: Column, texts: list[str | None]) -> list[str]:
-    """Return the values of a column of codes that are none of the codes, in any spelling."""
+    """Return the values of a column of codes that are not among them, in any spelling."""
     known = {squeeze(code) for code in table.codes(column)}
     if not known:
         return []

@@ -79,7 +79,7 @@ def _code_converter(column: Column, codes: tuple[str, ...], reading: Reading) ->
             return text
         if not text.strip():
             return None
-        # What is none of the codes is found by the rule, with all other rows that have it.
+        # What is not one of the codes is found by the rule, with all other rows that have it.
         code = squeezed.get(squeeze(text))
         if code is None:
             return text

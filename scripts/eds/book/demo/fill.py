@@ -127,7 +127,7 @@ class _Filling:
             ) from error
         except psycopg.errors.LockNotAvailable as error:
             raise UserError(
-                "Expected the loan book to be at rest, found open transactions on its tables. "
+                "Expected the loan book to be idle, found open transactions on its tables. "
                 "Stop what writes to it (for example the simulation) and fill again."
             ) from error
         for table in _FILLED:

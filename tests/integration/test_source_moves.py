@@ -245,7 +245,7 @@ def test_a_source_that_was_restored_to_an_earlier_point_in_time(
 
 
 @pytest.mark.parametrize("later_transactions", [0, 600], ids=["few transactions since", "many transactions since"])
-def test_disks_that_were_put_back_to_a_moment_between_two_commits(small_book, other_cluster, later_transactions: int):
+def test_disks_that_were_put_back_to_a_time_between_two_commits(small_book, other_cluster, later_transactions: int):
     """The commit that went has neither the newest entry of the trail nor a transaction id above the watermark."""
     platform, runtime = small_book, other_cluster
     source = restore_dump(platform, runtime)

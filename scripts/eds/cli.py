@@ -14,6 +14,7 @@ import psycopg
 import typer
 
 from eds import ops, up
+from eds.backup_scheduler import BackupScheduler
 from eds.base import disk
 from eds.base.console import AsCsv, AsJson, confirm, err, out, print_rows
 from eds.base.errors import UserError
@@ -110,7 +111,7 @@ def _keep_what_was_given(options: dict[str, str]) -> None:
 def down() -> None:
     """Stop everything, keep the data."""
     runtime = _runtime()
-    with exclusive(runtime.settings):
+    with exclusive(runtime.settings, "down"):
         stopped = runtime.stop_all()
     out.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
@@ -147,7 +148,7 @@ def logs(
 def clean() -> None:
     """Stop everything, remove logs and dbt's files, keep the data."""
     runtime = _runtime()
-    with exclusive(runtime.settings):
+    with exclusive(runtime.settings, "clean"):
         stopped = runtime.stop_all()
         for folder in (
             ROOT / "target",
@@ -180,7 +181,7 @@ def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = F
         "nuke",
         force,
     )
-    with exclusive(runtime.settings):
+    with exclusive(runtime.settings, "nuke"):
         runtime.stop_all(mode="immediate")
         runtime.destroy()
     if not has_data(runtime.settings):
@@ -275,6 +276,12 @@ def scheduler(
 ) -> None:
     """Run dbt build on schedule, in the foreground, with JSON lines on standard output."""
     Scheduler(load(), at_start=at_start, catch_up=catch_up).serve()
+
+
+@app.command(rich_help_panel="For programs")
+def backup_scheduler() -> None:
+    """Make backups and prove them on schedule, in the foreground, with JSON lines on standard output."""
+    BackupScheduler(load()).serve()
 
 
 @app.command(name="demo", rich_help_panel=BOOK)

@@ -14,6 +14,7 @@ from eds.book.demo import fill
 from eds.cluster.connections import Cluster
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
+from eds.ops import interrupted
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
@@ -21,7 +22,9 @@ from eds.warehouse import runs
 def start_servers(runtime: Runtime) -> None:
     """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
     runtime.prepare()
+    interrupted.before_start(runtime)
     runtime.start_servers()
+    interrupted.after_start(runtime)
 
 
 def book_is_empty(settings: Settings) -> bool:
@@ -90,7 +93,7 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
     settings = runtime.settings
     fill.Scale.parse(settings.scale)
     try:
-        with exclusive(settings):
+        with exclusive(settings, "up"):
             disk.check(settings)
             start_servers(runtime)
             fill_demo(settings, scale)

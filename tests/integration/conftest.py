@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from eds.base.settings import Settings, ensure_env_file
+from eds.base.settings import BACKUP_SCHEDULES, OFF, Settings, ensure_env_file
 from eds.book.demo import fill
 from eds.cluster import provision
 from eds.cluster.connections import connect
@@ -44,6 +44,8 @@ def runtime() -> Iterator[LocalRuntime]:
         "OLTP_MEMORY": "48MB",
         "WAREHOUSE_MEMORY": "128MB",
         "ETL_SOURCE_WAIT_SECONDS": "5",
+        # Backups are made when a test makes them.
+        **dict.fromkeys(map(str.upper, BACKUP_SCHEDULES), OFF),
     }
     # Settings of the shell that started the tests must not reach them.
     for name in [field.upper() for field in Settings.model_fields]:

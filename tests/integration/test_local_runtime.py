@@ -104,12 +104,12 @@ def test_starting_again_changes_nothing(runtime: LocalRuntime) -> None:
 
 def test_only_one_command_at_a_time(runtime: LocalRuntime) -> None:
     with (
-        exclusive(runtime.settings),
+        exclusive(runtime.settings, "up"),
         pytest.raises(UserError, match="is running"),
-        exclusive(runtime.settings),
+        exclusive(runtime.settings, "up"),
     ):
         pass
-    with exclusive(runtime.settings):
+    with exclusive(runtime.settings, "up"):
         pass
 
 

@@ -12,9 +12,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from eds.backup_scheduler import BackupScheduler
 from eds.base.errors import UserError
+from eds.base.services import exclusive, running_command
 from eds.cluster.connections import connect
 from eds.ops import backup, restore
+from eds.warehouse import alerts, backup_record, metrics
+from eds.warehouse.runs import SCHEDULED_BUILD
 from support import needs
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -235,3 +239,79 @@ def test_the_commands_ask_list_and_end_with_an_exit_code(small):
         assert refused.returncode == 1
         assert expected in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_a_run_does_not_wait_for_a_dump_of_the_warehouse(small):
+    platform = small
+    platform.build()
+    change_everything(platform)
+    relations = [
+        name
+        for (name,) in platform.warehouse(
+            "select format('%I.%I', relnamespace::regnamespace, relname) from pg_class "
+            "where relkind in ('r', 'v') and relnamespace::regnamespace::text !~ '^(pg_|information_schema)'"
+        )
+    ]
+    # What pg_dump holds until it has ended.
+    with connect(platform.warehouse_conninfo) as dumping:
+        dumping.execute("set transaction isolation level repeatable read, read only")
+        dumping.execute(f"lock table {', '.join(relations)} in access share mode")
+        child = platform.start_dbt(*SCHEDULED_BUILD)
+        child.join(120)
+        waited = child.is_alive()
+    child.join()
+    assert not waited
+    assert child.exitcode == 0
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_scheduled_backup_is_recorded_and_its_failure_alerts(small, tmp_path, monkeypatch):
+    settings = small.settings.model_copy(update={"alert_command": f"cat >>{tmp_path / 'told'}"})
+    monkeypatch.setattr(alerts, "_start_delivery", lambda settings: None)
+    monkeypatch.setenv("BACKUP_DIR", str(settings.backups))
+    scheduler = BackupScheduler(settings)
+    assert scheduler.run("backup_dump_schedule") == 0
+    record = "select kind, database_name, started_by, succeeded, backup_name from audit.backups order by backup_id"
+    recorded = small.warehouse(record)
+    assert [row[:4] for row in recorded] == [
+        ("dump", "loans_db", "schedule", True),
+        ("dump", "warehouse_db", "schedule", True),
+    ]
+    assert {row[4] for row in recorded} == {each.path.name for each in backup.find(settings)}
+    with connect(small.writer_conninfo) as connection:
+        assert backup_record.protection(connection).dump.succeeded
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("BACKUP_DIR", str(tmp_path / "a file"))
+    assert scheduler.run("backup_dump_schedule") == 1
+    assert small.warehouse(record)[-1][:4] == ("dump", "loans_db", "schedule", False)
+    assert alerts.deliver(settings)
+    assert "the dump of both databases failed" in (tmp_path / "told").read_text(encoding="utf-8")
+    figures = metrics.render(settings)
+    assert 'eds_last_backup_success{kind="dump"} 0' in figures
+    assert 'eds_last_backup_timestamp_seconds{kind="dump"} ' in figures
+
+
+def test_a_command_takes_the_lock_from_a_scheduled_one_and_from_no_other(small):
+    held = (
+        "import time; from eds.base.settings import load; from eds.base.services import exclusive\n"
+        "with exclusive(load(), 'drill', gives_way={}):\n    print('held', flush=True); time.sleep(600)"
+    )
+    for gives_way in (False, True):
+        holder = subprocess.Popen(
+            [sys.executable, "-c", held.format(gives_way)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        if gives_way:
+            with exclusive(small.settings, "failover"):
+                assert holder.wait(30) != 0
+                assert running_command(small.settings) == "failover"
+        else:
+            with (
+                pytest.raises(UserError, match="make drill of this checkout is running"),
+                exclusive(small.settings, "failover"),
+            ):
+                pass
+            holder.kill()
+            holder.wait()
+    assert running_command(small.settings) is None

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from eds.base.settings import Settings
+from eds.base.settings import BACKUP_SCHEDULES, Settings
 from eds.cluster.connections import Cluster
 from eds.dashboards import site
 from eds.runtime.ports import free_ports
@@ -81,6 +81,7 @@ def first_up() -> Iterator[tuple[Checkout, dict[str, str], str]]:
             "OLTP_MEMORY": "48MB",
             "WAREHOUSE_MEMORY": "128MB",
             "ETL_SCHEDULE": "0 0 1 1 *",
+            **{name.upper(): "off" for name in BACKUP_SCHEDULES},
         }
         try:
             yield checkout, given, checkout.eds("up", code=0, stdin="", **given)

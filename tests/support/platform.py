@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from eds.base.settings import ROOT, Settings, ensure_env_file
+from eds.base.settings import BACKUP_SCHEDULES, OFF, ROOT, Settings, ensure_env_file
 from eds.cluster.connections import Server, connect
 from eds.cluster.queries import fetch_all
 from eds.runtime.local.runtime import LocalRuntime
@@ -231,6 +231,8 @@ def separate_settings(prefix: str, **values: Any) -> Iterator[Settings]:
     services = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "pitr")
     places = zip(services, free_ports(len(services)), strict=True)
     ports: dict[str, Any] = {f"{name}_port": port for name, port in places}
+    # Backups are made when a test makes them.
+    values = dict.fromkeys(BACKUP_SCHEDULES, OFF) | values
     try:
         yield Settings(
             _env_file=env_file,  # type: ignore[call-arg]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from eds.base.errors import UserError
+from eds.base.files import write_atomically
 from eds.base.settings import Settings
 
 # Stands in a state directory that the platform made itself.
 OWN_STATE_MARK = ".platform"
+# Makes backups and restore drills on schedule: a process of this machine on either runtime.
+BACKUP_SCHEDULER = "backup-scheduler"
 # The cluster of a recovery beside the primary.
 SIDE = "recovered"
 
@@ -72,22 +79,66 @@ def runs_in_docker(settings: Settings) -> bool:
     return compose_note(settings).exists() and not embedded_note(settings).exists()
 
 
+# How long a command waits for a scheduled one to leave: it removes what it has begun.
+GIVE_WAY_SECONDS = 60.0
+
+
+def _holder_note(settings: Settings) -> Path:
+    return settings.state / "command.json"
+
+
+def _holder(settings: Settings) -> tuple[dict[str, Any], psutil.Process | None]:
+    """Return the note of the command that holds the lock, and its process when it still runs."""
+    try:
+        note = json.loads(_holder_note(settings).read_text(encoding="utf-8"))
+        process = psutil.Process(note["pid"])
+        if process.create_time() == note["created"]:
+            return note, process
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return {}, None
+    return note, None
+
+
+def running_command(settings: Settings) -> str | None:
+    """Return the name of the command that holds the lock of this checkout, or None."""
+    note, process = _holder(settings)
+    return str(note["command"]) if process else None
+
+
 @contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the lock that only one `make up`, `down`, … of a checkout has at a time."""
+def exclusive(settings: Settings, command: str, *, gives_way: bool = False) -> Iterator[None]:
+    """Hold the lock that only one `make up`, `down`, … of a checkout has at a time.
+
+    command: the name of the one that takes it. gives_way: another command interrupts this one, and takes the lock when
+    it has left. Raises UserError when a command that does not give way holds the lock.
+    """
     lock = FileLock(state_directory(settings) / "command.lock")
     try:
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            note, process = _holder(settings)
+            if not note.get("gives_way") or process is None or gives_way:
+                raise
+            process.send_signal(signal.SIGINT)
+            lock.acquire(timeout=GIVE_WAY_SECONDS)
     except Timeout as error:
-        raise UserError(
-            "Another make up, down, clean or nuke of this checkout is running. Wait until it is done."
-        ) from error
+        name = running_command(settings)
+        what = f"make {name}" if name else "Another command"
+        raise UserError(f"{what} of this checkout is running. Wait until it is done.") from error
     except OSError as error:
         raise UserError(
             f"{lock.lock_file} cannot be opened: {error.strerror}. The platform was started by another account (root, "
             "for example): continue as that account, or let it `make nuke` and start from scratch."
         ) from error
+    this = psutil.Process()
+    if gives_way:
+        # One that was started in the background may have inherited that an interrupt is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        note = {"pid": this.pid, "created": this.create_time(), "command": command, "gives_way": gives_way}
+        write_atomically(_holder_note(settings), json.dumps(note) + "\n")
         yield
     finally:
+        _holder_note(settings).unlink(missing_ok=True)
         lock.release()

@@ -21,7 +21,7 @@ from cronsim import CronSim, CronSimError
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from eds.base.errors import UserError
 from eds.base.files import write_atomically
@@ -50,6 +50,9 @@ REPOSITORY_OPTIONS = {
     "azure": ("backup_repo2_azure_account", "backup_repo2_azure_container", "backup_repo2_azure_key"),
     "gcs": ("backup_repo2_gcs_bucket", "backup_repo2_gcs_key"),
 }
+# When backups are made and proven. OFF: never.
+BACKUP_SCHEDULES = ("backup_full_schedule", "backup_diff_schedule", "backup_dump_schedule", "drill_schedule")
+OFF = "off"
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a typing error (0 to 1).
 SLIP_LIKENESS = 0.85
@@ -127,6 +130,14 @@ class Settings(BaseSettings):
     synchronous: Literal["on", "off"] = "off"
     backup_dir: OptionalPath = None
     backup_keep: Annotated[int, Field(ge=1)] = 7
+    # When backups are made and restored for proof, as cron says it; off: never.
+    backup_full_schedule: str = "30 0 * * 0"
+    backup_diff_schedule: str = "30 0 * * 1-6"
+    backup_dump_schedule: str = "30 1 * * *"
+    drill_schedule: str = "30 3 * * 0"
+    # From which age on a backup, and the last proven restore, are called too old.
+    backup_fresh_hours: Annotated[int, Field(ge=1)] = 50
+    drill_fresh_days: Annotated[int, Field(ge=1)] = 15
     # Physical backups: so many full ones, or, when it is set, what a recovery to any time of so many days needs.
     backup_keep_full: Annotated[int, Field(ge=1)] = 2
     backup_window_days: Annotated[int, Field(ge=0)] = 0
@@ -194,6 +205,26 @@ class Settings(BaseSettings):
                 f"expected five cron fields such as '*/15 * * * *' ({error or 'it never comes'})"
             ) from error
         return value
+
+    @field_validator(*BACKUP_SCHEDULES)
+    @classmethod
+    def _is_cron_or_off(cls, value: str) -> str:
+        return value if value == OFF else cls._is_cron(value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read a backup schedule that `.env` leaves blank as off: every other blank setting has its default."""
+        path = getattr(dotenv_settings, "env_file", None)
+        held = dotenv_values(path, interpolate=False) if path else {}
+        blank = {name: OFF for name in BACKUP_SCHEDULES if held.get(name.upper()) == ""}
+        return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, blank)
 
     @field_validator("disabled_services")
     @classmethod
@@ -265,6 +296,11 @@ class Settings(BaseSettings):
     def backups(self) -> Path:
         """The directory of the backups."""
         return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
+
+    @property
+    def backup_schedules(self) -> dict[str, str]:
+        """The schedules of backups and drills that are on, by the names of their settings."""
+        return {name: value for name in BACKUP_SCHEDULES if (value := getattr(self, name)) != OFF}
 
     @property
     def repository_options(self) -> dict[str, str]:

@@ -8,18 +8,24 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from eds.base.errors import UserError
 from eds.base.settings import Settings
+from eds.cluster.connections import Cluster, connect
 from eds.dashboards import content, page, star_schema
-from eds.warehouse import dbt_docs, metrics
+from eds.warehouse import backup_record, dbt_docs, metrics
 
 LINEAGE = "lineage/index.html"
 STAR = "star-schema.svg"
 INDEX = "index.html"
+# Around the part of the index that is about backups.
+PROTECTION = ("<!-- backups -->", "<!-- end of backups -->")
 # dbt's page is its own; nothing that it loads or calls may come from elsewhere.
 POLICY = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'self' data: blob: 'unsafe-inline' "
@@ -76,7 +82,29 @@ def generate(settings: Settings, stopping: threading.Event | None = None) -> Non
         site / INDEX,
         templates.get_template("index.html.j2").render(what=content.load(), star=star, counts=_counts(manifest)),
     )
+    refresh_protection(settings)
     page.write(_stamp(settings), wanted)
+
+
+def refresh_protection(settings: Settings) -> None:
+    """Bring the index's part on backups up to date: it ages, while everything else on that page stays as it is."""
+    path, now = settings.site / INDEX, datetime.now(UTC)
+    try:
+        with connect(Cluster(settings).writer_conninfo()) as connection:
+            found = backup_record.protection(connection)
+    except (UserError, psycopg.Error):
+        # The page says of when its figures are.
+        return
+    shown = [
+        (name, last, backup_record.age(last, now), last.at is None or (now - last.at).total_seconds() > limit)
+        for name, last, limit in backup_record.rows(settings, found)
+    ]
+    part = page.environment().get_template("protection.html.j2").render(rows=shown, found=found, now=now)
+    begin, end = PROTECTION
+    text = path.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    page.write(path, f"{before}{begin}{part}{end}{after}")
 
 
 def _counts(manifest: dict[str, Any]) -> dict[str, int]:
@@ -93,6 +121,7 @@ def refresh(settings: Settings, stopping: threading.Event | None = None) -> bool
     """
     page.refresh(settings)
     if is_current(settings):
+        refresh_protection(settings)
         return False
     generate(settings, stopping)
     return True

@@ -41,12 +41,15 @@ from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args, program, run_program
 from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
+from eds.warehouse.backup_record import recorded
 
 app = typer.Typer()
 
 NAME = re.compile(r"backup_(operational|warehouse)_(\d{8}_\d{6})(\.sql\.gz|\.dump)")
 TYPES = ("full", "diff", "incr")
 SUFFIXES = {"sql": ".sql.gz", "custom": ".dump"}
+# A scheduled backup may be running; most are done by then.
+LOCK_SECONDS = 30.0
 # pg_dump's last words; a dump without them is cut off.
 COMPLETE = b"-- PostgreSQL database dump complete"
 # A table without columns has no list of them.
@@ -131,7 +134,7 @@ def directory(settings: Settings) -> Iterator[Path]:
             folder.mkdir(parents=True)
             # A dump holds personal data, and the warehouse's holds the password of its reader.
             folder.chmod(0o700)
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
             for leftover in [*folder.glob(".incoming.*"), *folder.glob(".removing.*")]:
                 _remove(leftover)
             yield folder
@@ -379,6 +382,7 @@ def backup_command(
         int | None, typer.Option(metavar="7", min=1, help="How many dumps of each kind stay (default: BACKUP_KEEP).")
     ] = None,
     type_: Annotated[str, typer.Option("--type", metavar="full|diff|incr", help="Of a physical backup.")] = "diff",
+    scheduled: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Back up, read the backup back, remove what is too old. Example: make backup KIND=physical TYPE=full"""
     settings = load()
@@ -394,14 +398,21 @@ def backup_command(
         raise UserError(f"TYPE is {type_}: expected one of {', '.join(TYPES)}.")
     runtime = select_runtime(settings)[0]
     if kind == "physical":
-        with step("physical backup"):
+        database = settings.oltp_db
+        with step("physical backup"), recorded(settings, "physical", database, type_, scheduled=scheduled) as attempt:
             done = physical(runtime, type_)
+            attempt.name, attempt.bytes = done.label, done.database_bytes
         out.print(f"{done.label}  {size(done.database_bytes)}, {size(done.repository_bytes)} of it written now")
         return
     made = []
     for each in kinds[kind]:
-        with step(f"{each} backup, made and read back"):
+        database = database_of(runtime.cluster, each).database
+        with (
+            step(f"{each} backup, made and read back"),
+            recorded(settings, "dump", database, form, scheduled=scheduled) as attempt,
+        ):
             made.append(dump(settings, each, form))  # type: ignore[arg-type]
+            attempt.name, attempt.bytes = made[-1].path.name, made[-1].bytes
         out.print(f"{made[-1].path}  {size(made[-1].bytes)}", soft_wrap=True)
     for name in expire(settings, keep or settings.backup_keep, made):
         err.print(f"removed: {name}")

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from eds.base import journal
 from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
 from eds.cluster.connections import Cluster, Server, connect
 from eds.cluster.queries import answers, fetch_all
-from eds.ops import pitr
+from eds.ops import pitr, recovery
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 
@@ -58,6 +59,7 @@ def drill(runtime: Runtime) -> Drill:
         found.findings.append(str(error))
         return found
     try:
+        journal.enter(runtime.settings, recovery.BESIDE)
         found.backup, found.rto, found.end = recovered.base.label, recovered.seconds, recovered.end
         if recovered.newest:
             # A commit during the drill makes it negative: nothing was lost then.
@@ -68,6 +70,7 @@ def drill(runtime: Runtime) -> Drill:
         found.findings += _missing(runtime.cluster.recovered, recovered.rows, rows, newest_entry)
     finally:
         runtime.member(SIDE).remove()
+        journal.remove(runtime.settings, recovery.BESIDE)
     return found
 
 
@@ -107,24 +110,17 @@ def record(cluster: Cluster, found: Drill) -> None:
         )
 
 
-def last_proven(cluster: Cluster) -> datetime | None:
-    """Return the time of the newest drill that succeeded, or None."""
-    table = fetch_all(cluster.warehouse, "select to_regclass('audit.drills') is not null")
-    if not table[0][0]:
-        return None
-    newest: datetime | None = fetch_all(cluster.warehouse, "select max(drilled_at) from audit.drills where succeeded")[
-        0
-    ][0]
-    return newest
-
-
 @app.command(name="drill")
-def drill_command(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def drill_command(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    scheduled: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
     """Restore the newest physical backup beside the primary, compare, record RPO and RTO. Exit code 1 on a finding."""
     settings = load()
     runtime = select_runtime(settings)[0]
     began = time.monotonic()
-    with exclusive(settings):
+    # A person's command does not wait for one of a schedule.
+    with exclusive(settings, "drill", gives_way=scheduled):
         if runtime.member(SIDE).is_running():
             raise UserError("A recovered cluster is there for inspection: make pitr REMOVE=1 removes it.")
         found = drill(runtime)

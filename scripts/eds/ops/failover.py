@@ -11,14 +11,15 @@ fenced; the decision is noted where every command reads it; the replica is promo
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import psycopg
 import typer
 from rich.table import Table
 
+from eds.base import journal
 from eds.base.console import confirm, err, out, step
 from eds.base.disk import size
 from eds.base.errors import UserError
@@ -26,15 +27,45 @@ from eds.base.services import exclusive
 from eds.base.settings import load
 from eds.cluster import members, provision
 from eds.cluster.connections import connect, psycopg_notices_off
-from eds.cluster.queries import answers, fetch_all, in_recovery, wait_for
+from eds.cluster.queries import answers, fetch_all, fetch_value, in_recovery, wait_for
 from eds.ops import recovery
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 
 app = typer.Typer()
 
+# What the journal calls the operations; of a rejoin with the member's name behind it.
+FAILOVER, REJOIN = "failover", "rejoin "
 WRITABLE_SECONDS = 60.0
+# After a failover, pg_rewind may take so long; a rejoin by hand has no limit.
+REWIND_SECONDS = 60.0
+# How much of a replica's log is searched for the end of its stream; wal_receiver_timeout of infra/postgres/oltp.conf.
+LOG_LINES, RECEIVER_TIMEOUT_SECONDS = 400, 20.0
+_BROKEN_STREAM = re.compile(
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC .*"
+    r"(?:could not receive data from WAL stream|replication terminated by primary server|"
+    r"(terminating walreceiver due to timeout))"
+)
 SHOWN_COMMITS = 5
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What a failover came to when the new primary took its first write.
+
+    timeline, position: where it left the old history. seconds: from the fault, as clients saw it, to that write;
+    own_seconds: of them, those of the command. unreachable: the old primary ran, and did not answer. stray: replicas
+    that do not follow.
+    """
+
+    old: str
+    new: str
+    timeline: int
+    position: str
+    seconds: float
+    own_seconds: float
+    unreachable: bool
+    stray: list[str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +73,7 @@ class Failover:
     """What a failover came to.
 
     lost: the commits of the old primary that the new one does not have, one line each (None: its WAL cannot be read).
-    seconds: from the fencing of the old primary to the first write that the new one accepted.
+    seconds: from the fault, as clients saw it, to the first write that the new primary accepted.
     rejoined: how the old primary came back, or None when it was left as it is.
     """
 
@@ -89,23 +120,50 @@ def choose_replica(runtime: Runtime, to: str | None, force: bool) -> str:
     return to
 
 
-def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
-    """Make a replica the primary. Raises UserError, where possible before anything is changed."""
-    cluster = runtime.cluster
-    old = cluster.primary_name
+def last_sign_of_life(runtime: Runtime) -> datetime | None:
+    """Return when the replicas last had something from a primary that is gone: about when its clients lost it.
+
+    The newest of: the last commit that arrived, and when the stream broke, by the replicas' logs. None: unknown.
+    """
+    found = []
+    for server in runtime.cluster.replicas:
+        if answers(server) and (commit := fetch_value(server, "select pg_last_xact_replay_timestamp()")):
+            found.append(commit)
+        for line in runtime.member(server.name).tail(LOG_LINES):
+            if broken := _BROKEN_STREAM.match(line):
+                at = datetime.fromisoformat(broken[1]).replace(tzinfo=UTC)
+                # The timeout is noticed so much later.
+                found.append(at - timedelta(seconds=RECEIVER_TIMEOUT_SECONDS) if broken[2] else at)
+    return max(found, default=None)
+
+
+def switch(runtime: Runtime, to: str | None, force: bool = False) -> Switched:
+    """Make a replica the primary, until a write is accepted. Raises UserError, where possible before any change.
+
+    One that was interrupted after its decision is resumed.
+    """
+    cluster, settings = runtime.cluster, runtime.settings
+    decided = interrupted(runtime)
+    old = decided["old"] if decided else cluster.primary_name
     alive = answers(cluster.servers[old])
-    new = choose_replica(runtime, to, force)
+    new = decided["new"] if decided else choose_replica(runtime, to, force)
     # A primary that stops in order hands on all it has, to whoever is connected.
-    if alive and not force and not members.streams(cluster, new):
+    if alive and not decided and not force and not members.streams(cluster, new):
         raise UserError(
             f"{new} does not stream from {old}, so it may lack a lot: `make up` repairs it. FORCE=1 goes ahead."
         )
-    began = time.monotonic()
-    with step(f"{old} fenced ({'stopped' if alive else 'it was down'})"):
-        runtime.member(old).fence()
-    # The other one may have received the last bytes that this one has not.
-    new = choose_replica(runtime, to, force)
-    others = [name for name in cluster.replica_names if name != new]
+    began = datetime.now(UTC)
+    # It ran and did not answer: it is suspended, or cannot be reached.
+    unreachable = not alive and runtime.member(old).is_running()
+    fault = None if alive else last_sign_of_life(runtime)
+    journal.enter(settings, FAILOVER, old=old, new=new)
+    with step(f"{old} fenced ({'stopped' if alive else 'it did not answer' if unreachable else 'it was down'})"):
+        runtime.member(old).fence(at_once=not alive)
+    if not decided:
+        # The other one may have received the last bytes that this one has not.
+        new = choose_replica(runtime, to, force)
+        journal.enter(settings, FAILOVER, old=old, new=new)
+    others = [name for name in cluster.replica_names if name not in (new, old)]
     with step(f"{new} promoted"):
         cluster.set_primary(new)
         members.take_part(cluster, runtime.member(new))
@@ -126,18 +184,48 @@ def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
             WRITABLE_SECONDS,
             f"{new} accepts a write",
         )
-        seconds = time.monotonic() - began
+        accepted = datetime.now(UTC)
+    journal.remove(settings, FAILOVER)
+    return Switched(
+        old=old,
+        new=new,
+        timeline=timeline,
+        position=position,
+        seconds=(accepted - (min(fault, began) if fault else began)).total_seconds(),
+        own_seconds=(accepted - began).total_seconds(),
+        unreachable=unreachable,
+        stray=stray,
+    )
+
+
+def bring_back(runtime: Runtime, done: Switched) -> Failover:
+    """Bring the members back that a failover left behind; the new primary takes writes meanwhile.
+
+    The old primary comes back when nothing is lost by that, within a short time. Else it is left as it is.
+    """
+    old, new = done.old, done.new
     _repoint_extraction(runtime)
-    for name in stray:
+    for name in done.stray:
         with step(f"{name} cloned"):
             runtime.member(name).clone()
-    lost = recovery.commits_after(runtime.member(old), position, timeline)
+    lost = recovery.commits_after(runtime.member(old), done.position, done.timeline)
     # What only the old primary has is looked at before it is wiped.
     rejoined = None
-    if lost == []:
+    if lost == [] and not done.unreachable:
         with step(f"{old} follows {new}"):
-            rejoined = _rejoin(runtime, old)
-    return Failover(old, new, position, lost, seconds, rejoined)
+            rejoined = _rejoin(runtime, old, may_clone=False)
+    return Failover(old, new, done.position, lost, done.seconds, rejoined)
+
+
+def failover(runtime: Runtime, to: str | None, force: bool = False) -> Failover:
+    """Make a replica the primary, and let everything follow it. Raises UserError as `switch` does."""
+    return bring_back(runtime, switch(runtime, to, force))
+
+
+def interrupted(runtime: Runtime) -> dict[str, str] | None:
+    """Return what the journal has of a failover that was interrupted after its decision, or None."""
+    entry = journal.entries(runtime.settings).get(FAILOVER)
+    return entry if entry and entry["new"] == runtime.cluster.primary_name else None
 
 
 def _follow(runtime: Runtime, name: str) -> str | None:
@@ -148,28 +236,38 @@ def _follow(runtime: Runtime, name: str) -> str | None:
     return members.why_not_following(runtime.cluster, name, member)
 
 
-def _rejoin(runtime: Runtime, name: str) -> str:
-    """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound or cloned."""
+def _rejoin(runtime: Runtime, name: str, *, may_clone: bool = True) -> str | None:
+    """Bring a member that has left the primary's timeline back as a replica. Returns how: rewound or cloned.
+
+    may_clone: else, when rewinding does not bring it back in a short time, it is left stopped, and None returned.
+    """
     cluster, member = runtime.cluster, runtime.member(name)
-    member.stop()
-    if not recovery.has_data(member):
+    entry = f"{REJOIN}{name}"
+    half_rewound = entry in journal.entries(runtime.settings)
+    with journal.entered(runtime.settings, entry, name=name):
+        member.stop()
+        trouble: str | None = "an earlier rewinding was interrupted" if half_rewound else None
+        if not recovery.has_data(member):
+            trouble = "it has no data"
+        if trouble is None:
+            # pg_rewind reads the timeline from the source's last checkpoint.
+            members.checkpoint(cluster.primary)
+            try:
+                recovery.rewind(runtime, name, None if may_clone else REWIND_SECONDS)
+                members.ensure_slot(cluster, name, clear=True)
+                trouble = recovery.start_replica(runtime, name)
+            except UserError as error:
+                trouble = str(error)
+        if trouble is None:
+            members.drop_idle_slots(cluster.servers[name])
+            return "rewound"
+        if not may_clone:
+            err.print(f"{name} does not come back yet: `make up` clones it. Found: {trouble}", markup=False)
+            member.stop()
+            return None
+        err.print(f"{name} is cloned. Found: {trouble}", markup=False)
         member.clone()
         return "cloned"
-    # pg_rewind reads the timeline from the source's last checkpoint.
-    members.checkpoint(cluster.primary)
-    try:
-        recovery.rewind(runtime, name)
-    except UserError as error:
-        err.print(f"{name} is cloned. Found: {error}", markup=False)
-        member.clone()
-        return "cloned"
-    members.ensure_slot(cluster, name, clear=True)
-    if trouble := recovery.start_replica(runtime, name):
-        err.print(f"{name} was rewound but does not follow, it is cloned. Found: {trouble}", markup=False)
-        member.clone()
-        return "cloned"
-    members.drop_idle_slots(cluster.servers[name])
-    return "rewound"
 
 
 def _writes(conninfo: str) -> bool:
@@ -242,13 +340,20 @@ def rejoin(runtime: Runtime, name: str | None) -> dict[str, str]:
     result = {}
     for each in diverged(runtime, name):
         with step(f"{each} follows {runtime.cluster.primary_name}"):
-            result[each] = _rejoin(runtime, each)
+            result[each] = _rejoin(runtime, each) or "left as it is"
     return result
 
 
+def _report_switch(done: Switched) -> None:
+    out.print(f"[green]{done.new} is the primary[/]; it left the old timeline at {done.position}")
+    out.print(
+        f"RTO: {done.seconds:.1f} s from the last sign of life of {done.old} to the first write accepted, "
+        f"{done.own_seconds:.1f} s of them in this command"
+    )
+    out.print("Other commands need not wait for the rest: one that is given now interrupts it.")
+
+
 def _report(found: Failover) -> None:
-    out.print(f"[green]{found.new} is the primary[/]; it left the old timeline at {found.position}")
-    out.print(f"RTO: {found.seconds:.1f} s from the fencing of {found.old} to the first write accepted")
     if found.lost is None:
         out.print(f"RPO: unknown, the WAL of {found.old} cannot be read")
     elif not found.lost:
@@ -282,9 +387,10 @@ def failover_command(
     """
     settings = load()
     runtime = select_runtime(settings)[0]
-    with exclusive(settings):
-        old = runtime.cluster.primary_name
-        new = choose_replica(runtime, to, force)
+    with exclusive(settings, "failover"):
+        decided = interrupted(runtime)
+        old = decided["old"] if decided else runtime.cluster.primary_name
+        new = decided["new"] if decided else choose_replica(runtime, to, force)
         state = "it is up and will be stopped" if answers(runtime.cluster.servers[old]) else "it does not answer"
         synchronous = (
             "on: no acknowledged commit is lost"
@@ -297,7 +403,10 @@ def failover_command(
             "failover",
             force,
         )
-        found = failover(runtime, new, force)
+        done = switch(runtime, new, force)
+    _report_switch(done)
+    with exclusive(settings, "failover", gives_way=True):
+        found = bring_back(runtime, done)
     _report(found)
 
 
@@ -309,7 +418,7 @@ def failover_diff_command(
     settings = load()
     if not name:
         raise UserError("Of which former primary? Example: make failover-diff NAME=primary")
-    with exclusive(settings):
+    with exclusive(settings, "failover-diff"):
         commits, changes = lost_changes(select_runtime(settings)[0], name)
     table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
     for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
@@ -330,7 +439,7 @@ def rejoin_command(
     """Bring a former primary back as a replica, by pg_rewind. What only it has is lost."""
     settings = load()
     runtime = select_runtime(settings)[0]
-    with exclusive(settings):
+    with exclusive(settings, "rejoin"):
         if not (names := diverged(runtime, name)):
             out.print(f"{name or 'Every replica'} follows the primary; nothing to do.")
             return

@@ -9,19 +9,21 @@ from typing import Any
 
 import psycopg
 import typer
+from rich.markup import escape
 
-from eds.base import disk
+from eds.base import disk, journal
 from eds.base.console import AsJson, out
 from eds.base.errors import UserError
+from eds.base.services import running_command
 from eds.base.settings import load
-from eds.cluster.connections import Cluster
+from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all
-from eds.ops import drill, replication
+from eds.ops import replication
 from eds.ops.replication import MOST_LAG_BYTES
 from eds.ops.transactions import oldest_transaction
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
-from eds.warehouse import runs
+from eds.warehouse import backup_record, runs
 
 app = typer.Typer()
 
@@ -60,9 +62,12 @@ def health(runtime: Runtime) -> dict[str, Any]:
         found["oldest_transaction"] = str(oldest) if oldest else None
         if oldest and oldest.problem:
             problems.append(oldest.problem)
+    problems += _locked_out(runtime, services)
+    if running_command(settings) is None:
+        problems += look("journal", lambda: journal.describe(settings)) or []
     problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
     found |= {"last_run_status": None, "last_run_message": None, "test_warnings": [], "data_as_of": None}
-    found |= {"data_age_minutes": None}
+    found |= {"data_age_minutes": None, "backup_ages": "", "warnings": []}
     last = look("warehouse", lambda: runs.last_success(settings)) if services.get("warehouse") == "running" else None
     if last is not None and (run := look("warehouse", lambda: runs.last_finished(settings))):
         as_of = look("warehouse", lambda: runs.data_as_of(settings))
@@ -81,8 +86,12 @@ def health(runtime: Runtime) -> dict[str, Any]:
     stale = runs.stale(minutes, settings.etl_fresh_minutes)
     fresh = last is not None and stale is None
     if services.get("warehouse") == "running":
-        proven = look("restore drill", lambda: drill.last_proven(cluster))
-        found["last_proven_restore"] = proven.isoformat() if proven else None
+        protection = look("backups", lambda: _protection(cluster)) or backup_record.Protection()
+        for name, last in (("physical_backup", protection.physical), ("dump", protection.dump)):
+            found[f"last_{name}"] = last.at.isoformat() if last.at else None
+        found["last_proven_restore"] = protection.restore.at.isoformat() if protection.restore.at else None
+        found["backup_ages"] = _ages(runtime, protection)
+        found["warnings"] = backup_record.warnings(settings, protection, runtime.why_no_repository)
     found |= {
         "fresh": fresh,
         "last_success": finished.isoformat() if finished else None,
@@ -92,6 +101,35 @@ def health(runtime: Runtime) -> dict[str, Any]:
     if stale and last is not None:
         problems.append(stale)
     return found | {"healthy": not problems, "problems": problems}
+
+
+def _locked_out(runtime: Runtime, services: dict[str, str]) -> list[str]:
+    """Return a sentence for each way on which the application's role cannot log in, though the server runs."""
+    cluster = runtime.cluster
+    ways = {cluster.primary_name: cluster.app_conninfo(), "pgbouncer": cluster.pooled_conninfo()}
+    problems = []
+    for name, conninfo in ways.items():
+        if services.get(name) != "running":
+            continue
+        try:
+            with psycopg.connect(conninfo, prepare_threshold=None, connect_timeout=2) as connection:
+                connection.execute("select pg_is_in_recovery()")
+        except psycopg.OperationalError as error:
+            reason = str(error).strip().splitlines()[-1]
+            problems.append(f"the application cannot log in at {name}: {reason}; `make up` repairs it")
+    return problems
+
+
+def _protection(cluster: Cluster) -> backup_record.Protection:
+    with connect(cluster.writer_conninfo()) as connection:
+        return backup_record.protection(connection)
+
+
+def _ages(runtime: Runtime, protection: backup_record.Protection) -> str:
+    """Return how old the last backups and the last proven restore are, for a person."""
+    now, why = datetime.now(UTC), runtime.why_no_repository
+    rows = backup_record.rows(runtime.settings, protection, why)
+    return ", ".join(f"{name} {backup_record.age(last, now)}" for name, last, _ in rows)
 
 
 def _archive_fails(cluster: Cluster) -> str | None:
@@ -117,7 +155,11 @@ def health_command(as_json: AsJson = False) -> None:
             out.print(f"oldest transaction: {oldest}")
         for warning in found["test_warnings"]:
             out.print(f"[yellow]warning of a test:[/] {warning}")
+        out.print(found["backup_ages"])
     else:
         for problem in found["problems"]:
             out.print(problem, style="red", markup=False)
+    if not as_json:
+        for warning in found["warnings"]:
+            out.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     raise typer.Exit(0 if found["healthy"] else 1)

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from eds.base import journal
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import SIDE, exclusive
@@ -171,6 +172,18 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
             switch_and_wait(runtime, ARCHIVED_SECONDS)
     timeline = timeline or present_timeline(runtime)
     candidates = plans(archive, target, timeline)
+    with journal.entered(runtime.settings, recovery.BESIDE):
+        try:
+            return _recover(runtime, target, timeline, candidates)
+        except BaseException:
+            # Also at an interrupt: what is left beside the primary would be taken for a recovery that ended.
+            runtime.member(SIDE).remove()
+            journal.remove(runtime.settings, recovery.BESIDE)
+            raise
+
+
+def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[Plan]) -> Recovery:
+    """Recover from the first of the candidates that leads to the target."""
     began = time.monotonic()
     for number, plan in enumerate(candidates):
         try:
@@ -181,7 +194,6 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
         except UserError as error:
             last = number + 1 == len(candidates)
             if last or not any(text in str(error) for text in WRONG_BASE):
-                runtime.member(SIDE).remove()
                 raise UserError(_explained(str(error), target, plan)) from error
             err.print(f"{plan.base.label} does not lead there, trying another one")
     server = runtime.cluster.recovered
@@ -294,7 +306,7 @@ def pitr_command(
     if mark:
         out.print(f"restore point {mark} at {restore_point(runtime.cluster, mark)}: make pitr TO={mark} recovers to it")
         return
-    with exclusive(settings):
+    with exclusive(settings, "pitr"):
         if remove:
             out.print("removed" if runtime.member(SIDE).remove() else "there is no recovered cluster")
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from eds.base import journal
 from eds.base.console import step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
@@ -17,6 +18,8 @@ from eds.runtime import pgbackrest
 from eds.runtime.member import Member, Runtime
 from eds.runtime.ports import check_addresses
 
+# What the journal calls the operations of these steps: a cluster beside the primary, and the exchange of the two.
+BESIDE, PITR = "pitr beside", "pitr"
 # The longest that a copy of a member's data may take until it lets somebody in.
 START_SECONDS = 120
 
@@ -60,10 +63,15 @@ def fork(server: Server) -> tuple[int, str]:
     return int(timeline), position
 
 
-def rewind(runtime: Runtime, name: str) -> None:
-    """Bring a stopped member back to where it left the primary's history. Raises UserError when that is impossible."""
+def rewind(runtime: Runtime, name: str, seconds: float | None = None) -> None:
+    """Bring a stopped member back to where it left the primary's history. Raises UserError when that is impossible.
+
+    seconds: the longest that it may take.
+    """
     member, primary = runtime.member(name), runtime.member(runtime.cluster.primary_name)
     member.configure()
+    # Killed half-way, its data is of two histories: without this file nothing starts it, it is cloned.
+    member.run(["rm", "-f", member.data / "standby.signal"])
     member.run(
         [
             "pg_rewind",
@@ -75,6 +83,7 @@ def rewind(runtime: Runtime, name: str) -> None:
         ],
         env={"PGPASSWORD": runtime.cluster.primary.superuser_password},
         what=f"pg_rewind of {name}",
+        timeout=seconds,
     )
     member.write(member.data / "standby.signal", "")
 
@@ -119,6 +128,8 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
         )
 
     _fill_side(runtime, side, restore_into, lines)
+    # A first repository that is new (on a new machine) must be known as this cluster's, or reading from it is an error.
+    pgbackrest.ensure_stanza(side)
     side.write(side.data / "recovery.signal", "")
     side.start()
 
@@ -149,24 +160,33 @@ def _fill_side(
     side.fill(source, [*own, *lines])
 
 
-def install_recovered(runtime: Runtime) -> str:
-    """Put the recovered cluster in place of the primary, and clone the replicas from it.
+def exchange(runtime: Runtime) -> str:
+    """Put the recovered cluster's data in place of the primary's; both are stopped. Safe to repeat after an interrupt.
 
     The recovery must have ended. Returns where the old data is kept.
     """
-    cluster = runtime.cluster
-    side, primary = runtime.member(SIDE), runtime.member(cluster.primary_name)
-    with step(f"{primary.name} stopped, the recovered cluster in its place"):
+    side, primary = runtime.member(SIDE), runtime.member(runtime.cluster.primary_name)
+    if has_data(side):
         side.stop()
         # Without the new timeline in the archive, no later recovery finds its way along.
         pgbackrest.archive_new_timeline(side)
-        primary.stop()
-        aside = primary.replace_data(side)
-        side.remove()
-        primary.start()
-        runtime.provision()
-    for name in cluster.replica_names:
-        with step(f"{name} cloned"):
-            runtime.member(name).clone()
-    runtime.start_pgbouncer()
+    primary.stop()
+    aside = primary.replace_data(side)
+    side.remove()
+    return aside
+
+
+def install_recovered(runtime: Runtime) -> str:
+    """Put the recovered cluster in place of the primary, and clone the replicas from it. See `exchange`."""
+    cluster = runtime.cluster
+    primary = runtime.member(cluster.primary_name)
+    with journal.entered(runtime.settings, PITR):
+        with step(f"{primary.name} stopped, the recovered cluster in its place"):
+            aside = exchange(runtime)
+            primary.start()
+            runtime.provision()
+        for name in cluster.replica_names:
+            with step(f"{name} cloned"):
+                runtime.member(name).clone()
+        runtime.start_pgbouncer()
     return aside

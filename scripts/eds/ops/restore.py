@@ -6,7 +6,9 @@ feed then says that every table was reloaded, so the next run of the warehouse c
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ import typer
 from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from eds.base import journal
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
@@ -36,6 +39,8 @@ app = typer.Typer()
 COPY_BYTES = 1024 * 1024
 SWAP_ATTEMPTS = 10
 REPLAY_SECONDS = 60.0
+# What the journal calls it, and the limit of a database that lets nobody in but superusers.
+RESTORE, NOBODY = "restore", 0
 RELOADED = ("customers", "loan_products", "loans", "payments")
 
 
@@ -202,13 +207,32 @@ def restore(runtime: Runtime, made: backup.Backup, server: Server) -> str:
 
     An older database kept by a restore before is dropped. Raises UserError with nothing changed.
     """
+    settle(runtime)
     now = _unused_second(server)
     new, replaced = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
+    with journal.entered(runtime.settings, RESTORE, server=server.name, new=new, replaced=replaced):
+        try:
+            _restore(runtime, made, server, new, replaced)
+        except BaseException:
+            # Not after a kill, or when the server is gone: then the next `make up` does it.
+            with contextlib.suppress(UserError, psycopg.Error):
+                settle(runtime)
+            raise
+    return replaced
+
+
+def _restore(runtime: Runtime, made: backup.Backup, server: Server, new: str, replaced: str) -> None:
+    """Load a dump into a new database and put it in place of the present one."""
     with step(f"loaded into {new}, compared with the manifest"):
         load_dump(runtime.settings, made, server, new)
     with step(f"{server.database} swapped"):
         swap(runtime.cluster, server, new, replaced)
     runtime.provision()
+    _drop_older(server, replaced)
+
+
+def _drop_older(server: Server, replaced: str) -> None:
+    """Drop the databases that earlier restores kept, all but the last one replaced."""
     with server.connect("postgres", autocommit=True) as connection:
         psycopg_notices_off(connection)
         pattern = rf"^{server.database}_(replaced|restore)_[0-9]{{8}}_[0-9]{{6}}$"
@@ -217,7 +241,45 @@ def restore(runtime: Runtime, made: backup.Backup, server: Server) -> str:
         ).fetchall():
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(older)))
             err.print(f"dropped {older}, kept by an earlier restore")
-    return replaced
+
+
+def settle(runtime: Runtime) -> None:
+    """Resume or undo a restore that was interrupted, by what is found on the servers; nothing when there was none.
+
+    Before the exchange of the two databases it is undone, after it it is completed. The command's lock must be held:
+    nobody works on what is found then.
+    """
+    cluster = runtime.cluster
+    noted = journal.entries(runtime.settings).get(RESTORE, {}).get("server")
+    for server in (cluster.primary, cluster.warehouse):
+        with server.connect("postgres", autocommit=True) as connection:
+            psycopg_notices_off(connection)
+            databases: dict[str, int] = dict(
+                connection.execute("select datname, datconnlimit from pg_database").fetchall()
+            )
+            pattern = rf"{re.escape(server.database)}_(restore|replaced)_\d{{8}}_\d{{6}}"
+            kinds = {name: found[1] for name in databases if (found := re.fullmatch(pattern, name))}
+            half = [name for name, kind in kinds.items() if kind == "restore"]
+            closed = databases.get(server.database) == NOBODY
+            for name in half:
+                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+                err.print(f"dropped {name}: a restore that loaded it was interrupted")
+            # The exchange is one transaction: the new database no longer has its own name when it has happened.
+            exchanged = not half and "replaced" in kinds.values()
+            if closed and exchanged and server.name != "warehouse":
+                _announce(server)
+            if closed:
+                connection.execute(
+                    sql.SQL("alter database {} connection limit -1").format(sql.Identifier(server.database))
+                )
+                what = "the restored book serves" if exchanged else "the book from before it serves"
+                err.print(f"{server.database} lets everybody in again: a restore was interrupted, {what}")
+        if exchanged and (closed or noted == server.name):
+            replaced = max(name for name, kind in kinds.items() if kind == "replaced")
+            if server.name != "warehouse":
+                _reconnect_readers(cluster, replaced)
+            _drop_older(server, replaced)
+    journal.remove(runtime.settings, RESTORE)
 
 
 @app.command(name="restore")
@@ -264,7 +326,7 @@ def restore_command(
         "restore",
         force,
     )
-    with exclusive(settings), backup.directory(settings):
+    with exclusive(settings, "restore"), backup.directory(settings):
         runs.wait_for_run(settings)
         replaced = restore(runtime, made, server)
     out.print(f"restored {server.database}; the old one is kept as {replaced}")

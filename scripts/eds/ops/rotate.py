@@ -49,7 +49,7 @@ def rotate_command(
     settings = load()
     if not role:
         raise UserError(f"Whose password? Example: make rotate-password ROLE=app_user. Roles: {', '.join(ROLES)}.")
-    with exclusive(settings):
+    with exclusive(settings, "rotate-password"):
         with step(f"new password for {role}, on the server and in .env"):
             fresh = rotate(settings, role)
         with step("adopted by what uses it"):

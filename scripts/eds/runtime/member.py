@@ -43,9 +43,19 @@ class Member(Protocol):
         """Return where it sees the data directory of another member."""
 
     def run(
-        self, command: Sequence[str | Path], *, env: dict[str, str] | None = None, what: str = "", check: bool = True
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: dict[str, str] | None = None,
+        what: str = "",
+        check: bool = True,
+        stdin: str = "",
+        timeout: float | None = None,
     ) -> Finished:
-        """Run a program with its files, as the servers' account. Raises UserError when it fails, unless not `check`."""
+        """Run a program with its files, as the servers' account. Raises UserError when it fails, unless not `check`.
+
+        timeout: it is ended after so many seconds, and has then failed.
+        """
 
     def exists(self, path: Path) -> bool:
         """Return whether there is a file or directory."""
@@ -62,8 +72,8 @@ class Member(Protocol):
     def stop(self) -> None:
         """Stop it in order; nothing but a command starts it again."""
 
-    def fence(self) -> None:
-        """Stop it so that nothing starts it again as a primary."""
+    def fence(self, *, at_once: bool = False) -> None:
+        """Stop it so that nothing starts it again as a primary. at_once: it does not answer, so do not wait for it."""
 
     def is_running(self) -> bool:
         """Return whether its process runs."""

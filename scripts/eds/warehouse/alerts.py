@@ -1,7 +1,8 @@
-"""Alerts: a run that fails, or succeeds again, reaches a person, once per change of state.
+"""Alerts: a run or a backup that fails, or succeeds again, reaches a person, once per change of state.
 
 A run notes its outcome in a file of the state directory and starts a process that delivers it (`python -m eds alert`):
 no run ever waits for a delivery. What could not be delivered is tried again by that process, and after the next run.
+Each scheduled backup has a note of its own.
 """
 
 from __future__ import annotations
@@ -48,20 +49,28 @@ class Note:
     pending: tuple[str, ...]
 
 
-def _path(settings: Settings) -> Path:
-    return settings.state / "alert.json"
+RUNS = "alert"
 
 
-def _read(settings: Settings) -> Note | None:
+def _path(settings: Settings, subject: str = RUNS) -> Path:
+    return settings.state / f"{subject}.json"
+
+
+def _subjects(settings: Settings) -> list[str]:
+    """Return what has a note: the runs, and scheduled backups."""
+    return sorted(path.stem for path in settings.state.glob(f"{RUNS}*.json"))
+
+
+def _read(settings: Settings, subject: str = RUNS) -> Note | None:
     try:
-        values = json.loads(_path(settings).read_text(encoding="utf-8"))
+        values = json.loads(_path(settings, subject).read_text(encoding="utf-8"))
         return Note(values["status"], values["run_id"], values["text"], tuple(values["pending"]))
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _write(settings: Settings, note: Note) -> None:
-    write_atomically(_path(settings), json.dumps(asdict(note)) + "\n")
+def _write(settings: Settings, note: Note, subject: str = RUNS) -> None:
+    write_atomically(_path(settings, subject), json.dumps(asdict(note)) + "\n")
 
 
 def ways(settings: Settings) -> tuple[str, ...]:
@@ -69,9 +78,13 @@ def ways(settings: Settings) -> tuple[str, ...]:
     return tuple(name for name in ("alert_webhook", "alert_command") if getattr(settings, name))
 
 
+def _platform(settings: Settings) -> str:
+    return f"loan platform {settings.compose_project_name} on {socket.gethostname()}"
+
+
 def text_of(settings: Settings, status: str, run_id: int | None, message: str) -> str:
     """Return what a person reads."""
-    place = f"loan platform {settings.compose_project_name} on {socket.gethostname()}"
+    place = _platform(settings)
     run = "a run" if run_id is None else f"run {run_id}"
     if status == "ok":
         return f"{place}: {run} succeeded, the dashboards are up to date again"
@@ -101,6 +114,30 @@ def notify(settings: Settings, problem: str | None = None) -> bool:
     if note.pending:
         _start_delivery(settings)
     return bool(note.pending)
+
+
+def notify_of_backup(settings: Settings, name: str, problem: str | None) -> bool:
+    """Note how a scheduled backup or drill ended and start its delivery, when that has changed since the last time.
+
+    name: what it is, for a person. problem: why it failed; None when it succeeded. Returns whether there is something
+    to deliver.
+    """
+    if not ways(settings):
+        return False
+    subject = f"{RUNS}-{name.replace(' ', '-')}"
+    status: Literal["ok", "failed"] = "failed" if problem else "ok"
+    text = f"{_platform(settings)}: the {name} " + (f"failed: {problem}" if problem else "succeeded again")
+    try:
+        with FileLock(settings.state / "alert.lock", timeout=NOTE_SECONDS):
+            last = _read(settings, subject) or Note("ok", None, "", ())
+            if last.status != status:
+                last = Note(status, None, text, ways(settings))
+                _write(settings, last, subject)
+    except (OSError, Timeout):
+        return False
+    if last.pending:
+        _start_delivery(settings)
+    return bool(last.pending)
 
 
 def next_note(settings: Settings, last: Note | None, ended: Sequence[runs.Run], problem: str | None) -> Note | None:
@@ -146,18 +183,10 @@ def deliver(settings: Settings) -> bool:
     """
 
     def attempt() -> bool:
-        note = _read(settings)
-        for way in note.pending if note else ():
-            problem = _send(settings, way, note) if note else None
-            if problem:
-                print(f"{way.upper()}: {problem}", flush=True)
-                continue
-            with FileLock(settings.state / "alert.lock", timeout=NOTE_SECONDS):
-                now = _read(settings)
-                if now and note and (now.status, now.run_id) == (note.status, note.run_id):
-                    _write(settings, Note(now.status, now.run_id, now.text, tuple(w for w in now.pending if w != way)))
-        rest = _read(settings)
-        return not (rest and rest.pending)
+        subjects = _subjects(settings)
+        for subject in subjects:
+            _attempt(settings, subject)
+        return not any(rest.pending for subject in subjects if (rest := _read(settings, subject)))
 
     try:
         with FileLock(settings.state / "alert-delivery.lock", timeout=0):
@@ -171,6 +200,21 @@ def deliver(settings: Settings) -> bool:
             )
     except Timeout:
         return False
+
+
+def _attempt(settings: Settings, subject: str) -> None:
+    """Send a note by each way that has not delivered it yet."""
+    note = _read(settings, subject)
+    for way in note.pending if note else ():
+        problem = _send(settings, way, note) if note else None
+        if problem:
+            print(f"{way.upper()}: {problem}", flush=True)
+            continue
+        with FileLock(settings.state / "alert.lock", timeout=NOTE_SECONDS):
+            now = _read(settings, subject)
+            if now and note and (now.status, now.run_id) == (note.status, note.run_id):
+                left = tuple(each for each in now.pending if each != way)
+                _write(settings, Note(now.status, now.run_id, now.text, left), subject)
 
 
 def _send(settings: Settings, way: str, note: Note) -> str | None:

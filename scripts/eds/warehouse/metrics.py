@@ -17,6 +17,7 @@ from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
+from eds.warehouse.backup_record import protection
 
 FILE_NAME = "metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,6 +61,16 @@ METRICS = {
         Metric("wal_archive_failures_total", "Failed attempts to archive a WAL segment", counter=True),
         Metric("wal_archive_failing", "1 when the newest attempt to archive failed"),
         Metric("wal_last_archived_timestamp_seconds", "When a WAL segment was archived last"),
+        Metric(
+            "last_backup_timestamp_seconds", "When a backup of this kind was complete last; of dumps, the older one"
+        ),
+        Metric("last_backup_success", "1 when the newest attempt at a backup of this kind succeeded"),
+        Metric("backup_age_limit_seconds", "From which age of a backup on make health warns"),
+        Metric("last_proven_restore_timestamp_seconds", "When a restore drill succeeded last"),
+        Metric("last_restore_drill_success", "1 when the newest restore drill succeeded"),
+        Metric("proven_restore_age_limit_seconds", "From which age of a proven restore on make health warns"),
+        Metric("last_proven_rto_seconds", "How long that restore took"),
+        Metric("last_proven_rpo_seconds", "How old the newest recovered transaction was when it began"),
     )
 }
 
@@ -130,10 +141,13 @@ def _escape(value: str) -> str:
 def _samples(settings: Settings) -> Iterator[Sample]:
     yield "written_timestamp_seconds", (), time.time()
     yield "data_age_limit_seconds", (), settings.etl_fresh_minutes * 60.0
+    yield "backup_age_limit_seconds", (), settings.backup_fresh_hours * 3600.0
+    yield "proven_restore_age_limit_seconds", (), settings.drill_fresh_days * 86400.0
     try:
         with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
             yield "warehouse_up", (), 1.0
             yield from _of_runs(connection)
+            yield from _of_backups(connection)
             yield from _of_primary(connection)
     except (UserError, psycopg.Error):
         yield "warehouse_up", (), 0.0
@@ -168,6 +182,18 @@ def _of_runs(connection: psycopg.Connection) -> Iterator[Sample]:
         for change, amount in zip(("inserted", "updated", "deleted"), row[3:6], strict=True):
             yield "last_run_rows", (("change", change),), amount
         yield "last_run_test_warnings", (), row[6]
+
+
+def _of_backups(connection: psycopg.Connection) -> Iterator[Sample]:
+    found = protection(connection)
+    for kind, last in (("physical", found.physical), ("dump", found.dump)):
+        yield "last_backup_timestamp_seconds", (("kind", kind),), last.at.timestamp() if last.at else None
+        yield "last_backup_success", (("kind", kind),), last.succeeded
+    proven = found.restore
+    yield "last_proven_restore_timestamp_seconds", (), proven.at.timestamp() if proven.at else None
+    yield "last_restore_drill_success", (), proven.succeeded
+    yield "last_proven_rto_seconds", (), found.rto
+    yield "last_proven_rpo_seconds", (), found.rpo
 
 
 def _of_primary(connection: psycopg.Connection) -> Iterator[Sample]:

@@ -33,6 +33,8 @@ from eds.runtime.member import Member
 
 # The longest that a server with data may take until it lets somebody in.
 SERVER_SECONDS = 120
+# How long a server that does not answer may take to stop in order.
+AT_ONCE_SECONDS = 3
 # Where a container of ours sees the volumes of the members, beside its own.
 OTHERS = Path("/members")
 
@@ -83,9 +85,19 @@ class ComposeMember:
         return [part for mount in mounts for part in ("--volume", mount)]
 
     def run(
-        self, command: Sequence[str | Path], *, env: dict[str, str] | None = None, what: str = "", check: bool = True
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: dict[str, str] | None = None,
+        what: str = "",
+        check: bool = True,
+        stdin: str = "",
+        timeout: float | None = None,
     ) -> Finished:
-        return self._run(command, env=env, what=what or str(command[0]), check=check)
+        what = what or str(command[0])
+        # Inside, so that the program ends and not only the client of the engine.
+        limit = ["timeout", "--kill-after=5", str(timeout)] if timeout else []
+        return self._run([*limit, *command], env=env, what=what, check=check, stdin=stdin)
 
     def _run(
         self,
@@ -104,9 +116,14 @@ class ComposeMember:
         else:
             network = f"{self.compose.project}_backend"
             more = [part for mount in mounts for part in ("--volume", mount)]
-            into = ["run", "--rm", *options, "--network", network, *self._mounts(), *more]
+            into = ["run", "--rm", *options, "--network", network, "--label", self._label, *self._mounts(), *more]
             into += ["--entrypoint", command[0], self.compose.member_image, *command[1:]]
         return programs.run(["docker", *into], env=os.environ | (env or {}), stdin=stdin, what=what, check=check)
+
+    @property
+    def _label(self) -> str:
+        """The mark of the containers of programs that work on its volume."""
+        return f"platform.works-on={self.volume}"
 
     def _shell(self, script: str, *mounts: str, user: str = "postgres", stdin: str = "") -> str:
         """Run a shell script with its files."""
@@ -155,11 +172,21 @@ class ComposeMember:
         )
 
     def stop(self) -> None:
+        self._end_programs()
         if engine.exists("container", self.container):
             engine.docker("stop", self.container)
 
-    def fence(self) -> None:
+    def _end_programs(self) -> None:
+        """End what a killed command has left working on its volume: pg_rewind, a restore."""
+        _, left = engine.ask("ps", "--quiet", "--filter", f"label={self._label}")
+        if left:
+            engine.docker("rm", "--force", *left.split())
+
+    def fence(self, *, at_once: bool = False) -> None:
         self.files.fence(self.name)
+        if at_once and engine.exists("container", self.container):
+            # Its server does not answer: an orderly stop would be waited for in vain.
+            engine.docker("stop", "--timeout", str(AT_ONCE_SECONDS), self.container)
         self.stop()
 
     def is_running(self) -> bool:
@@ -208,7 +235,10 @@ class ComposeMember:
         self._shell(
             f"""
             cd {VOLUME}
-            rm -rf incoming pgdata.aside-*
+            # Repeated after an interrupt: it was done when this is the very cluster already.
+            if cmp -s /source/pgdata/global/pg_control pgdata/global/pg_control; then exit 0; fi
+            rm -rf incoming
+            [ ! -e pgdata ] || rm -rf pgdata.aside-*
             cp -a /source/pgdata incoming
             sync
             [ ! -e pgdata ] || mv pgdata {aside}
@@ -221,6 +251,7 @@ class ComposeMember:
         return f"{aside} in the volume {self.volume}"
 
     def remove(self) -> bool:
+        self._end_programs()
         there = engine.exists("container", self.container)
         if there:
             engine.docker("rm", "--force", self.container)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from eds.base import programs
 from eds.base.console import err, step
 from eds.base.errors import UserError
-from eds.base.services import OWN_STATE_MARK, SIDE, ServiceState, embedded_note
+from eds.base.services import BACKUP_SCHEDULER, OWN_STATE_MARK, SIDE, ServiceState, embedded_note
 from eds.base.settings import OPTIONAL_SERVICES, SERVICES_WITH_HOST, Settings
 from eds.cluster import members
 from eds.cluster.connections import MEMBERS, Cluster, Server
@@ -28,6 +28,8 @@ from eds.runtime.docker.engine import POSTGRES_IMAGE, why_not_docker
 from eds.runtime.docker.files import SERVER_PORT, Files
 from eds.runtime.docker.member import ComposeMember
 from eds.runtime.local import binaries
+from eds.runtime.local.home import Home
+from eds.runtime.local.services import SCHEDULER_STOPS_SECONDS, Services
 from eds.runtime.ports import check_addresses
 
 SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
@@ -66,6 +68,15 @@ class ComposeRuntime:
     def compose(self) -> Compose:
         """The Compose project."""
         return Compose(self.files)
+
+    @cached_property
+    def host_services(self) -> Services:
+        """The processes of this machine beside the containers: the scheduler of backups.
+
+        It uses the engine as a person's commands do. A container in its place would need the engine's socket, which is
+        as good as root on this machine, or the data and the passwords of every server.
+        """
+        return Services(Home(self.settings), self.cluster)
 
     def member(self, name: str) -> ComposeMember:
         return ComposeMember(name, self.cluster, self.files, self.compose)
@@ -194,6 +205,8 @@ class ComposeRuntime:
         with step(", ".join(names)):
             # What they depend on runs already; without this, the provisioning would run a second time.
             self.compose.up(["--no-deps", *names])
+        if self.host_services.start_backup_scheduler():
+            err.print("ok: scheduler of backups, a process of this machine")
         for name, why in reasons.items():
             if self.is_running(name):
                 self.compose.run("rm", "--stop", "--force", name)
@@ -215,12 +228,14 @@ class ComposeRuntime:
         if not self.compose.owned:
             return []
         running = [state.name for state in reversed(self.states()) if state.status not in ("stopped", "absent")]
+        self.host_services.stop(BACKUP_SCHEDULER, SCHEDULER_STOPS_SECONDS)
         self.member(SIDE).remove()
         self.compose.down(*(["--timeout", "0"] if mode == "immediate" else []), show=True)
         return running
 
     def destroy(self) -> None:
         """Remove the containers, networks and volumes of this project, and what the containers read."""
+        self.host_services.stop(BACKUP_SCHEDULER, SCHEDULER_STOPS_SECONDS)
         if self.compose.owned:
             self.member(SIDE).remove()
             self.compose.down("--volumes", "--timeout", "0")
@@ -264,7 +279,7 @@ class ComposeRuntime:
             if published and port not in published:
                 detail = f"{port} in the settings: `make up` moves it"
             result.append(ServiceState(name, status, None, published[0] if published else port, detail))
-        return result
+        return [*result, self.host_services.backup_scheduler_state()]
 
     def _why_absent(self, name: str) -> str | None:
         """Why a service should not run here, or None when it should."""
@@ -276,14 +291,20 @@ class ComposeRuntime:
 
     def is_running(self, name: str) -> bool:
         """Return whether a service runs. A fenced server does not, although its container may be there."""
+        if name == BACKUP_SCHEDULER:
+            return self.host_services.pid(name) is not None
         return not self.files.is_fenced(name) and any(
             row["Service"] == name and row["State"] == "running" for row in self.compose.containers()
         )
 
     def log_place(self, name: str) -> str:
+        if name == BACKUP_SCHEDULER:
+            return str(self.settings.state / f"{name}.log")
         return f"docker logs {self.compose.container(name)}"
 
     def tail(self, name: str, lines: int) -> list[str]:
+        if name == BACKUP_SCHEDULER:
+            return self.host_services.home.tail(name, lines)
         return self.compose.tail(name, lines)
 
     # --- client programs ----------------------------------------------------------------------------------------------

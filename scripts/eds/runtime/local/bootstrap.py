@@ -60,13 +60,21 @@ class Bootstrap:
         sync_directory(self.home.path)
 
     def put_aside(self, name: str) -> Path:
-        """Keep the data of a server beside it, under a name with the present time. Older data kept so is removed."""
+        """Keep the data of a server beside it, under a name with the present time. Older data kept so is removed.
+
+        Where there is no data, the older one stays: it was put aside by an exchange that was interrupted.
+        """
         aside = self.home.path / f"{name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        if not self.home.data(name).exists():
+            return self.kept_aside(name) or aside
         for older in self.home.path.glob(f"{name}.aside-*"):
             shutil.rmtree(older)
-        if self.home.data(name).exists():
-            self.home.data(name).rename(aside)
+        self.home.data(name).rename(aside)
         return aside
+
+    def kept_aside(self, name: str) -> Path | None:
+        """Return where older data of a server is kept, or None."""
+        return max(self.home.path.glob(f"{name}.aside-*"), default=None)
 
     @property
     def _sync_options(self) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 from eds.base import programs
 from eds.base.errors import UserError
 from eds.base.files import has_content, write_atomically
-from eds.base.services import OWN_STATE_MARK, SIDE, compose_folder, embedded_note, state_directory
+from eds.base.services import BACKUP_SCHEDULER, OWN_STATE_MARK, SIDE, compose_folder, embedded_note, state_directory
 from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import MEMBERS
 from eds.runtime.local import binaries, processes
@@ -46,6 +46,12 @@ OWN_STATE = [
     "current-primary",
     "backups",
     "command.lock",
+    "command.json",
+    "journal.json",
+    f"{BACKUP_SCHEDULER}.log",
+    f"{BACKUP_SCHEDULER}.pid",
+    f"{BACKUP_SCHEDULER}.json",
+    "alerts.log",
 ]
 
 
@@ -225,7 +231,7 @@ class Home:
 
     def log_files(self, name: str) -> list[Path]:
         """Return the log files of a service, oldest first."""
-        if name in ("scheduler", "metabase"):
+        if name in ("scheduler", "metabase", BACKUP_SCHEDULER):
             return [path for path in [self.settings.state / f"{name}.log"] if path.exists()]
         return sorted((self.path / "log").glob(f"{name}[-.]*"), key=lambda path: path.stat().st_mtime)
 
@@ -265,6 +271,7 @@ class Home:
         what: str = "",
         stdin: str = "",
         check: bool = True,
+        timeout: float | None = None,
     ) -> programs.Finished:
         """Run a program as the servers' account. Raises UserError when it fails, unless `check` is off."""
         return programs.run(
@@ -274,6 +281,7 @@ class Home:
             cwd=self.path,
             env=self.environment | dict(env or {}),
             stdin=stdin,
+            timeout=timeout,
             identity=self.identity,
         )
 
@@ -286,7 +294,7 @@ class Home:
 
     def clear_logs(self) -> None:
         """Remove the logs. Everything must be stopped."""
-        for name in ("scheduler.log", "metabase.log"):
+        for name in ("scheduler.log", "metabase.log", f"{BACKUP_SCHEDULER}.log", "alerts.log"):
             (self.settings.state / name).unlink(missing_ok=True)
         for log_file in (self.path / "log").glob("*.log"):
             log_file.unlink()

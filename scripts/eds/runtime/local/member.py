@@ -16,6 +16,7 @@ from eds.base.services import SIDE
 from eds.cluster import members
 from eds.cluster.connections import Cluster
 from eds.cluster.server_conf import Address, Places, conf
+from eds.runtime.local import processes
 from eds.runtime.local.bootstrap import Bootstrap
 from eds.runtime.local.home import Home
 from eds.runtime.local.postmaster import Postmaster
@@ -55,10 +56,18 @@ class LocalMember:
         return self.home.data(name)
 
     def run(
-        self, command: Sequence[str | Path], *, env: dict[str, str] | None = None, what: str = "", check: bool = True
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: dict[str, str] | None = None,
+        what: str = "",
+        check: bool = True,
+        stdin: str = "",
+        timeout: float | None = None,
     ) -> Finished:
         program = self.home.bindir / command[0]
-        return self.home.run([program if program.exists() else command[0], *command[1:]], env, what, check=check)
+        words = [program if program.exists() else command[0], *command[1:]]
+        return self.home.run(words, env, what, stdin=stdin, check=check, timeout=timeout)
 
     def exists(self, path: Path) -> bool:
         return path.exists()
@@ -79,11 +88,15 @@ class LocalMember:
 
     def stop(self) -> None:
         self.postmaster.stop(self.name)
+        # A killed command's pg_rewind may still be writing there.
+        processes.end_all_busy_with(self.data)
         # Of a server that was killed: what it has left would stop the programs that work on its data.
         self.postmaster.clear_up_after_crash(self.name)
 
-    def fence(self) -> None:
+    def fence(self, *, at_once: bool = False) -> None:
         # By the time that a command starts it again, another member is noted as the primary.
+        if at_once:
+            self.postmaster.kill(self.name)
         self.postmaster.stop(self.name)
 
     def is_running(self) -> bool:
@@ -149,6 +162,9 @@ class LocalMember:
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
     def replace_data(self, source: Member) -> str:
+        if not source.data.exists():
+            # Repeated after an interrupt: it was done.
+            return str(self.bootstrap.kept_aside(self.name))
         aside = self.bootstrap.put_aside(self.name)
         (source.data / "conf.d" / SIDE_CONF).unlink(missing_ok=True)
         source.data.rename(self.data)
@@ -157,6 +173,8 @@ class LocalMember:
 
     def remove(self) -> bool:
         for leftover in self.home.path.glob(f".{self.name}.new.*"):
+            # A killed command's restore may still be writing there.
+            processes.end_all_busy_with(leftover)
             shutil.rmtree(leftover)
         self.postmaster.stop(self.name, mode="immediate")
         there = self.data.exists()

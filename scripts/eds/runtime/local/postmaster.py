@@ -26,6 +26,8 @@ from eds.runtime.local.home import Home
 
 START_SECONDS = 120
 STOP_SECONDS = 60
+# How long a server that does not answer may take to end.
+AT_ONCE_SECONDS = 3
 # A replica takes over a changed password with the primary's WAL.
 PASSWORD_ARRIVES_SECONDS = 15.0
 
@@ -194,7 +196,8 @@ class Postmaster:
         processes.end_all_busy_with(data, patience=5)
         # PostgreSQL takes any live process of its account under that number for the old server.
         pid = processes.first_number(pidfile)
-        if pid is None or psutil.pid_exists(pid):
+        # A server in single-user mode, as pg_rewind starts one, writes its number with a minus sign.
+        if pid is None or pid <= 0 or psutil.pid_exists(pid):
             pidfile.unlink()
 
     def launch(self, name: str) -> None:
@@ -275,3 +278,11 @@ class Postmaster:
             if not processes.wait_gone(process, STOP_SECONDS):
                 raise UserError(f"{name} (pid {process.pid}) does not stop; see `make logs SERVICE={name}`.")
         return True
+
+    def kill(self, name: str) -> None:
+        """End a server that does not answer, and all its processes: also one that is suspended."""
+        if (process := self._process(name)) is None:
+            return
+        process.send_signal(signal.SIGQUIT)
+        if not processes.wait_gone(process, AT_ONCE_SECONDS):
+            processes.end_all_busy_with(self.home.data(name))

@@ -12,7 +12,7 @@ import psutil
 from eds.base.errors import UserError
 from eds.runtime.ports import describe
 
-POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup", "pg_ctl")
+POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup", "pg_ctl", "pg_rewind", "pgbackrest")
 
 
 def first_number(path: Path) -> int | None:
@@ -25,7 +25,7 @@ def first_number(path: Path) -> int | None:
 
 def find(pid: int | None, is_ours: Callable[[psutil.Process], bool]) -> psutil.Process | None:
     """Return the live process of this id if `is_ours` accepts it; one that may not be looked at is not ours."""
-    if pid is None:
+    if pid is None or pid <= 0:
         return None
     try:
         process = psutil.Process(pid)

@@ -11,7 +11,7 @@ import psycopg
 
 from eds.base.console import err, step
 from eds.base.errors import UserError
-from eds.base.services import SIDE, ServiceState
+from eds.base.services import BACKUP_SCHEDULER, SIDE, ServiceState
 from eds.base.settings import Settings
 from eds.cluster import members, provision
 from eds.cluster.connections import MEMBERS, Cluster, Server
@@ -154,6 +154,8 @@ class LocalRuntime:
         self.start_pgbouncer()
         if self.is_running("scheduler"):
             self.services.start_scheduler()
+        if self.is_running(BACKUP_SCHEDULER):
+            self.services.start_backup_scheduler()
 
     # --- the platform -------------------------------------------------------------------------------------------------
 
@@ -202,6 +204,8 @@ class LocalRuntime:
         """Start what needs a warehouse that has been built: the scheduler, and the Metabase of METABASE_JAR."""
         with step("scheduler"):
             self.services.start_scheduler()
+        if self.services.start_backup_scheduler():
+            err.print("ok: scheduler of backups")
         if self.settings.metabase_jar:
             with step("Metabase, which takes a minute or two at its first start"):
                 self.services.start_metabase()
@@ -246,7 +250,11 @@ class LocalRuntime:
         """Stop everything, readers first. Returns the names of what ran."""
         cluster = self.cluster
         servers = ("warehouse", SIDE, *cluster.replica_names, cluster.primary_name)
-        return [name for name in ("metabase", "scheduler", "pgbouncer", *servers) if self._stop(name, mode)]
+        return [
+            name
+            for name in (BACKUP_SCHEDULER, "metabase", "scheduler", "pgbouncer", *servers)
+            if self._stop(name, mode)
+        ]
 
     def destroy(self) -> None:
         """Remove the servers' data, logs and state. Everything must be stopped."""
@@ -295,6 +303,7 @@ class LocalRuntime:
             why = "skipped: no pgbouncer binary on this machine"
             result.append(ServiceState("pgbouncer", "absent", None, None, why))
         result.append(self._state("scheduler", None, self.settings.etl_schedule))
+        result.append(self.services.backup_scheduler_state())
         if self.settings.metabase_jar or self._pid("metabase"):
             result.append(self._state("metabase", self.settings.metabase_port))
         return result

@@ -1,4 +1,4 @@
-"""The embedded processes that are not PostgreSQL: PgBouncer, the scheduler, Metabase."""
+"""The embedded processes that are not PostgreSQL: PgBouncer, the schedulers, Metabase."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import psutil
 from eds.base.errors import UserError
 from eds.base.files import has_content, write_atomically
 from eds.base.programs import tail
+from eds.base.services import BACKUP_SCHEDULER, ServiceState
 from eds.base.settings import ROOT
 from eds.cluster import server_conf
 from eds.cluster.connections import Cluster, wait_until_accepting
@@ -25,6 +26,8 @@ from eds.runtime.local import binaries, metabase_jar, processes
 from eds.runtime.local.home import Home
 
 START_SECONDS = 120
+# What a scheduler has to bring to an end: a run, a backup, a drill's cluster.
+SCHEDULER_STOPS_SECONDS = 45.0
 # The variable that identifies the settings and the code of a running scheduler.
 STARTED_WITH = "EDS_STARTED_WITH"
 
@@ -115,9 +118,9 @@ class Services:
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def scheduler_is_outdated(self) -> bool:
-        """Whether the running scheduler was started with other settings or other code than there are now."""
-        process = self._process("scheduler")
+    def scheduler_is_outdated(self, name: str = "scheduler") -> bool:
+        """Whether a running scheduler was started with other settings or other code than there are now."""
+        process = self._process(name)
         if process is None:
             return False
         try:
@@ -125,28 +128,43 @@ class Services:
         except psutil.Error:
             return True
 
-    def start_scheduler(self) -> bool:
-        """Start the scheduler, or restart it when its settings changed. Returns whether it was (re)started."""
-        if self.pid("scheduler") is not None and not self.scheduler_is_outdated():
+    def start_scheduler(self, name: str = "scheduler") -> bool:
+        """Start a scheduler, or restart it when its settings changed. Returns whether it was (re)started."""
+        if self.pid(name) is not None and not self.scheduler_is_outdated(name):
             return False
-        self.stop("scheduler")
-        log_file = self.home.settings.state / "scheduler.log"
+        self.stop(name, SCHEDULER_STOPS_SECONDS)
+        log_file = self.home.settings.state / f"{name}.log"
         start = log_file.stat().st_size if log_file.exists() else 0
         process = self._launch(
-            "scheduler", [sys.executable, "-m", "eds", "scheduler"], ROOT, {STARTED_WITH: self._scheduler_should_have()}
+            name, [sys.executable, "-m", "eds", name], ROOT, {STARTED_WITH: self._scheduler_should_have()}
         )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise UserError("The scheduler ended at once:\n" + tail(self.home.tail("scheduler", 15)))
+                raise UserError(f"The {name} ended at once:\n" + tail(self.home.tail(name, 15)))
             with log_file.open("rb") as log:
                 log.seek(start)
                 if b'"event": "started"' in log.read():
                     return True
             time.sleep(0.05)
-        raise UserError(
-            f"The scheduler did not start within {START_SECONDS} s; `make logs SERVICE=scheduler` shows more."
-        )
+        raise UserError(f"The {name} did not start within {START_SECONDS} s; `make logs SERVICE={name}` shows more.")
+
+    def start_backup_scheduler(self) -> bool:
+        """Start the scheduler of backups when one of its schedules is on, else stop it. Returns whether it runs."""
+        if not self.home.settings.backup_schedules:
+            self.stop(BACKUP_SCHEDULER, SCHEDULER_STOPS_SECONDS)
+            return False
+        self.start_scheduler(BACKUP_SCHEDULER)
+        return True
+
+    def backup_scheduler_state(self) -> ServiceState:
+        """Return what `make ps` shows of the scheduler of backups."""
+        schedules = self.home.settings.backup_schedules
+        pid = self.pid(BACKUP_SCHEDULER)
+        if not schedules and pid is None:
+            return ServiceState(BACKUP_SCHEDULER, "absent", None, None, "no schedule of backups is set")
+        shown = ", ".join(f"{name.removesuffix('_schedule')}: {value}" for name, value in schedules.items())
+        return ServiceState(BACKUP_SCHEDULER, "running" if pid else "stopped", pid, None, shown)
 
     def start_metabase(self) -> bool:
         """Start the Metabase of METABASE_JAR in the background. Returns whether it was started; it takes a while."""

@@ -1,0 +1,151 @@
+"""The record of backups and restore drills in the warehouse: what health, metrics and pages show of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psycopg
+
+from eds.base.console import err
+from eds.base.errors import UserError
+from eds.base.settings import Settings
+from eds.cluster.connections import Cluster, connect
+
+_LAST = """
+    with newest as (
+        -- Each database has dumps of its own: the older one of the two counts.
+        select kind, database_name, max(finished_at) filter (where succeeded) as finished_at,
+            (array_agg(succeeded order by backup_id desc))[1] as succeeded,
+            (array_agg(error_message order by backup_id desc))[1] as error_message
+        from audit.backups
+        group by kind, database_name
+    )
+    select
+        kind,
+        case when bool_and(finished_at is not null) and (kind <> 'dump' or count(*) > 1) then min(finished_at) end,
+        bool_and(succeeded),
+        string_agg(error_message, '; ') filter (where not succeeded)
+    from newest
+    group by kind
+"""
+_DRILLS = """
+    select max(drilled_at) filter (where succeeded), (array_agg(succeeded order by drill_id desc))[1],
+        (array_agg(array_to_string(findings, '; ') order by drill_id desc))[1],
+        (array_agg(rpo_seconds::float order by drill_id desc) filter (where succeeded))[1],
+        (array_agg(rto_seconds::float order by drill_id desc) filter (where succeeded))[1]
+    from audit.drills
+"""
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last success of one kind, and how the newest attempt ended (None: there was none)."""
+
+    at: datetime | None = None
+    succeeded: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Protection:
+    """The last physical backup, dumps of both databases and proven restore. rpo, rto: of that restore, in seconds."""
+
+    physical: Last = field(default_factory=Last)
+    dump: Last = field(default_factory=Last)
+    restore: Last = field(default_factory=Last)
+    rpo: float | None = None
+    rto: float | None = None
+
+
+def protection(connection: psycopg.Connection) -> Protection:
+    """Return what the record says. connection: to the warehouse, as a role that may read the schema audit."""
+    known = connection.execute("select to_regclass('audit.backups') is not null").fetchone()
+    if not known or not known[0]:
+        return Protection()
+    kinds = {row[0]: Last(*row[1:]) for row in connection.execute(_LAST).fetchall()}
+    row = connection.execute(_DRILLS).fetchone()
+    assert row is not None
+    return Protection(kinds.get("physical", Last()), kinds.get("dump", Last()), Last(*row[:3]), row[3], row[4])
+
+
+def rows(settings: Settings, found: Protection, why_no_physical: str | None = None) -> list[tuple[str, Last, float]]:
+    """Return what should be young: its name for a person, the last one, and from which age in seconds on it is too old.
+
+    why_no_physical: why there are no physical backups on this machine, and so nothing that a drill could restore.
+    """
+    backups, drills = settings.backup_fresh_hours * 3600.0, settings.drill_fresh_days * 86400.0
+    physical = [] if why_no_physical else [("physical backup", found.physical, backups)]
+    proven = [] if why_no_physical else [("proven restore", found.restore, drills)]
+    return [*physical, ("dumps of both databases", found.dump, backups), *proven]
+
+
+def age(last: Last, now: datetime) -> str:
+    """Return how old something is, for a person."""
+    if last.at is None:
+        return "never"
+    seconds = (now - last.at).total_seconds()
+    if seconds < 2 * 3600:
+        return f"{max(seconds, 0) / 60:.0f} minutes ago"
+    return f"{seconds / 3600:.0f} hours ago" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days ago"
+
+
+def warnings(settings: Settings, found: Protection, why_no_physical: str | None = None) -> list[str]:
+    """Return a sentence for each backup or proven restore that is missing or too old, or whose last attempt failed."""
+    now, result = datetime.now(UTC), []
+    commands = {"physical backup": "make backup KIND=physical", "proven restore": "make drill"}
+    for name, last, limit in rows(settings, found, why_no_physical):
+        command = commands.get(name, "make backup")
+        if last.succeeded is False:
+            result.append(f"{name}: the newest attempt failed: {(last.reason or 'the log says why').splitlines()[0]}")
+        if last.at is None:
+            result.append(f"{name}: none yet; {command}")
+        elif (now - last.at).total_seconds() > limit:
+            result.append(f"{name}: the last one {age(last, now)}, expected within {limit / 3600:.0f} hours; {command}")
+    return result
+
+
+@dataclass
+class Attempt:
+    """A backup that is being made; name and bytes are set when it is there."""
+
+    name: str | None = None
+    bytes: int | None = None
+
+
+@contextmanager
+def recorded(
+    settings: Settings, kind: Literal["physical", "dump"], database: str, type_: str, *, scheduled: bool
+) -> Iterator[Attempt]:
+    """Record in the warehouse what the block made, or why it failed. The warehouse need not answer for it."""
+    began, attempt = datetime.now(UTC), Attempt()
+
+    def record(problem: BaseException | None) -> None:
+        values: dict[str, Any] = {
+            "kind": kind,
+            "database_name": database,
+            "backup_type": type_,
+            "started_by": "schedule" if scheduled else "manual",
+            "started_at": began,
+            "succeeded": problem is None,
+            "backup_name": attempt.name,
+            "size_bytes": attempt.bytes,
+            "error_message": None if problem is None else str(problem) or type(problem).__name__,
+        }
+        columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+        try:
+            with connect(Cluster(settings).writer_conninfo()) as connection:
+                connection.execute("set local lock_timeout = '5s'")
+                connection.execute(f"insert into audit.backups ({columns}) values ({places})".encode(), values)  # noqa: S608
+        except (UserError, psycopg.Error) as error:
+            err.print(f"not recorded in audit.backups: {str(error).strip().splitlines()[0]}", markup=False)
+
+    try:
+        yield attempt
+    except Exception as error:
+        record(error)
+        raise
+    record(None)

@@ -1,13 +1,15 @@
 """An operation of the platform that kills itself at one of its steps: `python -m support.killed OPERATION STEP`.
 
-STEP counts what the operation does to servers and files, through its primitives; SIGKILL comes before that
-one is done, or (3+) shortly after it has begun. Without a STEP the operation ends, and its steps are printed.
+STEP is a regular expression: the first thing that the operation does to servers or files, through its primitives, and that
+matches it. SIGKILL comes before that is done, or, with a + at its end, shortly after it has begun. Without a STEP the
+operation ends, and its steps are printed.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -34,10 +36,10 @@ def _kill() -> None:
 
 
 class Steps:
-    """Counts the steps of this process and kills it at one."""
+    """Names the steps of this process and kills it at one."""
 
     def __init__(self, at: str) -> None:
-        self.at, self.during = int(at.rstrip("+") or 0), at.endswith("+")
+        self.at, self.during = at.rstrip("+"), at.endswith("+")
         self.seen: list[str] = []
 
     def watch(self, owner: Any, name: str, counts: Callable[..., str | None]) -> None:
@@ -48,7 +50,7 @@ class Steps:
         def watched(*arguments: Any, **options: Any) -> Any:
             if label := counts(*arguments, **options):
                 self.seen.append(label)
-                if len(self.seen) == self.at:
+                if self.at and re.search(self.at, label):
                     if not self.during:
                         _kill()
                     threading.Timer(DURING_SECONDS, _kill).start()

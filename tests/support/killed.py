@@ -1,8 +1,8 @@
 """An operation of the platform that kills itself at one of its steps: `python -m support.killed OPERATION STEP`.
 
-STEP is a regular expression: the first thing that the operation does to servers or files, through its primitives, and that
-matches it. SIGKILL comes before that is done, or, with a + at its end, shortly after it has begun. Without a STEP the
-operation ends, and its steps are printed.
+STEP is a regular expression: the first thing that the operation does to servers or files, through its primitives, and
+that matches it. SIGKILL comes before that is done, or, with a + at its end, shortly after it has begun. Without a STEP
+the operation ends, and its steps are printed.
 """
 
 from __future__ import annotations

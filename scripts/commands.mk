@@ -120,6 +120,10 @@ service: venv ## Let the platform start when the machine does: a systemd user un
 .PHONY: dashboards
 dashboards: venv ## Write the dashboards as one HTML page (the scheduler does it after each run)
 	@.venv/bin/python -m eds dashboards $(call flags,dashboards)
+export.values := BOARD:--board FORMAT:--format TO:--to FILTERS:--filters
+.PHONY: export
+export: venv ## Write the dashboards' figures to Excel workbooks or CSV files ## BOARD=portfolio FORMAT=csv TO=exports FILTERS='branch=NRB01&segment=sme'
+	@.venv/bin/python -m eds export $(call flags,export)
 .PHONY: metabase
 metabase: venv ## Bring Metabase to what infra/dashboards/*.yml say ## METABASE_HOST METABASE_PORT
 	@.venv/bin/python -m eds metabase $(call flags,metabase)

@@ -11,16 +11,19 @@
 
 {% set since = increment() %}
 
-{# An increment adds what became and takes away what was: its cost follows the change, not the size of a month. #}
-with payments as (
+{#
+    The grain of vw_payment_by_method, without the segments of agg_collections. An increment adds what became and takes
+    away what was: its cost follows the change, not the size of a month.
+#}
+with groups as (
     {% if since %}
-    select changed.* from {{ changes_of('fact_payments') }} as changed
+    select changed.* from {{ changes_of('agg_collections') }} as changed
     where changed._run_id > {{ since.run_id }}
     {% else %}
     select
-        fact_payments.*,
+        agg_collections.*,
         1 as _sign
-    from {{ ref('fact_payments') }} as fact_payments
+    from {{ ref('agg_collections') }} as agg_collections
     {% endif %}
 ),
 
@@ -29,12 +32,12 @@ final as (
         payment_month,
         method_sk,
         branch_sk,
-        sum(_sign)::bigint as payment_count,
+        sum(_sign * payment_count)::bigint as payment_count,
         sum(_sign * payment_amount) as payment_amount,
         sum(_sign * principal_amount) as principal_amount,
         sum(_sign * interest_amount) as interest_amount,
         sum(_sign * penalty_amount) as penalty_amount
-    from payments
+    from groups
     group by payment_month, method_sk, branch_sk
 )
 

@@ -124,6 +124,7 @@ final as (
         -- attributes
         loans.loan_status,
         coalesce(dim_customer.customer_segment, 'unknown') as customer_segment,
+        coalesce(nullif(trim(loans.loan_officer), ''), 'unassigned') as loan_officer,
 
         -- measures
         loans.principal_amount,
@@ -169,6 +170,7 @@ select
     maturity_date_sk,
     loan_status,
     customer_segment,
+    loan_officer,
     principal_amount,
     interest_rate,
     tenure_months,

@@ -1,5 +1,6 @@
 {% set copies = [
-    'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch'
+    'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch',
+    'dim_product', 'agg_collections', 'agg_loan_book', 'agg_disbursements', 'fact_loans'
 ] %}
 {{ config(materialized='publish', schema='publish', grants={}, copies=copies) }}
 
@@ -9,10 +10,8 @@
 -- Every other mart stands in front of this model as well, so that every test of a mart does.
 -- depends_on: {{ ref('dim_customer') }}
 -- depends_on: {{ ref('dim_loan') }}
--- depends_on: {{ ref('dim_product') }}
 -- depends_on: {{ ref('dim_date') }}
 -- depends_on: {{ ref('fact_payments') }}
--- depends_on: {{ ref('fact_loans') }}
 -- depends_on: {{ ref('stg_loan_products') }}
 select
     extraction_state.run_id,

@@ -163,7 +163,8 @@ def put_dashcards(api: Client, board: dict[str, Any], dashcards: list[dict[str, 
 def test_the_questions_answer_with_the_views_figures(demo_platform, api):
     rows = demo_platform.view("vw_loan_status_distribution")
     assert Decimal(str(answer(api, "outstanding")[0][0])) == sum(row["total_outstanding"] for row in rows)
-    assert answer(api, "active_loans") == [[sum(row["loan_count"] for row in rows if row["loan_status"] == "active")]]
+    active = sum(row["loan_count"] for row in rows if row["loan_status"] == "active")
+    assert answer(api, "active_loans") == [[active, sum(row["loan_count"] for row in rows)]]
     bad = sum(row["loan_count"] for row in rows if row["loan_status"] in ("defaulted", "written_off"))
     out = sum(row["loan_count"] for row in rows if row["loan_status"] != "pending")
     assert Decimal(str(answer(api, "default_rate")[0][0])) == round(Decimal(100 * bad) / out, 2)
@@ -173,10 +174,12 @@ def test_the_questions_answer_with_the_views_figures(demo_platform, api):
     ]
     methods = demo_platform.view("vw_payment_by_method")
     assert {row[0]: row[2] for row in answer(api, "payment_methods")} == {
-        row["method_name"]: row["payment_count"] for row in methods
+        row["method_name"]: row["payment_count"] for row in methods if row["payment_count"]
     }
     branches = demo_platform.view("vw_branch_performance")
-    assert {row[0]: row[1] for row in answer(api, "branch_performance")} == {
+    *rows, total = answer(api, "branch_performance")
+    assert (total[0], total[2]) == ("Total", sum(row["loan_count"] for row in branches))
+    assert {row[0].split(" (")[-1].rstrip(")"): row[2] for row in rows} == {
         row["branch_code"]: row["loan_count"] for row in branches
     }
     customers = demo_platform.view("vw_top_customers")[:20]
@@ -206,7 +209,7 @@ def test_descriptions_come_from_the_dbt_project(api):
 
 
 @needs.metabase
-@pytest.mark.parametrize("key", ["portfolio", "collections"])
+@pytest.mark.parametrize("key", list(content.load().dashboards))
 def test_dashboards_are_on_the_grid_with_every_filter_mapped(api, key):
     what = content.load()
     board = board_of(api, what.dashboards[key].name)
@@ -238,10 +241,41 @@ def test_a_filter_of_a_dashboard_gives_the_views_figures_of_that_choice(demo_pla
         for row in demo_platform.view("vw_loan_status_distribution")
         if row["customer_segment"] == "sme"
     )
-    years = api.get(
-        f"/api/dashboard/{board_of(api, 'Collections')['id']}/params/{own_id('filter', 'collections', 'year')}/values"
+    collections = board_of(api, "Collections")
+    methods = api.get(f"/api/dashboard/{collections['id']}/params/{own_id('filter', 'collections', 'method')}/values")
+    assert {value[0] for value in methods["values"]} == {
+        row["method_name"] for row in demo_platform.view("vw_payment_by_method") if row["payment_count"]
+    }
+
+
+@needs.metabase
+def test_months_are_chosen_from_one_to_another(demo_platform, api):
+    board, card = board_of(api, "Collections"), card_of(api, "collected")
+    (place,) = [item for item in board["dashcards"] if item["card_id"] == card["id"]]
+    result = api.post(
+        f"/api/dashboard/{board['id']}/dashcard/{place['id']}/card/{card['id']}/query",
+        {"parameters": [{"id": own_id("filter", "collections", "months"), "value": "2026-01-01~2026-03-31"}]},
     )
-    assert {value[0] for value in years["values"]} == {row["year"] for row in demo_platform.view("vw_monthly_revenue")}
+    assert Decimal(str(result["data"]["rows"][0][0])) == sum(
+        row["total_revenue"]
+        for row in demo_platform.view("vw_monthly_revenue")
+        if row["year"] == 2026 and row["month"] <= 3
+    )
+
+
+@needs.metabase
+def test_a_click_leads_to_the_loans_with_the_filters_of_the_dashboard(api):
+    loans, portfolio = board_of(api, "Loans"), board_of(api, "Portfolio")
+    ids = {parameter["slug"]: parameter["id"] for parameter in loans["parameters"]}
+    places = {item["card_id"]: item["visualization_settings"] for item in portfolio["dashcards"]}
+    click = places[card_of(api, "branches_by_outstanding")["id"]]["click_behavior"]
+    assert (click["type"], click["linkType"], click["targetId"]) == ("link", "dashboard", loans["id"])
+    sources = {name: click["parameterMapping"][ids[name]]["source"] for name in ("branch", "segment")}
+    assert sources["branch"] == {"type": "column", "id": "branch", "name": "Branch"}
+    assert sources["segment"]["type"] == "parameter"
+    assert sources["segment"]["id"] == own_id("filter", "portfolio", "segment")
+    table = places[card_of(api, "officer_performance")["id"]]["column_settings"]
+    assert table['["name","loan_officer"]']["click_behavior"]["targetId"] == loans["id"]
 
 
 @needs.metabase
@@ -452,7 +486,7 @@ def test_questions_and_filters_that_do_not_work_are_named(settings, url):
         update={"sql": "select nothing as payment_count from warehouse.vw_data_as_of", "filters": {}}
     )
     empty = what.questions["monthly_penalties"].model_copy(
-        update={"sql": what.questions["monthly_penalties"].sql.replace("where true", "where month = 13")}
+        update={"sql": what.questions["monthly_penalties"].sql.replace("where true", "where month is null")}
     )
     idle = what.questions["outstanding"].model_copy(
         update={

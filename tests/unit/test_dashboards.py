@@ -14,12 +14,12 @@ import yaml
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
-from eds.dashboards import content, metabase_spec, page, star_schema
+from eds.dashboards import content, export, metabase_spec, page, star_schema
 
 GOOD: dict[str, Any] = {
     "collection": {"name": "C", "description": "D"},
     "database": "W",
-    "filters": {"year": {"label": "Year", "type": "number", "values": "vw_monthly_revenue.year"}},
+    "filters": {"year": {"label": "Year", "type": "number", "column": "year"}},
     "questions": {
         "paid": {
             "name": "Paid",
@@ -43,7 +43,7 @@ BOARD: dict[str, Any] = {
 
 
 def write(folder: Path, questions: dict[str, Any], board: dict[str, Any] = BOARD) -> Path:
-    (folder / "questions.yml").write_text(yaml.safe_dump(questions), encoding="utf-8")
+    (folder / "questions.yml").write_text(yaml.safe_dump(questions, sort_keys=False), encoding="utf-8")
     (folder / "board.yml").write_text(yaml.safe_dump(board), encoding="utf-8")
     return folder
 
@@ -96,16 +96,154 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path):
 
 
 def test_the_conditions_of_filters_that_are_not_chosen_drop_out(tmp_path):
-    question = content.load(write(tmp_path, GOOD)).questions["paid"]
-    whole = page.bound_sql(question, {}).as_string(None)
-    chosen = page.bound_sql(question, {"year": 2026}).as_string(None)
-    assert whole == "select month, total from warehouse.vw_monthly_revenue where true "
-    assert chosen == whole + 'and "year" = 2026'
+    what = content.load(write(tmp_path, GOOD))
+    question = what.questions["paid"]
+    unfiltered = page.bound_sql(question, {}, what.filters).as_string(None)
+    chosen = page.bound_sql(question, {"year": 2026}, what.filters).as_string(None)
+    assert unfiltered == "select month, total from warehouse.vw_monthly_revenue where true "
+    assert chosen == unfiltered + 'and "year" = 2026'
 
 
-def test_a_value_of_a_filter_is_quoted(tmp_path):
-    question = content.load(write(tmp_path, GOOD)).questions["paid"]
-    assert page.bound_sql(question, {"year": "x' or true"}).as_string(None).endswith("\"year\" = 'x'' or true'")
+@pytest.mark.parametrize(
+    ("kind", "value", "condition"),
+    [
+        ("text", "x' or true", "and \"c\" = 'x'' or true'"),
+        ("text", ["a", "b'"], "and \"c\" in ('a', 'b''')"),
+        ("months", ["2026-01-01", "2026-03-01"], "and \"c\" >= '2026-01-01' and \"c\" <= '2026-03-01'"),
+        ("months", [None, "2026-03-01"], "and \"c\" <= '2026-03-01'"),
+        ("months", ["2026-03-01", None], "and \"c\" >= '2026-03-01'"),
+    ],
+)
+def test_a_value_of_a_filter_is_quoted(kind, value, condition):
+    choice = content.Filter(label="L", type=kind, column="c")
+    assert page.condition(choice, "c", value).as_string(None) == condition
+
+
+# --- questions on a grain ---------------------------------------------------------------------------------------------
+
+ON_A_GRAIN: dict[str, Any] = GOOD | {
+    "filters": {
+        "branch": {"label": "Branch", "type": "text", "column": "branch"},
+        "segment": {"label": "Segment", "type": "text", "column": "segment"},
+        "product": {"label": "Product", "type": "text", "column": "product"},
+    },
+    "grains": {"vw_g": {"dimensions": ["branch", "segment", "status"]}},
+    "questions": {
+        "rates": {
+            "name": "Rates",
+            "description": "D",
+            "chart": "table",
+            "view": "vw_g",
+            "sort": ["-rate"],
+            "columns": {
+                "branch": {"label": "Branch"},
+                "rate": {"label": "Rate", "format": "percent", "percent": ["bad", "all"]},
+                "bad": {"label": "Bad", "sum": "loans", "where": {"status": ["lost", "o'dd"]}},
+                "all": {"label": "All", "sum": "loans"},
+            },
+        }
+    },
+}
+GRAIN_BOARD = BOARD | {"filters": ["branch", "segment"], "layout": [{"height": 4, "questions": {"rates": 24}}]}
+
+
+def test_a_question_on_a_grain_has_its_sql_and_every_filter_that_the_grain_takes(tmp_path):
+    question = content.load(write(tmp_path, ON_A_GRAIN, GRAIN_BOARD)).questions["rates"]
+    assert question.filters == {"branch": "branch", "segment": "segment"}
+    assert question.views == ["vw_g"]
+    bad, loans = "coalesce(sum(loans) filter (where status in ('lost', 'o''dd')), 0)", "coalesce(sum(loans), 0)"
+    assert question.sql.splitlines() == [
+        "select",
+        "    branch,",
+        f"    round(100.0 * {bad} / nullif({loans}, 0), 2) as rate,",
+        f"    {bad} as bad,",
+        f"    {loans} as all",
+        "from warehouse.vw_g",
+        "where true [[and {{branch}}]] [[and {{segment}}]]",
+        "group by branch",
+        f"having {bad} <> 0 or {loans} <> 0",
+        "order by rate desc nulls last",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"view": "vw_other"}, "vw_other is not among the grains"),
+        ({"sql": "select 1"}, "either sql or the view of a grain"),
+        ({"ignores": ["colour"]}, "no filter colour"),
+        ({"sort": ["-worst"]}, "worst is drawn but not among the columns"),
+        ({"where": {"product": ["auto"]}}, "product is no dimension of vw_g"),
+        ({"filters": {"branch": "branch"}}, "takes the filters of its grain"),
+        ({"columns": {"officer": {"label": "O"}}, "sort": []}, "officer is no dimension of vw_g"),
+        ({"columns": {"n": {"label": "N", "sum": "n", "share": "n"}}, "sort": []}, "one of sum, percent"),
+        ({"chart": "row", "x": "branch", "y": ["rate"], "totals": True}, "totals are a table's"),
+    ],
+)
+def test_a_slip_in_a_question_on_a_grain_is_named(tmp_path, change, sentence):
+    questions = copy.deepcopy(ON_A_GRAIN)
+    questions["questions"]["rates"] |= change
+    with pytest.raises(UserError, match=sentence):
+        content.load(write(tmp_path, questions, GRAIN_BOARD))
+
+
+def test_a_filter_that_acts_on_no_question_of_its_dashboard_is_named(tmp_path):
+    with pytest.raises(UserError, match="filter product applies to none of its questions"):
+        content.load(write(tmp_path, ON_A_GRAIN, GRAIN_BOARD | {"filters": ["product"]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("", {}),
+        ("branch=NRB01", {"branch": ["NRB01"]}),
+        ("?branch=NRB01|KSM01&segment=sme", {"branch": ["NRB01", "KSM01"], "segment": ["sme"]}),
+        ("officer=Anne+Wanyama", {"officer": ["Anne Wanyama"]}),
+        ("months=2026-01~2026-06", {"months": ["2026-01-01", "2026-06-01"]}),
+        ("months=2026-01~", {"months": ["2026-01-01", None]}),
+        ("months=2026-01", {"months": ["2026-01-01", "2026-01-01"]}),
+    ],
+)
+def test_an_export_takes_the_filters_of_an_address(text, chosen):
+    assert export.chosen_filters(text, content.load()) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("colour=red", "no filter colour; the filters are months, region, branch"),
+        ("NRB01", "no filter NRB01|names no filter"),
+        ("months=2026-13", "expected 2026-01~2026-06"),
+        ("months=June", "expected 2026-01~2026-06"),
+    ],
+)
+def test_a_filter_that_is_no_filter_is_named(text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        export.chosen_filters(text, content.load())
+
+
+@pytest.mark.parametrize(
+    ("names", "sheets"),
+    [
+        (["a/b:c", "A b c"], ["a b c", "A b c 2"]),
+        (["x" * 40, "x" * 40], ["x" * 31, "x" * 27 + " 2"]),
+        (["[?]", "*"], ["Sheet", "Sheet 2"]),
+    ],
+)
+def test_a_sheet_has_a_name_that_excel_takes(names, sheets):
+    taken: set[str] = set()
+    assert [export.sheet_name(name, taken) for name in names] == sheets
+
+
+def test_what_a_spreadsheet_takes_for_a_formula_is_text(tmp_path):
+    columns = {"a": content.Column(label="A"), "b": content.Column(label="B", format="money")}
+    question = content.Question(
+        name="Q", description="D", chart="table", columns=columns, sql="select from warehouse.v"
+    )
+    rows = [{"a": text, "b": Decimal(-5)} for text in ("=1+1", "+1", "-1", "@x", "name")]
+    export.write_csv_files(tmp_path / "files", [("q", question, rows)], [], "KES")
+    lines = (tmp_path / "files/q.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert lines == ['A,"B, KES"', "'=1+1,-5", "'+1,-5", "'-1,-5", "'@x,-5", "name,-5"]
 
 
 def test_exposures_name_the_views_that_the_dashboards_read():
@@ -120,10 +258,20 @@ def test_exposures_name_the_views_that_the_dashboards_read():
     }
 
 
+# What people read with their own tools; the dashboards show the same figures from the grains of their filters.
+FOR_QUERIES = {
+    "vw_branch_performance",
+    "vw_loan_status_distribution",
+    "vw_monthly_revenue",
+    "vw_payment_by_method",
+}
+
+
 def test_every_view_has_its_place_on_a_dashboard():
     read = {view for question in content.load().questions.values() for view in question.views}
     files = {path.stem for path in (ROOT / "models/marts/dashboards").glob("vw_*.sql")}
-    assert read == files
+    assert read | FOR_QUERIES == files
+    assert not read & FOR_QUERIES
 
 
 def test_ids_are_the_same_on_every_machine_and_differ_from_each_other():

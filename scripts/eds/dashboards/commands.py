@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, cast
 
 import typer
 
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
 from eds.base.settings import load
+from eds.dashboards import export as exports
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
 from eds.runtime.choice import select_runtime
@@ -25,6 +27,26 @@ def dashboards() -> None:
     with step("dashboards page"):
         path = page.refresh(settings)
     out.print(f"{path.as_uri()}", soft_wrap=True)
+
+
+def export(
+    board: Annotated[str | None, typer.Option(metavar="portfolio", help="One dashboard; all when left out.")] = None,
+    format: Annotated[
+        str, typer.Option(metavar="csv", help="xlsx: a workbook for each dashboard; csv: a folder of files.")
+    ] = "xlsx",
+    to: Annotated[Path, typer.Option(metavar="exports", help="Where they are written.")] = Path("exports"),
+    filters: Annotated[
+        str, typer.Option(metavar="'branch=NRB01&segment=sme'", help="Filters, as in the page's address.")
+    ] = "",
+) -> None:
+    """Write the dashboards' figures to Excel workbooks or CSV files."""
+    if format not in ("xlsx", "csv"):
+        raise UserError(f"FORMAT={format}: expected xlsx or csv.")
+    settings = load()
+    with step("export"):
+        written = exports.export(settings, [board] if board else [], cast(exports.Kind, format), to, filters)
+    for path in written:
+        out.print(str(path), soft_wrap=True)
 
 
 def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
@@ -113,6 +135,6 @@ def screenshots() -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
-    for command in (dashboards, metabase, docs):
+    for command in (dashboards, export, metabase, docs):
         app.command(rich_help_panel="Dashboards and documentation")(command)
     app.command(rich_help_panel="For programs")(screenshots)

@@ -26,7 +26,7 @@ from eds.warehouse import dbt_docs
 
 SYNC_SECONDS = 120
 # A value that no filter has: a question that answers the same with it is not filtered.
-NO_SUCH_VALUE = {"text": "(no such value)", "number": -1}
+NO_SUCH_VALUE: dict[str, Any] = {"text": ["(no such value)"], "number": [-1], "months": "1800-01-01~1800-01-31"}
 
 
 @dataclass
@@ -71,7 +71,11 @@ class Provisioner:
             for key, question in self.what.questions.items()
         }
         self.report.questions = len(cards)
-        boards = {key: self._dashboard(key, board, collection, cards) for key, board in self.what.dashboards.items()}
+        boards: dict[str, Json] = {}
+        # Those that a click leads to come first: the others name them.
+        targets = {grain.leads_to for grain in self.what.grains.values()}
+        for key, board in sorted(self.what.dashboards.items(), key=lambda item: item[0] not in targets):
+            boards[key] = self._dashboard(key, board, collection, cards, boards)
         self.report.dashboards = len(boards)
         self._describe(database)
         if check or (check is None and self.report.changes):
@@ -210,7 +214,6 @@ class Provisioner:
     def _fields(self, database: int) -> dict[str, int]:
         """Ids of all columns of the warehouse's schema, by table.column. Waits until Metabase has seen our views."""
         views = {view for question in self.what.questions.values() for view in question.views}
-        views |= {kind.view for kind in self.what.filters.values()}
         tables = self._tables(database)
         if not views <= tables.keys():
             self._connecting(lambda: self.client.post(f"/api/database/{database}/sync_schema", {}))
@@ -229,12 +232,12 @@ class Provisioner:
         fields = {
             f"{name}.{column['name']}": column for name, table in tables.items() for column in table.get("fields", [])
         }
-        for kind in self.what.filters.values():
-            column = fields[kind.values]
+        for name in sorted(spec.columns_with_choices(self.what)):
+            column = fields[name]
             if column.get("has_field_values") != "list":
-                # Metabase offers choices of texts by itself, and of numbers only on request.
+                # Metabase offers choices of texts with few values by itself, and of others only on request.
                 self.client.put(f"/api/field/{column['id']}", {"has_field_values": "list"})
-                self._say(f"{kind.values} offers its values as a list")
+                self._say(f"{name} offers its values as a list")
         return {name: int(column["id"]) for name, column in fields.items()}
 
     def _tables(self, database: int) -> dict[str, Json]:
@@ -327,7 +330,10 @@ class Provisioner:
 
     # --- dashboards -----------------------------------------------------------------------------------------------
 
-    def _dashboard(self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json]) -> Json:
+    def _dashboard(
+        self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json], boards: Mapping[str, Json]
+    ) -> Json:
+        """Bring one dashboard to what its file says. boards: those that are done, which a click may lead to."""
         ours = spec.dashboard_parameters(board, key, self.what)
         found = self._find_dashboard(board, collection, {parameter["id"] for parameter in ours})
         new = found is None
@@ -341,13 +347,13 @@ class Provisioner:
             self.client.put(f"/api/dashboard/{found['id']}", {"archived": False, "collection_id": collection})
             self._say(f"repaired dashboard {board.name}: took it out of the trash")
         present: Json = self.client.get(f"/api/dashboard/{found['id']}")
-        wanted, different = self._wanted_dashboard(key, board, collection, cards, present)
+        wanted, different = self._wanted_dashboard(key, board, collection, cards, boards, present)
         if different:
             self.client.put(f"/api/dashboard/{present['id']}", wanted)
             if not new:
                 self._say(f"repaired dashboard {board.name}: {', '.join(different)}")
             present = self.client.get(f"/api/dashboard/{present['id']}")
-            self._insist(board.name, self._wanted_dashboard(key, board, collection, cards, present)[1])
+            self._insist(board.name, self._wanted_dashboard(key, board, collection, cards, boards, present)[1])
         return present
 
     def _find_dashboard(self, board: Dashboard, collection: int, parameters: set[str]) -> Json | None:
@@ -366,7 +372,13 @@ class Provisioner:
         return named
 
     def _wanted_dashboard(
-        self, key: str, board: Dashboard, collection: int, cards: Mapping[str, Json], present: Json
+        self,
+        key: str,
+        board: Dashboard,
+        collection: int,
+        cards: Mapping[str, Json],
+        boards: Mapping[str, Json],
+        present: Json,
     ) -> tuple[Json, list[str]]:
         """Return the dashboard as it should be, with what people added to it, and the parts in which it is not so."""
         ours = spec.dashboard_parameters(board, key, self.what)
@@ -387,7 +399,7 @@ class Provisioner:
                 else present.get("collection_id" if part == "collection" else part) == value
             )
         ]
-        dashcards, changed = self._dashcards(key, board, cards, present)
+        dashcards, changed = self._dashcards(key, board, cards, boards, present)
         different += changed
         tabs = [{"id": tab["id"], "name": tab["name"]} for tab in present.get("tabs") or []]
         wanted = {
@@ -401,7 +413,7 @@ class Provisioner:
         return wanted, different
 
     def _dashcards(
-        self, key: str, board: Dashboard, cards: Mapping[str, Json], present: Json
+        self, key: str, board: Dashboard, cards: Mapping[str, Json], boards: Mapping[str, Json], present: Json
     ) -> tuple[list[Json], list[str]]:
         """Return the cards of a dashboard, ours in their places and those of people, and what differs."""
         left = sorted(present.get("dashcards") or [], key=lambda one: one["id"])
@@ -423,7 +435,7 @@ class Provisioner:
                 "size_x": place.width,
                 "size_y": place.height,
                 "parameter_mappings": mappings,
-                "visualization_settings": {},
+                "visualization_settings": spec.way_to_loans(question, key, self.what, boards),
             }
             if tab is not None:
                 item["dashboard_tab_id"] = tab
@@ -456,7 +468,7 @@ class Provisioner:
                     )
                 ):
                     different.append(f"filters of {question.name}")
-                if found.get("visualization_settings"):
+                if (found.get("visualization_settings") or {}) != item["visualization_settings"]:
                     different.append(f"settings of {question.name}")
             wanted.append(item)
         return wanted + self._of_people(left, wanted, different), different
@@ -539,7 +551,7 @@ class Provisioner:
             if answer["status"] != "completed":
                 self.report.problems.append(f"question {question.name} fails: {answer.get('error')}")
                 continue
-            missing = set(question.columns) - {column["name"] for column in answer["data"]["cols"]}
+            missing = set(spec.shown_columns(question)) - {column["name"] for column in answer["data"]["cols"]}
             if missing:
                 self.report.problems.append(f"question {question.name} has no column {', '.join(sorted(missing))}")
             rows = answer["data"]["rows"]
@@ -548,6 +560,7 @@ class Provisioner:
 
     def _check_filters(self, boards: Mapping[str, Json], cards: Mapping[str, Json]) -> None:
         """Each filter must change the answer of each question that it stands for."""
+        unfiltered: dict[str, Json] = {}
         for key, board in self.what.dashboards.items():
             placed = {one["card_id"]: one["id"] for one in boards[key]["dashcards"]}
             for question_key, name in _filtered(board, self.what):
@@ -555,9 +568,11 @@ class Provisioner:
                 if question.name in self.report.empty:
                     continue
                 path = f"/api/dashboard/{boards[key]['id']}/dashcard/{placed[card]}/card/{card}/query"
-                value = [NO_SUCH_VALUE[self.what.filters[name].type]]
+                if path not in unfiltered:
+                    unfiltered[path] = self.client.post(path, {"parameters": []})
+                value = NO_SUCH_VALUE[self.what.filters[name].type]
                 chosen = {"id": spec.own_id("filter", key, name), "value": value}
-                answers = [self.client.post(path, {"parameters": some}) for some in ([], [chosen])]
+                answers = [unfiltered[path], self.client.post(path, {"parameters": [chosen]})]
                 failed = next((one for one in answers if one["status"] != "completed"), None)
                 if failed:
                     self.report.problems.append(

@@ -8,11 +8,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from eds.dashboards.content import Content, Dashboard, Filter, Question
+from eds.dashboards.content import Column, Content, Dashboard, Filter, Question
 from eds.dashboards.metabase_client import Json
 
 DISPLAYS = {"number": "scalar", "line": "line", "bar": "bar", "row": "row", "pie": "pie", "table": "table"}
-PARAMETER_TYPES = {"text": "string/=", "number": "number/="}
+PARAMETER_TYPES = {"text": "string/=", "number": "number/=", "months": "date/all-options"}
+SECTIONS = {"text": "string", "number": "number", "months": "date"}
 # As on the local page, in its light colours.
 COLOURS = {"primary": "#2f6bd8", "good": "#1c8a5f", "neutral": "#8793a6", "warning": "#c77700", "bad": "#c23b3b"}
 OUR_IDS = uuid.UUID("6f1b3a52-58c4-4a0e-9c57-6f7a43b9d1ce")
@@ -31,21 +32,38 @@ def own_id(*parts: str) -> str:
 # --- from the content to Metabase's words -----------------------------------------------------------------------------
 
 
+def shown_columns(question: Question) -> dict[str, Column]:
+    """Return the columns that a question's result has."""
+    return {name: column for name, column in question.columns.items() if not column.hidden}
+
+
+def columns_with_choices(what: Content) -> set[str]:
+    """Return the columns, as view.column, whose values Metabase offers to choose from."""
+    return {
+        f"{question.view_of_filter(name)}.{column}"
+        for question in what.questions.values()
+        for name, column in question.filters.items()
+        if what.filters[name].type != "months"
+    }
+
+
 def column_settings(question: Question, currency: str) -> Json:
     """How each column of a question is written, in Metabase's settings."""
     found = {}
-    for name, column in question.columns.items():
+    for name, column in shown_columns(question).items():
         settings: Json = {"column_title": column.label}
         if column.format == "money":
             decimals = 2 if question.chart in ("table", "number") else 0
             settings |= {"number_style": "currency", "currency": currency, "currency_style": "code"}
             settings |= {"currency_in_header": False, "decimals": decimals}
-        elif column.format == "percent":
+        elif column.format in ("percent", "change"):
             settings |= {"number_style": "percent", "scale": 0.01, "decimals": 2}
         elif column.format == "integer":
             settings |= {"number_style": "decimal", "decimals": 0}
         elif column.format == "month":
             settings |= {"date_style": "MMMM, YYYY", "date_abbreviate": True, "time_enabled": None}
+        elif column.format == "date":
+            settings |= {"date_style": "D MMMM, YYYY", "date_abbreviate": True, "time_enabled": None}
         elif column.format == "datetime":
             settings |= {"date_style": "D MMMM, YYYY", "date_abbreviate": True, "time_enabled": "minutes"}
             settings |= {"time_style": "HH:mm"}
@@ -61,7 +79,7 @@ def visualization(question: Question, currency: str) -> Json:
     if question.chart == "number":
         settings["scalar.field"] = question.y[0]
     elif question.chart == "table":
-        settings["table.columns"] = [{"name": name, "enabled": True} for name in question.columns]
+        settings["table.columns"] = [{"name": name, "enabled": True} for name in shown_columns(question)]
     elif question.chart == "pie":
         settings |= {"pie.dimension": question.x, "pie.metric": question.y[0], "pie.show_legend": True}
         settings |= {"pie.show_total": True, "pie.percent_visibility": "legend", "pie.colors": colours}
@@ -122,12 +140,44 @@ def dashboard_parameters(dashboard: Dashboard, key: str, what: Content) -> list[
     return [
         {
             "id": own_id("filter", key, name),
-            "sectionId": {"text": "string", "number": "number"}[what.filters[name].type],
+            "sectionId": SECTIONS[what.filters[name].type],
             "values_query_type": "list",
             **_parameter(what.filters[name], name),
         }
         for name in dashboard.filters
     ]
+
+
+def way_to_loans(question: Question, key: str, what: Content, boards: Mapping[str, Json]) -> Json:
+    """Return the settings of a question's place on a dashboard: a click leads to the loans behind it, where any are.
+
+    key: of the dashboard. boards: the dashboards on the server, by key.
+    """
+    goal = what.grains[question.view].leads_to if question.view else None
+    if goal is None or goal not in boards:
+        return {}
+    mapping: Json = {}
+    for name in what.dashboards[goal].filters:
+        kind = what.filters[name]
+        if kind.column in question.dimensions:
+            source = {"type": "column", "id": kind.column, "name": question.columns[kind.column].label}
+        elif name in what.dashboards[key].filters:
+            source = {"type": "parameter", "id": own_id("filter", key, name), "name": kind.label}
+        else:
+            continue
+        parameter = own_id("filter", goal, name)
+        mapping[parameter] = {"id": parameter, "source": source, "target": {"type": "parameter", "id": parameter}}
+    click: Json = {
+        "type": "link",
+        "linkType": "dashboard",
+        "targetId": boards[goal]["id"],
+        "parameterMapping": mapping,
+    }
+    if question.chart != "table":
+        return {"click_behavior": click}
+    # In a table, a column is clicked.
+    first = question.dimensions[0]
+    return {"column_settings": {f'["name","{first}"]': {"click_behavior": click}}}
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------

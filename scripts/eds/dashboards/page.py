@@ -1,7 +1,9 @@
 """The dashboards as one HTML page that needs no server and no network: its data, styles and scripts are in it.
 
-The page holds the result of every question for every choice of its filters: a filter shows what the database returned
-and computes nothing itself.
+The page holds the grains that the questions are computed from: views with the figures of every combination of the
+dimensions that a filter takes. Its script adds them up, in whole cents, as the question's SQL does; a test compares
+both.
+Of a question with SQL of its own it holds the results for every choice of its filters.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -25,13 +28,17 @@ from eds.base.files import write_atomically
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
 from eds.dashboards import content
-from eds.dashboards.content import CONDITION, Content, Question
+from eds.dashboards.content import CONDITION, Content, Filter, Question
 from eds.warehouse import runs
 
 FILE_NAME = "dashboards.html"
 RUNS_SHOWN = 40
 # All choices of a question's filters together; each is a query, and a part of the page.
 MOST_CHOICES = 400
+# Combinations of a grain's dimensions; some 40 bytes each.
+MOST_ROWS = 100_000
+# The dbt project, as the lineage names it.
+PROJECT = "enterprise_data_platform"
 FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 
@@ -76,7 +83,20 @@ def plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no place in the page")
 
 
-def bound_sql(question: Question, chosen: Mapping[str, Any]) -> sql.Composed:
+def condition(kind: Filter, column: str, value: object) -> sql.Composable:
+    """Return the condition of a chosen filter: a value, several of them, or of months a pair (None: no bound)."""
+    name = sql.Identifier(column)
+    if kind.type == "months":
+        first, last = value if isinstance(value, list | tuple) else (value, value)
+        parts = [sql.SQL("and {} >= {}").format(name, sql.Literal(first))] if first else []
+        parts += [sql.SQL("and {} <= {}").format(name, sql.Literal(last))] if last else []
+        return sql.SQL(" ").join(parts)
+    if isinstance(value, list | tuple):
+        return sql.SQL("and {} in ({})").format(name, sql.SQL(", ").join(map(sql.Literal, value)))
+    return sql.SQL("and {} = {}").format(name, sql.Literal(value))
+
+
+def bound_sql(question: Question, chosen: Mapping[str, Any], filters: Mapping[str, Filter]) -> sql.Composed:
     """Return a question's SQL with the conditions of the chosen filters, and without the others."""
     parts: list[sql.Composable] = []
     end = 0
@@ -84,9 +104,7 @@ def bound_sql(question: Question, chosen: Mapping[str, Any]) -> sql.Composed:
         parts.append(sql.SQL(question.sql[end : found.start()]))
         name = found.group(1)
         if name in chosen:
-            parts.append(
-                sql.SQL("and {} = {}").format(sql.Identifier(question.filters[name]), sql.Literal(chosen[name]))
-            )
+            parts.append(condition(filters[name], question.filters[name], chosen[name]))
         end = found.end()
     return sql.Composed([*parts, sql.SQL(question.sql[end:])])
 
@@ -107,6 +125,86 @@ def key_of(chosen: Mapping[str, Any]) -> str:
     return json.dumps(sorted([name, str(value)] for name, value in chosen.items()), separators=(",", ":"))
 
 
+@dataclass(frozen=True)
+class Grain:
+    """A grain as the page holds it: text by dictionary, numbers in whole units of their last decimal.
+
+    columns: by name, either values and codes (a number of the values for each row), or scale and numbers
+    left_out: the dimensions that would have made too many rows
+    complete: whether every row of the view is there
+    is_list: whether a row is a thing of its own, and not a sum
+    leads_to: the dashboard that shows the loans behind a figure
+    """
+
+    size: int
+    columns: dict[str, dict[str, Any]]
+    left_out: list[str]
+    complete: bool
+    is_list: bool = False
+    leads_to: str | None = None
+
+
+def read_grain(connection: psycopg.Connection, view: str, what: Content) -> Grain:
+    """Read a view as the questions on it need it: their dimensions, those of the filters, and sums over the rest."""
+    grain = what.grains[view]
+    questions = [question for question in what.questions.values() if question.view == view]
+    relation = sql.Identifier(content.SCHEMA, view)
+    if grain.order is not None:
+        names = list(dict.fromkeys([*grain.dimensions, *(name for one in questions for name in one.columns)]))
+        query = sql.SQL("select {} from {} order by {} limit {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            relation,
+            sql.SQL(grain.order),
+            (grain.most or MOST_ROWS) + 1,
+        )
+        things = connection.execute(query).fetchall()
+        complete = len(things) <= (grain.most or MOST_ROWS)
+        return replace(_encoded(names, things[: grain.most], set(), [], complete), is_list=True)
+    measures = list(dict.fromkeys(name for one in questions for column in one.columns.values() for name in column.sum))
+    rows: list[Any] = []
+    for step in range(len(grain.drop) + 1):
+        left_out = grain.drop[:step]
+        # When nothing more can be left out, the page is large rather than wrong.
+        most = MOST_ROWS if step < len(grain.drop) else None
+        names = [name for name in grain.dimensions if name not in left_out]
+        query = sql.SQL("select {}, {} from {} group by {}{}").format(
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.SQL(", ").join(sql.SQL("sum({})").format(sql.Identifier(name)) for name in measures),
+            relation,
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.SQL(" limit {}").format(most + 1) if most else sql.SQL(""),
+        )
+        rows = connection.execute(query).fetchall()
+        if most and len(rows) <= most:
+            break
+    return replace(_encoded([*names, *measures], rows, set(measures), left_out, True), leads_to=grain.leads_to)
+
+
+def _encoded(names: list[str], rows: list[Any], measures: set[str], left_out: list[str], complete: bool) -> Grain:
+    columns = {}
+    for position, name in enumerate(names):
+        found = [row[position] for row in rows]
+        if name in measures or any(isinstance(value, Decimal) for value in found):
+            scale = max((_decimals(value) for value in found), default=0)
+            columns[name] = {"scale": scale, "numbers": [_units(value, scale) for value in found]}
+        else:
+            values = sorted({value for value in found if value is not None})
+            code = {value: number for number, value in enumerate(values)} | {None: -1}
+            columns[name] = {"values": values, "codes": [code[value] for value in found]}
+    return Grain(size=len(rows), columns=columns, left_out=left_out, complete=complete)
+
+
+def _decimals(value: object) -> int:
+    if isinstance(value, Decimal) and value.is_finite():
+        exponent = value.as_tuple().exponent
+        return max(0, -exponent) if isinstance(exponent, int) else 0
+    return 0
+
+
+def _units(value: Any, scale: int) -> int | None:
+    return None if value is None or not Decimal(value).is_finite() else int(Decimal(value).scaleb(scale))
+
+
 def read(settings: Settings, what: Content) -> dict[str, Any]:
     """All results, of one instant: they are read in one transaction, as the dashboards' role."""
     with connect(reader_conninfo(settings)) as connection:
@@ -122,28 +220,47 @@ def read(settings: Settings, what: Content) -> dict[str, Any]:
                 f"The warehouse has no {', '.join(missing)} yet: the first dbt build makes the views (make etl NOW=1)."
             )
         as_of = _one(connection, "select data_as_of from warehouse.vw_data_as_of")
-        values = {name: _values(connection, found.view, found.column) for name, found in what.filters.items()}
+        grains = {view: read_grain(connection, view, what) for view in what.grains if view in views}
+        values = {name: _values(kind, grains) for name, kind in what.filters.items()}
         questions = {}
         for key, question in what.questions.items():
-            results = {}
-            for chosen in choices(question, values):
-                cursor = connection.execute(bound_sql(question, chosen))
-                names = [column.name for column in cursor.description or ()]
-                if set(names) != set(question.columns):
-                    raise UserError(
-                        f"Question {key} in {content.FOLDER / content.QUESTIONS} describes the columns "
-                        f"{', '.join(question.columns)}, and its sql gives {', '.join(names)}."
-                    )
-                results[key_of(chosen)] = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-            questions[key] = question.model_dump(exclude={"sql"}) | {"results": results}
+            shown = question.model_dump(exclude={"sql"}) | {"views": question.views}
+            if question.view is None:
+                shown["results"] = {
+                    key_of(chosen): rows_of(connection, key, question, chosen, what)
+                    for chosen in choices(question, values)
+                }
+            questions[key] = shown
         return {
             "data_as_of": as_of.astimezone(UTC) if as_of else None,
             "filters": {
-                name: {"label": what.filters[name].label, "values": [str(value) for value in found]}
-                for name, found in values.items()
+                name: kind.model_dump() | {"values": [plain_text(value) for value in values[name]]}
+                for name, kind in what.filters.items()
             },
+            "boards": {key: {"filters": board.filters} for key, board in what.dashboards.items()},
+            "grains": {view: vars(grain) for view, grain in grains.items()},
             "questions": questions,
         }
+
+
+def rows_of(
+    connection: psycopg.Connection, key: str, question: Question, chosen: Mapping[str, Any], what: Content
+) -> list[dict[str, Any]]:
+    """Return what the database answers to a question. Raises UserError when its columns are not those described."""
+    cursor = connection.execute(bound_sql(question, chosen, what.filters))
+    names = [column.name for column in cursor.description or ()]
+    described = [name for name, column in question.columns.items() if not column.hidden]
+    if set(names) != set(described):
+        raise UserError(
+            f"Question {key} in {content.FOLDER / content.QUESTIONS} describes the columns "
+            f"{', '.join(described)}, and its sql gives {', '.join(names)}."
+        )
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def plain_text(value: object) -> str:
+    """Return a value of a filter as the page and its address write it; a month as its first day."""
+    return str(plain(value) if isinstance(value, date) else value)
 
 
 def _one(connection: psycopg.Connection, query: str, parameters: Any = None) -> Any:
@@ -151,11 +268,10 @@ def _one(connection: psycopg.Connection, query: str, parameters: Any = None) -> 
     return row[0] if row else None
 
 
-def _values(connection: psycopg.Connection, view: str, column: str) -> list[Any]:
-    query = sql.SQL("select distinct {0} from {1} where {0} is not null order by 1").format(
-        sql.Identifier(column), sql.Identifier(content.SCHEMA, view)
-    )
-    return [row[0] for row in connection.execute(query).fetchall()]
+def _values(kind: Filter, grains: Mapping[str, Grain]) -> list[Any]:
+    """Return the choices of a filter: the values of its column in all grains."""
+    columns = [grain.columns[kind.column] for grain in grains.values() if kind.column in grain.columns]
+    return sorted({value for column in columns for value in column["values"]})
 
 
 def _runs(settings: Settings) -> list[dict[str, Any]]:
@@ -192,7 +308,7 @@ def render(settings: Settings) -> str:
     ended = [run for run in data["runs"] if run["status"] != "running"]
     failed = ended[0] if ended and ended[0]["status"] == "failed" else None
     template = environment().get_template("dashboards.html.j2")
-    return template.render(what=what, data=data, failed=failed, schedule=settings.etl_schedule)
+    return template.render(what=what, data=data, failed=failed, schedule=settings.etl_schedule, project=PROJECT)
 
 
 def refresh(settings: Settings) -> Path:

@@ -32,11 +32,25 @@ POLICY = (
     "'unsafe-eval'; base-uri 'none'\">"
 )
 
-# Slips in dbt's page that make a browser ask for files that are not there.
+# What is corrected in dbt's page: references to files that are not there, and the colour of the graph's edges, which is
+# almost that of its background.
 CORRECTIONS = {
+    "#006f8a": "#a8e2f2",
+    "#027599": "#a8e2f2",
     "href=\"${require('./assets/favicons/favicon.ico')}\"": 'href="data:,"',
     '<use xlink:href="{{': '<use ng-attr-xlink:href="{{',
 }
+
+# The way back from dbt's page, which knows of no other page.
+LINKS = (
+    '<nav aria-label="Data platform" style="position:fixed;top:0;right:24px;z-index:9999;padding:6px 14px;'
+    'border-radius:0 0 8px 8px;background:#00495f;font:600 14px/1.4 system-ui,sans-serif">'
+    + " · ".join(
+        f'<a href="../{target}" style="color:#fff">{name}</a>'
+        for name, target in (("Index", "index.html"), ("Dashboards", page.FILE_NAME))
+    )
+    + "</nav>"
+)
 
 
 def _wanted(settings: Settings) -> str:
@@ -66,7 +80,8 @@ def generate(settings: Settings, stopping: threading.Event | None = None) -> Non
         raise UserError("dbt's documentation has no <head>: this version of dbt is not known.")
     for slip, correction in CORRECTIONS.items():
         text = text.replace(slip, correction)
-    page.write(site / LINEAGE, text.replace("<head>", f"<head>{POLICY}", 1))
+    text = text.replace("<head>", f"<head>{POLICY}", 1).replace("</body>", f"{LINKS}</body>", 1)
+    page.write(site / LINEAGE, text)
     for name in ("manifest.json", "catalog.json"):
         page.write(site / "lineage" / name, (folder / name).read_text(encoding="utf-8"))
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

@@ -18,6 +18,55 @@ by_payment_month as (
     group by payment_month
 ),
 
+by_collection_month as (
+    select
+        payment_month::text as part,
+        array[
+            sum(payment_count), sum(payment_amount), sum(principal_amount), sum(interest_amount), sum(penalty_amount)
+        ] as measures
+    from {{ ref('agg_collections') }}
+    group by payment_month
+),
+
+by_collection_group as (
+    select
+        branch_sk || ' ' || customer_segment as part,
+        array[sum(payment_count), sum(payment_amount), sum(interest_amount)] as measures
+    from {{ ref('agg_collections') }}
+    group by branch_sk, customer_segment
+),
+
+by_loan_group as (
+    select
+        branch_sk || ' ' || customer_segment as part,
+        array[sum(payment_count), sum(total_paid), sum(interest_paid)] as measures
+    from {{ ref('agg_loans') }}
+    group by branch_sk, customer_segment
+    having sum(payment_count) <> 0
+),
+
+by_status as (
+    select
+        branch_sk || ' ' || loan_status || ' ' || customer_segment as part,
+        array[
+            sum(loan_count), sum(disbursed_count), sum(disbursed_amount), sum(outstanding_balance),
+            sum(interest_rate_sum), sum(total_paid), sum(interest_paid), sum(payment_count)
+        ] as measures
+    from {{ ref('agg_loans') }}
+    group by branch_sk, loan_status, customer_segment
+),
+
+by_officer_and_product as (
+    select
+        branch_sk || ' ' || loan_status || ' ' || customer_segment as part,
+        array[
+            sum(loan_count), sum(disbursed_count), sum(disbursed_amount), sum(outstanding_balance),
+            sum(interest_rate_sum), sum(total_paid), sum(interest_paid), sum(payment_count)
+        ] as measures
+    from {{ ref('agg_loan_book') }}
+    group by branch_sk, loan_status, customer_segment
+),
+
 by_payment_branch as (
     select
         branch_sk::text as part,
@@ -65,6 +114,30 @@ compared as (
         other.measures as other_measures
     from by_payment_branch as one
     full outer join by_loan_branch as other on one.part = other.part
+    union all
+    select
+        'months with segments' as comparison,
+        coalesce(one.part, other.part) as part,
+        one.measures,
+        other.measures as other_measures
+    from by_month as one
+    full outer join by_collection_month as other on one.part = other.part
+    union all
+    select
+        'branches and segments' as comparison,
+        coalesce(one.part, other.part) as part,
+        one.measures,
+        other.measures as other_measures
+    from by_collection_group as one
+    full outer join by_loan_group as other on one.part = other.part
+    union all
+    select
+        'officers and products' as comparison,
+        coalesce(one.part, other.part) as part,
+        one.measures,
+        other.measures as other_measures
+    from by_officer_and_product as one
+    full outer join by_status as other on one.part = other.part
     union all
     select
         'customers' as comparison,

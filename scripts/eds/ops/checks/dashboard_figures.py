@@ -14,6 +14,7 @@ SHOWN_EVERYWHERE = {
         ("vw_monthly_revenue", "sum(total_revenue), sum(payment_count)"),
         ("vw_payment_by_method", "sum(total_amount), sum(payment_count)"),
         ("vw_top_customers", "sum(total_paid), sum(payment_count)"),
+        ("vw_collections", "sum(payment_amount), sum(payment_count)"),
         ("agg_payments_by_month", "sum(payment_amount), sum(payment_count)"),
         ("agg_payments", "sum(payment_amount), sum(payment_count)"),
         ("agg_customers", "sum(total_paid), sum(payment_count)"),
@@ -34,6 +35,8 @@ SHOWN_EVERYWHERE = {
         ("vw_loan_status_distribution", "sum(loan_count)"),
         ("vw_branch_performance", "sum(loan_count)"),
         ("vw_top_customers", "sum(total_loans)"),
+        ("vw_loan_book", "sum(loan_count)"),
+        ("vw_loans", "count(*)"),
         ("fact_loans", "count(*)"),
     ),
     "principal lent": (
@@ -43,6 +46,8 @@ SHOWN_EVERYWHERE = {
     "principal owed": (
         ("vw_loan_status_distribution", "sum(total_outstanding)"),
         ("vw_branch_performance", "sum(total_outstanding)"),
+        ("vw_loan_book", "sum(outstanding_balance)"),
+        ("vw_loans", "sum(outstanding_balance)"),
         ("fact_loans", "sum(outstanding_balance)"),
     ),
 }

@@ -493,11 +493,10 @@
   }
 
   function readAddress() {
-    const [board, text] = decodeURIComponent(location.hash).slice(1).split("?");
-    const raw = location.hash.slice(1).split("?")[1] ?? "";
+    const [board, query] = location.hash.slice(1).split("?");
     chosen = {};
     unknown = [];
-    if (text !== undefined) for (const [name, value] of new URLSearchParams(raw)) {
+    for (const [name, value] of new URLSearchParams(query ?? "")) {
       const filter = data.filters[name];
       if (!filter) { unknown.push(name); continue; }
       const find = (wanted) => filter.values.find((each) => each === wanted) ?? filter.values.find((each) => each.endsWith(` (${wanted})`));

@@ -393,11 +393,11 @@ def test_what_people_made_themselves_stays(settings, url, api):
     board = board_of(api, "Collections")
     own_filter = {"id": "mine", "name": "Mine", "slug": "mine", "type": "string/=", "sectionId": "string"}
     # Their question is where the last row of ours is wanted, and they put everything on tabs.
+    last = max(one["row"] for one in board["dashcards"])
     dashcards = [
-        {**one, "dashboard_tab_id": -1, "row": one["row"] + (10 if one["row"] >= 20 else 0)}
+        {**one, "dashboard_tab_id": -1, "row": one["row"] + (10 if one["row"] == last else 0)}
         for one in board["dashcards"]
     ]
-    last = max(one["row"] for one in board["dashcards"])
     dashcards.append({"id": -1, "card_id": mine["id"], "row": last, "col": 0, "size_x": 6, "size_y": 4})
     dashcards[-1] |= {"dashboard_tab_id": -1, "parameter_mappings": [], "visualization_settings": {"card.title": "M"}}
     put_dashcards(

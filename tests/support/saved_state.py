@@ -29,7 +29,7 @@ class SavedState:
     source: Any
     next_transaction: int
     rows: dict[str, bytes]
-    sequences: list[tuple[str, int]]
+    sequences: list[tuple[str, int, bool]]
 
     def holds(self, platform: Platform) -> bool:
         """Whether the source is still the server that it was: same cluster, same timeline, later in time."""
@@ -52,15 +52,20 @@ def save(platform: Platform, name: str) -> SavedState:
         for table in (*TABLES, "audit_log"):
             with connection.cursor().copy(f"copy operational.{table} to stdout") as copy:
                 rows[table] = b"".join(bytes(part) for part in copy)
-        sequences = connection.execute(
-            "select format('%I.%I', schemaname, sequencename), last_value from pg_sequences "
-            "where schemaname = 'operational' and last_value is not null"
+        names = connection.execute(
+            "select schemaname, sequencename from pg_sequences where schemaname = 'operational'"
         ).fetchall()
+        sequences = []
+        for schema, sequence in names:
+            # Its own row: pg_sequences shows no value that was set and not yet taken.
+            query = sql.SQL("select last_value, is_called from {}").format(sql.Identifier(schema, sequence))
+            last, is_called = connection.execute(query).fetchall()[0]
+            sequences.append((f"{schema}.{sequence}", last, is_called))
     template = f"template_of_{name}"
     with connect(platform.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
-        names = {"template": sql.Identifier(template), "database": sql.Identifier(platform.settings.warehouse_db)}
-        connection.execute(sql.SQL("drop database if exists {template} with (force)").format(**names))
-        connection.execute(sql.SQL("create database {template} template {database}").format(**names))
+        databases = {"template": sql.Identifier(template), "database": sql.Identifier(platform.settings.warehouse_db)}
+        connection.execute(sql.SQL("drop database if exists {template} with (force)").format(**databases))
+        connection.execute(sql.SQL("create database {template} template {database}").format(**databases))
     source, next_transaction = _identity(platform)
     return SavedState(template, source, next_transaction, rows, sequences)
 
@@ -71,7 +76,7 @@ def restore(platform: Platform, state: SavedState) -> None:
         for table, content in state.rows.items():
             with connection.cursor().copy(f"copy operational.{table} from stdin") as copy:
                 copy.write(content)
-        for sequence, last in state.sequences:
-            connection.execute("select setval(%s::regclass, %s)", (sequence, last))
+        for sequence, last, is_called in state.sequences:
+            connection.execute("select setval(%s::regclass, %s, %s)", (sequence, last, is_called))
     platform.empty_warehouse(state.warehouse_template)
     platform.wait_for_replicas()

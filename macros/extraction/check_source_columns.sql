@@ -1,5 +1,6 @@
 {#
-    Stop before any harm when the source no longer has a table, column or type that the YAML expects.
+    Stop before any harm when the source no longer has a table, column or type that the YAML expects, or when changes of
+    a table are not written to its trail.
     Reads the source's catalogue in the extraction's own snapshot.
 #}
 {% macro check_source_columns(tables) %}
@@ -9,7 +10,7 @@
     {% endfor %}
     {% set comparison %}
         with present as (
-            select table_name, column_name, data_type from operational_fdw.source_columns
+            select table_name, column_name, data_type, is_in_feed from operational_fdw.source_columns
         ),
 
         expected as (
@@ -28,6 +29,9 @@
             case
                 when not exists (select from present where present.table_name = expected.table_name)
                     then 'table ' || expected.table_name || ' is gone'
+                when not present.is_in_feed
+                    then 'table ' || expected.table_name
+                        || ' is not in the change feed (its trigger of the audit trail is missing or disabled)'
                 when present.column_name is null
                     then 'column ' || expected.table_name || '.' || expected.column_name || ' is gone'
                 else 'column ' || expected.table_name || '.' || expected.column_name || ' is ' || present.data_type
@@ -36,7 +40,7 @@
         from expected
         left join present
             on expected.table_name = present.table_name and expected.column_name = present.column_name
-        where present.column_name is null or present.data_type <> expected.data_type
+        where present.column_name is null or present.data_type <> expected.data_type or not present.is_in_feed
         group by 1
         order by 1
     {% endset %}

@@ -82,6 +82,9 @@
     {% endset %}
     {% do run_statement(comparison) %}
     {% do run_statement("create temporary table " ~ table.gone ~ " on commit drop as " ~ gone) %}
+    {% if watermark is not none %}
+        {% do keep_rows_that_exist(table) %}
+    {% endif %}
     {% set rows_counted %}
         select
             (select count(*) from {{ table.changed }} where _is_new) as inserted,
@@ -136,7 +139,30 @@
 {% endmacro %}
 
 {#
-    The first load of a table: into a table without indexes, which are built afterwards.
+    Take back what is taken for gone, and is at the source. The rows themselves are asked, by their keys: a trail that came
+    with a dump of another cluster has entries that are read when this cluster reaches their ids, a deletion perhaps
+    without the insertion that followed it.
+#}
+{% macro keep_rows_that_exist(table) %}
+    {% set keys = first_row("select array_agg(key)::text as keys from " ~ table.gone)['keys'] %}
+    {% if keys is not none %}
+        {# A literal, which is sent along: the source looks up as many rows as were deleted. #}
+        {% set deletion %}
+            delete from {{ table.gone }} as gone
+            using (
+                select {{ table.key }} as key from {{ table.foreign }}
+                where {{ table.key }} = any ({{ sql_literal(keys) }}::bigint[])
+            ) as present
+            where gone.key = present.key
+        {% endset %}
+        {% do run_statement(deletion) %}
+    {% endif %}
+{% endmacro %}
+
+{#
+    The first load of a table: into a table without indexes, which are built afterwards. In a warehouse that has extracted
+    before, the table is new, or was dropped by hand: the rows that were deleted come with it from the trail, since
+    histories and marts may still have them.
 #}
 {% macro first_load(table, run_id) %}
     {% set columns = [] %}
@@ -164,10 +190,40 @@
         alter table {{ table.landing }} add primary key ({{ key_in_place([table.key], table.placement) | join(', ') }})
     {% endset %}
     {% do run_statement(primary_key) %}
+    {% if first_row("select exists (select from audit.extraction_state) as has_extracted")['has_extracted'] %}
+        {% do load_deleted_rows(table, run_id) %}
+    {% endif %}
     {% do run_statement("create index on " ~ table.landing ~ " (_run_id)") %}
     {% do run_statement("analyze " ~ table.landing) %}
     {% set counts = first_row("select count(*) as inserted from " ~ table.landing) %}
     {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}
+{% endmacro %}
+
+{#
+    Flagged rows for what the trail says was deleted, as it was last.
+#}
+{% macro load_deleted_rows(table, run_id) %}
+    {% set values = [] %}
+    {% for name in table.column_names %}
+        {% do values.append('record_id' if name == table.key else '(former).' ~ name) %}
+    {% endfor %}
+    {% set insertion %}
+        insert into {{ table.landing }} ({{ comma_list(table.column_names) }}, _run_id, _changed_at, _deleted_at)
+        select {{ values | join(', ') }}, {{ run_id }}, greatest((former).updated_at, change_time), change_time
+        from (
+            select distinct on (record_id)
+                record_id,
+                change_time,
+                jsonb_populate_record(null::{{ table.landing }}, old_values) as former
+            from operational_fdw.feed_events
+            where operation = 'DELETE' and table_name = {{ sql_literal(table.name) }}
+            order by record_id, change_time desc
+        ) as deleted
+        where not exists (
+            select from {{ table.landing }} as present where present.{{ table.key }} = deleted.record_id
+        )
+    {% endset %}
+    {% do run_statement(insertion) %}
 {% endmacro %}
 
 {#

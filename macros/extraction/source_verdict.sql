@@ -162,15 +162,18 @@
         proven_first = seen.first_time,
         proven_last = seen.last_time
     from ({{ sum_up_trail(from, until) }}) as seen (entries, log_ids, first_time, last_time)
-    -- Where nothing ended in between, the former summary still tells. Very many entries are not summed up in each run.
+    -- Very many entries are not summed up in each run.
     where seen.entries between {{ 1 if verdict == 'same' else 0 }} and {{ var('max_seen_transactions') | int }};
 
+    -- Where nothing ended in between, the former summary still tells, and that there is nothing in between belongs to it:
+    -- another server may have ended a transaction there.
     update audit.extraction_state as known
-    set proven_from = null
-    where proven_until <> '{{ until }}'::xid8
-        and ({{ 'false' if verdict == 'same' else 'true' }} or exists (
+    set
+        proven_from = case when {{ 'true' if verdict == 'same' else 'false' }} and not exists (
             select from operational_fdw.trail where xact_id >= '{{ from }}'::xid8 and xact_id < '{{ until }}'::xid8
-        ));
+        ) then proven_from end,
+        proven_until = '{{ until }}'::xid8
+    where proven_until <> '{{ until }}'::xid8;
 
     delete from audit.extraction_trail;
     insert into audit.extraction_trail (log_id, xact_id, change_time)

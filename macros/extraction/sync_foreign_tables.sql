@@ -5,17 +5,18 @@
 {% macro sync_foreign_tables(tables, yaml_hash) %}
     {% set known = first_row("select definition_hash from audit.model_states where model_name = 'operational_fdw'") %}
     {% if known is not none and known['definition_hash'] == yaml_hash
-            and relation_exists('operational_fdw.source_columns') %}
+            and foreign_tables_are_complete() %}
         {{ return('') }}
     {% endif %}
     {% do assert_types_exist(tables) %}
     {% set statements %}
         drop foreign table if exists operational_fdw.source_columns, operational_fdw.feed_events;
         create foreign table operational_fdw.feed_events (
-            xact_id xid8, table_name text, operation text, record_id bigint, change_time timestamptz
+            xact_id xid8, table_name text, operation text, record_id bigint, change_time timestamptz,
+            old_values jsonb
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.source_columns (
-            table_name text, column_name text, data_type text
+            table_name text, column_name text, data_type text, is_in_feed boolean
         ) server oltp options (schema_name 'etl');
         {% for table in tables %}
         {% set columns = [] %}
@@ -32,6 +33,21 @@
         {% endfor %}
     {% endset %}
     {% do run_statement(statements) %}
+{% endmacro %}
+
+{#
+    Whether the foreign tables that are the same for every YAML have the columns that an earlier version did not know.
+#}
+{% macro foreign_tables_are_complete() %}
+    {% set question %}
+        select count(*) = 2 as are_complete
+        from pg_attribute
+        where not attisdropped and (
+            (attrelid = to_regclass('operational_fdw.feed_events') and attname = 'old_values')
+            or (attrelid = to_regclass('operational_fdw.source_columns') and attname = 'is_in_feed')
+        )
+    {% endset %}
+    {{ return(first_row(question)['are_complete']) }}
 {% endmacro %}
 
 {#

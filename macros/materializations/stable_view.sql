@@ -4,6 +4,7 @@
 #}
 {% materialization stable_view, adapter='postgres' %}
     {% set target_relation = this.incorporate(type='view') %}
+    {% set sql = aliased_once(sql) %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
@@ -31,7 +32,8 @@
     {% do apply_grants(target_relation, config.get('grants'), should_revoke=node.exists) %}
     {% do persist_docs(target_relation, model) %}
     {% if reads_everything() %}
-        {% do run_statement(save_model_state(model.name, run_id, node.definition_hash)) %}
+        {% do run_statement(save_model_state(model.name, run_id, node.definition_hash,
+            recomputed=content_of(known_hash) != content_of(node.definition_hash))) %}
     {% endif %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}

@@ -18,6 +18,7 @@
 #}
 {% materialization upsert, adapter='postgres' %}
     {% set target_relation = this.incorporate(type='table') %}
+    {% set sql = aliased_once(sql) %}
     {% set keys = config.require('unique_key') %}
     {% set names = model.columns.values() | map(attribute='name') | list %}
     {% set accumulate = config.get('accumulate', []) %}
@@ -79,7 +80,8 @@
     {% call statement('main') %}
         {{ record_rows(run_id, counts['inserted'], counts['updated'], counts['deleted']) }};
         {% if reads_everything() %}
-        {{ save_model_state(model.name, run_id, node.definition_hash, landing_run=node.landing_run_id, rebuilt=rebuilt.value) }};
+        {{ save_model_state(model.name, run_id, node.definition_hash, landing_run=node.landing_run_id, rebuilt=rebuilt.value,
+            recomputed=not since and counts['inserted'] + counts['updated'] + counts['deleted'] > 0) }};
         {% endif %}
     {% endcall %}
 

@@ -17,6 +17,9 @@
     {% if where not in words %}
         {{ return(adapter.dispatch('get_where_subquery', 'dbt')(relation)) }}
     {% endif %}
-    {% set condition = changed_since_published(words[where][0], words[where][1]) | trim %}
+    {# The rows of a mart also change with those of others: a payment's with its loan's. #}
+    {% set marts = graph.nodes.values() | selectattr('name', 'equalto', relation.identifier)
+        | selectattr('config.log_changes', 'true') | map(attribute='name') | list if execute else [] %}
+    {% set condition = changed_since_published(words[where][0], words[where][1], marts | first if marts else none) | trim %}
     {{ return("(select * from " ~ relation ~ " where " ~ condition ~ ") as dbt_subquery") }}
 {% endmacro %}

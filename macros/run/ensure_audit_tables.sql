@@ -5,7 +5,8 @@
     etl_runs        one row per run; at most one is 'running', which the database enforces
     model_runs      one row per node of a run
     refused_starts  one row per start that was refused because another run was running
-    model_states    how far each model has got: the last run it has taken in
+    model_states    how far each model has got: the last run it has taken in; the last ones that rebuilt its relation, and
+                    that changed its rows by something else than an increment; the newest whose change log was pruned
     extraction_state (target prod only) the watermark, and which source it belongs to
     extraction_trail (target prod only) the newest entry of the source's audit trail that was seen
     extraction_transactions (target prod only) the transactions at or above the watermark that were seen, by their
@@ -62,6 +63,8 @@
             'run_id': 'bigint not null',
             'landing_run_id': 'bigint not null',
             'created_run_id': 'bigint not null',
+            'recomputed_run_id': 'bigint not null default 0',
+            'pruned_run_id': 'bigint not null default 0',
             'definition_hash': 'text not null',
             'updated_at': 'timestamptz not null default clock_timestamp()'
         },

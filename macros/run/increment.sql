@@ -1,8 +1,8 @@
 {#
     What a node has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it) and
     has_changes (whether there may be anything), or none when it has to compute everything: it is new, its definition
-    changed, a relation it reads was rebuilt, the run reconciles, or --full-refresh was given. Commands that only compile
-    see none, and so the complete definition.
+    changed, a relation it reads was rebuilt, the run reconciles, or --full-refresh was given. Commands that only compile,
+    and runs with --empty, see none, and so the complete definition.
 
     Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
     The numbers are literals in the compiled SQL because the planner misjudges a sub-query in their place.
@@ -11,7 +11,7 @@
 #}
 {% macro increment(seen=none) %}
     {% if not execute or not is_recorded_run() or model.resource_type not in ('model', 'snapshot')
-            or model.get('computes_in_full') or should_full_refresh() or var('reconcile') %}
+            or model.get('computes_in_full') or should_full_refresh() or var('reconcile') or not reads_everything() %}
         {{ return(none) }}
     {% endif %}
     {% set node = seen or node_state() %}

@@ -18,14 +18,17 @@
     a model that fails, or is killed, leaves its state where it was, and catches up next time.
 
     landing_run: the extraction that it has taken in (default: the last one). rebuilt: the relation was rebuilt in
-    this run, so that what reads it is computed in full.
+    this run, so that what reads it is computed in full. recomputed: its rows changed otherwise than by an increment
+    (another definition, a repair), so that tests of what changed look at all of them.
 #}
-{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false) %}
-    insert into {{ audit_schema() }}.model_states (model_name, run_id, landing_run_id, created_run_id, definition_hash)
+{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false, recomputed=false) %}
+    insert into {{ audit_schema() }}.model_states
+    (model_name, run_id, landing_run_id, created_run_id, recomputed_run_id, definition_hash)
     values (
         {{ sql_literal(model_name) }},
         {{ run_id }},
         {{ landing_run if landing_run is not none else 'coalesce((select run_id from audit.extraction_state), 0)' }},
+        {{ run_id }},
         {{ run_id }},
         {{ sql_literal(definition_hash) }}
     )
@@ -36,6 +39,9 @@
         definition_hash = excluded.definition_hash,
         {% if rebuilt %}
         created_run_id = excluded.created_run_id,
+        {% endif %}
+        {% if rebuilt or recomputed %}
+        recomputed_run_id = excluded.recomputed_run_id,
         {% endif %}
         updated_at = clock_timestamp()
 {% endmacro %}

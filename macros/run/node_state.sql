@@ -3,7 +3,7 @@
       exists           whether the relation is there
       is_complete      whether it is there with its change log, where it has one
       state            as model_state returns it, or none
-      parents_made     the last run that rebuilt one of the relations it reads
+      parents_made     the last run that rebuilt one of the relations it reads, or whose changes their logs no longer have
       landing_run_id   the last extraction that it can take in: the last one, or less when a parent has not taken it in
       has_changes      whether there may be anything that it has not taken in: landing rows, or rows that a parent wrote
       definition_hash  what it is made of now, see definition_hash()
@@ -28,7 +28,7 @@
     {% set question %}
         with parents as (
             select
-                max(created_run_id) as made,
+                greatest(max(created_run_id), max(pruned_run_id)) as made,
                 min(landing_run_id) filter (where model_name in ({{ followed | join(', ') }})) as landing_run_id,
                 string_agg(split_part(definition_hash, '.', 1), ' ' order by model_name)
                     filter (where model_name in ({{ made_of | join(', ') }})) as content

@@ -5,8 +5,6 @@
     )
 }}
 
--- depends_on: {{ ref('stg_loans') }}
--- depends_on: {{ ref('loans_snapshot') }}
 {% set since = increment() %}
 
 {#
@@ -25,14 +23,13 @@ with known as (
 
 seen as (
     select distinct branch_code
-    {% if since %}
-    -- what has come into the history since
-    from {{ ref('stg_loans') }}
-    where branch_code is not null and _run_id > {{ since.landing_run_id }}
-    {% else %}
     from {{ ref('loans_snapshot') }}
-    where branch_code is not null
-    {% endif %}
+    where
+        branch_code is not null
+        {% if since %}
+        -- what has come into the history since, also versions that have ended meanwhile
+        and _run_id > {{ since.landing_run_id }}
+        {% endif %}
 ),
 
 final as (

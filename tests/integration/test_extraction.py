@@ -142,6 +142,37 @@ def test_a_demo_book_filled_after_the_first_run_arrives_though_the_trail_was_off
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
+def test_a_run_reads_standbys_whatever_isolation_is_set_for_the_warehouse(small_book, isolation):
+    platform = small_book
+    database = platform.settings.warehouse_db
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    platform.warehouse(f"alter database {database} set default_transaction_isolation = '{isolation}'")
+    try:
+        assert "replica" in platform.build().run["source_host"]
+    finally:
+        platform.warehouse(f"alter database {database} reset default_transaction_isolation")
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_book_that_was_filled_is_compared_once_while_an_older_transaction_stays_open(small_book):
+    platform = small_book
+    with connect(platform.app_conninfo) as older:
+        older.execute("update operational.customers set city = 'Kitale' where customer_id = 1")
+        platform.primary(
+            "insert into operational.audit_log (table_name, operation, record_id) values ('payments', 'RELOAD', 0)"
+        )
+        platform.wait_for_replicas()
+        modes = [platform.build().run["extraction_mode"] for _ in range(3)]
+        assert modes == ["reconcile", "changes", "changes"]
+        older.commit()
+    platform.wait_for_replicas()
+    platform.build()
+    assert_landing_equals_source(platform)
+
+
 # --- the guard against an emptied source, at its edges ----------------------------------------------------------------
 
 # Of eighteen payments: how many are deleted, how many arrive, the share that may go, whether the run compares all rows,

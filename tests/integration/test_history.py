@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eds.warehouse.runs import RECONCILE_VARS, SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
+from support.oracle import assert_views_equal_the_oltp
 from support.random_book import Change, changes
 from support.story import CLOCKS, Story
 
@@ -112,3 +114,52 @@ def test_the_nightly_comparison_of_all_rows_dates_a_deletion_by_the_trail(story)
     with platform.app() as connection:
         connection.execute("delete from operational.customers where customer_id = %s", (customers[1],))
     story.run("--vars", "{reconcile: true}")
+
+
+# Sessions of the warehouse that do not think in UTC: because of the shell that starts dbt, or of the database.
+TIME_ZONES = {
+    "the shell": ({"PGTZ": "Africa/Nairobi", "PGDATESTYLE": "SQL, DMY"}, {}),
+    "the database": ({}, {"timezone": "America/New_York", "datestyle": "SQL, DMY"}),
+}
+
+
+@pytest.mark.parametrize("of", TIME_ZONES)
+def test_history_and_figures_do_not_depend_on_the_time_zone_of_a_session(small_book, of):
+    platform = small_book
+    environment, settings_of_database = TIME_ZONES[of]
+
+    def change(city: str) -> None:
+        with platform.app() as connection:
+            connection.execute("update operational.customers set city = %s where customer_id <= 3", (city,))
+            connection.execute("update operational.loans set loan_officer = %s where loan_id <= 3", (city,))
+            # A day, and a month, that is another one in these time zones.
+            for moment in ("2026-03-31T22:30:00+00", "2026-04-01T01:30:00+00"):
+                loan = add_loan(connection, add_customer(connection, city), disbursed_at=moment, branch_code=city)
+                pay(connection, loan, "20.00", "2.00", payment_date=moment)
+        platform.wait_for_replicas()
+
+    def build(*options: str) -> None:
+        result = platform.dbt(*SCHEDULED_BUILD, *options, environment=environment)
+        assert result.exit_code == 0, f"dbt build failed: {result.run and result.run['error_message']}"
+        assert_views_equal_the_oltp(platform)
+
+    database = platform.settings.warehouse_db
+    for setting, value in settings_of_database.items():
+        platform.warehouse(f"alter database {database} set {setting} = '{value}'")
+    try:
+        change("Kisii")
+        build()
+        change("Thika")
+        build("--vars", str(RECONCILE_VARS))
+    finally:
+        for setting in settings_of_database:
+            platform.warehouse(f"alter database {database} reset {setting}")
+    environment = {}
+    change("Embu")
+    build()
+    assert platform.dbt("test").exit_code == 0
+    assert platform.warehouse("select distinct disbursement_date_sk from warehouse.fact_loans order by 1") == [
+        (20260105,),
+        (20260331,),
+        (20260401,),
+    ]

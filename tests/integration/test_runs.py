@@ -14,6 +14,7 @@ from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.platform import use_only
 from support.readers import Readers, oltp_state
 from support.waiting import wait_until
 
@@ -164,6 +165,24 @@ def test_a_mart_that_is_built_ahead_of_its_history_takes_it_in_later(small_book)
     assert_views_equal_the_oltp(platform)
 
 
+def test_a_branch_that_only_the_history_has_seen_has_its_row(small_book):
+    platform = small_book
+    with platform.app() as connection:
+        connection.execute("update operational.loans set branch_code = 'ONCE1' where loan_id = 1")
+    platform.wait_for_replicas()
+    # The loan has left the branch again when dim_branch is built.
+    assert platform.dbt("run", "--select", "extraction").exit_code == 0
+    assert platform.dbt("snapshot").exit_code == 0
+    with platform.app() as connection:
+        connection.execute("update operational.loans set branch_code = 'NRB01' where loan_id = 1")
+    platform.wait_for_replicas()
+    platform.build()
+    assert platform.warehouse(
+        "select count(*) filter (where branch_code = 'ONCE1'), "
+        "count(*) filter (where branch_sk not in (select branch_sk from warehouse.dim_branch)) from warehouse.dim_loan"
+    ) == [(1, 0)]
+
+
 def test_dbt_run_does_not_publish_because_it_does_not_test(small_book):
     platform = small_book
     before = platform.view("vw_branch_performance")
@@ -270,6 +289,52 @@ def test_a_source_of_another_shape_stops_the_run_with_what_to_do(small_book, sta
     platform.wait_for_replicas()
     platform.build()
     assert_views_equal_the_oltp(platform)
+
+
+def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_published_again(small_book):
+    """A trigger that somebody disabled, or a table that was put in the place of another one."""
+    platform = small_book
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("alter table operational.payments disable trigger payments_audit")
+    try:
+        with platform.app() as connection:
+            pay(connection, 1)
+            connection.execute("delete from operational.payments where payment_id = 3")
+        platform.wait_for_replicas()
+        refused = platform.dbt(*SCHEDULED_BUILD)
+        assert "table payments is not in the change feed" in refused.run["error_message"]
+    finally:
+        with connect(platform.superuser_conninfo) as connection:
+            connection.execute("set role loans_owner")
+            connection.execute("select etl.publish_table('operational.payments')")
+    platform.wait_for_replicas()
+    assert platform.build().run["extraction_reason"] == "a table was filled with the trail switched off"
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def test_a_run_does_not_wait_for_a_table_that_stays_locked(small_book):
+    """The application holds the payments, on the only server that can be read."""
+    platform = small_book
+    database = platform.primary("select current_database()")[0][0]
+    assert platform.primary(
+        "select 1 from pg_db_role_setting "
+        "where setrole = 'etl_reader'::regrole and 'lock_timeout=1min' = any (setconfig)"
+    ) == [(1,)]
+    platform.primary(f"alter role etl_reader in database {database} set lock_timeout = '500ms'")
+    use_only(platform, "primary")
+    try:
+        with platform.app() as connection:
+            pay(connection, 1)
+            connection.commit()
+            connection.execute("lock table operational.payments in access exclusive mode")
+            failed = platform.dbt(*SCHEDULED_BUILD)
+        assert failed.exit_code != 0
+        assert "lock timeout" in failed.run["error_message"]
+        platform.build()
+        assert_views_equal_the_oltp(platform)
+    finally:
+        platform.primary(f"alter role etl_reader in database {database} set lock_timeout = '1min'")
 
 
 def test_a_warehouse_run_survives_the_source_being_away(small_book):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from datetime import UTC, date, datetime, timedelta
 
 import psutil
 import psycopg
@@ -164,3 +165,23 @@ def test_a_killed_server_comes_back_with_its_data(all_servers):
     assert runtime.up_warehouse() is True
     assert all_servers.warehouse("select seven from public.kept") == [(7,)]
     all_servers.warehouse("drop table public.kept")
+
+
+@pytest.mark.parametrize("name", ["primary", "warehouse"])
+def test_commands_read_times_whatever_is_set_for_a_database_or_in_the_shell(all_servers, name, monkeypatch):
+    """A bank's own habit: days first, in its own time zone."""
+    server = all_servers.servers[name]
+    database = ask(all_servers.runtime, name, "select current_database()")[0][0]
+    settings = {"datestyle": "SQL, DMY", "timezone": "Africa/Nairobi"}
+    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+        try:
+            for setting, value in settings.items():
+                connection.execute(f"alter database {database} set {setting} = '{value}'")
+            monkeypatch.setenv("PGTZ", "America/New_York")
+            monkeypatch.setenv("PGDATESTYLE", "German")
+            found = ask(all_servers.runtime, name, "select timestamptz '2026-03-31 22:30+00', date '2026-04-03'")
+        finally:
+            for setting in settings:
+                connection.execute(f"alter database {database} reset {setting}")
+    assert found == [(datetime(2026, 3, 31, 22, 30, tzinfo=UTC), date(2026, 4, 3))]
+    assert found[0][0].utcoffset() == timedelta(0)

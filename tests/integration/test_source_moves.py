@@ -5,10 +5,13 @@ Each scenario ends, by the next run alone, in landing tables that equal the sour
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, kill_server, point_at, use_only
+from support.servers import REPLICAS, cut_off, wait_for_replica
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.proof
@@ -113,6 +117,110 @@ def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
         runtime.up_replica("replica1")
         for kept in runtime.home.path.glob("replica1.aside-*"):
             shutil.rmtree(kept)
+
+
+def crash(platform: Platform, name: str) -> None:
+    """End a server as a crash of the machine does: all its processes at once, with what they had not written."""
+    with connect(platform.servers[name].superuser_conninfo()) as connection:
+        found = connection.execute("select pid from pg_stat_activity where pid <> pg_backend_pid()").fetchall()
+    postmaster = platform.runtime.postmaster.pid(name)
+    assert postmaster is not None
+    for process in (postmaster, *(pid for (pid,) in found)):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    wait_until(lambda: platform.runtime.postmaster.pid(name) is None)
+
+
+def promote(server: Server) -> None:
+    with connect(server.superuser_conninfo(), autocommit=True) as connection:
+        assert connection.execute("select pg_promote()").fetchone() == (True,)
+
+
+def test_a_second_failover_to_a_replica_that_did_not_follow_the_first(small_book):
+    """Both former replicas are on timeline 2; one has a payment that the other one never received.
+
+    The first one used up transaction ids without a trace in the trail, so that the payment's lies below the watermark.
+    """
+    platform = small_book
+    runtime = platform.runtime
+    first, second = platform.servers["replica1"], platform.servers["replica2"]
+    # Nor does it find the payment in the archive.
+    cut_off(platform, "replica1")
+    try:
+        with platform.app() as connection:
+            payment = pay(connection, 1, "7.00", "0.50")
+        wait_for_replica(platform, "replica2")
+        runtime.postmaster.stop("primary")
+        promote(first)
+        use_only(platform, "replica1")
+        assert platform.build().run["extraction_reason"] == "timeline 2 after 1"
+        assert platform.warehouse("select 1 from operational.payments where payment_id = %s", (payment,)) == []
+        assert_warehouse_equals(platform, first)
+        burn_transactions(first)
+        assert platform.build().run["extraction_mode"] == "changes"
+
+        runtime.postmaster.stop("replica1")
+        promote(second)
+        burn_transactions(second, 2000)
+        use_only(platform, "replica2")
+        result = platform.build()
+        assert_warehouse_equals(platform, second)
+        assert result.run["extraction_mode"] == "reconcile"
+        some_changes(platform, second)
+        assert platform.build().run["extraction_mode"] == "changes"
+        assert_warehouse_equals(platform, second)
+    finally:
+        for name in REPLICAS:
+            runtime.postmaster.stop(name)
+        runtime.postmaster.start("primary")
+        for name in REPLICAS:
+            runtime.up_replica(name)
+            for kept in runtime.home.path.glob(f"{name}.aside-*"):
+                shutil.rmtree(kept)
+
+
+def test_a_commit_that_a_crash_loses_after_a_run_has_seen_it(small_book):
+    """Without synchronous_commit the primary shows a commit before it is on disk.
+
+    What goes has neither the newest entry of the trail nor a transaction id above the watermark.
+    """
+    platform = small_book
+    runtime, primary = platform.runtime, platform.servers["primary"]
+    with connect(primary.superuser_conninfo(), autocommit=True) as connection:
+        # Nothing else writes the WAL out meanwhile.
+        for setting in ("wal_writer_delay = '10s'", "wal_writer_flush_after = '1GB'", "autovacuum = off"):
+            connection.execute(f"alter system set {setting}")
+        connection.execute("select pg_reload_conf()")
+    use_only(platform, "primary")
+    try:
+        for attempt in range(5):
+            city = f"Lost {attempt}"
+            with connect(platform.app_conninfo) as late:
+                late.execute("set local synchronous_commit = off")
+                late.execute("update operational.customers set city = %s where customer_id = 3", (city,))
+                with platform.app() as connection:
+                    connection.execute("update operational.customers set city = 'Kept' where customer_id = 4")
+                late.commit()
+                assert platform.dbt("build", "--select", "extraction").exit_code == 0
+                [(is_written,)] = platform.primary("select pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()")
+                crash(platform, "primary")
+            runtime.postmaster.start("primary")
+            if platform.primary("select city from operational.customers where customer_id = 3") != [(city,)]:
+                break
+            assert is_written, "the commit survived though its WAL was not written"
+        else:
+            pytest.fail("in five attempts something wrote the WAL out each time, and no commit was lost")
+        assert platform.warehouse("select city from operational.customers where customer_id = 3") == [(city,)]
+        result = platform.build()
+        assert result.run["extraction_mode"] == "reconcile"
+        assert "put back to an earlier state" in result.run["extraction_reason"]
+        assert_warehouse_equals(platform, primary)
+    finally:
+        with connect(primary.superuser_conninfo(), autocommit=True) as connection:
+            for setting in ("wal_writer_delay", "wal_writer_flush_after", "autovacuum"):
+                connection.execute(f"alter system reset {setting}")
+            connection.execute("select pg_reload_conf()")
+        platform.wait_for_replicas()
 
 
 # --- servers that were restored ---------------------------------------------------------------------------------------
@@ -315,6 +423,32 @@ def test_a_trail_that_came_with_a_dump_is_not_read_again_in_each_run(platform, o
         assert_warehouse_equals(platform, restored)
 
 
+def test_a_deletion_in_a_trail_that_came_with_a_dump_takes_no_row_away(small_book, other_cluster):
+    """The new cluster reaches the id of the deletion, and not yet that of the insertion that followed it."""
+    platform, runtime = small_book, other_cluster
+    primary = platform.servers["primary"]
+    # Ids that the new cluster has not reached.
+    burn_transactions(primary, 5000)
+    with platform.app() as connection:
+        connection.execute("create temporary table kept as select * from operational.payments where payment_id = 5")
+        connection.execute("delete from operational.payments where payment_id = 5")
+        connection.commit()
+        burn_transactions(primary)
+        connection.execute("insert into operational.payments select * from kept")
+    source = restore_dump(platform, runtime)
+    point_at(platform, source)
+    platform.build()
+    with connect(source.superuser_conninfo(), autocommit=True) as connection:
+        [(missing,)] = connection.execute(
+            "select min(xact_id::text::bigint) + 300 - pg_current_xact_id()::text::bigint from operational.audit_log "
+            "where record_id = 5 and table_name = 'payments' and operation = 'DELETE'"
+        ).fetchall()
+    assert missing > 0
+    burn_transactions(source, missing)
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_warehouse_equals(platform, source)
+
+
 def test_transaction_ids_beyond_32_bits(small_book, other_cluster):
     """After the counter has wrapped around, its epoch is part of every id."""
     platform, runtime = small_book, other_cluster
@@ -332,6 +466,56 @@ def test_transaction_ids_beyond_32_bits(small_book, other_cluster):
             assert platform.build().run["extraction_mode"] == "changes"
             assert_landing_equals_source(platform, source.superuser_conninfo())
         late.commit()
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_warehouse_equals(platform, source)
+    [(watermark,)] = platform.warehouse("select watermark::text::bigint from audit.extraction_state")
+    assert watermark > 2**32
+
+
+def freeze(source: Server) -> None:
+    """Freeze every row of a cluster, so that its ids may go on by two thousand million."""
+    with connect(source.superuser_conninfo("postgres"), autocommit=True) as connection:
+        connection.execute("alter database template0 allow_connections true")
+        databases = [name for (name,) in connection.execute("select datname from pg_database").fetchall()]
+    for database in databases:
+        with connect(source.superuser_conninfo(database), autocommit=True) as connection:
+            connection.execute("vacuum (freeze)")
+
+
+def jump_to(runtime: LocalRuntime, transaction_id: int) -> None:
+    """Let a cluster go on with this transaction id."""
+    data = runtime.home.data("primary")
+    runtime.postmaster.stop("primary")
+    runtime.home.run([runtime.home.bindir / "pg_resetwal", f"--next-transaction-id={transaction_id}", "-D", data])
+    # The state of so many ids stands in a file, which nobody has made.
+    states = data / "pg_xact" / f"{transaction_id // 2**20:04X}"
+    runtime.home.run(["truncate", "--size=262144", states])
+    runtime.postmaster.start("primary")
+
+
+def test_transaction_ids_that_wrap_around_between_two_runs(small_book, other_cluster):
+    """The rows are frozen, an older transaction stays open, and the ids of 32 bits begin again."""
+    platform, runtime = small_book, other_cluster
+    source = restore_dump(platform, runtime)
+    freeze(source)
+    for transaction_id in (1_500_000_000, 3_000_000_000, 2**32 - 150):
+        jump_to(runtime, transaction_id)
+        freeze(source)
+    point_at(platform, source)
+    platform.build()
+    password = platform.settings.app_user_password.get_secret_value()
+    with connect(source.conninfo("app_user", password)) as late:
+        late.execute("update operational.customers set phone = '1' where customer_id = 6")
+        for _ in range(2):
+            burn_transactions(source, 100)
+            some_changes(platform, source)
+            assert platform.build().run["extraction_mode"] == "changes"
+            assert_landing_equals_source(platform, source.superuser_conninfo())
+        late.commit()
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_warehouse_equals(platform, source)
+    freeze(source)
+    some_changes(platform, source)
     assert platform.build().run["extraction_mode"] == "changes"
     assert_warehouse_equals(platform, source)
     [(watermark,)] = platform.warehouse("select watermark::text::bigint from audit.extraction_state")

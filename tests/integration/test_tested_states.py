@@ -12,7 +12,7 @@ from eds.ops.checks.dashboard_figures import dashboard_figures
 from eds.ops.checks.result import Failed
 from eds.warehouse.runs import RECONCILE_VARS, SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
-from support.oracle import assert_views_equal_the_oltp
+from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
 
 pytestmark = pytest.mark.proof
@@ -75,12 +75,92 @@ def test_what_was_dropped_is_rebuilt_and_its_published_copy_follows(small_book):
     assert small_book.dbt("test").exit_code == 0
 
 
+def test_a_landing_table_that_was_dropped_is_loaded_with_what_was_deleted(small_book):
+    """Each of the four, with rows that went before the last run and rows that have gone since."""
+    platform = small_book
+    product = 6
+
+    def delete(customer: int) -> None:
+        with platform.app() as connection:
+            connection.execute("delete from operational.payments where loan_id = %s", (customer,))
+            connection.execute("delete from operational.loans where loan_id = %s", (customer,))
+            connection.execute("delete from operational.customers where customer_id = %s", (customer,))
+            connection.execute("delete from operational.loan_products where product_id = %s", (product,))
+        platform.wait_for_replicas()
+
+    delete(1)
+    platform.build()
+    for customer, table in enumerate(("payments", "loans", "customers", "loan_products"), start=2):
+        product -= 1
+        delete(customer)
+        platform.warehouse(f"drop table operational.{table} cascade")
+        platform.build()
+        assert_views_equal_the_oltp(platform)
+        pay_and_wait(platform, 6)
+        platform.build()
+        assert_landing_equals_source(platform)
+        assert_views_equal_the_oltp(platform)
+    platform.build(*NIGHTLY)
+    assert platform.dbt("test").exit_code == 0
+    assert platform.warehouse("select count(*) from operational.customers where _deleted_at is not null") == [(5,)]
+
+
 def test_the_record_of_an_earlier_version_gets_the_columns_that_it_lacks(small_book):
     small_book.warehouse(
         "alter table audit.etl_runs drop column extraction_reason; alter table audit.model_runs drop column failures"
     )
     assert small_book.build(*NIGHTLY).run["extraction_reason"] == "asked for"
     assert small_book.warehouse("select count(*) > 0 from audit.model_runs where failures = 0") == [(True,)]
+
+
+AGG_METHODS = """
+{{ config(unique_key=['method_sk'], accumulate=['payment_count', 'payment_amount'], delete_when='payment_count = 0') }}
+
+-- depends_on: {{ ref('fact_payments') }}
+{% set since = increment() %}
+select
+    method_sk,
+    sum(_sign)::bigint as payment_count,
+    sum(_sign * payment_amount) as payment_amount
+from
+    {% if since %}
+    {{ changes_of('fact_payments') }}
+where _run_id > {{ since.run_id }}
+    {% else %}
+    (select *, 1 as _sign from {{ ref('fact_payments') }}) as payments
+    {% endif %}
+group by method_sk
+"""
+AGG_METHODS_YML = """
+version: 2
+models:
+  - name: agg_methods
+    config:
+      meta: {placement: coordinator}
+    constraints:
+      - {type: primary_key, columns: [method_sk], warn_unsupported: false}
+    columns:
+      - {name: method_sk, data_type: bigint}
+      - {name: payment_count, data_type: bigint}
+      - {name: payment_amount, data_type: "numeric(38, 2)"}
+"""
+
+
+def test_a_mart_that_a_version_of_the_project_did_not_have_misses_nothing(small_book, tmp_path):
+    """It comes with one version, goes with the next, and comes back: meanwhile change logs were pruned without it."""
+    platform = small_book
+    project = project_copy(tmp_path / "project")
+    with_mart = platform.of_project(project)
+    (project / "models/marts/agg_methods.sql").write_text(AGG_METHODS, encoding="utf-8")
+    (project / "models/marts/agg_methods.yml").write_text(AGG_METHODS_YML, encoding="utf-8")
+    before = "-- depends_on: {{ ref('dim_customer') }}"
+    replace(project / "models/marts/published_state.sql", before, before + "\n-- depends_on: {{ ref('agg_methods') }}")
+    for builder in (with_mart, with_mart, platform, platform, platform, with_mart, with_mart):
+        pay_and_wait(platform)
+        builder.build()
+    assert platform.warehouse("select sum(payment_count), sum(payment_amount) from warehouse.agg_methods") == (
+        platform.primary("select count(*), sum(amount) from operational.payments")
+    )
 
 
 # --- what was changed by hand -----------------------------------------------------------------------------------------
@@ -294,7 +374,8 @@ def test_an_empty_run_takes_nothing_in_and_removes_nothing(small_book, command):
         connection.execute("update operational.customers set segment = 'corporate' where customer_id = 1")
     platform.wait_for_replicas()
     platform.build("--select", "extraction")
-    platform.dbt(*command, "--empty")
+    result = platform.dbt(*command, "--empty")
+    assert result.exit_code == 0, result.run
     assert platform.view("vw_branch_performance") == before
     platform.build()
     assert_views_equal_the_oltp(platform)
@@ -352,6 +433,69 @@ def failed_state_stays_unpublished(platform: Platform) -> None:
 
 def test_a_state_whose_test_failed_is_published_by_no_command(small_book):
     failed_state_stays_unpublished(small_book)
+
+
+def older_rows_are_tested_under_a_new_rule(platform: Platform) -> None:
+    """No landing row changed: what changed are the rows that a new rule of staging computes, and a test refuses them.
+
+    platform: of a project of its own, which is edited.
+    """
+    platform.build()
+    before = platform.view("vw_loan_status_distribution")
+    rule = platform.project / "models/staging/stg_customers.sql"
+    text = rule.read_text(encoding="utf-8")
+    replace(rule, "segment as", "'private'::text as")
+    try:
+        for _ in range(2):
+            failed = platform.dbt(*SCHEDULED_BUILD)
+            assert failed.exit_code != 0, "a state that fails its test was published"
+            assert "accepted_values_stg_customers_customer_segment" in failed.run["error_message"]
+            assert platform.view("vw_loan_status_distribution") == before
+    finally:
+        rule.write_text(text, encoding="utf-8")
+
+
+def test_a_rule_under_which_older_rows_fail_a_test_is_not_published(small_book, tmp_path):
+    platform = small_book
+    project = project_copy(tmp_path / "project")
+    changed = platform.of_project(project)
+    older_rows_are_tested_under_a_new_rule(changed)
+    # The same where a mart's own rule makes the rows.
+    mart = project / "models/marts/fact_payments.sql"
+    replace(mart, "coalesce(dim_customer.customer_sk, {{ unknown_sk() }}) as customer_sk", "999::bigint as customer_sk")
+    before = platform.view("vw_monthly_revenue")
+    for _ in range(2):
+        failed = changed.dbt(*SCHEDULED_BUILD)
+        assert failed.exit_code != 0
+        assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
+    assert platform.view("vw_monthly_revenue") == before
+    # The project itself repairs what the rules made, and tests it.
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+    assert platform.dbt("test").exit_code == 0
+
+
+def rows_that_change_with_others_are_tested(platform: Platform) -> None:
+    """Change a payment's row by its loan's: it is tested though the payment itself did not change."""
+    before = platform.view("vw_branch_performance")
+    platform.warehouse(
+        "create function public.spoil() returns trigger language plpgsql as "
+        "'begin new.customer_sk := 999; return new; end'"
+    )
+    platform.warehouse(
+        "create trigger spoil before update on warehouse.fact_payments for each row execute function public.spoil()"
+    )
+    with platform.app() as connection:
+        connection.execute("update operational.loans set branch_code = 'MSA01' where loan_id = 1")
+    platform.wait_for_replicas()
+    failed = platform.dbt(*SCHEDULED_BUILD)
+    assert failed.exit_code != 0, "a spoiled row was published"
+    assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
+    assert platform.view("vw_branch_performance") == before
+
+
+def test_rows_that_change_with_those_of_another_table_are_tested(small_book):
+    rows_that_change_with_others_are_tested(small_book)
 
 
 def test_a_state_that_was_tested_by_another_command_is_published(small_book):

@@ -51,5 +51,7 @@ begin
         'alter role readonly_user in database %I set idle_in_transaction_session_timeout = %L',
         current_database(), '10min'
     );
+    -- A run that waits for a locked table would keep all later ones from starting.
+    execute format('alter role etl_reader in database %I set lock_timeout = %L', current_database(), '1min');
 end
 $$;

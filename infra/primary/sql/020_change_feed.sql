@@ -192,6 +192,15 @@ begin
     inner join pg_attribute as att on cls.oid = att.attrelid and att.attnum = idx.indkey[0]
     where cls.oid = table_name;
 
+    -- What happened while its changes were not written down is known to nobody: the next run compares every row.
+    if not exists (
+        select from pg_trigger as trg
+        where trg.tgrelid = table_name and trg.tgfoid = 'operational.write_audit()'::regprocedure
+        and trg.tgenabled in ('A', 'O')
+    ) and exists (select from operational.audit_log as feed where feed.table_name = short_name) then
+        insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
+    end if;
+
     execute format('drop trigger if exists %I on %s', short_name || '_stamp_row', table_name);
     execute format(
         'create trigger %I before insert or update on %s for each row execute function operational.stamp_row()',
@@ -228,14 +237,15 @@ begin
 end
 $$;
 
--- What the feed says beyond changed rows: rows that went, and tables filled with the trail switched off.
+-- What the feed says beyond changed rows: rows that went, as they were, and tables filled with the trail switched off.
 create or replace view etl.feed_events as
 select
     feed.xact_id,
     feed.table_name,
     feed.operation,
     feed.record_id,
-    feed.change_time
+    feed.change_time,
+    feed.old_values
 from operational.audit_log as feed
 where feed.operation in ('DELETE', 'RELOAD');
 
@@ -381,7 +391,8 @@ from etl.source_state() as state;
 
 -- The columns the source has now, so that the warehouse can compare them with what it expects before it reads. A type
 -- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
--- text, a domain as its base type.
+-- text, a domain as its base type. is_in_feed: whether changes of the table are written to the trail; of a table that
+-- was put in the place of another one, or whose trigger was disabled, they are not.
 create or replace view etl.source_columns as
 select
     cls.relname::text as table_name,
@@ -392,7 +403,15 @@ select
         when typ.typtype = 'e' or typ.typcategory = 'S' then 'text'
         when element.typtype = 'e' or element.typcategory = 'S' then 'text[]'
         else format_type(att.atttypid, att.atttypmod)
-    end as data_type
+    end as data_type,
+    (
+        select count(*) > 0
+        from pg_trigger as trg
+        inner join pg_proc as prc on trg.tgfoid = prc.oid
+        where
+            trg.tgrelid = cls.oid and trg.tgenabled in ('A', 'O')
+            and prc.pronamespace = 'operational'::regnamespace and prc.proname = 'write_audit'
+    ) as is_in_feed
 from pg_class as cls
 inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
 inner join pg_attribute as att on cls.oid = att.attrelid

@@ -18,13 +18,20 @@
 {% endmacro %}
 
 {#
-    Change-log rows that every follower has taken in: those up to the last published run, which depends on all of them.
+    Remove the change-log rows that every follower has taken in: those up to the last published run, which depends on all
+    of them. A follower that this project does not have (an earlier version had it, and a later one may again) finds by
+    pruned_run_id that rows are missing to it, and is computed in full.
 #}
 {% macro prune_change_log() %}
-    {% set pruning %}
-        delete from {{ changes_of(model.name) }} where _run_id <= (
+    {% set old %}
+        select max(_run_id) as run_id from {{ changes_of(model.name) }} where _run_id <= (
             select run_id from {{ audit_schema() }}.model_states where model_name = 'published_state'
         )
     {% endset %}
-    {% do run_statement(pruning) %}
+    {% set newest = first_row(old)['run_id'] %}
+    {% if newest is not none %}
+        {% do run_statement("delete from " ~ changes_of(model.name) ~ " where _run_id <= " ~ newest) %}
+        {% do run_statement("update " ~ audit_schema() ~ ".model_states set pruned_run_id = " ~ newest
+            ~ " where model_name = " ~ sql_literal(model.name)) %}
+    {% endif %}
 {% endmacro %}

@@ -192,9 +192,15 @@ def _is_past(data: Buffer) -> bool:
 
 
 def connect(conninfo: str, **options: Any) -> psycopg.Connection:
-    """Open a connection in UTC, which reads every date. Raises UserError that says where nothing answers."""
+    """Open a connection in UTC and with ISO dates, whatever is set elsewhere, which reads every date.
+
+    Raises UserError that says where nothing answers.
+    """
+    # What the shell has would win over these options.
+    for variable in ("PGTZ", "PGDATESTYLE"):
+        os.environ.pop(variable, None)
     try:
-        connection = psycopg.connect(conninfo, options="-c TimeZone=UTC", **options)
+        connection = psycopg.connect(conninfo, options="-c TimeZone=UTC -c DateStyle=ISO", **options)
         connection.adapters.register_loader("date", _NearestDateLoader)
         connection.adapters.register_loader("timestamptz", _NearestTimestamptzLoader)
         return connection

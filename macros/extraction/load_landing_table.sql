@@ -143,20 +143,36 @@
     with a dump of another cluster has entries that are read when this cluster reaches their ids, a deletion perhaps
     without the insertion that followed it.
 #}
-{% macro keep_rows_that_exist(table) %}
-    {% set keys = first_row("select array_agg(key)::text as keys from " ~ table.gone)['keys'] %}
-    {% if keys is not none %}
-        {# A literal, which is sent along: the source looks up as many rows as were deleted. #}
-        {% set deletion %}
-            delete from {{ table.gone }} as gone
-            using (
-                select {{ table.key }} as key from {{ table.foreign }}
-                where {{ table.key }} = any ({{ sql_literal(keys) }}::bigint[])
-            ) as present
-            where gone.key = present.key
+{% macro keep_rows_that_exist(table, batch_size=50000) %}
+    {% set keys_left = first_row("select count(*) as number from " ~ table.gone)['number'] | int %}
+    {% set looked_at = namespace(until=none) %}
+    {% for batch in range((keys_left + batch_size - 1) // batch_size) %}
+        {% set next_keys %}
+            select array_agg(key)::text as keys, max(key) as until
+            from (
+                select key from {{ table.gone }}
+                {% if looked_at.until is not none %}
+                where key > {{ looked_at.until }}
+                {% endif %}
+                order by key
+                limit {{ batch_size }}
+            ) as batch
         {% endset %}
-        {% do run_statement(deletion) %}
-    {% endif %}
+        {% set batch_of_keys = first_row(next_keys) %}
+        {% if batch_of_keys['keys'] is not none %}
+            {# A literal, which is sent along: the source looks up as many rows as were deleted. #}
+            {% set deletion %}
+                delete from {{ table.gone }} as gone
+                using (
+                    select {{ table.key }} as key from {{ table.foreign }}
+                    where {{ table.key }} = any ({{ sql_literal(batch_of_keys['keys']) }}::bigint[])
+                ) as present
+                where gone.key = present.key
+            {% endset %}
+            {% do run_statement(deletion) %}
+            {% set looked_at.until = batch_of_keys['until'] %}
+        {% endif %}
+    {% endfor %}
 {% endmacro %}
 
 {#

@@ -70,7 +70,7 @@
     That no server at all answers is an error.
 #}
 {% macro look_at(candidate) %}
-    {% do run_statement('begin isolation level read committed') %}
+    {% do run_statement('begin') %}
     {% set source = none %}
     {% if candidate is none %}
         {% set source = source_verdict() %}

@@ -82,9 +82,6 @@
     {% endset %}
     {% do run_statement(comparison) %}
     {% do run_statement("create temporary table " ~ table.gone ~ " on commit drop as " ~ gone) %}
-    {% if watermark is not none %}
-        {% do keep_rows_that_exist(table) %}
-    {% endif %}
     {% set rows_counted %}
         select
             (select count(*) from {{ table.changed }} where _is_new) as inserted,
@@ -136,43 +133,6 @@
         {% do run_statement("analyze " ~ table.landing ~ " (_run_id)") %}
     {% endif %}
     {{ return(result) }}
-{% endmacro %}
-
-{#
-    Take back what is taken for gone, and is at the source. The rows themselves are asked, by their keys: a trail that came
-    with a dump of another cluster has entries that are read when this cluster reaches their ids, a deletion perhaps
-    without the insertion that followed it.
-#}
-{% macro keep_rows_that_exist(table, batch_size=50000) %}
-    {% set keys_left = first_row("select count(*) as number from " ~ table.gone)['number'] | int %}
-    {% set looked_at = namespace(until=none) %}
-    {% for batch in range((keys_left + batch_size - 1) // batch_size) %}
-        {% set next_keys %}
-            select array_agg(key)::text as keys, max(key) as until
-            from (
-                select key from {{ table.gone }}
-                {% if looked_at.until is not none %}
-                where key > {{ looked_at.until }}
-                {% endif %}
-                order by key
-                limit {{ batch_size }}
-            ) as batch
-        {% endset %}
-        {% set batch_of_keys = first_row(next_keys) %}
-        {% if batch_of_keys['keys'] is not none %}
-            {# A literal, which is sent along: the source looks up as many rows as were deleted. #}
-            {% set deletion %}
-                delete from {{ table.gone }} as gone
-                using (
-                    select {{ table.key }} as key from {{ table.foreign }}
-                    where {{ table.key }} = any ({{ sql_literal(batch_of_keys['keys']) }}::bigint[])
-                ) as present
-                where gone.key = present.key
-            {% endset %}
-            {% do run_statement(deletion) %}
-            {% set looked_at.until = batch_of_keys['until'] %}
-        {% endif %}
-    {% endfor %}
 {% endmacro %}
 
 {#

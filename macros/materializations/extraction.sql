@@ -23,9 +23,8 @@
     {% set server = choose_source() %}
     {% set usual_options = server_options() %}
 
-    {# From here on one transaction, here and on the source. The driver opens none by itself after a commit in SQL. The
-       source's follows ours: a serializable one, which no standby has, is not what somebody may have set as a default. #}
-    {% do run_statement('begin isolation level read committed') %}
+    {# From here on one transaction, here and on the source. The driver opens none by itself after a commit in SQL. #}
+    {% do run_statement('begin') %}
     {% set run_id = assert_run_is_ours() %}
     {% if server.candidate is not none %}
         {% do set_server_options(server.candidate) %}

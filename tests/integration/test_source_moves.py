@@ -122,10 +122,15 @@ def test_a_replica_that_had_not_received_everything_is_promoted(small_book):
 def crash(platform: Platform, name: str) -> None:
     """End a server as a crash of the machine does: all its processes at once, with what they had not written."""
     with connect(platform.servers[name].superuser_conninfo()) as connection:
-        found = connection.execute("select pid from pg_stat_activity where pid <> pg_backend_pid()").fetchall()
+        found = connection.execute(
+            # The one that writes the WAL out comes first.
+            "select pid from pg_stat_activity where pid <> pg_backend_pid() order by backend_type <> 'walwriter'"
+        ).fetchall()
     postmaster = platform.runtime.postmaster.pid(name)
     assert postmaster is not None
-    for process in (postmaster, *(pid for (pid,) in found)):
+    # It would start others in their place.
+    os.kill(postmaster, signal.SIGSTOP)
+    for process in (*(pid for (pid,) in found), postmaster):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     wait_until(lambda: platform.runtime.postmaster.pid(name) is None)
@@ -202,12 +207,10 @@ def test_a_commit_that_a_crash_loses_after_a_run_has_seen_it(small_book):
                     connection.execute("update operational.customers set city = 'Kept' where customer_id = 4")
                 late.commit()
                 assert platform.dbt("build", "--select", "extraction").exit_code == 0
-                [(is_written,)] = platform.primary("select pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()")
                 crash(platform, "primary")
             runtime.postmaster.start("primary")
             if platform.primary("select city from operational.customers where customer_id = 3") != [(city,)]:
                 break
-            assert is_written, "the commit survived though its WAL was not written"
         else:
             pytest.fail("in five attempts something wrote the WAL out each time, and no commit was lost")
         assert platform.warehouse("select city from operational.customers where customer_id = 3") == [(city,)]

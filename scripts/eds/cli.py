@@ -78,8 +78,12 @@ def start(
     ] = None,
 ) -> None:
     """Start everything; the first time also install, create, fill and build it."""
+    upgrades = env_file().exists()
     if ensure_env_file():
-        err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
+        name = env_file().name
+        err.print(
+            f"added to {name}: new passwords" if upgrades else f"wrote {name} with generated passwords (mode 600)"
+        )
     _keep_what_was_given({} if scale is None else {"SCALE": scale})
     runtime, why = select_runtime(load())
     err.print(f"runtime: {runtime.name} ({why})", markup=False)

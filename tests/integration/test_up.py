@@ -105,8 +105,16 @@ def test_another_shell_finds_the_platform_that_the_first_up_was_given(first_up, 
 
 
 def test_a_plain_up_leaves_the_empty_book_of_a_lender_empty(first_up, other_shell):
-    checkout, _, _ = first_up
-    checkout.eds("up")
+    checkout, _, output = first_up
+    assert "wrote env with generated passwords" in output
+    # As a version before had it, which knew fewer passwords.
+    before = checkout.env_file.read_text(encoding="utf-8")
+    fewer = [line for line in before.splitlines(keepends=True) if not line.startswith("BACKUP_REPO2_CIPHER_KEY=")]
+    checkout.env_file.write_text("".join(fewer), encoding="utf-8")
+    assert "added to env: new passwords" in checkout.eds("up")
+    assert {line.partition("=")[0] for line in before.splitlines()} == {
+        line.partition("=")[0] for line in checkout.env_file.read_text(encoding="utf-8").splitlines()
+    }
     # Also where the settings ask for a demo: from a run on, an empty book is the lender's.
     output = checkout.eds("up", SCALE="small")
     assert "the loan book is empty" in output

@@ -266,7 +266,7 @@ def test_a_run_does_not_wait_for_a_dump_of_the_warehouse(small):
 
 
 def test_a_scheduled_backup_is_recorded_and_its_failure_alerts(small, tmp_path, monkeypatch):
-    settings = small.settings.model_copy(update={"alert_command": f"cat >>{tmp_path / 'told'}"})
+    settings = small.settings.model_copy(update={"alert_command": f"cat >>{tmp_path / 'output'}"})
     monkeypatch.setattr(alerts, "_start_delivery", lambda settings: None)
     monkeypatch.setenv("BACKUP_DIR", str(settings.backups))
     scheduler = BackupScheduler(settings)
@@ -285,7 +285,7 @@ def test_a_scheduled_backup_is_recorded_and_its_failure_alerts(small, tmp_path, 
     assert scheduler.run("backup_dump_schedule") == 1
     assert small.warehouse(record)[-1][:4] == ("dump", "loans_db", "schedule", False)
     assert alerts.deliver(settings)
-    assert "the dump of both databases failed" in (tmp_path / "told").read_text(encoding="utf-8")
+    assert "the dump of both databases failed" in (tmp_path / "output").read_text(encoding="utf-8")
     figures = metrics.render(settings)
     assert 'eds_last_backup_success{kind="dump"} 0' in figures
     assert 'eds_last_backup_timestamp_seconds{kind="dump"} ' in figures

@@ -84,8 +84,8 @@ def test_a_backup_that_fails_and_its_next_success_are_alerted_once_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alerts, "_start_delivery", lambda settings: None)
-    told = tmp_path / "told"
-    settings = make_settings(tmp_path, alert_command=f'{{ echo "$ALERT_STATUS"; cat; }} >>"{told}"')
+    output = tmp_path / "output"
+    settings = make_settings(tmp_path, alert_command=f'{{ echo "$ALERT_STATUS"; cat; }} >>"{output}"')
     for name, problem in (
         ("full backup", None),
         ("full backup", "the repository is full"),
@@ -95,7 +95,7 @@ def test_a_backup_that_fails_and_its_next_success_are_alerted_once_each(
     ):
         alerts.notify_of_backup(settings, name, problem)
         assert alerts.deliver(settings)
-    lines = told.read_text(encoding="utf-8").splitlines()
+    lines = output.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line in ("ok", "failed")] == ["failed", "failed", "ok"]
     assert [line.partition(": ")[2] for line in lines if ": the" in line] == [
         "the full backup failed: the repository is full",

@@ -1,0 +1,42 @@
+"""The bill of materials has everything that the lock files and the containers have."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+from eds.base.settings import ROOT
+
+specification = importlib.util.spec_from_file_location("sbom", ROOT / "scripts" / "sbom.py")
+assert specification is not None
+assert specification.loader is not None
+sbom = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(sbom)
+
+
+def test_every_locked_package_is_in_it_with_the_hashes_that_pip_checks():
+    made = sbom.bill()
+    by_purl = {component["purl"]: component for component in made["components"]}
+    assert len(by_purl) == len(made["components"])
+    hashes = 0
+    for file in ROOT.glob("requirements*.txt"):
+        text = file.read_text(encoding="utf-8")
+        for name, version in re.findall(r"(?m)^([A-Za-z0-9._-]+)==([0-9][^\s;\\]*)", text):
+            assert f"pkg:pypi/{re.sub('[-_.]+', '-', name).lower()}@{version}" in by_purl, (file, name)
+        if file.name == "requirements.txt":
+            hashes = text.count("--hash=sha256:")
+            required = [each for each in made["components"] if each.get("scope") == "required"]
+            found = [each for part in required for each in part["properties"] if each["name"] == "lock:sha256"]
+            assert len(found) == hashes > 100
+
+
+def test_every_image_is_in_it():
+    names = {component["name"] for component in sbom.bill()["components"] if component["type"] == "container"}
+    assert {"postgres", "debian", "python", "nginx", "metabase/metabase", "dpage/pgadmin4"} <= names
+
+
+def test_the_same_files_give_the_same_text(tmp_path: Path):
+    assert json.dumps(sbom.bill()) == json.dumps(sbom.bill())
+    assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", sbom.bill()["serialNumber"])

@@ -1,9 +1,9 @@
 -- What happens when two sessions meet on the same rows: the steps of `make concurrency`, for two psql windows.
 --
--- Open two windows, A and B, with `make psql-primary` in each, and paste line by line. The mark in front of a line shows
--- in which window, and what comes of it when it does not simply run: "waits" (it continues when the other window ends its
--- transaction), "fails" with the code of its error. The setup makes three loans in a schema of their own; nothing of the
--- book is touched.
+-- Open two windows, A and B, with `make psql-primary ROLE=postgres` in each, and paste line by line. The mark in front of
+-- a line shows in which window, and what comes of it when it does not simply run: "waits" (it continues when the other
+-- window ends its transaction), "fails" with the code of its error. The setup makes three loans in a schema of their own;
+-- nothing of the book is touched.
 
 -- setup
 create schema concurrency_by_hand;

@@ -1,12 +1,13 @@
 # Written by `make reference` from the commands' declarations; `make lint` compares the two.
 # NAME:--flag, by kind: values, switches (1 or 0), arguments; words go where the recipe says.
-settings := RUNTIME PRIMARY_HOST PRIMARY_PORT REPLICA1_HOST REPLICA1_PORT REPLICA2_HOST REPLICA2_PORT WAREHOUSE_HOST WAREHOUSE_PORT PGBOUNCER_HOST PGBOUNCER_PORT METABASE_HOST METABASE_PORT PGADMIN_PORT DOCS_PORT PITR_PORT OLTP_DB WAREHOUSE_DB STATE_DIR PG_BINDIR PG_OS_USER PG_DURABLE COMPOSE_PROJECT_NAME DISABLED_SERVICES PGADMIN_EMAIL SCALE SEED ETL_SCHEDULE ETL_RECONCILE_SCHEDULE ETL_MAX_DELETE_SHARE ETL_SOURCE_WAIT_SECONDS ETL_ATTEMPTS ETL_FRESH_MINUTES DBT_TARGET ALERT_COMMAND ALERT_WEBHOOK SYNCHRONOUS BACKUP_DIR BACKUP_KEEP BACKUP_FULL_SCHEDULE BACKUP_DIFF_SCHEDULE BACKUP_DUMP_SCHEDULE DRILL_SCHEDULE BACKUP_FRESH_HOURS DRILL_FRESH_DAYS BACKUP_KEEP_FULL BACKUP_WINDOW_DAYS BACKUP_REPO2 BACKUP_REPO2_PATH BACKUP_REPO2_S3_BUCKET BACKUP_REPO2_S3_ENDPOINT BACKUP_REPO2_S3_REGION BACKUP_REPO2_S3_KEY BACKUP_REPO2_S3_KEY_SECRET BACKUP_REPO2_S3_URI_STYLE BACKUP_REPO2_AZURE_ACCOUNT BACKUP_REPO2_AZURE_CONTAINER BACKUP_REPO2_AZURE_KEY BACKUP_REPO2_GCS_BUCKET BACKUP_REPO2_GCS_KEY BACKUP_REPO2_SFTP_HOST BACKUP_REPO2_SFTP_HOST_USER BACKUP_REPO2_SFTP_PRIVATE_KEY_FILE BACKUP_REPO2_SFTP_HOST_KEY_HASH_TYPE BACKUP_REPO2_STORAGE_HOST BACKUP_REPO2_STORAGE_PORT BACKUP_REPO2_STORAGE_CA_FILE CURRENCY DOCS_DIR METABASE_JAR METABASE_ADMIN_EMAIL METABASE_START_SECONDS METABASE_WAREHOUSE_HOST METABASE_WAREHOUSE_PORT MAX_SLOT_WAL_KEEP_SIZE MEMORY OLTP_MEMORY WAREHOUSE_MEMORY WITHOUT EDS_ENV_FILE EDS_SECRETS_DIR CHROMIUM METABASE_TEST_COMMAND
+settings := RUNTIME PRIMARY_HOST PRIMARY_PORT REPLICA1_HOST REPLICA1_PORT REPLICA2_HOST REPLICA2_PORT WAREHOUSE_HOST WAREHOUSE_PORT PGBOUNCER_HOST PGBOUNCER_PORT METABASE_HOST METABASE_PORT PGADMIN_PORT DOCS_PORT PITR_PORT OLTP_DB WAREHOUSE_DB STATE_DIR PG_BINDIR PG_OS_USER PG_DURABLE COMPOSE_PROJECT_NAME DISABLED_SERVICES PGADMIN_EMAIL SCALE SEED ETL_SCHEDULE ETL_RECONCILE_SCHEDULE ETL_MAX_DELETE_SHARE ETL_SOURCE_WAIT_SECONDS ETL_ATTEMPTS ETL_FRESH_MINUTES DBT_TARGET ALERT_COMMAND ALERT_WEBHOOK TLS TLS_CA_FILE SYNCHRONOUS BACKUP_DIR BACKUP_KEEP BACKUP_FULL_SCHEDULE BACKUP_DIFF_SCHEDULE BACKUP_DUMP_SCHEDULE DRILL_SCHEDULE BACKUP_FRESH_HOURS DRILL_FRESH_DAYS BACKUP_KEEP_FULL BACKUP_WINDOW_DAYS BACKUP_REPO2 BACKUP_REPO2_PATH BACKUP_REPO2_S3_BUCKET BACKUP_REPO2_S3_ENDPOINT BACKUP_REPO2_S3_REGION BACKUP_REPO2_S3_KEY BACKUP_REPO2_S3_KEY_SECRET BACKUP_REPO2_S3_URI_STYLE BACKUP_REPO2_AZURE_ACCOUNT BACKUP_REPO2_AZURE_CONTAINER BACKUP_REPO2_AZURE_KEY BACKUP_REPO2_GCS_BUCKET BACKUP_REPO2_GCS_KEY BACKUP_REPO2_SFTP_HOST BACKUP_REPO2_SFTP_HOST_USER BACKUP_REPO2_SFTP_PRIVATE_KEY_FILE BACKUP_REPO2_SFTP_HOST_KEY_HASH_TYPE BACKUP_REPO2_STORAGE_HOST BACKUP_REPO2_STORAGE_PORT BACKUP_REPO2_STORAGE_CA_FILE CURRENCY DOCS_DIR METABASE_JAR METABASE_ADMIN_EMAIL METABASE_START_SECONDS METABASE_WAREHOUSE_HOST METABASE_WAREHOUSE_PORT MAX_SLOT_WAL_KEEP_SIZE MEMORY OLTP_MEMORY WAREHOUSE_MEMORY WITHOUT EDS_ENV_FILE EDS_SECRETS_DIR CHROMIUM METABASE_TEST_COMMAND
 secrets := POSTGRES_PASSWORD APP_USER_PASSWORD READONLY_USER_PASSWORD ETL_READER_PASSWORD REPLICATOR_PASSWORD PGBOUNCER_LOOKUP_PASSWORD WAREHOUSE_POSTGRES_PASSWORD WAREHOUSE_USER_PASSWORD ETL_WRITER_PASSWORD WAREHOUSE_READER_PASSWORD METABASE_ADMIN_PASSWORD METABASE_DB_PASSWORD PGADMIN_PASSWORD BACKUP_REPO2_CIPHER_KEY
 
 ##@ Platform
 up.values := SCALE:--scale
+up.switches := FRESH:--fresh
 .PHONY: up
-up: venv ## Start everything; the first time also install, create, fill and build it ## SCALE=small|medium|large|empty
+up: venv ## Start everything; the first time also install, create, fill and build it ## SCALE=small|medium|large|empty FRESH=1
 	@.venv/bin/python -m eds up $(call flags,up)
 .PHONY: down
 down: venv ## Stop everything, keep the data
@@ -71,9 +72,9 @@ backups.switches := VERIFY:--verify JSON:--json CSV:--csv
 backups: venv ## List the backups ## VERIFY=1 JSON=1 CSV=1
 	@.venv/bin/python -m eds backups $(call flags,backups)
 restore.values := FILE:--file
-restore.switches := FORCE:--force
+restore.switches := FORCE:--force WITHOUT_MANIFEST:--without-manifest
 .PHONY: restore
-restore: venv ## Put a dump in place of its database, after checking it and asking ## FILE=backup_….sql.gz FORCE=1
+restore: venv ## Put a dump in place of its database, after checking it and asking ## FILE=backup_….sql.gz FORCE=1 WITHOUT_MANIFEST=1
 	@.venv/bin/python -m eds restore $(call flags,restore)
 wal.switches := SWITCH:--switch VERIFY:--verify
 .PHONY: wal
@@ -111,6 +112,10 @@ rotate-password.values := ROLE:--role
 .PHONY: rotate-password
 rotate-password: venv ## Give a role a new password, wherever it is used ## ROLE=app_user
 	@.venv/bin/python -m eds rotate-password $(call flags,rotate-password)
+rotate-certificates.switches := CA:--ca
+.PHONY: rotate-certificates
+rotate-certificates: venv ## Give every server another certificate and key, without a restart ## CA=1
+	@.venv/bin/python -m eds rotate-certificates $(call flags,rotate-certificates)
 service.switches := REMOVE:--remove
 .PHONY: service
 service: venv ## Let the platform start when the machine does: a systemd user unit, or cron where there is none ## REMOVE=1
@@ -155,7 +160,7 @@ import-template: venv ## Write a draft of a mapping file beside CSV files ## DIR
 psql-primary.values := ROLE:--role
 psql-primary.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-primary
-psql-primary: venv ## psql on the primary; runs the SQL of standard input when there is no terminal ## ROLE=app_user CSV=1 TUPLES=1
+psql-primary: venv ## psql on the primary, as a role that reads; without a terminal, runs standard input's SQL ## ROLE=app_user CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql primary $(call flags,psql-primary)
 psql-replica1.values := ROLE:--role
 psql-replica1.switches := CSV:--csv TUPLES:--tuples
@@ -170,7 +175,7 @@ psql-replica2: venv ## psql on replica 2 ## ROLE=readonly_user CSV=1 TUPLES=1
 psql-warehouse.values := ROLE:--role
 psql-warehouse.switches := CSV:--csv TUPLES:--tuples
 .PHONY: psql-warehouse
-psql-warehouse: venv ## psql on the warehouse ## ROLE=warehouse_reader CSV=1 TUPLES=1
+psql-warehouse: venv ## psql on the warehouse ## ROLE=etl_writer CSV=1 TUPLES=1
 	@.venv/bin/python -m eds psql warehouse $(call flags,psql-warehouse)
 psql-recovered.values := ROLE:--role
 psql-recovered.switches := CSV:--csv TUPLES:--tuples

@@ -30,10 +30,13 @@ GROUPS = ("Platform", "Warehouse", "Operations", "Dashboards and documentation",
 BEGIN, END = "<!-- commands: written by `make reference` -->", "<!-- end of commands -->"
 # One target per server: its text, and a role of it.
 SERVERS = {
-    "primary": ("psql on the primary; runs the SQL of standard input when there is no terminal", "app_user"),
+    "primary": (
+        "psql on the primary, as a role that reads; without a terminal, runs standard input's SQL",
+        "app_user",
+    ),
     "replica1": ("psql on replica 1", "readonly_user"),
     "replica2": ("psql on replica 2", "readonly_user"),
-    "warehouse": ("psql on the warehouse", "warehouse_reader"),
+    "warehouse": ("psql on the warehouse", "etl_writer"),
     "recovered": ("psql on the cluster that make pitr left", "readonly_user"),
 }
 # Settings that somebody looks for at a command.

@@ -182,7 +182,7 @@ look() {
 # Run the server until it ends or is asked to. Returns 0 when it should be cloned again; else the script ends with it.
 # A replica that a failover makes the primary goes on in here, until its next start.
 serve() { # PROMOTE
-    local server state position='' since=$SECONDS slot_seen='' streamed='' noted='' code=0
+    local server sleeper state position='' since=$SECONDS slot_seen='' streamed='' noted='' pause=1 code=0
     rm -f "$data/postmaster.pid"
     # One that is promoted replays first what its former primary wrote, as a replica does.
     postgres -D "$data" -c config_file="$config" ${1:+-c max_prepared_transactions=10} &
@@ -190,8 +190,12 @@ serve() { # PROMOTE
     while kill -0 "$server" 2>/dev/null; do
         child=$server
         trap 'on_signal INT' INT TERM
-        sleep 1 &
-        wait $! || true
+        # Each look is a psql of its own: seldom while all is well.
+        sleep "$pause" &
+        sleeper=$!
+        wait -n "$server" "$sleeper" || true
+        kill "$sleeper" 2>/dev/null || true
+        pause=1
         if [ -n "$stopping" ]; then
             break
         fi
@@ -206,6 +210,7 @@ serve() { # PROMOTE
                     # It has let us in by the password of .env: the next start need not take that over.
                     [ -n "$noted" ] || note_password
                     noted=1
+                    pause=10
                     rm -f "$volume/failed-start" "$volume/not-proven"
                     ;;
             esac
@@ -214,6 +219,7 @@ serve() { # PROMOTE
         case $state in
             streaming\|*\|t)
                 since=$SECONDS
+                pause=10
                 if [ -z "$streamed" ]; then
                     streamed=1
                     rm -f "$volume/not-proven" "$volume/failed-start"

@@ -67,7 +67,9 @@ class Reload:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.conninfo = bench.servers["warehouse"].superuser_conninfo(self.DATABASE)
+        target = bench.servers["warehouse"]
+        # A database of its own, and with PostgreSQL's own search path: its SQL is what others would write.
+        self.conninfo = target.conninfo("postgres", target.superuser_password, self.DATABASE)
         source = bench.servers["replica1"]
         with connect(bench.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
             connection.execute(f"drop database if exists {self.DATABASE} with (force)".encode())

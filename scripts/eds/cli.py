@@ -34,7 +34,13 @@ from eds.book.csv_import import importer
 from eds.book.csv_import.next_step import next_step
 from eds.book.csv_import.template import write_template
 from eds.book.demo import fill
-from eds.cluster.connections import Cluster, connect, forget_libpq_environment, wait_until_accepting
+from eds.cluster.connections import (
+    SUPERUSER_OPTIONS,
+    Cluster,
+    connect,
+    forget_libpq_environment,
+    wait_until_accepting,
+)
 from eds.cluster.provision import provision_oltp, provision_warehouse
 from eds.dashboards import commands as dashboard_commands
 from eds.dashboards import page
@@ -76,6 +82,9 @@ def start(
             metavar="small|medium|large|empty", help="Fill an empty loan book with so much demo data, or with none."
         ),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin again with an empty loan book after its volumes were removed.")
+    ] = False,
 ) -> None:
     """Start everything; the first time also install, create, fill and build it."""
     upgrades = env_file().exists()
@@ -87,6 +96,12 @@ def start(
     _keep_what_was_given({} if scale is None else {"SCALE": scale})
     runtime, why = select_runtime(load())
     err.print(f"runtime: {runtime.name} ({why})", markup=False)
+    if fresh:
+        if not isinstance(runtime, ComposeRuntime):
+            raise UserError("FRESH=1 is for containers whose volumes are gone; `make nuke` destroys what is here.")
+        runtime.begin_again()
+        # Whoever has lost a book does not want invented loans in its place.
+        scale = scale or "empty"
     up.up(runtime, scale)
 
 
@@ -193,6 +208,10 @@ def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = F
     for folder in (ROOT / "target", ROOT / "logs"):
         shutil.rmtree(folder, ignore_errors=True)
     out.print("destroyed")
+    if left := runtime.leftovers():
+        out.print("not removed, because this checkout did not make it or a setting names its place:", markup=False)
+        for place in left:
+            out.print(f"  {place}", markup=False)
 
 
 @app.command(name="env", rich_help_panel="For programs")
@@ -408,11 +427,14 @@ def import_template_command(
 @app.command(rich_help_panel=SQL)
 def psql(
     server: Annotated[str, typer.Argument(help="primary, replica1, replica2, warehouse or recovered.")],
-    role: Annotated[str, typer.Option(metavar="app_user", help="Log in as this role.")] = "postgres",
+    role: Annotated[
+        str,
+        typer.Option(metavar="app_user", help="Log in as this role instead of one that reads; postgres: superuser."),
+    ] = "",
     as_csv: Annotated[bool, typer.Option("--csv", help="Results of standard input's SQL as CSV with headers.")] = False,
     tuples: Annotated[bool, typer.Option("--tuples", help="Bare rows, for scripts: a|b.")] = False,
 ) -> None:
-    """Open psql on a server; run the SQL of standard input when it is not a terminal."""
+    """Open psql on a server, as a role that reads; run the SQL of standard input when it is not a terminal."""
     if as_csv and tuples:
         raise UserError("CSV and TUPLES are two forms of the same: ask for one of them.")
     runtime = _runtime()
@@ -422,6 +444,8 @@ def psql(
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
     # `primary` is whoever takes the writes; the replicas go by their own names.
     place = known[cluster.primary_name if server == "primary" else server]
+    # A superuser who reads a view runs whatever its owner has written into it: that role is asked for by name.
+    role = role or ("warehouse_user" if server == "warehouse" else "readonly_user")
     password = place.superuser_password
     if role != "postgres":
         setting = f"{role}_password"
@@ -436,6 +460,8 @@ def psql(
     if tuples:
         arguments += ["--no-align", "--tuples-only"]
     command, environment = runtime.psql(place, arguments, password)
+    if role == "postgres":
+        environment["PGOPTIONS"] = f"{SUPERUSER_OPTIONS},public"
     os.execvpe(command[0], command, os.environ | environment)
 
 
@@ -497,6 +523,8 @@ def _settings_if_any() -> Settings | None:
 def main(application: typer.Typer = app) -> None:
     """Run a command line. A person's mistake ends in a sentence on standard error, without a traceback."""
     forget_libpq_environment()
+    # What a command makes is for this account alone, unless it says otherwise.
+    os.umask(0o077)
     try:
         application()
         return

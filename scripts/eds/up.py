@@ -137,6 +137,8 @@ def summary(runtime: Runtime) -> None:
     settings = runtime.settings
     pages = (settings.site / page.FILE_NAME).as_uri()
     if runtime.name == "docker":
+        if not runtime.is_running("docs"):
+            return
         pages = f"http://127.0.0.1:{settings.docs_port}/ (refreshed after each run)"
     out.print(f"Dashboards: {pages}", soft_wrap=True)
 

@@ -14,6 +14,7 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.base.settings import OPTIONAL_SERVICES
+from eds.ops import failover
 from eds.runtime.pgbackrest import Repository
 
 from .conftest import OLTP, Stack, docker, throw_away, until
@@ -96,6 +97,27 @@ def failures(stack: Stack) -> list[str]:
     checks = json.loads(stack.eds("verify", "--json"))["checks"]
     assert len(checks) > 50
     return [check["name"] for check in checks if check["status"] == "FAIL"]
+
+
+def test_a_member_that_lost_its_name_is_noticed_not_promoted_and_repaired(stack: Stack) -> None:
+    network, container = f"{stack.project}_backend", stack.container("replica1")
+    docker("network", "disconnect", network, container)
+    docker("network", "connect", network, container)
+    until(lambda: all_follow(stack), 60, "it streams all the same")
+    lost = "pgbouncer does not reach replica1"
+    assert lost in json.loads(stack.eds("health", "--json", code=1))["problems"]
+    checks = json.loads(stack.eds("verify", "--json", code=1))["checks"]
+    found = {check["name"]: check for check in checks if check["status"] == "FAIL"}
+    assert lost in found["each member is reached by its name"]["detail"]
+    with pytest.raises(UserError, match=lost):
+        failover.failover(stack.runtime, "replica1")
+    assert primary(stack) == "primary"
+    assert takes_writes(stack, "primary")
+    before = stack.inspect("replica1")["Id"]
+    stack.up()
+    assert stack.inspect("replica1")["Id"] == before
+    assert stack.runtime.unreachable(*OLTP) == []
+    assert failures(stack) == []
 
 
 def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 
 import psycopg
 import pytest
 
-from eds.base.settings import Settings
+from eds.base.settings import ROOT, Settings
 
 from .conftest import DATABASES, Stack, docker, until
 from .test_stack import pgadmin_session
@@ -242,8 +243,8 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
     untouched = {name: stack.inspect(name)["Id"] for name in stack.runtime.services if name in ("docs",)}
     # By .env: passwords of superusers and of roles; by the environment: memory, a schedule, a port, a file's content.
     text = stack.env_file.read_text(encoding="utf-8")
-    # Metabase keeps its accounts itself: its administrator's password is changed there.
-    for name in set(Settings.secret_names()) - {"METABASE_ADMIN_PASSWORD"}:
+    # Metabase and pgAdmin keep their accounts themselves: their administrators' passwords are changed there.
+    for name in set(Settings.secret_names()) - {"METABASE_ADMIN_PASSWORD", "PGADMIN_PASSWORD"}:
         text = re.sub(rf"(?m)^{name}=(.*)$", rf"{name}=new-'\1", text)
     stack.env_file.write_text(text, encoding="utf-8")
     port = stack.values["PGBOUNCER_PORT"]
@@ -269,6 +270,43 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
     assert {name: stack.inspect(name)["Id"] for name in untouched} == untouched
     reaches_replicas(stack, insert_payment(stack))
     stack.assert_warehouse_equals_book()
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "infra/compose.yaml"])
+def test_plain_docker_compose_is_the_same_stack_and_changes_nothing(stack: Stack, file: str) -> None:
+    def plain(*arguments: str) -> str:
+        # In a checkout, infra/.env is found by itself; the stack of these tests has its copy beside its files.
+        env_file = str(stack.runtime.files.folder / "compose.env")
+        return docker("compose", "--env-file", env_file, "--file", str(ROOT / file), *arguments)
+
+    before = {
+        name: (stack.inspect(name)["Id"], stack.inspect(name)["State"]["StartedAt"]) for name in stack.runtime.services
+    }
+    shown = plain("ps", "--format", "{{.Service}}").split()
+    assert set(shown) >= set(stack.runtime.services)
+    assert "database system is ready" in plain("logs", "primary")
+    plain("up", "--detach")
+    after = {
+        name: (stack.inspect(name)["Id"], stack.inspect(name)["State"]["StartedAt"]) for name in stack.runtime.services
+    }
+    assert after == before
+    stack.eds("compose", "up", "--detach")
+    after = {
+        name: (stack.inspect(name)["Id"], stack.inspect(name)["State"]["StartedAt"]) for name in stack.runtime.services
+    }
+    assert after == before
+    if "metabase" in stack.settings.left_out:
+        assert "metabase" not in plain("ps", "--all", "--format", "{{.Service}}").split()
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "infra/compose.yaml"])
+@pytest.mark.parametrize("command", [("up", "--detach"), ("ps",), ("down", "--volumes")])
+def test_before_the_first_up_compose_makes_nothing(file: str, command: tuple[str, ...]) -> None:
+    project = f"edstest{os.urandom(3).hex()}"
+    place = ("compose", "--env-file", os.devnull, "--project-name", project, "--file", str(ROOT / file))
+    assert "run make up first" in docker(*place, *command, check=False)
+    for kind in (("ps", "--all"), ("volume", "ls"), ("network", "ls")):
+        assert docker(*kind, "--quiet", "--filter", f"label=com.docker.compose.project={project}") == ""
 
 
 def test_down_removes_the_containers_and_up_continues_with_all_data(stack: Stack) -> None:

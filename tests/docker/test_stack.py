@@ -264,7 +264,7 @@ def test_metabase_keeps_its_own_data_in_its_database_on_the_warehouse_server(sta
         psycopg.connect(stack.servers["warehouse"].conninfo("metabase_user", password))
 
 
-def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_password(stack: Stack) -> None:
+def test_pgadmin_has_all_four_servers_twice_and_connects_to_each_without_a_typed_password(stack: Stack) -> None:
     rows = stack.exec(
         "pgadmin",
         *("/venv/bin/python3", "-c"),
@@ -272,7 +272,10 @@ def test_pgadmin_has_all_four_servers_and_connects_to_each_without_a_typed_passw
         ".execute('select servergroup_id, id, name from server order by name').fetchall()))",
     )
     registered = json.loads(rows)
-    assert [name for _, _, name in registered] == ["primary", "replica1", "replica2", "warehouse"]
+    names = [
+        f"{name}{how}" for name in ("primary", "replica1", "replica2", "warehouse") for how in ("", " (superuser)")
+    ]
+    assert [name for _, _, name in registered] == names
 
     browser, base, token = pgadmin_session(stack)
     for group, server, name in registered:

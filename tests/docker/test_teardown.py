@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eds.base.settings import ROOT
+
 from .conftest import Stack, docker
 
 
@@ -36,6 +38,36 @@ def test_an_optional_service_whose_image_cannot_be_pulled_is_left_out_with_a_not
     assert runtime._why_absent("docs") == "skipped: no image 127.0.0.1:1/no-such-image:1 on this machine"
     assert runtime.compose.why_no_image("primary") is None
     assert runtime._why_absent("primary") is None
+
+
+def test_volumes_that_are_gone_are_noticed_and_nothing_takes_their_place_unasked(stack: Stack) -> None:
+    stack.eds("backup", "--kind", "operational")
+    payments = stack.value("primary", "select count(*) from operational.payments")
+    env_file = str(stack.runtime.files.folder / "compose.env")
+    assert "there is" in stack.eds("up", "--fresh", code=1)
+    # As after a failover: the note names another member.
+    stack.eds("failover", "--to", "replica1", "--force")
+    docker("compose", "--env-file", env_file, "--file", str(ROOT / "compose.yaml"), "down", "--volumes")
+    refused = stack.eds("up", code=1)
+    for text in (f"{stack.project}_replica1_data", "FRESH=1", "make restore", "backup_operational_"):
+        assert text in refused, refused
+    label = f"label=com.docker.compose.project={stack.project}"
+    assert docker("volume", "ls", "--quiet", "--filter", label) == ""
+    stack.eds("up", "--fresh")
+    assert stack.value("primary", "select count(*) from operational.customers") == 0
+    assert stack.runtime.cluster.primary_name == "primary"
+    dump = next(stack.settings.backups.glob("backup_operational_*.sql.gz"))
+    stack.eds("restore", "--file", str(dump), "--force")
+    assert stack.value("primary", "select count(*) from operational.payments") == payments
+
+
+def test_nuke_reports_what_it_did_not_remove(stack: Stack) -> None:
+    other = f"{stack.project}_by_hand"
+    docker("volume", "create", "--label", f"com.docker.compose.project={stack.project}", other)
+    try:
+        assert f"volume {other}" in stack.runtime.leftovers()
+    finally:
+        docker("volume", "rm", other)
 
 
 def test_nuke_destroys_this_project_and_nothing_else(stack: Stack) -> None:

@@ -103,6 +103,7 @@ def all_servers(primary_server: LocalRuntime) -> Platform:
     platform = Platform(primary_server)
     with connect(platform.servers["warehouse"].superuser_conninfo("postgres"), autocommit=True) as connection:
         connection.execute(f"create database warehouse_template template {platform.settings.warehouse_db}")
+        connection.execute("revoke all on database warehouse_template from public")
     warm_up(platform.settings)
     return platform
 

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -102,6 +103,24 @@ def test_another_shell_finds_the_platform_that_the_first_up_was_given(first_up, 
         assert f"{name}={value}" in output
         assert str(getattr(checkout.settings, name.lower())).lower() == value.lower()
     assert f":{given['PRIMARY_PORT']} " in checkout.eds("ps")
+
+
+def test_nothing_in_the_state_directory_is_for_other_accounts(first_up, other_shell):
+    checkout, _, _ = first_up
+    # As an earlier version left it.
+    checkout.state.chmod(0o755)
+    (checkout.state / "site").chmod(0o755)
+    checkout.eds("up")
+    # Through it, the servers' account reaches its data; nobody can list it.
+    assert stat.S_IMODE(checkout.state.stat().st_mode) == 0o711
+    open_to_all = [
+        str(path)
+        for path in checkout.state.iterdir()
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and path.name not in (".platform", "servers")
+    ]
+    assert open_to_all == []
+    assert checkout.state.joinpath("servers").stat().st_mode & stat.S_IRWXO == 0
+    assert stat.S_IMODE((checkout.state / "site" / "dashboards.html").stat().st_mode) == 0o600
 
 
 def test_a_plain_up_leaves_the_empty_book_of_a_lender_empty(first_up, other_shell):

@@ -66,6 +66,7 @@ def save(platform: Platform, name: str) -> SavedState:
         databases = {"template": sql.Identifier(template), "database": sql.Identifier(platform.settings.warehouse_db)}
         connection.execute(sql.SQL("drop database if exists {template} with (force)").format(**databases))
         connection.execute(sql.SQL("create database {template} template {database}").format(**databases))
+        connection.execute(sql.SQL("revoke all on database {template} from public").format(**databases))
     source, next_transaction = _identity(platform)
     return SavedState(template, source, next_transaction, rows, sequences)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import socket
+import stat
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +15,8 @@ import pytest
 import yaml
 
 from eds.base.errors import UserError
-from eds.base.settings import ROOT
-from eds.dashboards import content, export, metabase_spec, page, star_schema
+from eds.base.settings import ROOT, Settings
+from eds.dashboards import content, export, metabase_spec, page, site, star_schema
 
 GOOD: dict[str, Any] = {
     "collection": {"name": "C", "description": "D"},
@@ -345,3 +347,46 @@ def test_a_relationship_test_or_the_name_of_a_key_makes_a_line_of_the_star():
 def test_every_value_of_a_view_is_one_that_a_browser_reads(value: object, shown: object) -> None:
     assert page.plain(value) == shown
     json.loads(json.dumps(page.plain(value)), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (["Host: 127.0.0.1"], 200),
+        (["Host: 127.0.0.1:8080"], 200),
+        (["Host: localhost:8080"], 200),
+        (["Host: LOCALHOST"], 200),
+        (["Host: [::1]:8080"], 200),
+        (["Host: rebound.example"], 421),
+        (["Host: rebound.example:8080"], 421),
+        (["Host: 127.0.0.1.rebound.example"], 421),
+        (["Host: localhost@rebound.example"], 421),
+        (["Host: localhost:8080:1"], 421),
+        (["Host: 127.0.0.1", "Host: rebound.example"], 421),
+        (["Host:"], 421),
+        ([], 421),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_docs_server_answers_for_its_own_names_alone(tmp_path, headers, status, method):
+    settings = Settings.model_construct(docs_dir=tmp_path, state_dir=tmp_path)
+    (tmp_path / "index.html").write_text("figures", encoding="utf-8")
+    with site.served(settings) as address:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            lines = [f"{method} /index.html HTTP/1.1", *headers, "Connection: close", "", ""]
+            connection.sendall("\r\n".join(lines).encode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    assert answer.split()[1] == str(status)
+    assert ("figures" in answer) == (status == 200 and method == "GET")
+
+
+@pytest.mark.parametrize(("mode", "private"), [(0o711, True), (0o700, True), (0o755, False)])
+def test_a_page_is_for_whom_its_place_is(tmp_path, mode, private):
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(mode)
+    written = place / "site" / "lineage" / "index.html"
+    page.write(written, "x")
+    for each in (written, written.parent, written.parent.parent):
+        assert (stat.S_IMODE(each.stat().st_mode) & 0o077 == 0) is private

@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from eds.base.errors import UserError
+from eds.base.settings import Settings
 from eds.cluster import provision
-from eds.ops import backup, pitr, privileges, replication
+from eds.ops import backup, pitr, privileges, replication, restore
 
 
 @pytest.mark.parametrize(
@@ -59,16 +60,6 @@ def test_names_of_backups_and_nothing_else() -> None:
         assert not backup.NAME.fullmatch(name)
 
 
-def test_a_manifest_that_is_no_json_is_a_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "backup_operational_20260131_020000.dump"
-    path.touch()
-    backup.manifest_path(path).write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="cannot be read"):
-        backup._read_manifest(path)
-    backup.manifest_path(path).write_text(json.dumps({"kind": "operational"}), encoding="utf-8")
-    assert backup._read_manifest(path) == {"kind": "operational"}
-
-
 def test_sizes_for_a_person() -> None:
     assert [replication.size(number) for number in (None, 0, 1023, 1024, 16 * 2**20, 3 * 2**40)] == [
         "",
@@ -99,3 +90,102 @@ def test_a_password_is_compared_with_its_verifier_without_a_login(password):
     assert not provision.verifies(verifier, password + "x")
     assert not provision.verifies("md5" + "0" * 32, password)
     assert not provision.verifies(None, password)
+
+
+@pytest.mark.parametrize(
+    ("version", "restricts"),
+    [
+        ("psql (PostgreSQL) 15.13 (Debian 15.13-0+deb12u1)", False),
+        ("psql (PostgreSQL) 15.14", True),
+        ("psql (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", True),
+        ("psql (PostgreSQL) 16.9", False),
+        ("psql (PostgreSQL) 17.6", True),
+        ("psql (PostgreSQL) 18.0", True),
+        ("psql (PostgreSQL) 19beta1", False),
+        ("psql (PostgreSQL) 12.22", False),
+        ("", False),
+    ],
+)
+def test_whether_a_psql_can_be_kept_from_commands(version, restricts):
+    assert restore._psql_restricts(version) is restricts
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_dumps_own_restriction_is_left_out_and_other_commands_are_refused(ours):
+    dump = [b"\\restrict aZ09\n", b"set x = 1;\n", b"COPY public.t (a) FROM stdin;\n", b"\\N\n", b"\\.\n"]
+    lines = [*dump, b"\\unrestrict aZ09\n"]
+    assert list(backup.without_commands(lines, Path("x"), ours=ours)) == dump[1:]
+    for command in (b"\\! id\n", b"  \\o |id\n", b"\\restrict a b\n"):
+        if ours:
+            assert list(backup.without_commands([command], Path("x"), ours=True)) == [command]
+        else:
+            with pytest.raises(UserError, match="command of psql"):
+                list(backup.without_commands([command], Path("x"), ours=False))
+
+
+MANIFEST: dict[str, object] = {
+    "kind": "operational",
+    "sha256": "0" * 64,
+    "made_at": "2026-01-31T14:32:05+00:00",
+    "rows": {"operational.loans": 3, '"Odd schema"."a ""table"""': 0},
+}
+
+
+WRONG: list[dict[str, object]] = [
+    {"kind": "physical"},
+    {"kind": ["operational"]},
+    {"sha256": "../../etc/passwd"},
+    {"sha256": None},
+    {"made_at": "yesterday"},
+    {"made_at": "2026-01-31T14:32:05"},
+    {"made_at": 7},
+    {"rows": None},
+    {"rows": []},
+    {"rows": {"operational.loans": "3"}},
+    {"rows": {"operational.loans": -1}},
+    {"rows": {"operational.loans": True}},
+    {"rows": {"operational.loans; drop table operational.loans": 3}},
+    {"rows": {"(select 1) as x": 1}},
+    {"rows": {"loans": 1}},
+    {"rows": {"operational.loans\n": 1}},
+    {"rows": {'"a"b"."c"': 1}},
+]
+
+
+def _named_with(tmp_path: Path, text: str) -> backup.Backup:
+    (tmp_path / "backup_operational_20260131_143205.sql.gz").touch()
+    (tmp_path / "backup_operational_20260131_143205.sql.gz.manifest.json").write_text(text, encoding="utf-8")
+    settings = Settings.model_construct(backup_dir=tmp_path)
+    return backup.named(settings, str(tmp_path / "backup_operational_20260131_143205.sql.gz"))
+
+
+def test_a_manifest_as_it_is_written_is_accepted(tmp_path):
+    assert _named_with(tmp_path, json.dumps(MANIFEST)).manifest == MANIFEST
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        "null",
+        "7",
+        "{}",
+        "[" * 100000,
+        *(json.dumps(MANIFEST | change) for change in WRONG),
+    ],
+)
+def test_a_manifest_of_another_kind_ends_in_a_sentence(tmp_path, text):
+    with pytest.raises(UserError, match="manifest"):
+        _named_with(tmp_path, text)
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/null/below", "{file}", "{file}/below", "{link}"])
+def test_a_backup_directory_that_is_none_ends_in_a_sentence(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    settings = Settings.model_construct(backup_dir=Path(place.format(file=tmp_path / "file", link=tmp_path / "link")))
+    for action in (lambda: backup.find(settings), lambda: backup.directory(settings).__enter__()):
+        with pytest.raises(UserError, match="no directory"):
+            action()

@@ -403,3 +403,21 @@ def test_the_state_directory_of_the_file_is_found_whatever_the_environment_says(
     assert settings.file_state_directory() == ROOT / ".state"
     settings.keep_in_env_file({"STATE_DIR": str(tmp_path / "a b")})
     assert settings.file_state_directory() == tmp_path / "a b"
+
+
+@pytest.mark.parametrize(
+    ("values", "encrypted"),
+    [
+        ({}, False),
+        ({"primary_host": "localhost"}, False),
+        ({"primary_host": "127.0.0.2", "warehouse_host": "::1"}, False),
+        ({"warehouse_host": "10.0.0.7"}, True),
+        ({"pgbouncer_host": "0.0.0.0"}, True),
+        ({"replica2_host": "db2.bank.example"}, True),
+        ({"replica2_host": "db2.bank.example", "tls": "off"}, False),
+        ({"tls": "on"}, True),
+    ],
+)
+def test_sessions_are_encrypted_as_soon_as_a_host_is_not_this_machine(values, encrypted):
+    defaults = {name: field.default for name, field in settings.Settings.model_fields.items()}
+    assert settings.Settings.model_construct(**(defaults | values)).uses_tls is encrypted

@@ -39,6 +39,21 @@ end
 $$;
 
 revoke create on schema public from public;
+revoke all on database postgres, template1 from public;
+
+-- No role takes every connection: together they get fewer than oltp.conf allows beside the superuser's reserve.
+alter role app_user connection limit 50;
+alter role readonly_user connection limit 30;
+alter role etl_reader connection limit 15;
+alter role pgbouncer_lookup connection limit 20;
+
+-- What only reads says so; a role may lift this for a session, so the privileges above are what protects the data.
+alter role readonly_user set default_transaction_read_only = on;
+alter role etl_reader set default_transaction_read_only = on;
+-- A query that went wrong, or a session that was left open, does not stay for days.
+alter role readonly_user set statement_timeout = '30min';
+alter role readonly_user set idle_session_timeout = '8h';
+alter role pgbouncer_lookup set statement_timeout = '10s';
 
 -- A session that was forgotten in an open transaction holds its locks, the warehouse's watermark and every dead row.
 -- Not etl_reader: between two tables its session waits for the warehouse to write.

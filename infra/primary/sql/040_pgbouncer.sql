@@ -1,5 +1,6 @@
 -- PgBouncer's look-up of password verifiers (auth_query), owned by the superuser because it reads pg_shadow.
--- It never hands out a superuser's or a replication role's verifier, nor its own.
+-- It never hands out a superuser's or a replication role's verifier, nor its own, nor one that is no longer valid: the
+-- server itself would refuse that password, and PgBouncer only asks whether it is right.
 
 create schema if not exists pgbouncer;
 
@@ -14,6 +15,7 @@ as $$
         and not shadow.usesuper
         and not shadow.userepl
         and shadow.usename <> 'pgbouncer_lookup'
+        and (shadow.valuntil is null or shadow.valuntil > clock_timestamp())
 $$;
 
 revoke all on function pgbouncer.user_lookup(text) from public;

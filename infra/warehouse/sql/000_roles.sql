@@ -3,23 +3,38 @@
 
 do $$
 declare
-    role_name text;
+    wanted record;
 begin
-    foreach role_name in array array['warehouse_user', 'etl_writer', 'warehouse_reader'] loop
-        if not exists (select from pg_roles where rolname = role_name) then
-            execute format('create role %I login', role_name);
+    for wanted in
+        select *
+        from (
+            values
+            ('warehouse_owner', 'nologin'),      -- owns the database: its settings reach every session, also ours
+            ('etl_writer', 'login'),             -- dbt: makes and fills every layer
+            ('warehouse_user', 'login'),         -- people who look into every layer
+            ('warehouse_reader', 'login')        -- dashboards: schema warehouse alone
+        ) as role_list (role_name, attributes)
+    loop
+        if not exists (select from pg_roles where rolname = wanted.role_name) then
+            execute format('create role %I %s', wanted.role_name, wanted.attributes);
         end if;
     end loop;
 end
 $$;
 
+-- Earlier versions let warehouse_user own the database and do all that etl_writer may.
+revoke etl_writer from warehouse_user;
+
 do $$
 begin
-    execute format('alter database %I owner to warehouse_user', current_database());
+    execute format('alter database %I owner to warehouse_owner', current_database());
+    -- What a former owner may have set for everybody's sessions.
+    execute format('alter database %I reset search_path', current_database());
+    execute format('alter database %I reset role', current_database());
     execute format('revoke all on database %I from public', current_database());
     -- dbt makes the schemas it needs; temporary tables hold the changed rows of a run.
     execute format('grant create, connect, temporary on database %I to etl_writer', current_database());
-    execute format('grant connect on database %I to warehouse_reader', current_database());
+    execute format('grant connect on database %I to warehouse_user, warehouse_reader', current_database());
     -- Whatever somebody sets for the database: runs think in UTC, and read replicas, which know no serializable snapshots.
     execute format('alter role etl_writer in database %I set timezone = ''UTC''', current_database());
     execute format('alter role etl_writer in database %I set datestyle = ''ISO, MDY''', current_database());
@@ -32,5 +47,17 @@ begin
 end
 $$;
 
+-- No role takes every connection: together they get fewer than warehouse.conf allows beside the superuser's reserve.
+-- metabase_user's limit is set where the role is made.
+alter role etl_writer connection limit 30;
+alter role warehouse_user connection limit 15;
+alter role warehouse_reader connection limit 30;
+
+alter role warehouse_user set default_transaction_read_only = on;
+alter role warehouse_user set statement_timeout = '30min';
+alter role warehouse_user set idle_in_transaction_session_timeout = '10min';
+alter role warehouse_user set idle_session_timeout = '8h';
+alter role warehouse_reader set idle_in_transaction_session_timeout = '5min';
+
 revoke create on schema public from public;
-grant etl_writer to warehouse_user;
+revoke all on database postgres, template1 from public;

@@ -1,7 +1,7 @@
 -- The layers of the warehouse, in the order in which data flows, and who may look at them.
 
-create extension if not exists postgres_fdw;
-create extension if not exists pg_stat_statements;
+create extension if not exists postgres_fdw with schema public;
+create extension if not exists pg_stat_statements with schema public;
 grant usage on foreign data wrapper postgres_fdw to etl_writer;
 
 create schema if not exists operational_fdw authorization etl_writer;
@@ -25,3 +25,22 @@ comment on schema audit is 'Runs, their models, and the state of the extraction.
 
 -- Dashboards see schema warehouse and nothing else; dbt grants select on its relations.
 grant usage on schema warehouse to warehouse_reader;
+
+-- Whoever looks into every layer reads what etl_writer makes, now and later, and changes nothing.
+do $$
+declare
+    layer name;
+begin
+    for layer in
+        select nspname
+        from pg_namespace
+        where pg_get_userbyid(nspowner) = 'etl_writer'
+    loop
+        execute format('grant usage on schema %I to warehouse_user', layer);
+        execute format('grant select on all tables in schema %I to warehouse_user', layer);
+    end loop;
+end
+$$;
+
+alter default privileges for role etl_writer grant usage on schemas to warehouse_user;
+alter default privileges for role etl_writer grant select on tables to warehouse_user;

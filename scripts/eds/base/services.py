@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,31 @@ class ServiceState:
     detail: str = ""
 
 
+# What is in a state directory besides the servers' data and what containers read: for this account alone.
+PRIVATE_FOLDERS = ("site", "dbt-docs", "dbt-logs", "dbt-target", "metabase", "backups")
+
+
 def state_directory(settings: Settings) -> Path:
-    """Return the state directory, made on first use and then marked as the platform's own."""
+    """Return the state directory, made on first use and then marked as the platform's own.
+
+    The servers' account gets through it to its data, and containers' accounts to theirs; nobody else reads what is in
+    it.
+    """
     state = settings.state
     try:
         if not state.exists():
             state.mkdir(parents=True)
+            # Whatever the umask: the servers' account must get through.
+            state.chmod(0o711)
             (state / OWN_STATE_MARK).touch()
+        if (state / OWN_STATE_MARK).exists():
+            _set_mode(state, 0o711)
+        if not settings.docs_dir:
+            (state / "site").mkdir(exist_ok=True)
+        for folder in PRIVATE_FOLDERS:
+            _set_mode(state / folder, 0o700)
+        for log in state.glob("*.log"):
+            _set_mode(log, 0o600)
         if not os.access(state, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
@@ -55,6 +74,16 @@ def state_directory(settings: Settings) -> Path:
             "Let it write there, or name another place in STATE_DIR."
         ) from error
     return state
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Close a file or directory that is there to other accounts; another account's is left to that one."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+            return
+        if stat.S_IMODE(found.st_mode) & ~mode & 0o777:
+            path.chmod(mode)
 
 
 def embedded_note(settings: Settings) -> Path:

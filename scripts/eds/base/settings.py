@@ -7,6 +7,7 @@ import difflib
 import functools
 import hashlib
 import io
+import ipaddress
 import json
 import logging
 import os
@@ -125,6 +126,10 @@ class Settings(BaseSettings):
     # Where a failed run, and the next success, are reported.
     alert_command: OptionalText = None
     alert_webhook: Annotated[WebAddress | None, BeforeValidator(_blank_is_none)] = None
+
+    # Encrypted sessions. Unset: on as soon as a server is on another host than this.
+    tls: Annotated[Literal["on", "off"] | None, BeforeValidator(_blank_is_none)] = None
+    tls_ca_file: OptionalPath = None
 
     # Durability beyond one machine, and backups.
     synchronous: Literal["on", "off"] = "off"
@@ -293,6 +298,19 @@ class Settings(BaseSettings):
         return from_root(self.state_dir) if self.state_dir else ROOT / ".state"
 
     @property
+    def uses_tls(self) -> bool:
+        """Whether every session with the servers is encrypted."""
+        if self.tls is not None:
+            return self.tls == "on"
+        hosts = (self.primary_host, self.replica1_host, self.replica2_host, self.warehouse_host, self.pgbouncer_host)
+        return not all(is_loopback(host) for host in hosts)
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the CA that the servers' certificates are of."""
+        return from_root(self.tls_ca_file) if self.tls_ca_file else self.state / "tls" / "ca.crt"
+
+    @property
     def backups(self) -> Path:
         """The directory of the backups."""
         return from_root(self.backup_dir) if self.backup_dir else self.state / "backups"
@@ -342,6 +360,14 @@ def new_secret() -> str:
         secret = secrets.token_urlsafe(24)
         if all(any(test(letter) for letter in secret) for test in (str.islower, str.isupper, str.isdigit)):
             return secret
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine by its loopback."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def from_root(path: Path) -> Path:

@@ -23,6 +23,8 @@ from eds.base.services import SIDE, compose_folder, runs_in_docker
 from eds.base.settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 5
+# A superuser's session finds what PostgreSQL itself brings, whatever a lesser role has made or set.
+SUPERUSER_OPTIONS = "-c search_path=pg_catalog"
 # The servers of the OLTP cluster. Each keeps its name, its place and its data, whichever of them takes the writes.
 MEMBERS = ("primary", "replica1", "replica2")
 
@@ -37,6 +39,12 @@ class Server:
     port_setting: str
     database: str
     superuser_password: str
+    # The CA that its certificate is of, where sessions are encrypted.
+    ca_file: Path | None = None
+
+    @property
+    def _tls(self) -> dict[str, str]:
+        return {"sslmode": "verify-full", "sslrootcert": str(self.ca_file)} if self.ca_file else {}
 
     def conninfo(self, user: str, password: str, database: str | None = None, **options: Any) -> str:
         """Return a libpq connection string. Keep it in memory: it contains the password."""
@@ -47,12 +55,13 @@ class Server:
             password=password,
             dbname=database or self.database,
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            **self._tls,
             **options,
         )
 
     def superuser_conninfo(self, database: str | None = None) -> str:
         """Return a libpq connection string of the server's superuser."""
-        return self.conninfo("postgres", self.superuser_password, database)
+        return self.conninfo("postgres", self.superuser_password, database, options=SUPERUSER_OPTIONS)
 
     def connect(self, database: str | None = None, *, autocommit: bool = False) -> psycopg.Connection:
         """Open a connection as the superuser. Raises UserError when nothing answers."""
@@ -83,6 +92,7 @@ class Cluster:
             port_setting=f"{name.upper()}_PORT",
             database=settings.warehouse_db if warehouse else settings.oltp_db,
             superuser_password=password.get_secret_value(),
+            ca_file=settings.ca_file if settings.uses_tls else None,
         )
 
     @property
@@ -199,13 +209,14 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection:
     # What the shell has would win over these options.
     for variable in ("PGTZ", "PGDATESTYLE"):
         os.environ.pop(variable, None)
+    place = conninfo_to_dict(conninfo)
     try:
-        connection = psycopg.connect(conninfo, options="-c TimeZone=UTC -c DateStyle=ISO", **options)
+        own = f"-c TimeZone=UTC -c DateStyle=ISO {place.get('options') or ''}".rstrip()
+        connection = psycopg.connect(conninfo, options=own, **options)
         connection.adapters.register_loader("date", _NearestDateLoader)
         connection.adapters.register_loader("timestamptz", _NearestTimestamptzLoader)
         return connection
     except psycopg.OperationalError as error:
-        place = conninfo_to_dict(conninfo)
         raise UserError(
             f"No connection to database {place.get('dbname')} at {place.get('host')}:{place.get('port')} as "
             f"{place.get('user')}: {str(error).strip()}\nIs the platform up? `make up` starts it, `make ps` shows it."

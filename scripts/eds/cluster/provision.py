@@ -33,6 +33,7 @@ WAREHOUSE_ROLES = ("warehouse_user", "etl_writer", "warehouse_reader")
 # Metabase's own database, on the warehouse server, and the role that owns it.
 METABASE_DB = "metabase_db"
 METABASE_ROLE = "metabase_user"
+METABASE_CONNECTIONS = 20
 
 
 def _ensure_database(server: Server) -> None:
@@ -161,9 +162,17 @@ def provision_metabase(cluster: Cluster) -> list[str]:
         if connection.execute("select from pg_roles where rolname = %s", (METABASE_ROLE,)).fetchone() is None:
             connection.execute(sql.SQL("create role {} login").format(sql.Identifier(METABASE_ROLE)))
         _ensure_database(place)
-        for statement in ("alter database {database} owner to {role}", "revoke all on database {database} from public"):
+        for statement in (
+            "alter database {database} owner to {role}",
+            "revoke all on database {database} from public",
+            "alter role {role} connection limit {limit}",
+        ):
             connection.execute(
-                sql.SQL(statement).format(database=sql.Identifier(METABASE_DB), role=sql.Identifier(METABASE_ROLE))
+                sql.SQL(statement).format(
+                    database=sql.Identifier(METABASE_DB),
+                    role=sql.Identifier(METABASE_ROLE),
+                    limit=sql.Literal(METABASE_CONNECTIONS),
+                )
             )
         password = cluster.settings.metabase_db_password.get_secret_value()
         changed = _ensure_password(connection, place, METABASE_ROLE, password)

@@ -5,6 +5,7 @@ What never changes stands in infra/postgres and infra/pgbouncer; here is what de
 
 from __future__ import annotations
 
+import re
 import shlex
 import string
 from collections.abc import Iterable
@@ -34,12 +35,14 @@ class Places:
     """Where a server finds what its configuration names.
 
     scripts: the folder of restore_wal.sh. repository_conf: pgBackRest's configuration; None where there is no
-    pgBackRest, and so no WAL archive. passfile: libpq's password file with replicator's password.
+    pgBackRest, and so no WAL archive. passfile: libpq's password file with replicator's password. tls: the directory of
+    its certificate, its key and the CA's certificate, where sessions are encrypted.
     """
 
     scripts: Path
     repository_conf: Path | None
     passfile: Path
+    tls: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,14 +149,18 @@ def _second_repository(settings: Settings, places: RepositoryPlaces) -> list[str
     return [f"repo2-{name}={value}" for name, value in (options | settings.repository_options).items()]
 
 
-def static_files(name: str) -> dict[str, str]:
-    """Return the configuration of a server that no setting changes: file name and text."""
+def static_files(name: str, *, tls: bool = False) -> dict[str, str]:
+    """Return the configuration of a server that hardly a setting changes: file name and text.
+
+    tls: who connects must encrypt.
+    """
     postgres = INFRA / "postgres"
     kind = "warehouse" if name == "warehouse" else "oltp"
+    hba = (postgres / "pg_hba.conf").read_text(encoding="utf-8")
     return {
         "10-common.conf": (postgres / "common.conf").read_text(encoding="utf-8"),
         "20-role.conf": (postgres / f"{kind}.conf").read_text(encoding="utf-8"),
-        "pg_hba.conf": (postgres / "pg_hba.conf").read_text(encoding="utf-8"),
+        "pg_hba.conf": re.sub(r"(?m)^host ", "hostssl ", hba) if tls else hba,
     }
 
 
@@ -188,6 +195,13 @@ def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
         if settings.synchronous == "on":
             # The same on each member, so that whichever becomes the primary continues with it.
             lines.append(f"synchronous_standby_names = 'ANY 1 ({', '.join(MEMBERS)})'")
+    if places.tls:
+        lines += [
+            "ssl = on",
+            f"ssl_cert_file = {conf(places.tls / f'{name}.crt')}",
+            f"ssl_key_file = {conf(places.tls / f'{name}.key')}",
+            "ssl_min_protocol_version = 'TLSv1.2'",
+        ]
     if not settings.pg_durable:
         # Full pages in the WAL stay: pg_rewind needs them.
         lines.append("fsync = off")
@@ -208,6 +222,7 @@ def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
             passfile=str(places.passfile),
             application_name=name,
             connect_timeout=5,
+            **({"sslmode": "verify-full", "sslrootcert": str(places.tls / "ca.crt")} if places.tls else {}),
         )
         lines += [
             f"primary_conninfo = {conf(conninfo)}",
@@ -229,11 +244,26 @@ def pgpass(entries: Iterable[tuple[Address, str, str]]) -> str:
     )
 
 
-def pgbouncer_ini(settings: Settings, **values: object) -> str:
-    """PgBouncer's configuration. values: what infra/pgbouncer/pgbouncer.ini.template asks for, beside the settings."""
+def pgbouncer_ini(settings: Settings, tls: Path | None = None, **values: object) -> str:
+    """PgBouncer's configuration. values: what infra/pgbouncer/pgbouncer.ini.template asks for, beside the settings.
+
+    tls: the directory of its certificate, its key and the CA's, where sessions are encrypted.
+    """
     template = string.Template((INFRA / "pgbouncer" / "pgbouncer.ini.template").read_text(encoding="utf-8"))
     # substitute() would stumble over the $1 of auth_query; safe_substitute leaves it as it is.
-    return template.safe_substitute(values, oltp_db=settings.oltp_db)
+    text = template.safe_substitute(values, oltp_db=settings.oltp_db)
+    if tls is None:
+        return text
+    return text + "".join(
+        f"{name} = {value}\n"
+        for name, value in (
+            ("client_tls_sslmode", "require"),
+            ("client_tls_cert_file", tls / "pgbouncer.crt"),
+            ("client_tls_key_file", tls / "pgbouncer.key"),
+            ("server_tls_sslmode", "verify-full"),
+            ("server_tls_ca_file", tls / "ca.crt"),
+        )
+    )
 
 
 def pgbouncer_userlist(settings: Settings) -> str:

@@ -154,6 +154,11 @@ class Provisioner:
             "password": settings.warehouse_reader_password.get_secret_value(),
             "schema-filters-type": "inclusion",
             "schema-filters-patterns": SCHEMA,
+            **(
+                {"ssl": True, "ssl-mode": "verify-full", "additional-options": f"sslrootcert={settings.ca_file}"}
+                if settings.uses_tls
+                else {}
+            ),
         }
 
     def _connecting(self, action: Callable[[], Any]) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -64,9 +65,20 @@ def environment() -> Environment:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a page whole or not at all: whoever reads it sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+    """Write a page complete or not at all: whoever reads it sees the old one or the new one.
+
+    It is for whom its place is: in the state directory for this account, in a place that everybody can list for all.
+    """
+    missing = []
+    place = path.parent
+    while not place.exists():
+        missing.append(place)
+        place = place.parent
+    public = bool(place.stat().st_mode & stat.S_IROTH)
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755 if public else 0o700)
+    write_atomically(path, text, mode=0o644 if public else 0o600)
 
 
 def plain(value: object) -> object:

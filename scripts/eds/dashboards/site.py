@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from eds.cluster.connections import Cluster, connect
 from eds.dashboards import content, page, star_schema
 from eds.warehouse import backup_record, dbt_docs, metrics
 
+# By which names this machine is itself.
+OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LINEAGE = "lineage/index.html"
 STAR = "star-schema.svg"
 INDEX = "index.html"
@@ -155,6 +158,16 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def __init__(self, *arguments: Any, settings: Settings, **options: Any) -> None:
         self.settings = settings
         super().__init__(*arguments, **options)
+
+    def parse_request(self) -> bool:
+        """Refuse a request for another host: a page of the Internet whose name leads here must not read these."""
+        if not super().parse_request():
+            return False
+        host = re.fullmatch(r"(\[[0-9a-f:]+\]|[^:\[\]]*)(:[0-9]+)?", self.headers.get("Host") or "", re.IGNORECASE)
+        if len(self.headers.get_all("Host", [])) == 1 and host and host[1].lower() in OWN_HOSTS:
+            return True
+        self.send_error(HTTPStatus.MISDIRECTED_REQUEST, f"This server answers for {' and '.join(OWN_HOSTS)} alone")
+        return False
 
     def do_GET(self) -> None:
         """Answer with a page, or with the figures of this moment for Prometheus."""

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,6 +54,8 @@ LOCK_SECONDS = 30.0
 COMPLETE = b"-- PostgreSQL database dump complete"
 # A table without columns has no list of them.
 _COPY = re.compile(rb"COPY (.+?) +(?:\(.*\) )?FROM stdin;\n")
+# A table as format('%I.%I') writes it.
+_TABLE_NAME = re.compile(r'(?:[a-z_][a-z0-9_$]*|"(?:[^"]|"")+")\.(?:[a-z_][a-z0-9_$]*|"(?:[^"]|"")+")')
 _TABLES = """
     select format('%I.%I', nsp.nspname, cls.relname)
     from pg_class as cls
@@ -88,8 +90,18 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
 
 
+def _check_place(settings: Settings) -> None:
+    """Raise UserError when the backup directory is, or lies below, what is no directory."""
+    for place in (settings.backups, *settings.backups.parents):
+        if place.is_dir():
+            return
+        if place.exists() or place.is_symlink():
+            raise UserError(f"BACKUP_DIR is {settings.backups}, and {place} is no directory: name one in .env.")
+
+
 def find(settings: Settings) -> list[Backup]:
     """Return the backups of the backup directory, newest first."""
+    _check_place(settings)
     result = []
     for path in settings.backups.glob("backup_*"):
         if match := NAME.fullmatch(path.name):
@@ -116,9 +128,46 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         content = json.loads(manifest_path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{manifest_path(path)} cannot be read: {error}") from error
+    if wrong := _wrong_in_manifest(content):
+        raise UserError(
+            f"{manifest_path(path)} is no manifest of `make backup`: {wrong}. Put back the one that was made with the "
+            "backup; without any, make restore asks for more."
+        )
     return dict(content)
+
+
+def _wrong_in_manifest(content: Any) -> str | None:
+    """Return what is not as `make backup` writes it, or None. Names of tables become part of SQL."""
+    if not isinstance(content, dict):
+        return f"expected an object, found {type(content).__name__}"
+    rows = content.get("rows")
+    made_at = content.get("made_at")
+    expected = {
+        "kind": ("operational or warehouse", content.get("kind") in ("operational", "warehouse")),
+        "sha256": ("64 hexadecimal digits", bool(re.fullmatch("[0-9a-f]{64}", str(content.get("sha256"))))),
+        "made_at": ("a time with its zone", isinstance(made_at, str) and _is_time(made_at)),
+        "rows": (
+            "a number for each table",
+            isinstance(rows, dict)
+            and all(
+                _TABLE_NAME.fullmatch(name) and isinstance(count, int) and not isinstance(count, bool) and count >= 0
+                for name, count in rows.items()
+            ),
+        ),
+    }
+    for name, (what, holds) in expected.items():
+        if not holds:
+            return f"{name} should be {what}, found {str(content.get(name))[:80]!r}"
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
@@ -128,6 +177,7 @@ def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 @contextmanager
 def directory(settings: Settings) -> Iterator[Path]:
     """Yield the backup directory to one command at a time. What a killed one has left is removed."""
+    _check_place(settings)
     folder = settings.backups
     try:
         if not folder.exists():
@@ -265,6 +315,30 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
         words = process.stderr.read().decode(errors="replace").strip()
     if process.wait() != 0:
         raise UserError(f"{path} is damaged: {words}")
+
+
+# What pg_dump puts around its SQL, so that psql runs no command of its own between the two.
+_RESTRICTION = re.compile(rb"\\(un)?restrict [A-Za-z0-9]+\n")
+
+
+def without_commands(lines: Iterable[bytes], path: Path, *, ours: bool) -> Iterator[bytes]:
+    r"""Yield a dump's lines without its own \restrict and \unrestrict: whoever feeds psql restricts it by another key.
+
+    ours: the dump is as its manifest says. Else a line that begins as a command of psql does raises UserError, before
+    psql sees it; one within a line is what the restriction is for.
+    """
+    in_copy = False
+    for line in lines:
+        if in_copy:
+            in_copy = line.rstrip(b"\r\n") != b"\\."
+        elif _COPY.fullmatch(line):
+            in_copy = True
+        elif _RESTRICTION.fullmatch(line):
+            continue
+        elif not ours and line.lstrip().startswith(b"\\"):
+            shown = line.decode(errors="replace").strip()[:60]
+            raise UserError(f"{path} holds a command of psql, which no dump of a database does: {shown!r}.")
+        yield line
 
 
 def read_back(settings: Settings, path: Path) -> Counter[str]:

@@ -40,7 +40,7 @@ WRITABLE_SECONDS = 60.0
 # After a failover, pg_rewind may take so long; a rejoin by hand has no limit.
 REWIND_SECONDS = 60.0
 # How much of a replica's log is searched for the end of its stream; wal_receiver_timeout of infra/postgres/oltp.conf.
-LOG_LINES, RECEIVER_TIMEOUT_SECONDS = 400, 20.0
+LOG_LINES, RECEIVER_TIMEOUT_SECONDS = 400, 12.0
 _BROKEN_STREAM = re.compile(
     r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC .*"
     r"(?:could not receive data from WAL stream|replication terminated by primary server|"
@@ -151,6 +151,11 @@ def switch(runtime: Runtime, to: str | None, force: bool = False) -> Switched:
     if alive and not decided and not force and not members.streams(cluster, new):
         raise UserError(
             f"{new} does not stream from {old}, so it may lack a lot: `make up` repairs it. FORCE=1 goes ahead."
+        )
+    if not force and not decided and (unreached := runtime.unreachable(new)):
+        raise UserError(
+            f"{new} answers this machine, and not those that will need it: {'; '.join(unreached)}. Nothing was "
+            "changed; `make up` repairs names in the networks, TO= names the other replica, FORCE=1 goes ahead."
         )
     began = datetime.now(UTC)
     # It ran and did not answer: it is suspended, or cannot be reached.

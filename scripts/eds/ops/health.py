@@ -16,7 +16,7 @@ from eds.base.console import AsJson, out
 from eds.base.errors import UserError
 from eds.base.services import running_command
 from eds.base.settings import load
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import MEMBERS, Cluster, connect
 from eds.cluster.queries import fetch_all
 from eds.ops import replication
 from eds.ops.replication import MOST_LAG_BYTES
@@ -43,6 +43,8 @@ def health(runtime: Runtime) -> dict[str, Any]:
             problems.append(f"{what}: {str(error).strip().splitlines()[0]}")
             return None
 
+    up = [name for name in MEMBERS if services.get(name) == "running"]
+    problems += look("networks", lambda: runtime.unreachable(*up)) or []
     if services.get(cluster.primary_name) == "running":
         stream = look("replication", lambda: replication.status(cluster))
         if stream:

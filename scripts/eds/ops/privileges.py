@@ -23,16 +23,21 @@ Rules = dict[str, dict[str, str]]
 class Matrix:
     """What each role should be able to do in one database. An absent role or verb means: not.
 
-    relations, sequences, functions: "schema.name" or "schema.*" to verbs by role. functions: only those that run with
-    their owner's rights; by signature. roles: the attributes of each role that can log in, beside `login`.
+    relations, sequences, functions: "schema.name" or "schema.*" to verbs by role; functions by signature. roles: the
+    attributes of each role that can log in, beside `login`. limits: how many connections each of them gets; other than
+    the superuser, none is without. settings: what each role's sessions begin with. others: databases of the server
+    beside this one; in those that are not named, nobody has anything.
     """
 
     roles: dict[str, str]
+    limits: dict[str, int]
+    settings: dict[str, dict[str, str]]
     database: dict[str, str]
     schemas: Rules
     relations: Rules
     sequences: Rules
     functions: Rules = field(default_factory=dict)
+    others: Rules = field(default_factory=dict)
     members: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -47,6 +52,19 @@ OLTP = Matrix(
         "etl_reader": "",
         "pgbouncer_lookup": "",
         "replicator": "replication",
+    },
+    # Together fewer than max_connections in oltp.conf; replicator has max_wal_senders.
+    limits={"app_user": 50, "readonly_user": 30, "etl_reader": 15, "pgbouncer_lookup": 20, "replicator": -1},
+    settings={
+        "app_user": {"idle_in_transaction_session_timeout": "10min"},
+        "readonly_user": {
+            "default_transaction_read_only": "on",
+            "statement_timeout": "30min",
+            "idle_in_transaction_session_timeout": "10min",
+            "idle_session_timeout": "8h",
+        },
+        "etl_reader": {"default_transaction_read_only": "on"},
+        "pgbouncer_lookup": {"statement_timeout": "10s"},
     },
     database={
         "app_user": "connect temporary",
@@ -95,8 +113,11 @@ OLTP = Matrix(
         "operational.audit_log_log_id_seq": {},
     },
     functions={
-        # A trigger function: nobody may attach it to a table of his own.
-        "operational.write_audit()": {},
+        # Trigger functions: nobody may attach them to a table of his own.
+        "operational.*": {},
+        "operational.advance_identity(regclass)": {"app_user": "execute"},
+        "etl.*": {},
+        "platform.*": {},
         "etl.source_state()": {"etl_reader": "execute"},
         "etl.server_figures()": {"etl_reader": "execute"},
         "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
@@ -104,8 +125,8 @@ OLTP = Matrix(
     members=frozenset({("loans_owner", "pg_monitor")}),
 )
 
-_DBT = {"etl_writer": ALL, "warehouse_user": ALL}
-_DBT_SCHEMA = {"etl_writer": "usage create", "warehouse_user": "usage create"}
+_DBT = {"etl_writer": ALL, "warehouse_user": "select"}
+_DBT_SCHEMA = {"etl_writer": "usage create", "warehouse_user": "usage"}
 _DBT_SCHEMAS = ("operational_fdw", "operational", "staging", "snapshots", "changes", "publish", "audit")
 
 WAREHOUSE = Matrix(
@@ -117,8 +138,23 @@ WAREHOUSE = Matrix(
         # Metabase's own; it has a database of its own and does not get into this one.
         "metabase_user": "",
     },
+    # Together fewer than max_connections in warehouse.conf.
+    limits={"etl_writer": 30, "warehouse_user": 15, "warehouse_reader": 30, "metabase_user": 20},
+    settings={
+        "warehouse_user": {
+            "default_transaction_read_only": "on",
+            "statement_timeout": "30min",
+            "idle_in_transaction_session_timeout": "10min",
+            "idle_session_timeout": "8h",
+        },
+        "warehouse_reader": {
+            "default_transaction_read_only": "on",
+            "statement_timeout": "60s",
+            "idle_in_transaction_session_timeout": "5min",
+        },
+    },
     database={
-        "warehouse_user": "connect create temporary",
+        "warehouse_user": "connect",
         "etl_writer": "connect create temporary",
         "warehouse_reader": "connect",
     },
@@ -127,8 +163,7 @@ WAREHOUSE = Matrix(
         "warehouse": _DBT_SCHEMA | {"warehouse_reader": "usage"},
         "platform": {},
         "public": {
-            **dict.fromkeys(("warehouse_reader", "etl_writer", "metabase_user"), "usage"),
-            "warehouse_user": "usage create",
+            **dict.fromkeys(("warehouse_reader", "warehouse_user", "etl_writer", "metabase_user"), "usage"),
         },
         # What somebody builds for a try (dbt's target dev).
         "dev_*": _DBT_SCHEMA,
@@ -139,10 +174,17 @@ WAREHOUSE = Matrix(
         "warehouse.*": _DBT | {"warehouse_reader": "select"},
         "platform.*": {},
     },
-    sequences={
-        f"{schema}.*": dict.fromkeys(("etl_writer", "warehouse_user"), ALL_OF_SEQUENCE) for schema in ("audit",)
-    },
-    members=frozenset({("warehouse_user", "etl_writer")}),
+    sequences={f"{schema}.*": {"etl_writer": ALL_OF_SEQUENCE} for schema in ("audit",)},
+    others={"metabase_db": {"metabase_user": "connect create temporary"}},
+)
+
+# Of a role or of a database: what would lead a session of somebody else to code that is not PostgreSQL's.
+_LEADS_ASTRAY = (
+    "search_path",
+    "role",
+    "session_preload_libraries",
+    "local_preload_libraries",
+    "session_replication_role",
 )
 
 # Objects of extensions belong to their extension.
@@ -180,8 +222,19 @@ _FUNCTIONS = f"""
     from pg_proc as proc
     inner join pg_namespace as nsp on nsp.oid = proc.pronamespace
     cross join ({_ROLES}) as role
-    where proc.prosecdef and {_OWN_OBJECT.format(oid="proc.oid")}
+    where {_OWN_OBJECT.format(oid="proc.oid")}
 """  # noqa: S608 - no value of anybody in it
+# PostgreSQL's own functions that write beside every table: PUBLIC may call them until somebody says otherwise.
+_WRITES_BESIDE_TABLES = f"""
+    select proc.oid::regprocedure::text, role.rolname
+    from pg_proc as proc
+    cross join ({_ROLES}) as role
+    where proc.pronamespace = 'pg_catalog'::regnamespace
+        and (proc.proname ~ '^lo_' or proc.proname in ('loread', 'lowrite', 'pg_logical_emit_message'))
+        and has_function_privilege(role.oid, proc.oid, 'execute')
+    order by 2, 1
+"""  # noqa: S608 - no value of anybody in it
+_LARGE_OBJECTS = "select oid::text, lomowner::regrole::text from pg_largeobject_metadata order by oid"
 _SCHEMAS = f"""
     select nsp.nspname, role.rolname, verb, has_schema_privilege(role.oid, nsp.oid, verb)
     from pg_namespace as nsp
@@ -195,6 +248,22 @@ _DATABASE = f"""
     from ({_ROLES}) as role
     cross join unnest(array['connect', 'create', 'temporary']) as verb
 """  # noqa: S608 - no value of anybody in it
+_OTHER_DATABASES = f"""
+    select place.datname::text, role.rolname, verb, has_database_privilege(role.oid, place.oid, verb)
+    from pg_database as place
+    cross join ({_ROLES}) as role
+    cross join unnest(array['connect', 'create', 'temporary']) as verb
+    where place.datallowconn and place.datname <> current_database()
+"""  # noqa: S608 - no value of anybody in it
+_LIMITS = "select rolname, rolconnlimit from pg_roles where rolcanlogin and not rolsuper"
+# By role ('' for every role), of this database or of all.
+_SETTINGS = """
+    select coalesce(role.rolname, ''), split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1)
+    from pg_db_role_setting as found
+    left join pg_roles as role on role.oid = found.setrole
+    cross join unnest(found.setconfig) as setting
+    where found.setdatabase in (0, (select oid from pg_database where datname = current_database()))
+"""
 _ATTRIBUTES = """
     select rolname, concat_ws(' ', case when rolsuper then 'superuser' end, case when rolcreatedb then 'createdb' end,
         case when rolcreaterole then 'createrole' end, case when rolreplication then 'replication' end,
@@ -258,6 +327,14 @@ def differences(connection: Connection, matrix: Matrix) -> tuple[list[str], int]
     compare("schema", _SCHEMAS, matrix.schemas, None)
     database = str(connection.info.dbname)
     compare("database", _DATABASE, {database: matrix.database}, None)
+    kept = {f"{database}_{word}_*": matrix.database for word in ("replaced", "restore")}
+    compare("database", _OTHER_DATABASES, matrix.others | kept | {"*": {}}, None)
+    for function, role in connection.execute(_WRITES_BESIDE_TABLES.encode()).fetchall():
+        found.append(f"{role} may execute on function {function}, and should not")
+    for number, owner in connection.execute(_LARGE_OBJECTS.encode()).fetchall():
+        found.append(f"large object {number} of {owner} has no rule in eds.ops.privileges")
+    found += _of_sessions(connection, matrix)
+    compared += len(matrix.limits) + sum(map(len, matrix.settings.values()))
 
     present: dict[str, str] = dict(connection.execute(_ATTRIBUTES.encode()).fetchall())
     compared += len(present)
@@ -271,3 +348,27 @@ def differences(connection: Connection, matrix: Matrix) -> tuple[list[str], int]
     found.extend(f"role {member} is a member of {role}, and should not be" for member, role in members - matrix.members)
     found.extend(f"role {member} should be a member of {role}" for member, role in matrix.members - members)
     return found, compared
+
+
+def _of_sessions(connection: Connection, matrix: Matrix) -> list[str]:
+    """Return what is wrong with how many connections roles get, and with what their sessions begin."""
+    limits: dict[str, int] = dict(connection.execute(_LIMITS.encode()).fetchall())
+    found = [
+        f"{role} may have {'any number of' if limit < 0 else limit} connections, expected {matrix.limits[role]}"
+        for role, limit in limits.items()
+        if role in matrix.limits and limit != matrix.limits[role]
+    ]
+    settings: dict[tuple[str, str], str] = {
+        (role, name): value for role, name, value in connection.execute(_SETTINGS.encode()).fetchall()
+    }
+    for role, expected in matrix.settings.items():
+        found += [
+            f"{role} should begin with {name} = {value}, found {settings.get((role, name), 'nothing')}"
+            for name, value in expected.items()
+            if settings.get((role, name)) != value
+        ]
+    return found + [
+        f"{role or 'every session'} begins with {name} = {value}, and should not"
+        for (role, name), value in settings.items()
+        if name in _LEADS_ASTRAY
+    ]

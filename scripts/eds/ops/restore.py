@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -20,23 +22,22 @@ import typer
 from psycopg import sql
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from eds.base import journal
+from eds.base import journal, programs
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import Settings, load
-from eds.cluster import provision
-from eds.cluster.connections import Cluster, Server, psycopg_notices_off
+from eds.cluster import provision, tls
+from eds.cluster.connections import SUPERUSER_OPTIONS, Cluster, Server, psycopg_notices_off
 from eds.cluster.queries import answers, current_position, execute, fetch_all, wait_for_replay
 from eds.ops import backup
 from eds.runtime.choice import select_runtime
-from eds.runtime.client_programs import connection_args, program
+from eds.runtime.client_programs import connection_args
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
 app = typer.Typer()
 
-COPY_BYTES = 1024 * 1024
 SWAP_ATTEMPTS = 10
 REPLAY_SECONDS = 60.0
 # What the journal calls it, and the limit of a database that lets nobody in but superusers.
@@ -85,10 +86,28 @@ def load_dump(settings: Settings, made: backup.Backup, server: Server, database:
         raise
 
 
+def _psql_restricts(version: str) -> bool:
+    r"""Return whether a psql has \restrict. version: as `psql --version` prints it."""
+    found = re.search(r"(\d+)\.(\d+)", version)
+    major, minor = (int(found[1]), int(found[2])) if found else (0, 0)
+    return major > 17 or minor >= {17: 6, 16: 10, 15: 14, 14: 19, 13: 22}.get(major, 1000)
+
+
 def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str) -> None:
-    """Feed a dump's SQL to psql, in one transaction that the first error ends."""
+    """Feed a dump's SQL to psql, in one transaction that the first error ends.
+
+    psql runs as an account without rights where that can be, and restricted by a key that the dump cannot know: it
+    runs SQL, and no command of its own.
+    """
+    psql, account = select_runtime(settings)[0].script_psql()
+    restricts = _psql_restricts(programs.run([*psql, "--version"], check=False, identity=account).output)
+    if not restricts and not made.manifest:
+        raise UserError(
+            f"{made.path} has no manifest, and this psql cannot be kept from running what the file tells it to: "
+            "install the newest minor release of PostgreSQL's client programs."
+        )
     command = [
-        *program(settings, "psql"),
+        *psql,
         *connection_args(server, database=database),
         "--no-psqlrc",
         "--quiet",
@@ -99,25 +118,37 @@ def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str
     process = subprocess.Popen(
         command,
         env=os.environ
-        | {"PGPASSWORD": server.superuser_password, "LC_ALL": "C", "PGOPTIONS": "-c client_min_messages=warning"},
+        | {
+            "PGPASSWORD": server.superuser_password,
+            "LC_ALL": "C",
+            # Nothing of this person's: psql may run as another account.
+            "HOME": "/nonexistent",
+            "PGOPTIONS": f"-c client_min_messages=warning {SUPERUSER_OPTIONS}",
+            **tls.client_environment(settings),
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        **account,
     )
     assert process.stdin is not None
     assert process.stderr is not None
     broken: UserError | None = None
     try:
+        if restricts:
+            process.stdin.write(f"\\restrict {secrets.token_hex(16)}\n".encode())
         with backup.sql_of(settings, made.path) as stream:
-            while block := stream.read(COPY_BYTES):
-                process.stdin.write(block)
-        process.stdin.close()
+            for line in backup.without_commands(stream, made.path, ours=bool(made.manifest)):
+                process.stdin.write(line)
+        process.stdin.flush()
     except BrokenPipeError:
         # psql has ended; its words say why.
         pass
     except UserError as error:
         broken = error
         process.kill()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
     with process.stderr:
         words = process.stderr.read().decode(errors="replace").strip()
     code = process.wait()
@@ -288,6 +319,9 @@ def restore_command(
         str, typer.Option("--file", metavar="backup_….sql.gz", help="A backup's path, or its name in the directory.")
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = False,
+    without_manifest: Annotated[
+        bool, typer.Option("--without-manifest", help="The file has none, and its SQL may run as the superuser.")
+    ] = False,
 ) -> None:
     """Put a dump in place of its database, after checking it and asking. Example: make restore FILE=backup_….sql.gz"""
     if not file:
@@ -310,7 +344,13 @@ def restore_command(
     with step("the backup is read and checked"):
         rows = backup.verify(settings, made)
     if not made.manifest:
-        err.print("There is no manifest beside it: its checksum and its rows are not known beforehand.")
+        confirm(
+            f"{made.path} has no manifest beside it: nobody knows whether it is complete, or who made it. Its SQL runs "
+            "as the superuser of the server.",
+            "trust",
+            without_manifest,
+            otherwise="A script gives WITHOUT_MANIFEST=1 on make's command line, after a look at the file.",
+        )
     present = rows_now(server)
     lines = [
         f"  {table}: {present[table]} rows now, {rows[table]} in the backup"

@@ -57,3 +57,20 @@ def rotate_command(
     out.print(f"{role} has a new password, in .env. Sessions that are open stay open until they end.")
     if role == "warehouse_reader":
         out.print("Metabase logs in with it: make metabase gives it the new one.")
+
+
+@app.command(name="rotate-certificates")
+def rotate_certificates_command(
+    ca: Annotated[
+        bool, typer.Option("--ca", help="Make another CA, too; the former stays trusted until the next.")
+    ] = False,
+) -> None:
+    """Give every server another certificate and key, without a restart. Example: make rotate-certificates"""
+    settings = load()
+    if not settings.uses_tls:
+        raise UserError("Sessions are not encrypted: TLS=on in .env, then make up, makes certificates.")
+    with exclusive(settings, "rotate-certificates"), step("new certificates, read by what runs"):
+        names = select_runtime(settings)[0].renew_certificates(ca=ca)
+    out.print(f"{', '.join(names)} have new certificates. Sessions that are open stay open.")
+    if ca:
+        out.print(f"Clients elsewhere need the new {settings.ca_file}.")

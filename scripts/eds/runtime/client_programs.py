@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eds.base import programs
 from eds.base.settings import Settings
+from eds.cluster import tls
 from eds.cluster.connections import Server
 from eds.runtime.choice import select_runtime
 
@@ -28,7 +29,8 @@ def run_program(
 
     password: of the role it logs in as.
     """
-    environment = programs.in_english({"PGPASSWORD": password} if password is not None else None)
+    secret = {"PGPASSWORD": password} if password is not None else {}
+    environment = programs.in_english(secret | tls.client_environment(settings))
     return programs.run([*program(settings, name), *arguments], env=environment, what=what or name).output
 
 

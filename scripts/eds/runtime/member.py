@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from eds.base.programs import Finished
 from eds.base.services import ServiceState
@@ -134,6 +134,12 @@ class Runtime(Protocol):
     def start_pgbouncer(self) -> bool | None:
         """Start PgBouncer, or let it adopt a changed configuration. None: there is none here."""
 
+    def renew_certificates(self, *, ca: bool) -> list[str]:
+        """Give every server that listens another certificate, and another CA when asked to. Returns their names."""
+
+    def unreachable(self, *names: str) -> list[str]:
+        """Say which of these members are not reached by name from PgBouncer, the warehouse or a replica that runs."""
+
     def provision(self) -> None:
         """Bring databases, roles, schemas and the foreign server of both servers up to date."""
 
@@ -148,6 +154,9 @@ class Runtime(Protocol):
 
     def data_locations(self) -> list[str]:
         """List what `destroy` destroys, for a person."""
+
+    def leftovers(self) -> list[str]:
+        """List what `destroy` did not remove and that looks like this platform's, for a person."""
 
     def clear_logs(self) -> None:
         """Remove the logs. Everything must be stopped."""
@@ -166,6 +175,12 @@ class Runtime(Protocol):
 
     def client(self, name: str) -> list[str]:
         """Return the command line, up to its options, of a client program of PostgreSQL: pg_dump, say."""
+
+    def script_psql(self) -> tuple[list[str], dict[str, Any]]:
+        """Return the command line, up to its options, of psql for SQL of others, and the account that it runs as.
+
+        The account: as arguments of subprocess. It is never root where that can be avoided.
+        """
 
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """Return the command line of psql on a server, and the environment it needs."""

@@ -34,6 +34,7 @@ from tenacity import (
 from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
+from eds.cluster import tls
 from eds.cluster.connections import Cluster, connect
 
 # What a source or a warehouse that changes under a run says; another try may well succeed.
@@ -136,6 +137,8 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
         "DBT_PROJECT_DIR": str(ROOT),
         "ETL_MAX_DELETE_SHARE": str(settings.etl_max_delete_share),
         "ETL_SOURCE_WAIT_SECONDS": str(settings.etl_source_wait_seconds),
+        # libpq's own: dbt's adapter passes no more on than its profile says.
+        **tls.client_environment(settings),
     }
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import psycopg
+from psycopg.conninfo import make_conninfo
+
 from eds.base.services import ServiceState
-from eds.cluster.connections import Cluster, connect
-from eds.ops.checks.result import Skipped, Verification, must
+from eds.cluster.connections import MEMBERS, Cluster, connect
+from eds.cluster.queries import fetch_all
+from eds.ops.checks.result import Failed, Skipped, Verification, must
 
 
 def check(run: Verification) -> None:
@@ -19,7 +23,40 @@ def check(run: Verification) -> None:
     states = run.runtime.states()
     for state in states:
         run.check("services", f"{state.name} runs", lambda state=state: look(state.status, state.detail))  # type: ignore[misc]
+    run.check("services", "each member is reached by its name", lambda: _reached(run, states))
+    if run.runtime.settings.uses_tls:
+        run.check("services", "every session is encrypted", lambda: _encrypted(run))
     run.check("services", "PgBouncer serves queries on both databases", lambda: _pooled(run.cluster, states))
+
+
+def _reached(run: Verification, states: list[ServiceState]) -> str:
+    """Ask from PgBouncer's, the warehouse's and the replicas' places: the pool of the replicas has more than one."""
+    running = [state.name for state in states if state.name in MEMBERS and state.status == "running"]
+    trouble = run.runtime.unreachable(*running)
+    must(not trouble, f"{'; '.join(trouble)}: `make up` repairs it")
+    return ", ".join(running)
+
+
+def _encrypted(run: Verification) -> str:
+    """Try to connect without TLS, and look at the sessions that are there."""
+    cluster, settings = run.cluster, run.runtime.settings
+    shown = []
+    for server in cluster.servers.values():
+        try:
+            psycopg.connect(make_conninfo(server.superuser_conninfo("postgres"), sslmode="disable")).close()
+        except psycopg.OperationalError:
+            pass
+        else:
+            raise Failed(f"{server.name} accepts a session without TLS")
+        rows = fetch_all(
+            server,
+            "select usename, application_name from pg_stat_ssl inner join pg_stat_activity using (pid) "
+            "where not ssl and client_addr is not null",
+            database="postgres",
+        )
+        must(not rows, f"{server.name} has sessions without TLS: {', '.join(map(str, rows))}")
+        shown.append(server.name)
+    return f"verify-full, certificates of {settings.ca_file}; {', '.join(shown)} accept nothing else"
 
 
 def _pooled(cluster: Cluster, states: list[ServiceState]) -> str:

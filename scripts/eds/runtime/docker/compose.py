@@ -16,13 +16,15 @@ from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.services import compose_note
-from eds.base.settings import ROOT, Settings, from_root, size_in_kb
+from eds.base.settings import OPTIONAL_SERVICES, ROOT, Settings, env_file, from_root, size_in_kb
 from eds.cluster.connections import MEMBERS
 from eds.cluster.server_conf import INFRA
 from eds.runtime.docker.engine import ask, docker, exists
 from eds.runtime.docker.files import LIVE_FILES, Files
 
 COMPOSE_FILE = INFRA / "compose.yaml"
+# Compose's environment, beside what the containers read.
+ENV_FILE = "compose.env"
 # The longest that a start may take: the first clone of a large book is part of it.
 START_SECONDS = 1800
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
@@ -74,7 +76,12 @@ class Compose:
         return f"{self.project}_postgres"
 
     def environment(self) -> dict[str, str]:
-        """Return what infra/compose.yaml asks for: the settings, but no secret."""
+        """Return what infra/compose.yaml asks for, within this process's environment. No secret of ours is in it."""
+        secret = {name.lower() for name in Settings.secret_names()}
+        return {name: value for name, value in os.environ.items() if name.lower() not in secret} | self.values()
+
+    def values(self) -> dict[str, str]:
+        """Return the settings that infra/compose.yaml asks for, but no secret."""
         settings = self.settings
         secret = {name.lower() for name in Settings.secret_names()}
         values = {
@@ -83,18 +90,57 @@ class Compose:
             if name not in secret and value is not None
         }
         oltp, warehouse = size_in_kb(settings.oltp_memory) or 0, size_in_kb(settings.warehouse_memory) or 0
-        return (
-            {name: value for name, value in os.environ.items() if name.lower() not in secret}
-            | values
-            | {
-                "COMPOSE_PROJECT_NAME": self.project,
-                "PLATFORM_FILES": str(self.files.folder),
-                "PLATFORM_CHECKOUT": str(ROOT),
-                "BACKUP_REPO2_PLACE": self.second_repository if settings.backup_repo2 == "posix" else "wal_archive",
-                "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
-                "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
-            }
-        )
+        return values | {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "PLATFORM_FILES": str(self.files.folder),
+            "PLATFORM_CHECKOUT": str(ROOT),
+            "BACKUP_REPO2_PLACE": self.second_repository if settings.backup_repo2 == "posix" else "wal_archive",
+            "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
+            "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
+        }
+
+    @property
+    def _env_files(self) -> list[Path]:
+        """Where Compose's environment is written: beside what the containers read, and where plain Compose looks.
+
+        The latter for the checkout's own stack alone: one with settings elsewhere (a test's) is another stack.
+        """
+        own = env_file() == ROOT / ".env"
+        return [self.files.folder / ENV_FILE, *([INFRA / ".env"] if own else [])]
+
+    def write_environment(self, names: Sequence[str]) -> None:
+        """Write what infra/compose.yaml asks for, so that plain `docker compose` means this stack and changes nothing.
+
+        names: the services that should run; plain `docker compose up` starts none beside them.
+        """
+        optional = {f"{name.upper()}_REPLICAS": str(int(name in names)) for name in OPTIONAL_SERVICES}
+        lines = ["# Written by `make up` for plain `docker compose`; settings belong in .env."]
+        for name, value in sorted((self.values() | self._digests | optional).items()):
+            if "'" in value or "\n" in value:
+                quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("\n", "\\n")
+                lines.append(f'{name}="{quoted}"')
+            else:
+                lines.append(f"{name}='{value}'")
+        for path in self._env_files:
+            write_atomically(path, "\n".join(lines) + "\n", mode=0o600)
+
+    def forget_environment(self) -> None:
+        """Remove what `write_environment` has written."""
+        for path in self._env_files:
+            path.unlink(missing_ok=True)
+
+    def leftovers(self) -> list[str]:
+        """Return what there is of this project, whoever made it: containers, volumes, networks."""
+        label = f"label=com.docker.compose.project={self.project}"
+        found = []
+        for kind, command in (
+            ("container", ("ps", "--all", "--format", "{{.Names}}")),
+            ("volume", ("volume", "ls", "--format", "{{.Name}}")),
+            ("network", ("network", "ls", "--format", "{{.Name}}")),
+        ):
+            _, answer = ask(*command, "--filter", label)
+            found += [f"{kind} {name}" for name in answer.split()]
+        return found
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -227,6 +273,36 @@ class Compose:
     def tail(self, name: str, lines: int) -> list[str]:
         """Return the last lines of a service's log."""
         return ask("logs", "--tail", str(lines), self.container(name))[1].splitlines()
+
+    # --- names in the networks ----------------------------------------------------------------------------------------
+
+    def _wanted_names(self, service: str) -> dict[str, set[str]]:
+        """Return under which names a service should be found, by network."""
+        wanted = {}
+        for key, options in (self.config["services"][service].get("networks") or {}).items():
+            wanted[str(self.config["networks"][key]["name"])] = {service, *((options or {}).get("aliases") or [])}
+        return wanted
+
+    def missing_names(self) -> list[tuple[str, str, set[str]]]:
+        """Return the services that run and are not found by their names: service, network, names."""
+        missing = []
+        for row in self.containers():
+            if row["State"] != "running" or row["Service"] not in self.config["services"]:
+                continue
+            code, answer = ask("inspect", "--format", "{{json .NetworkSettings.Networks}}", row["Name"])
+            if code != 0:
+                continue
+            found = json.loads(answer)
+            for network, names in self._wanted_names(row["Service"]).items():
+                if names - set((found.get(network) or {}).get("Aliases") or []):
+                    missing.append((row["Service"], network, names))
+        return missing
+
+    def connect_again(self, service: str, network: str, names: set[str]) -> None:
+        """Give a running container its place and its names in a network again."""
+        container = self.container(service)
+        ask("network", "disconnect", "--force", network, container)
+        docker("network", "connect", *(f"--alias={name}" for name in sorted(names)), network, container)
 
     def start(self, name: str) -> None:
         """Start the container that a service has; make one when it has none. Nothing else is started."""

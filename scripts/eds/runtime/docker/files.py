@@ -84,9 +84,14 @@ class Files:
         )
         write_atomically(secrets / REPOSITORY_CONF.name, server_conf.repository_conf(settings, repository), mode=0o444)
         write_atomically(secrets / "pgbouncer_userlist", server_conf.pgbouncer_userlist(settings), mode=0o444)
+        reading = {name: "warehouse_user" if name == "warehouse" else "readonly_user" for name in self.cluster.servers}
         of_all = [
-            (Address(name, SERVER_PORT), "postgres", place.superuser_password)
+            (Address(name, SERVER_PORT), role, password)
             for name, place in self.cluster.servers.items()
+            for role, password in (
+                ("postgres", place.superuser_password),
+                (reading[name], getattr(settings, f"{reading[name]}_password").get_secret_value()),
+            )
         ]
         write_atomically(secrets / "pgadmin_pgpass", server_conf.pgpass(of_all), mode=0o444)
 
@@ -167,6 +172,25 @@ class Files:
         write_atomically(folder / SIDE_CONF, "\n".join(lines) + "\n")
         main = (folder / CONF_FILE.name).read_text(encoding="utf-8")
         write_atomically(folder / CONF_FILE.name, f"{main}include {conf(MOUNTED / SIDE_CONF)}\n")
+
+    # --- that there was a loan book -----------------------------------------------------------------------------------
+
+    @property
+    def _data_note(self) -> Path:
+        return self.folder / "had-data"
+
+    @property
+    def had_data(self) -> bool:
+        """Whether this checkout's servers have run: their volumes should be there."""
+        return self._data_note.exists()
+
+    def note_data(self) -> None:
+        """Note that this checkout has a loan book."""
+        write_atomically(self._data_note, f"{self.cluster.settings.compose_project_name}\n")
+
+    def forget_data(self) -> None:
+        """Remove the note."""
+        self._data_note.unlink(missing_ok=True)
 
     # --- a fenced member ----------------------------------------------------------------------------------------------
 

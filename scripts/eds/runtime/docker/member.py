@@ -148,28 +148,11 @@ class ComposeMember:
 
     def start(self) -> None:
         if self.name == SIDE:
-            self._start_recovered()
+            self.compose.run("up", "--detach", "--no-deps", SIDE)
             return
         self.files.unfence(self.name)
         self.compose.start(self.name)
         wait_until_accepting(self.cluster.servers[self.name].superuser_conninfo("postgres"), SERVER_SECONDS)
-
-    def _start_recovered(self) -> None:
-        engine.docker(
-            *("run", "--detach", "--name", self.container, "--user", "postgres"),
-            *("--security-opt", "no-new-privileges:true"),
-            *("--publish", f"127.0.0.1:{self.cluster.recovered.port}:{SERVER_PORT}"),
-            *self._mounts(),
-            *(
-                "--entrypoint",
-                "postgres",
-                self.compose.member_image,
-                "-D",
-                str(PGDATA),
-                "-c",
-                f"config_file={CONF_FILE}",
-            ),
-        )
 
     def stop(self) -> None:
         self._end_programs()

@@ -28,11 +28,15 @@ from eds.runtime.docker.engine import POSTGRES_IMAGE, why_not_docker
 from eds.runtime.docker.files import SERVER_PORT, Files
 from eds.runtime.docker.member import ComposeMember
 from eds.runtime.local import binaries
-from eds.runtime.local.home import Home
+from eds.runtime.local.home import Home, reachable, unprivileged_account
 from eds.runtime.local.services import SCHEDULER_STOPS_SECONDS, Services
 from eds.runtime.ports import check_addresses
 
 SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
+_NO_TLS = (
+    "TLS=on is for the embedded servers. Containers speak within networks of this machine, and every port is published "
+    "on 127.0.0.1: remove TLS from .env."
+)
 # What needs a warehouse that has been built, or no more than the warehouse.
 LATER = ("scheduler", *OPTIONAL_SERVICES)
 
@@ -110,8 +114,11 @@ class ComposeRuntime:
                 "With Docker, every port is published on 127.0.0.1. Remove from .env and the environment: "
                 + ", ".join(f"{name.upper()}_HOST" for name in elsewhere)
             )
+        if self.settings.tls == "on":
+            raise UserError(_NO_TLS)
         self.files.render()
         self.compose.claim()
+        self._check_data()
         places = {
             name: (getattr(self.settings, f"{name}_host", "127.0.0.1"), getattr(self.settings, f"{name}_port"))
             for name in self.services
@@ -125,6 +132,43 @@ class ComposeRuntime:
             )
         with step("images"):
             self.compose.run("build", show=True)
+        self.compose.write_environment([name for name in self.services if self.compose.has_image(name)])
+
+    def _check_data(self) -> None:
+        """Raise UserError when there was a loan book and its volume is gone: an empty one must not take its place."""
+        primary = self.cluster.primary_name
+        volume = self.compose.volume(primary)
+        if not self.files.had_data or engine.exists("volume", volume):
+            return
+        kept = self._member_volumes()
+        dumps = sorted(self.settings.backups.glob("backup_operational_*[pz]"))
+        newest = f"{len(dumps)}, the newest {dumps[-1].name}" if dumps else "none"
+        raise UserError(
+            f"This checkout had a loan book, and the volume {volume} of its primary ({primary}) is gone: "
+            "`docker compose down --volumes` removes it, for example. Nothing was started.\n"
+            + (f"Still there: {', '.join(kept)}, with what that member had.\n" if kept else "")
+            + "To begin again, with an empty loan book: make up FRESH=1. It removes no backup.\n"
+            f"Dumps in {self.settings.backups}: {newest}. After FRESH=1, make restore FILE=… puts one in place.\n"
+            "From a second repository (BACKUP_REPO2): docs/runbooks.md."
+        )
+
+    def _member_volumes(self) -> list[str]:
+        volumes = [self.compose.volume(name) for name in MEMBERS]
+        return [volume for volume in volumes if engine.exists("volume", volume)]
+
+    def begin_again(self) -> None:
+        """Forget the loan book whose volumes are gone, so that the next start makes an empty one. Keeps all backups.
+
+        Raises UserError when a member's data is there: nothing is destroyed here.
+        """
+        if kept := self._member_volumes():
+            raise UserError(
+                f"FRESH=1 is for a checkout whose data is gone, and there is {', '.join(kept)}. `make up` starts what "
+                "is there; `make nuke` destroys it; docker volume rm removes one of them."
+            )
+        self.cluster.set_primary("primary")
+        self.files.unfence(*MEMBERS)
+        self.files.forget_data()
 
     def start_servers(self) -> None:
         """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat.
@@ -139,12 +183,16 @@ class ComposeRuntime:
                 )
         self.files.unfence(*MEMBERS)
         self._bring_up()
+        self.files.note_data()
 
     def _bring_up(self) -> None:
         if self.is_running("scheduler") and self.compose.will_change(("provision", *SERVERS)):
             # It would run against servers that move, or with passwords that change, under it.
             with step("stopped the scheduler: settings or configuration have changed"):
                 self.compose.run("stop", "scheduler")
+        for service, network, names in self.compose.missing_names():
+            with step(f"{service} is found again by its name in {network}"):
+                self.compose.connect_again(service, network, names)
         self._settle()
         with step("primary, replicas, warehouse and PgBouncer"):
             # The two that the provisioning needs first: when one does not start, it is reported at once.
@@ -202,6 +250,7 @@ class ComposeRuntime:
             if name not in reasons and (why := self.compose.why_no_image(name)):
                 reasons[name] = f"its image cannot be pulled: {why}"
         names = [name for name in LATER if name not in reasons]
+        self.compose.write_environment(names)
         with step(", ".join(names)):
             # What they depend on runs already; without this, the provisioning would run a second time.
             self.compose.up(["--no-deps", *names])
@@ -218,6 +267,24 @@ class ComposeRuntime:
         # What only a fenced one has is left alone.
         self._bring_up()
         self.start_services()
+
+    def renew_certificates(self, *, ca: bool) -> list[str]:
+        raise UserError(_NO_TLS)
+
+    def unreachable(self, *names: str) -> list[str]:
+        """Say which of these members are not reached, by their names, from where their clients are."""
+        trouble = []
+        probe = 'for host in "$@"; do pg_isready -q -h "$host" -p 5432 -t 3 || echo "$host"; done'
+        running = {row["Service"] for row in self.compose.containers() if row["State"] == "running"}
+        for place in ("pgbouncer", "warehouse", *self.cluster.replica_names):
+            others = [name for name in names if name != place]
+            if place not in running or not others:
+                continue
+            code, answer = engine.ask("exec", self.compose.container(place), "sh", "-c", probe, "probe", *others)
+            if code != 0:
+                trouble.append(f"{place} cannot be asked: {answer}")
+            trouble += [f"{place} does not reach {name}" for name in answer.split() if code == 0]
+        return trouble
 
     def provision(self) -> None:
         """Bring databases, roles, schemas and the foreign server of both servers up to date, by the one-shot job."""
@@ -239,6 +306,7 @@ class ComposeRuntime:
         if self.compose.owned:
             self.member(SIDE).remove()
             self.compose.down("--volumes", "--timeout", "0")
+        self.compose.forget_environment()
         state = self.settings.state
         for folder in (self.files.folder, state / "dbt-target", state / "dbt-logs"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -248,6 +316,10 @@ class ComposeRuntime:
     def data_locations(self) -> list[str]:
         project = self.compose.project
         return [f"containers, networks and volumes of the Compose project {project}", str(self.files.folder)]
+
+    def leftovers(self) -> list[str]:
+        backups = [str(path) for path in [self.settings.backups] if self.settings.backup_dir and path.exists()]
+        return self.compose.leftovers() + backups
 
     def clear_logs(self) -> None:
         """Do nothing: the logs went with the containers."""
@@ -326,12 +398,28 @@ class ComposeRuntime:
             POSTGRES_IMAGE,
         ]
 
+    def script_psql(self) -> tuple[list[str], dict[str, Any]]:
+        """Return the command line of psql for SQL of others, and the account that it runs as."""
+        with contextlib.suppress(UserError):
+            found = binaries.client_program(self.settings, "psql")
+            account = unprivileged_account(self.settings, None)
+            if account is None:
+                return [str(found)], {}
+            if reachable(found, account):
+                return [str(found)], account.identity
+        # In a container of its own, as nobody: it sees no file of this machine.
+        return [
+            *("docker", "run", "--rm", "--interactive", "--network", "host", "--user", "65534:65534"),
+            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"),
+            *("--env", "PGPASSWORD", "--env", "LC_ALL", "--env", "PGOPTIONS", "--entrypoint", "psql", POSTGRES_IMAGE),
+        ], {}
+
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """Return the command line of psql in a server's container, and the environment it needs."""
         terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
         # -e with a name alone: the value comes from the environment and stands on no command line.
         container = self.compose.container(server.name)
-        into = ["docker", "exec", "--interactive", *terminal, "--env", "PGPASSWORD", container]
+        into = ["docker", "exec", "--interactive", *terminal, "--env", "PGPASSWORD", "--env", "PGOPTIONS", container]
         return [*into, "psql", "-h", "127.0.0.1", "-p", str(SERVER_PORT), *arguments], {"PGPASSWORD": password}
 
 

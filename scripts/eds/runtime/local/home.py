@@ -23,6 +23,7 @@ from eds.base.errors import UserError
 from eds.base.files import has_content, write_atomically
 from eds.base.services import BACKUP_SCHEDULER, OWN_STATE_MARK, SIDE, compose_folder, embedded_note, state_directory
 from eds.base.settings import ROOT, Settings
+from eds.cluster import tls
 from eds.cluster.connections import MEMBERS
 from eds.runtime.local import binaries, processes
 
@@ -39,6 +40,7 @@ OWN_STATE = [
     "dbt-logs",
     "dbt-docs",
     "site",
+    "tls",
     "metabase",
     "metabase.log",
     "metabase.pid",
@@ -63,8 +65,13 @@ class Account:
     uid: int
     gid: int
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The account, as arguments of subprocess."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-def _account(settings: Settings, owner: int | None) -> Account | None:
+
+def unprivileged_account(settings: Settings, owner: int | None) -> Account | None:
     """Who runs the servers. owner: who owns the data that exists already."""
     if os.geteuid() != 0:
         return None
@@ -93,7 +100,7 @@ def _account(settings: Settings, owner: int | None) -> Account | None:
     raise UserError(f"PG_OS_USER is {settings.pg_os_user}, but there is no such account on this machine.")
 
 
-def _reachable(path: Path, account: Account) -> bool:
+def reachable(path: Path, account: Account) -> bool:
     """Whether `account` can get to `path` (or to its nearest existing parent) and through it."""
     resolved = path.resolve()
     for parent in [resolved, *resolved.parents]:
@@ -123,7 +130,7 @@ class Home:
     @cached_property
     def account(self) -> Account | None:
         home = self._noted_path
-        return _account(self.settings, (home.stat().st_uid or None) if home and home.exists() else None)
+        return unprivileged_account(self.settings, (home.stat().st_uid or None) if home and home.exists() else None)
 
     @property
     def _noted_path(self) -> Path | None:
@@ -146,7 +153,7 @@ class Home:
         home = self._noted_path
         if home is None:
             home = state / "servers"
-            if self.account and not _reachable(state, self.account):
+            if self.account and not reachable(state, self.account):
                 home = FAR_HOME / hashlib.sha256(str(state).encode()).hexdigest()[:12]
                 home.parent.mkdir(exist_ok=True)
                 # Whatever the umask: the account must get through.
@@ -154,7 +161,8 @@ class Home:
         try:
             home.mkdir(parents=True, exist_ok=True)
             self._claim(home, state)
-            for folder in ("bin", "log", "secrets", "repository", *(f"pgbackrest/{name}" for name in (*MEMBERS, SIDE))):
+            of_members = [f"pgbackrest/{name}" for name in (*MEMBERS, SIDE)]
+            for folder in ("bin", "log", "secrets", "repository", "pgbackrest", *of_members):
                 (home / folder).mkdir(parents=True, exist_ok=True)
                 self.give(home / folder, 0o750)
             self.give(home, 0o750)
@@ -192,7 +200,7 @@ class Home:
     def bindir(self) -> Path:
         """PostgreSQL's binaries, in a place where the servers' account can run them."""
         found = binaries.find_postgres(self.settings, self.data_major)
-        if not self.account or _reachable(found, self.account):
+        if not self.account or reachable(found, self.account):
             return found
         copy = self.path / "postgresql"
         marker = copy / "copied-from"
@@ -255,14 +263,35 @@ class Home:
     @property
     def identity(self) -> dict[str, Any]:
         """The servers' account, as arguments of subprocess."""
-        if not self.account:
-            return {}
-        return {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
+        return self.account.identity if self.account else {}
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the servers: messages in one language, and nothing else of the caller's."""
-        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.path), "LC_ALL": "C"}
+        own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.path), "LC_ALL": "C"}
+        if self.tls:
+            # For libpq in whatever a server starts: its foreign servers, pg_rewind, pgBackRest.
+            own |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(self.tls / "ca.crt")}
+        return own
+
+    @property
+    def tls(self) -> Path | None:
+        """The directory of the servers' certificates and keys, and of the CA's certificate; None without TLS."""
+        return self.path / "tls" if self.settings.uses_tls else None
+
+    def ensure_certificate(self, name: str, host: str, *, renew: bool = False) -> None:
+        """Give a server its certificate and key where sessions are encrypted, unless it has them for this host."""
+        if self.tls is None:
+            return
+        tls.ensure_ca(self.settings)
+        self.tls.mkdir(exist_ok=True)
+        self.give(self.tls, 0o750)
+        self.write(self.tls / "ca.crt", self.settings.ca_file.read_text(encoding="utf-8"), 0o640)
+        certificate, key = self.tls / f"{name}.crt", self.tls / f"{name}.key"
+        if renew or not key.exists() or not tls.certificate_is_current(self.settings, certificate, host):
+            text, secret = tls.issue(self.settings, host)
+            self.write(key, secret, 0o600)
+            self.write(certificate, text, 0o640)
 
     def run(
         self,

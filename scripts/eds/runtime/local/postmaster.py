@@ -75,6 +75,7 @@ class Postmaster:
             scripts=home.path / "bin",
             repository_conf=home.repository_conf(name) if home.pgbackrest[0] else None,
             passfile=home.passfile,
+            tls=home.tls,
         )
 
     def address(self, name: str) -> server_conf.Address:
@@ -114,11 +115,12 @@ class Postmaster:
 
     def _conf_files(self, name: str, data: Path) -> dict[Path, str]:
         """Return a server's configuration as it should be: the files and their text."""
+        self.home.ensure_certificate(name, self.address(name).host)
         files = {
             data / "conf.d" / server_conf.BUILD_CONF: self._build_conf,
             data / "conf.d" / "90-runtime.conf": self._runtime_conf(name),
         }
-        for file_name, text in server_conf.static_files(name).items():
+        for file_name, text in server_conf.static_files(name, tls=self.home.tls is not None).items():
             files[data / file_name if file_name == "pg_hba.conf" else data / "conf.d" / file_name] = text
         main = data / "postgresql.conf"
         include = "include_dir = 'conf.d'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psycopg
 
@@ -13,7 +13,7 @@ from eds.base.console import err, step
 from eds.base.errors import UserError
 from eds.base.services import BACKUP_SCHEDULER, SIDE, ServiceState
 from eds.base.settings import Settings
-from eds.cluster import members, provision
+from eds.cluster import members, provision, tls
 from eds.cluster.connections import MEMBERS, Cluster, Server
 from eds.cluster.queries import fetch_all
 from eds.runtime import pgbackrest
@@ -263,6 +263,27 @@ class LocalRuntime:
     def data_locations(self) -> list[str]:
         return [str(self.home.path), str(self.settings.state)]
 
+    def renew_certificates(self, *, ca: bool) -> list[str]:
+        tls.ensure_ca(self.settings, renew=ca)
+        hosts = {name: server.host for name, server in self.cluster.servers.items()}
+        if binaries.find_pgbouncer():
+            hosts["pgbouncer"] = self.settings.pgbouncer_host
+        for name, host in hosts.items():
+            self.home.ensure_certificate(name, host, renew=True)
+        # The pool first: it trusts the former CA, too, and a server that has the new one's certificate needs it.
+        self.services.reload_pgbouncer()
+        for name, server in self.cluster.servers.items():
+            if self.is_running(name):
+                fetch_all(server, "select pg_reload_conf()", database="postgres")
+        return list(hosts)
+
+    def unreachable(self, *names: str) -> list[str]:
+        # All are processes of one machine: what this one reaches, they reach.
+        return []
+
+    def leftovers(self) -> list[str]:
+        return [str(path) for path in [self.settings.backups] if self.settings.backup_dir and path.exists()]
+
     def clear_logs(self) -> None:
         self.home.clear_logs()
 
@@ -327,6 +348,12 @@ class LocalRuntime:
         """Return the command line, up to its options, of a client program of PostgreSQL."""
         return [str(binaries.client_program(self.settings, name, self.home.data_major))]
 
+    def script_psql(self) -> tuple[list[str], dict[str, Any]]:
+        return [str(self.home.bindir / "psql")], self.home.identity
+
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         place = ["-h", server.host, "-p", str(server.port)]
-        return [*self.client("psql"), *place, *arguments], {"PGPASSWORD": password}
+        return [*self.client("psql"), *place, *arguments], {
+            "PGPASSWORD": password,
+            **tls.client_environment(self.settings),
+        }

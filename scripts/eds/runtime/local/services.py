@@ -84,8 +84,10 @@ class Services:
         folder = self.home.path / "pgbouncer"
         folder.mkdir(exist_ok=True)
         self.home.give(folder, 0o750)
+        self.home.ensure_certificate("pgbouncer", settings.pgbouncer_host)
         ini = server_conf.pgbouncer_ini(
             settings,
+            tls=self.home.tls,
             primary_host=primary.host,
             primary_port=primary.port,
             # This PgBouncer takes one port per database; the replicas of one machine differ by port: the first serves.
@@ -108,6 +110,11 @@ class Services:
         self.home.run([binary, "-d", "-q", folder / "pgbouncer.ini"], what="start of pgbouncer")
         wait_until_accepting(self.cluster.pooled_conninfo(), START_SECONDS)
         return True
+
+    def reload_pgbouncer(self) -> None:
+        """Let a running PgBouncer read its certificate again. Sessions stay."""
+        if (pid := self.pid("pgbouncer")) is not None:
+            os.kill(pid, signal.SIGHUP)
 
     def _scheduler_should_have(self) -> str:
         """Return a digest of what a scheduler keeps in memory: settings, its code, the installed packages."""

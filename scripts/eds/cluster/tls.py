@@ -1,0 +1,153 @@
+"""TLS between the platform's servers and their clients: a small CA of its own, and a certificate for each server.
+
+The CA's key stays with the account that runs the platform (state directory, `tls`). A server's key belongs to the
+servers' account. Clients trust this CA alone and compare the host's name (verify-full); servers accept no session
+without TLS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from eds.base import programs
+from eds.base.errors import UserError
+from eds.base.files import write_atomically
+from eds.base.settings import Settings
+
+CA_DAYS = 3650
+SERVER_DAYS = 397
+# A certificate is renewed by a start when it is not valid for so much longer.
+RENEW_DAYS = 30
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """Return what lets libpq, in whatever program, speak to the servers: empty without TLS."""
+    if not settings.uses_tls:
+        return {}
+    return {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(settings.ca_file)}
+
+
+def _openssl(*arguments: str | Path, stdin: str = "") -> str:
+    if shutil.which("openssl") is None:
+        raise UserError(
+            "TLS is on, and there is no openssl to make certificates with: install it (Debian: apt-get install "
+            "openssl), or set TLS=off in .env."
+        )
+    return programs.run(["openssl", *arguments], what="openssl", stdin=stdin).output
+
+
+@contextmanager
+def _work() -> Iterator[Path]:
+    """Yield a directory for this account alone, to make keys in."""
+    with tempfile.TemporaryDirectory(prefix="tls-") as place:
+        yield Path(place)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.state / "tls"
+
+
+def ensure_ca(settings: Settings, *, renew: bool = False) -> bool:
+    """Make the CA unless it is there. Returns whether it was made.
+
+    renew: make another one; the former is trusted beside it.
+    """
+    if settings.tls_ca_file:
+        raise UserError("TLS_CA_FILE is for clients on other machines. Where the servers run, remove it from .env.")
+    folder = _folder(settings)
+    key, certificate = folder / "ca.key", settings.ca_file
+    if key.exists() and certificate.exists() and not renew and not _ends_soon(certificate):
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    with _work() as work:
+        _openssl(
+            *("req", "-x509", *_KEY, "-keyout", work / "key", "-out", work / "crt", "-days", str(CA_DAYS)),
+            *("-subj", f"/CN=enterprise data platform CA {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"),
+            *("-addext", "basicConstraints=critical,CA:TRUE,pathlen:0"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        )
+        former = first_of(certificate.read_text(encoding="utf-8")) if certificate.exists() else ""
+        # Certificates of the former CA are valid until each server has one of the new.
+        write_atomically(certificate, (work / "crt").read_text(encoding="utf-8") + former, mode=0o644)
+        write_atomically(key, (work / "key").read_text(encoding="utf-8"), mode=0o600)
+    return True
+
+
+def first_of(text: str) -> str:
+    """Return the first certificate of a file that has several."""
+    end = "-----END CERTIFICATE-----\n"
+    return text.partition(end)[0] + end if end in text else ""
+
+
+def _ends_soon(certificate: Path) -> bool:
+    answer = _openssl("x509", "-in", certificate, "-noout", "-enddate").strip().removeprefix("notAfter=")
+    ends = parsedate_to_datetime(_as_mail_date(answer))
+    return ends < datetime.now(UTC) + timedelta(days=RENEW_DAYS)
+
+
+def _as_mail_date(text: str) -> str:
+    """Turn `Nov 26 04:00:00 2026 GMT` into the order that dates of mails have."""
+    month, day, time, year, zone = text.split()
+    return f"{day} {month} {year} {time} {zone}"
+
+
+def names_of(host: str) -> str:
+    """Return under which names a server on this machine is reached: its own, and the loopback's."""
+    names = ["DNS:localhost", "IP:127.0.0.1", "IP:::1"]
+    try:
+        own = f"IP:{ipaddress.ip_address(host)}"
+    except ValueError:
+        own = f"DNS:{host}"
+    return ",".join(dict.fromkeys([own, *names]))
+
+
+def certificate_is_current(settings: Settings, certificate: Path, host: str) -> bool:
+    """Whether a server's certificate is there, of the present CA, for this host, and valid for a while."""
+    if not certificate.exists():
+        return False
+    with _work() as work:
+        (work / "ca").write_text(first_of(settings.ca_file.read_text(encoding="utf-8")), encoding="utf-8")
+        signed = programs.run(["openssl", "verify", "-CAfile", work / "ca", certificate], check=False).ok
+    if not signed or _ends_soon(certificate):
+        return False
+    wanted = names_of(host)
+    found = _openssl("x509", "-in", certificate, "-noout", "-ext", "subjectAltName").splitlines()[-1]
+    # openssl writes `IP Address:127.0.0.1`, and ::1 at length.
+    return _normal(found) == _normal(wanted)
+
+
+def _normal(names: str) -> set[str]:
+    result = set()
+    for name in names.replace("IP Address:", "IP:").split(","):
+        kind, _, value = name.strip().partition(":")
+        result.add(f"{kind}:{ipaddress.ip_address(value) if kind == 'IP' else value}")
+    return result
+
+
+def issue(settings: Settings, host: str) -> tuple[str, str]:
+    """Return a new certificate for a server on this host, and its key."""
+    folder = _folder(settings)
+    with _work() as work:
+        (work / "ca").write_text(first_of(settings.ca_file.read_text(encoding="utf-8")), encoding="utf-8")
+        (work / "extensions").write_text(
+            f"subjectAltName={names_of(host)}\nbasicConstraints=critical,CA:FALSE\n"
+            "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n",
+            encoding="utf-8",
+        )
+        _openssl("req", "-new", *_KEY, "-keyout", work / "key", "-out", work / "csr", "-subj", f"/CN={host}")
+        _openssl(
+            *("x509", "-req", "-in", work / "csr", "-CA", work / "ca", "-CAkey", folder / "ca.key"),
+            *("-set_serial", f"0x{os.urandom(16).hex()}", "-days", str(SERVER_DAYS)),
+            *("-extfile", work / "extensions", "-out", work / "crt"),
+        )
+        return (work / "crt").read_text(encoding="utf-8"), (work / "key").read_text(encoding="utf-8")

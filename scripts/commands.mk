@@ -50,6 +50,9 @@ reconcile: venv ## Run one that compares every row with the source and tests all
 	@.venv/bin/python -m eds reconcile $(call flags,reconcile)
 
 ##@ Operations
+.PHONY: restore-machine
+restore-machine: venv ## On a new machine: bring the loan book back from the second repository of backups, then start everything
+	@.venv/bin/python -m eds restore-machine $(call flags,restore-machine)
 verify.switches := JSON:--json
 .PHONY: verify
 verify: venv ## Check everything by using it, one line per check ## JSON=1

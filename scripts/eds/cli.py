@@ -105,6 +105,18 @@ def start(
     up.up(runtime, scale)
 
 
+@app.command("restore-machine", rich_help_panel="Operations")
+def restore_machine() -> None:
+    """On a new machine: bring the loan book back from the second repository of backups, then start everything.
+
+    Needs the lines BACKUP_REPO2… that were kept, with the key, in .env or in the environment.
+    """
+    if ensure_env_file():
+        err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
+    _keep_what_was_given({})
+    up.restore_machine(select_runtime(load())[0])
+
+
 def _keep_what_was_given(options: dict[str, str]) -> None:
     """Keep in `.env` what the first `make up` is given by the environment and by options; later, say what differs.
 

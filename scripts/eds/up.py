@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta
+
 import psycopg
 from rich.table import Table
 
 from eds.base import disk
-from eds.base.console import bar, err, out, step
+from eds.base.console import bar, confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
-from eds.base.settings import Settings
+from eds.base.settings import Settings, env_file
 from eds.book.demo import fill
-from eds.cluster.connections import Cluster
+from eds.cluster.connections import Cluster, connect
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
-from eds.ops import interrupted
+from eds.ops import interrupted, machine
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
@@ -106,6 +109,47 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
     summary(runtime)
 
 
+def restore_machine(runtime: Runtime) -> None:
+    """Bring the loan book back from the second repository on a machine without one, and everything else around it."""
+    with exclusive(runtime.settings, "restore-machine"):
+        disk.check(runtime.settings)
+        runtime.prepare()
+        interrupted.before_start(runtime)
+        machine.check_possible(runtime)
+        found = machine.recover(runtime)
+        _report_recovered(found)
+        if found.shortfall:
+            confirm(
+                f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
+                "incomplete",
+                force=False,
+                otherwise="Neither FORCE=1 nor a script can answer this.",
+            )
+        machine.install(runtime)
+        start_servers(runtime)
+        with connect(Cluster(runtime.settings).app_conninfo()) as connection:
+            connection.execute("select pg_current_xact_id()")
+        out.print(f"RTO: {time.monotonic() - found.began:.0f} s from the start of this command to the first write")
+    up(runtime)
+    out.print(f"With the warehouse and the dashboards: {time.monotonic() - found.began:.0f} s")
+
+
+def _report_recovered(found: machine.Recovered) -> None:
+    for name, count in found.rows.items():
+        out.print(f"  {name}: {count} rows")
+    for name, count in found.broken.items():
+        out.print(f"[yellow]{count} rows break: {name}[/]")
+    if not found.broken:
+        out.print("[green]all invariants hold[/]")
+    newest = found.newest or found.made_at
+    age = timedelta(seconds=round((datetime.now(UTC) - newest).total_seconds()))
+    what = "newest recovered transaction" if found.newest else "backup; no transaction came after it"
+    out.print(
+        f"RPO: what was committed after {newest:%Y-%m-%d %H:%M:%S %Z} is lost ({what}, {age} ago); "
+        f"recovered to {found.end}"
+    )
+
+
 def show(runtime: Runtime) -> None:
     """Bring the pages and Metabase up to date. A failure there is reported: the platform is up anyway."""
     settings = runtime.settings
@@ -135,6 +179,14 @@ def summary(runtime: Runtime) -> None:
         "Passwords are in .env."
     )
     settings = runtime.settings
+    if settings.backup_repo2:
+        out.print(
+            "The second repository of backups is encrypted with BACKUP_REPO2_CIPHER_KEY, which stands in "
+            f"{env_file().name} alone. Keep a copy away from this machine; without it nothing can be restored:\n"
+            f"  (umask 077; grep '^BACKUP_REPO2' {env_file()} >/a/safe/place/repo2.env)",
+            markup=False,
+            soft_wrap=True,
+        )
     pages = (settings.site / page.FILE_NAME).as_uri()
     if runtime.name == "docker":
         if not runtime.is_running("docs"):

@@ -232,6 +232,12 @@ def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
     return lines
 
 
+def set_password_statements(password: str) -> str:
+    """Return what a server in single-user mode reads to give its superuser a password, one statement a line."""
+    literal = password.replace("'", "''")
+    return f"set standard_conforming_strings = on\nalter role postgres password '{literal}'\n"
+
+
 def pgpass(entries: Iterable[tuple[Address, str, str]]) -> str:
     """libpq's password file. entries: address, role, password."""
 

@@ -205,11 +205,11 @@ def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[P
         seconds=time.monotonic() - began,
         broken=invariants.violations(server),
         rows=count_rows(server),
-        shortfall=_shortfall(plan, end) if target == Target() else None,
+        shortfall=shortfall(plan, end) if target == Target() else None,
     )
 
 
-def _shortfall(plan: Plan, end: str) -> str | None:
+def shortfall(plan: Plan, end: str) -> str | None:
     """Why a recovery to the end of the WAL ended before the newest archived segment; None when it did not."""
     timeline, newest = plan.chain.last
     if lsn(end) // SEGMENT_BYTES >= newest:

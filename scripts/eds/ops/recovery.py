@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -132,6 +134,18 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
     pgbackrest.ensure_stanza(side)
     side.write(side.data / "recovery.signal", "")
     side.start()
+
+
+def wait_until_promoted(runtime: Runtime) -> None:
+    """Wait until the recovery has ended, by its control file: nobody can log in yet. Raises UserError when it fails."""
+    side = runtime.member(SIDE)
+    while True:
+        control = side.run(["pg_controldata", side.data], what="reading pg_control").output
+        if re.search(r"Database cluster state:\s+in production", control):
+            return
+        if not side.is_running():
+            raise UserError("The recovery failed:\n" + "\n".join(side.tail(15)))
+        time.sleep(0.3)
 
 
 def start_copy(runtime: Runtime, name: str) -> None:

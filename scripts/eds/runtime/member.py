@@ -93,6 +93,9 @@ class Member(Protocol):
     def replace_data(self, source: Member) -> str:
         """Put the data of another stopped member in place of its own. Returns where its own is kept, for a person."""
 
+    def adopt_superuser_password(self) -> None:
+        """Give it, while it is stopped, the superuser's password of the settings; its own need not be known."""
+
     def remove(self) -> bool:
         """Stop it at once and remove its data. Returns whether there was any."""
 

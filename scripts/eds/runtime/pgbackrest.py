@@ -11,6 +11,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from eds.base.errors import UserError
 from eds.base.programs import Finished, failure
+from eds.base.settings import Settings, from_root
 from eds.cluster import repository
 from eds.cluster.connections import Cluster
 from eds.cluster.repository import Info, Timeline, Verdict
@@ -48,6 +49,18 @@ def ensure_stanza(member: Member) -> None:
     done: Finished = retrying(create)
     if not done.ok:
         raise failure("preparing the repository of WAL and backups", done.code, done.tail)
+
+
+def check_directory(settings: Settings) -> None:
+    """Raise UserError when the directory of the second repository is not there: a mount that is missing, say.
+
+    pgBackRest would make it, and fill this machine's own disk.
+    """
+    if settings.backup_repo2 == "posix" and not (path := from_root(Path(settings.backup_repo2_path))).is_dir():
+        raise UserError(
+            f"BACKUP_REPO2_PATH is {path}, which is no directory. Mount it, or make it and let the servers' account "
+            "(postgres) write there."
+        )
 
 
 @dataclass(frozen=True)

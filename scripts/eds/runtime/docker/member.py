@@ -15,7 +15,7 @@ from eds.base.errors import UserError
 from eds.base.programs import Finished
 from eds.base.services import SIDE
 from eds.cluster.connections import MEMBERS, Cluster, wait_until_accepting
-from eds.cluster.server_conf import Address, Places
+from eds.cluster.server_conf import Address, Places, set_password_statements
 from eds.runtime.docker import engine
 from eds.runtime.docker.compose import START_SECONDS, Compose
 from eds.runtime.docker.files import (
@@ -232,6 +232,14 @@ class ComposeMember:
             f"{self.compose.volume(source.name)}:/source:ro",
         )
         return f"{aside} in the volume {self.volume}"
+
+    def adopt_superuser_password(self) -> None:
+        statements = set_password_statements(self.cluster.recovered.superuser_password)
+        self.run(
+            ["postgres", "--single", "-D", PGDATA, "-c", f"config_file={CONF_FILE}", "postgres"],
+            stdin=statements,
+            what=f"change of the superuser's password of {self.name}",
+        )
 
     def remove(self) -> bool:
         self._end_programs()

@@ -30,6 +30,7 @@ from eds.runtime.docker.member import ComposeMember
 from eds.runtime.local import binaries
 from eds.runtime.local.home import Home, reachable, unprivileged_account
 from eds.runtime.local.services import SCHEDULER_STOPS_SECONDS, Services
+from eds.runtime.pgbackrest import check_directory
 from eds.runtime.ports import check_addresses
 
 SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
@@ -116,6 +117,7 @@ class ComposeRuntime:
             )
         if self.settings.tls == "on":
             raise UserError(_NO_TLS)
+        check_directory(self.settings)
         self.files.render()
         self.compose.claim()
         self._check_data()

@@ -171,6 +171,9 @@ class LocalMember:
         sync_directory(self.home.path)
         return str(aside)
 
+    def adopt_superuser_password(self) -> None:
+        self.postmaster.set_superuser_password(self.name, self.cluster.recovered.superuser_password)
+
     def remove(self) -> bool:
         for leftover in self.home.path.glob(f".{self.name}.new.*"):
             # A killed command's restore may still be writing there.

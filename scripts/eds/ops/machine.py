@@ -77,8 +77,7 @@ def recover(runtime: Runtime) -> Recovered:
     """Recover the newest state of the second repository beside the place of the primary. Raises UserError."""
     began = time.monotonic()
     archive = Repository(runtime)
-    # Where nothing was started yet, pgBackRest's configuration is not there either.
-    archive.member.configure()
+    runtime.prepare_recovery()
     info = archive.info()
     _backups(info)
     timeline = max(archive.timelines(info, SECOND), default=1)

@@ -128,6 +128,9 @@ class Runtime(Protocol):
     def prepare(self) -> None:
         """Ensure everything that a start needs; install or build what can be. Nothing is started."""
 
+    def prepare_recovery(self) -> None:
+        """Make, where nothing was ever started, what the programs of a member need: its configuration, a repository."""
+
     def start_servers(self) -> None:
         """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
 

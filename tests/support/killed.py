@@ -23,6 +23,7 @@ from psycopg import sql
 
 from eds.base.services import exclusive
 from eds.base.settings import load
+from eds.cluster import exchange
 from eds.ops import backup, failover, pitr, recovery, restore
 from eds.runtime.local.home import Home
 from eds.runtime.local.postmaster import Postmaster
@@ -85,7 +86,7 @@ def watch(steps: Steps) -> None:
     steps.watch(Postmaster, "stop", lambda _, name, *__, **___: f"stop of {name}")
     steps.watch(psycopg.Connection, "execute", _statement)
     steps.watch(restore, "_pipe", lambda *_: "load of the dump")
-    steps.watch(restore, "_announce", lambda *_: "announcement in the feed")
+    steps.watch(exchange, "announce", lambda *_: "announcement in the feed")
 
 
 def main(operation: str, at: str = "") -> None:

@@ -45,9 +45,7 @@ def test_a_moment_without_a_zone_is_utc() -> None:
 
 
 def test_the_free_space_of_a_directory_is_read_in_bytes() -> None:
-    listing = (
-        "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 51437848 2048 4096 1% /\n"
-    )
+    listing = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 51437848 2048 4096 1% /\n"
     assert recovery.free_bytes(listing) == 4096 * 1024
 
 

@@ -181,3 +181,15 @@ def test_a_repository_without_our_stanza_is_reported() -> None:
     assert "make up" in repository.parse_info("[]").problems[0]
     with pytest.raises(UserError, match="something else than expected"):
         repository.parse_info("no json")
+
+
+def test_a_repository_that_cannot_be_decrypted_is_a_problem_in_one_line() -> None:
+    message = "[FormatError] unable to load info file 'backup.info':\\nFormatError: at line 1: \x07\x9f_K\x04"
+    text = (
+        '[{"archive":[],"backup":[],"db":[],"name":"oltp","repo":[{"key":2,"status":{"code":99,"message":"'
+        + message
+        + '"}}]}]'
+    )
+    info = repository.parse_info(text)
+    assert info.backups == []
+    assert info.problems == ["repository 2: [FormatError] unable to load info file 'backup.info':"]

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
-from eds.cluster import locks
+from eds.cluster import exchange, locks
 from eds.cluster.connections import (
     Cluster,
     Server,
@@ -131,8 +131,10 @@ def set_password(connection: psycopg.Connection, role: str, password: str) -> No
 
 def _provision(cluster: Cluster, server: Server, folder: Path, roles: tuple[str, ...]) -> list[str]:
     _ensure_database(server)
+    # Before any other role has to log in.
+    done = exchange.reopen(server)
     with server.connect(autocommit=True) as connection:
-        done = apply_files(connection, folder)
+        done += apply_files(connection, folder)
         for role in roles:
             password = getattr(cluster.settings, f"{role}_password").get_secret_value()
             if _ensure_password(connection, server, role, password):

@@ -208,14 +208,15 @@ class Info:
 def parse_info(text: str) -> Info:
     """Read the output of `pgbackrest info --output=json`. Raises UserError when it is none."""
     try:
-        stanzas = {entry["name"]: entry for entry in json.loads(text)}
+        # What it could not decrypt stands in its messages as it is, with control characters.
+        stanzas = {entry["name"]: entry for entry in json.loads(text, strict=False)}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"pgbackrest info answered something else than expected: {text[:200]!r}") from error
     stanza = stanzas.get(STANZA)
     if stanza is None:
         return Info([], set(), {}, [f"there is no stanza {STANZA} in the repository: make up creates it"])
     problems = [
-        f"repository {repository['key']}: {repository['status']['message']}"
+        f"repository {repository['key']}: {repository['status']['message'].splitlines()[0]}"
         for repository in stanza.get("repo", [])
         # 2: no backup yet.
         if repository["status"]["code"] not in (0, 2)

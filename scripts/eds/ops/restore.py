@@ -27,7 +27,7 @@ from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import Settings, load
-from eds.cluster import provision, tls
+from eds.cluster import exchange, provision, tls
 from eds.cluster.connections import SUPERUSER_OPTIONS, Cluster, Server, psycopg_notices_off
 from eds.cluster.queries import answers, current_position, execute, fetch_all, wait_for_replay
 from eds.ops import backup
@@ -40,9 +40,8 @@ app = typer.Typer()
 
 SWAP_ATTEMPTS = 10
 REPLAY_SECONDS = 60.0
-# What the journal calls it, and the limit of a database that lets nobody in but superusers.
-RESTORE, NOBODY = "restore", 0
-RELOADED = ("customers", "loan_products", "loans", "payments")
+# What the journal calls it.
+RESTORE = "restore"
 
 
 def rows_now(server: Server) -> Counter[str]:
@@ -164,7 +163,7 @@ def swap(cluster: Cluster, server: Server, database: str, replaced: str) -> None
     with server.connect("postgres", autocommit=True) as connection:
         limit = sql.SQL("alter database {} connection limit {}")
 
-        def exchange() -> None:
+        def rename_both() -> None:
             for each in (name, database):
                 connection.execute(
                     "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (each,)
@@ -185,27 +184,15 @@ def swap(cluster: Cluster, server: Server, database: str, replaced: str) -> None
                 wait=wait_fixed(0.2),
                 retry=retry_if_exception_type(psycopg.errors.ObjectInUse),
                 reraise=True,
-            )(exchange)
+            )(rename_both)
         except BaseException:
             connection.execute(limit.format(sql.Identifier(name), sql.Literal(-1)))
             raise
         if server.name != "warehouse":
-            _announce(server)
+            exchange.announce(server)
         connection.execute(limit.format(sql.Identifier(name), sql.Literal(-1)))
     if server.name != "warehouse":
         _reconnect_readers(cluster, replaced)
-
-
-def _announce(server: Server) -> None:
-    """Announce in the change feed that every table was reloaded, so that the warehouse compares everything.
-
-    After the swap, and before anybody gets in: the transaction is then younger than every snapshot of the old database.
-    """
-    with server.connect() as connection:
-        connection.cursor().executemany(
-            "insert into operational.audit_log (table_name, operation, record_id) values (%s, 'RELOAD', 0)",
-            [(table,) for table in RELOADED],
-        )
 
 
 def _reconnect_readers(cluster: Cluster, replaced: str) -> None:
@@ -283,33 +270,18 @@ def settle(runtime: Runtime) -> None:
     cluster = runtime.cluster
     noted = journal.entries(runtime.settings).get(RESTORE, {}).get("server")
     for server in (cluster.primary, cluster.warehouse):
+        for line in (reopened := exchange.reopen(server)):
+            err.print(line)
         with server.connect("postgres", autocommit=True) as connection:
             psycopg_notices_off(connection)
-            databases: dict[str, int] = dict(
-                connection.execute("select datname, datconnlimit from pg_database").fetchall()
-            )
-            pattern = rf"{re.escape(server.database)}_(restore|replaced)_\d{{8}}_\d{{6}}"
-            kinds = {name: found[1] for name in databases if (found := re.fullmatch(pattern, name))}
-            half = [name for name, kind in kinds.items() if kind == "restore"]
-            closed = databases.get(server.database) == NOBODY
-            for name in half:
+            loading, replaced = exchange.leftovers(server, exchange.limits(connection))
+            for name in loading:
                 connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
                 err.print(f"dropped {name}: a restore that loaded it was interrupted")
-            # The exchange is one transaction: the new database no longer has its own name when it has happened.
-            exchanged = not half and "replaced" in kinds.values()
-            if closed and exchanged and server.name != "warehouse":
-                _announce(server)
-            if closed:
-                connection.execute(
-                    sql.SQL("alter database {} connection limit -1").format(sql.Identifier(server.database))
-                )
-                what = "the restored book serves" if exchanged else "the book from before it serves"
-                err.print(f"{server.database} lets everybody in again: a restore was interrupted, {what}")
-        if exchanged and (closed or noted == server.name):
-            replaced = max(name for name, kind in kinds.items() if kind == "replaced")
+        if (reopened or noted == server.name) and replaced and not loading:
             if server.name != "warehouse":
-                _reconnect_readers(cluster, replaced)
-            _drop_older(server, replaced)
+                _reconnect_readers(cluster, replaced[-1])
+            _drop_older(server, replaced[-1])
     journal.remove(runtime.settings, RESTORE)
 
 

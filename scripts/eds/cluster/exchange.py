@@ -1,0 +1,62 @@
+"""A database that takes the place of another one on its server (`make restore`), and what an interrupt of that leaves.
+
+While the two are exchanged, both let nobody in but superusers. The exchange itself is one transaction.
+"""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg import sql
+
+from eds.cluster.connections import Server, psycopg_notices_off
+
+# The connection limit of a database that lets nobody in but superusers.
+NOBODY = 0
+RELOADED = ("customers", "loan_products", "loans", "payments")
+
+
+def leftovers(server: Server, databases: dict[str, int]) -> tuple[list[str], list[str]]:
+    """Return the databases that a restore was loading, and those that it replaced, of all names of a server."""
+    pattern = rf"{re.escape(server.database)}_(restore|replaced)_\d{{8}}_\d{{6}}"
+    kinds = {name: found[1] for name in sorted(databases) if (found := re.fullmatch(pattern, name))}
+    loading, replaced = ([name for name, each in kinds.items() if each == kind] for kind in ("restore", "replaced"))
+    return loading, replaced
+
+
+def limits(connection: psycopg.Connection) -> dict[str, int]:
+    """Return the databases of a server with their connection limits."""
+    return dict(connection.execute("select datname, datconnlimit from pg_database").fetchall())
+
+
+def reopen(server: Server) -> list[str]:
+    """Let everybody in again where an interrupted restore left the database closed. Returns what was done.
+
+    The book from before it serves when the two databases were not exchanged yet, else the restored one.
+    """
+    with server.connect("postgres", autocommit=True) as connection:
+        psycopg_notices_off(connection)
+        databases = limits(connection)
+        if databases.get(server.database) != NOBODY:
+            return []
+        loading, replaced = leftovers(server, databases)
+        exchanged = bool(replaced) and not loading
+        if exchanged and server.name != "warehouse":
+            announce(server)
+        connection.execute(sql.SQL("alter database {} connection limit -1").format(sql.Identifier(server.database)))
+    what = "the restored one" if exchanged else "the one from before it"
+    return [f"{server.database} lets everybody in again: a restore was interrupted, and it is {what}"]
+
+
+def announce(server: Server) -> None:
+    """Announce in the change feed that every table was reloaded, so that the warehouse compares everything.
+
+    After the exchange, and before anybody gets in: the transaction is then younger than every snapshot of the old
+    database.
+    """
+    with server.connect() as connection:
+        connection.cursor().executemany(
+            "insert into operational.audit_log (table_name, operation, record_id) values (%s, 'RELOAD', 0)",
+            [(table,) for table in RELOADED],
+        )

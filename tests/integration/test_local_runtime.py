@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 
 from eds import up
 from eds.base.errors import UserError
-from eds.base.services import exclusive
+from eds.base.services import BACKUP_SCHEDULER, exclusive
 from eds.base.settings import Settings
 from eds.cluster import members, provision
 from eds.ops import wal
@@ -362,6 +362,30 @@ def test_the_scheduler_is_restarted_when_its_settings_have_changed(
     finally:
         runtime.services.stop("scheduler")
     assert runtime.services.pid("scheduler") is None
+
+
+def test_the_scheduler_of_backups_runs_as_long_as_a_schedule_is_on(
+    runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = next(state for state in runtime.states() if state.name == BACKUP_SCHEDULER)
+    assert (off.status, off.detail) == ("absent", "no schedule of backups is set")
+    assert runtime.services.start_backup_scheduler() is False
+    on = LocalRuntime(runtime.settings.model_copy(update={"drill_schedule": "0 0 1 1 *"}))
+    for name, value in plain_values(on.settings).items():
+        monkeypatch.setenv(name.upper(), str(value))
+    monkeypatch.setenv("EDS_ENV_FILE", str(runtime.settings.state.parent / "own.env"))
+    try:
+        assert on.services.start_backup_scheduler() is True
+        state = next(state for state in on.states() if state.name == BACKUP_SCHEDULER)
+        assert (state.status, state.detail) == ("running", "drill: 0 0 1 1 *")
+        pid = on.services.pid(BACKUP_SCHEDULER)
+        assert on.services.start_backup_scheduler() is True
+        assert on.services.pid(BACKUP_SCHEDULER) == pid
+        assert "started" in "".join(on.tail(BACKUP_SCHEDULER, 5))
+    finally:
+        # Also by settings that turn the schedules off.
+        assert runtime.services.start_backup_scheduler() is False
+    assert runtime.services.pid(BACKUP_SCHEDULER) is None
 
 
 # --- places and accounts ------------------------------------------------------------------------------------------

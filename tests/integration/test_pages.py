@@ -713,6 +713,37 @@ def test_the_page_opens_as_a_file_and_offline(chromium, address, platform):
 # --- documentation ----------------------------------------------------------------------------------------------------
 
 
+def test_the_index_shows_the_age_of_the_last_backup_and_of_the_last_proven_restore(address, platform):
+    index = platform.settings.site / site.INDEX
+    assert "<td>never</td>" in index.read_text(encoding="utf-8")
+    now = "clock_timestamp()"
+    try:
+        for kind, database, when in (
+            ("physical", "loans_db", f"{now} - interval '4 hours'"),
+            ("dump", "loans_db", now),
+            ("dump", "warehouse_db", f"{now} - interval '60 days'"),
+        ):
+            platform.warehouse(
+                "insert into audit.backups (kind, database_name, backup_type, started_by, started_at, finished_at, "
+                f"succeeded) values ('{kind}', '{database}', 'full', 'schedule', {when}, {when}, true)"
+            )
+        platform.warehouse("insert into audit.drills (succeeded, rpo_seconds, rto_seconds) values (true, 2, 41)")
+        # The documentation itself is not made for that.
+        assert site.refresh(platform.settings) is False
+        text = re.sub(r"\s+", " ", index.read_text(encoding="utf-8"))
+        assert re.search(r"physical backup</td><td>[^<]+UTC</td><td>4 hours ago</td><td class=\"old\"></td>", text)
+        assert re.search(
+            r"both databases</td><td>[^<]+</td><td>60 days ago</td><td class=\"old\">warning: too old<", text
+        )
+        assert re.search(r"proven restore</td><td>[^<]+</td><td>0 minutes ago</td>", text)
+        assert "The last proven restore took 41 s" in text
+        assert text.count("<h2>Backups</h2>") == text.count("As of") == 1
+    finally:
+        platform.warehouse("delete from audit.backups")
+        platform.warehouse("delete from audit.drills")
+        site.refresh(platform.settings)
+
+
 @pytest.mark.browser
 @needs.chromium
 def test_the_index_leads_to_every_page(chromium, address, platform):

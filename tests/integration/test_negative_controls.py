@@ -286,7 +286,7 @@ CONTROLS = [
     Control(
         "what a loan had before leaves its former group",
         moved_loan,
-        "vw_collections differs",
+        "vw_monthly_revenue differs",
         (("models/marts/agg_collections.sql", "cross join (values (-1), (1)) as", "cross join (values (1)) as"),),
     ),
     Control(

@@ -647,11 +647,11 @@ def test_the_command_writes_the_same_files_from_the_database(platform, tmp_path)
     assert ["Top customers", "not filtered by Branch"] in found["About"]
     for _ in range(2):
         (folder,) = export.export(platform.settings, ["loans"], "csv", tmp_path)
-    rows = list(csv.DictReader((folder / "loans.csv").open(encoding="utf-8-sig", newline="")))
+    rows = list(csv.DictReader(io.StringIO((folder / "loans.csv").read_text(encoding="utf-8-sig"), newline="")))
     assert [(int(row["Loan"]), row["Customer"]) for row in rows] == platform.warehouse(
         "select loan_id, full_name from warehouse.vw_loans order by outstanding_balance desc, loan_id"
     )
-    assert rows[0]["Customer"] == HOSTILE
+    assert HOSTILE in {row["Customer"] for row in rows}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([book.name, folder.name])
     with pytest.raises(UserError, match="No loan has the branch XYZ9"):
         export.export(platform.settings, ["portfolio"], "xlsx", tmp_path, "branch=XYZ9")

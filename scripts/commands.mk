@@ -46,7 +46,7 @@ etl: venv ## Show the run history; NOW=1 runs one now ## NOW=1 MASS_DELETE=1 LIM
 	@.venv/bin/python -m eds etl $(call flags,etl)
 reconcile.switches := MASS_DELETE:--mass-delete
 .PHONY: reconcile
-reconcile: venv ## Run one that compares every row with the source and tests all data (also done nightly) ## MASS_DELETE=1
+reconcile: venv ## Compare every row with the source, repair what differs, test all data (also done nightly) ## MASS_DELETE=1
 	@.venv/bin/python -m eds reconcile $(call flags,reconcile)
 
 ##@ Operations

@@ -118,7 +118,7 @@ def restore_machine() -> None:
 
 
 def _keep_what_was_given(options: dict[str, str]) -> None:
-    """Keep in `.env` what the first `make up` is given by the environment and by options; later, say what differs.
+    """Keep in `.env` what the first `make up` is given by the environment and by options; later, report what differs.
 
     It is the first one as long as there is no data, neither where the environment says nor where `.env` does.
     """
@@ -245,7 +245,7 @@ def build(
 
 
 def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
-    """Run dbt build and say in the end, in one sentence, why it failed. Returns its exit code."""
+    """Run dbt build and report, in one sentence, why it failed. Returns its exit code."""
     runs.refuse_second_run(settings, trigger)
     before = runs.last_finished(settings)
     try:
@@ -299,7 +299,7 @@ def reconcile(
         bool, typer.Option("--mass-delete", help="Accept that a table loses most of its rows.")
     ] = False,
 ) -> None:
-    """Run one that compares every row with the source and tests all data (also done nightly)."""
+    """Compare every row with the source, repair what differs, test all data (also done nightly)."""
     variables = runs.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
     raise typer.Exit(_run(load(), variables=variables, scheduled=True, trigger="reconcile"))
 

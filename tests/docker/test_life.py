@@ -1,4 +1,4 @@
-"""Stops, crashes, replicas that cannot follow, changed settings: the stack finds back to health and keeps its data."""
+"""Stops, crashes, replicas that cannot follow, changed settings: the stack recovers and keeps its data."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def _look_for_tables(job: Job) -> None:
 
 
 def _look_for_demo(job: Job) -> None:
-    """Find out whether the book is an invented one. Raises UserError when it is and shall not be replaced."""
+    """Find out whether the book is an invented one. Raises UserError when it is and is not to be replaced."""
     # A database of an earlier version may not have the table yet.
     row = job.cursor.execute("select to_regclass('operational.demo_book') is not null").fetchone()
     if row != (True,):
@@ -257,7 +257,7 @@ def _lock(job: Job) -> None:
                     f" transaction that writes, lastly to {table.name}.\n"
                     "Nothing was changed. Run it again when they are done (pg_stat_activity shows them)."
                 ) from problem
-            # Next time wait where it was busy, with empty hands.
+            # Next time wait for the busy table first, while no lock is held.
             order.remove(table)
             order.insert(0, table)
             time.sleep(0.5)

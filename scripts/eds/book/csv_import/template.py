@@ -13,7 +13,7 @@ from eds.book.csv_import.mapping import MAPPING_FILE
 from eds.book.csv_import.records import Record, read_records
 from eds.book.csv_import.schema import TABLES, Column, Table
 
-# So many rows are read for the values of a column of codes, and so many of those are listed.
+# How many rows are read to find the values of a column of codes, and how many of these values are listed.
 _ROWS = 10_000
 _LISTED = 30
 

@@ -168,7 +168,7 @@ class ComposeMember:
     def fence(self, *, at_once: bool = False) -> None:
         self.files.fence(self.name)
         if at_once and engine.exists("container", self.container):
-            # Its server does not answer: an orderly stop would be waited for in vain.
+            # Its server does not answer: an orderly stop would time out.
             engine.docker("stop", "-t", str(AT_ONCE_SECONDS), self.container)
         self.stop()
 

@@ -53,7 +53,7 @@ def is_postmaster(process: psutil.Process, data: Path) -> bool:
 def busy_with(directory: Path) -> list[psutil.Process]:
     """PostgreSQL's processes that work in a directory or below, or name it in their arguments.
 
-    Others (a shell that stands there, an editor) are none of our business.
+    Others (a shell in the directory, an editor) are left alone.
     """
     place = str(directory)
     found = []

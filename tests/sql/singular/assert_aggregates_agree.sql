@@ -1,6 +1,15 @@
 -- The dashboard views are read side by side, so the aggregates that they show must be the same money, in every measure
 -- that two of them have: months = methods × branches, branches by payment = branches by loan, loans = customers.
 -- Without it a single aggregate that went wrong would be shown. Only aggregates are read, so this runs in every build.
+{% set comparisons = {
+    'months': ('by_month', 'by_payment_month'),
+    'branches': ('by_payment_branch', 'by_loan_branch'),
+    'months with segments': ('by_month', 'by_collection_month'),
+    'branches and segments': ('by_collection_group', 'by_loan_group'),
+    'officers and products': ('by_officer_and_product', 'by_status'),
+    'customers': ('by_loan', 'by_customer')
+} %}
+
 with by_month as (
     select
         payment_month::text as part,
@@ -99,53 +108,16 @@ by_customer as (
 ),
 
 compared as (
+    {% for comparison, (one, other) in comparisons.items() %}
     select
-        'months' as comparison,
+        '{{ comparison }}' as comparison,
         coalesce(one.part, other.part) as part,
         one.measures,
         other.measures as other_measures
-    from by_month as one
-    full outer join by_payment_month as other on one.part = other.part
-    union all
-    select
-        'branches' as comparison,
-        coalesce(one.part, other.part) as part,
-        one.measures,
-        other.measures as other_measures
-    from by_payment_branch as one
-    full outer join by_loan_branch as other on one.part = other.part
-    union all
-    select
-        'months with segments' as comparison,
-        coalesce(one.part, other.part) as part,
-        one.measures,
-        other.measures as other_measures
-    from by_month as one
-    full outer join by_collection_month as other on one.part = other.part
-    union all
-    select
-        'branches and segments' as comparison,
-        coalesce(one.part, other.part) as part,
-        one.measures,
-        other.measures as other_measures
-    from by_collection_group as one
-    full outer join by_loan_group as other on one.part = other.part
-    union all
-    select
-        'officers and products' as comparison,
-        coalesce(one.part, other.part) as part,
-        one.measures,
-        other.measures as other_measures
-    from by_officer_and_product as one
-    full outer join by_status as other on one.part = other.part
-    union all
-    select
-        'customers' as comparison,
-        coalesce(one.part, other.part) as part,
-        one.measures,
-        other.measures as other_measures
-    from by_loan as one
-    full outer join by_customer as other on one.part = other.part
+    from {{ one }} as one
+    full outer join {{ other }} as other on one.part = other.part
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
 )
 
 select * from compared

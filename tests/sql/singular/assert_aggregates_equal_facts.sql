@@ -1,6 +1,25 @@
 -- Each aggregate is what its fact adds up to, in every group and measure. Increments add to the aggregates, so a
 -- group that was changed by hand, or went wrong once, would stay wrong. Reads complete facts, so it looks only when all
 -- data is tested (dbt test, the nightly run, which also repairs it).
+{% set money = ['payment_count', 'payment_amount', 'principal_amount', 'interest_amount', 'penalty_amount'] %}
+{% set book = [
+    'loan_count', 'disbursed_count', 'disbursed_amount', 'outstanding_balance', 'interest_rate_sum', 'total_paid',
+    'interest_paid', 'payment_count'
+] %}
+{% set comparisons = {
+    'agg_payments': ('by_payment', ['payment_month', 'method_sk', 'branch_sk'], money),
+    'agg_collections': ('by_collection', ['payment_month', 'method_sk', 'branch_sk', 'customer_segment'], money),
+    'agg_loans': ('by_loan', ['branch_sk', 'loan_status', 'customer_segment'], book + ['principal_amount']),
+    'agg_loan_book': (
+        'by_book', ['branch_sk', 'loan_officer', 'product_sk', 'customer_segment', 'loan_status'], book
+    ),
+    'agg_disbursements': (
+        'by_disbursement',
+        ['disbursement_month', 'branch_sk', 'product_sk', 'customer_segment'],
+        ['loan_count', 'disbursed_amount']
+    )
+} %}
+
 with by_payment as (
     select
         payment_month,
@@ -100,112 +119,6 @@ by_customer as (
     group by customer_id
 ),
 
-payments as (
-    select
-        'agg_payments' as aggregate_name,
-        to_jsonb(expected) as expected,
-        to_jsonb(found) as found
-    from by_payment as expected
-    full outer join {{ ref('agg_payments') }} as found
-        on
-            expected.payment_month = found.payment_month
-            and expected.method_sk = found.method_sk
-            and expected.branch_sk = found.branch_sk
-    where
-        (
-            expected.payment_count, expected.payment_amount, expected.principal_amount, expected.interest_amount,
-            expected.penalty_amount
-        ) is distinct from (
-            found.payment_count, found.payment_amount, found.principal_amount, found.interest_amount,
-            found.penalty_amount
-        )
-),
-
-loans as (
-    select
-        'agg_loans' as aggregate_name,
-        to_jsonb(expected) as expected,
-        to_jsonb(found) as found
-    from by_loan as expected
-    full outer join {{ ref('agg_loans') }} as found
-        on
-            expected.branch_sk = found.branch_sk
-            and expected.loan_status = found.loan_status
-            and expected.customer_segment = found.customer_segment
-    where
-        (
-            expected.loan_count, expected.disbursed_count, expected.principal_amount, expected.disbursed_amount,
-            expected.outstanding_balance, expected.interest_rate_sum, expected.total_paid, expected.interest_paid,
-            expected.payment_count
-        ) is distinct from (
-            found.loan_count, found.disbursed_count, found.principal_amount, found.disbursed_amount,
-            found.outstanding_balance, found.interest_rate_sum, found.total_paid, found.interest_paid,
-            found.payment_count
-        )
-),
-
-collections as (
-    select
-        'agg_collections' as aggregate_name,
-        to_jsonb(expected) as expected,
-        to_jsonb(found) as found
-    from by_collection as expected
-    full outer join {{ ref('agg_collections') }} as found
-        on
-            expected.payment_month = found.payment_month
-            and expected.method_sk = found.method_sk
-            and expected.branch_sk = found.branch_sk
-            and expected.customer_segment = found.customer_segment
-    where
-        (
-            expected.payment_count, expected.payment_amount, expected.principal_amount, expected.interest_amount,
-            expected.penalty_amount
-        ) is distinct from (
-            found.payment_count, found.payment_amount, found.principal_amount, found.interest_amount,
-            found.penalty_amount
-        )
-),
-
-book as (
-    select
-        'agg_loan_book' as aggregate_name,
-        to_jsonb(expected) as expected,
-        to_jsonb(found) as found
-    from by_book as expected
-    full outer join {{ ref('agg_loan_book') }} as found
-        on
-            expected.branch_sk = found.branch_sk
-            and expected.loan_officer = found.loan_officer
-            and expected.product_sk = found.product_sk
-            and expected.customer_segment = found.customer_segment
-            and expected.loan_status = found.loan_status
-    where
-        (
-            expected.loan_count, expected.disbursed_count, expected.disbursed_amount, expected.outstanding_balance,
-            expected.interest_rate_sum, expected.total_paid, expected.interest_paid, expected.payment_count
-        ) is distinct from (
-            found.loan_count, found.disbursed_count, found.disbursed_amount, found.outstanding_balance,
-            found.interest_rate_sum, found.total_paid, found.interest_paid, found.payment_count
-        )
-),
-
-disbursements as (
-    select
-        'agg_disbursements' as aggregate_name,
-        to_jsonb(expected) as expected,
-        to_jsonb(found) as found
-    from by_disbursement as expected
-    full outer join {{ ref('agg_disbursements') }} as found
-        on
-            expected.disbursement_month = found.disbursement_month
-            and expected.branch_sk = found.branch_sk
-            and expected.product_sk = found.product_sk
-            and expected.customer_segment = found.customer_segment
-    where
-        (expected.loan_count, expected.disbursed_amount)
-        is distinct from (found.loan_count, found.disbursed_amount)
-),
-
 customers as (
     select
         'agg_customers' as aggregate_name,
@@ -221,17 +134,17 @@ customers as (
 ),
 
 differences as (
-    select * from payments
-    union all
-    select * from loans
-    union all
     select * from customers
+    {% for aggregate, (expected, keys, measures) in comparisons.items() %}
     union all
-    select * from collections
-    union all
-    select * from book
-    union all
-    select * from disbursements
+    select
+        '{{ aggregate }}' as aggregate_name,
+        to_jsonb(expected) as expected,
+        to_jsonb(found) as found
+    from {{ expected }} as expected
+    full outer join {{ ref(aggregate) }} as found on {{ keys_equal(keys, 'expected', 'found') }}
+    where ({{ comma_list(measures, 'expected') }}) is distinct from ({{ comma_list(measures, 'found') }})
+    {% endfor %}
 )
 
 select * from differences

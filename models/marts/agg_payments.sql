@@ -16,15 +16,7 @@
     away what was: its cost follows the change, not the size of a month.
 #}
 with groups as (
-    {% if since %}
-    select changed.* from {{ changes_of('agg_collections') }} as changed
-    where changed._run_id > {{ since.run_id }}
-    {% else %}
-    select
-        agg_collections.*,
-        1 as _sign
-    from {{ ref('agg_collections') }} as agg_collections
-    {% endif %}
+    {{ signed_rows('agg_collections', since) }}
 ),
 
 final as (

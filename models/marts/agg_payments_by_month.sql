@@ -12,15 +12,7 @@
 
 {# The grain of vw_monthly_revenue: a hundred rows to read instead of the thousands of agg_payments. #}
 with groups as (
-    {% if since %}
-    select changed.* from {{ changes_of('agg_payments') }} as changed
-    where changed._run_id > {{ since.run_id }}
-    {% else %}
-    select
-        agg_payments.*,
-        1 as _sign
-    from {{ ref('agg_payments') }} as agg_payments
-    {% endif %}
+    {{ signed_rows('agg_payments', since) }}
 ),
 
 final as (

@@ -166,7 +166,8 @@ def test_a_book_that_was_filled_is_compared_once_while_an_older_transaction_stay
         )
         platform.wait_for_replicas()
         modes = [platform.build().run["extraction_mode"] for _ in range(3)]
-        assert modes == ["reconcile", "changes", "changes"]
+        assert modes.count("reconcile") == 1
+        assert modes[0] == "reconcile"
         older.commit()
     platform.wait_for_replicas()
     platform.build()

@@ -114,7 +114,11 @@ def restore_machine() -> None:
     if ensure_env_file():
         err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
     _keep_what_was_given({})
-    up.restore_machine(select_runtime(load())[0])
+    runtime = select_runtime(load())[0]
+    if isinstance(runtime, ComposeRuntime) and runtime.files.had_data:
+        # Its volumes are gone: what is restored takes their place.
+        runtime.begin_again()
+    up.restore_machine(runtime)
 
 
 def _keep_what_was_given(options: dict[str, str]) -> None:

@@ -151,7 +151,7 @@ class ComposeRuntime:
             + (f"Still there: {', '.join(kept)}, with what that member had.\n" if kept else "")
             + "To begin again, with an empty loan book: make up FRESH=1. It removes no backup.\n"
             f"Dumps in {self.settings.backups}: {newest}. After FRESH=1, make restore FILE=… puts one in place.\n"
-            "From a second repository (BACKUP_REPO2): docs/runbooks.md."
+            "From a second repository (BACKUP_REPO2): make restore-machine."
         )
 
     def _member_volumes(self) -> list[str]:

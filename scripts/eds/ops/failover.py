@@ -23,7 +23,7 @@ from eds.base import journal
 from eds.base.console import confirm, err, out, step
 from eds.base.disk import size
 from eds.base.errors import UserError
-from eds.base.services import exclusive
+from eds.base.services import exclusive, running_command
 from eds.base.settings import load
 from eds.cluster import members, provision
 from eds.cluster.connections import connect, psycopg_notices_off
@@ -322,7 +322,8 @@ def lost_changes(runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]
     if commits is None:
         raise UserError(f"The WAL of {name} from {position} on is not there, or cannot be read.")
     numbers = [int(found[1]) for line in commits if (found := re.search(r"tx: +(\d+)", line))]
-    recovery.start_copy(runtime, name)
+    with journal.entered(runtime.settings, recovery.BESIDE):
+        recovery.start_copy(runtime, name)
     return len(commits), fetch_all(runtime.cluster.recovered, _LOST_CHANGES, (numbers,))
 
 
@@ -410,6 +411,9 @@ def failover_command(
         )
         done = switch(runtime, new, force)
     _report_switch(done)
+    if other := running_command(settings):
+        out.print(f"make {other} is running now: what is left to do is `make up`'s or `make rejoin`'s.")
+        return
     with exclusive(settings, "failover", gives_way=True):
         found = bring_back(runtime, done)
     _report(found)

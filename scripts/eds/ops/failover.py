@@ -322,7 +322,7 @@ def lost_changes(runtime: Runtime, name: str) -> tuple[int, list[tuple[Any, ...]
     if commits is None:
         raise UserError(f"The WAL of {name} from {position} on is not there, or cannot be read.")
     numbers = [int(found[1]) for line in commits if (found := re.search(r"tx: +(\d+)", line))]
-    with journal.entered(runtime.settings, recovery.BESIDE):
+    with recovery.beside(runtime):
         recovery.start_copy(runtime, name)
     return len(commits), fetch_all(runtime.cluster.recovered, _LOST_CHANGES, (numbers,))
 

@@ -83,33 +83,28 @@ def recover(runtime: Runtime) -> Recovered:
     timeline = max(archive.timelines(info, SECOND), default=1)
     plan = pitr.plans(archive, pitr.Target(), timeline)[0]
     side, server = runtime.member(SIDE), runtime.cluster.recovered
-    with journal.entered(runtime.settings, recovery.BESIDE):
-        try:
-            with step(f"recovered from backup {plan.base.label} of the second repository to the end of its WAL"):
-                recovery.start_recovery(runtime, plan.base, pitr.Target().conf(str(timeline)))
-                recovery.wait_until_promoted(runtime)
-                found = [match[1] for line in side.tail(200) if (match := _LAST_COMMIT.search(line))]
-                side.stop()
-                # The book has the passwords of the machine that is gone.
-                side.adopt_superuser_password()
-                side.start()
-                wait_until_accepting(server.superuser_conninfo(), START_SECONDS)
-            _, end = recovery.fork(server)
-            newest = datetime.fromisoformat(found[-1]).replace(tzinfo=UTC) if found else None
-            return Recovered(
-                label=plan.base.label,
-                made_at=plan.base.finished_at,
-                newest=newest,
-                end=end,
-                rows=pitr.count_rows(server),
-                broken=invariants.violations(server),
-                shortfall=pitr.shortfall(plan, end),
-                began=began,
-            )
-        except BaseException:
-            side.remove()
-            journal.remove(runtime.settings, recovery.BESIDE)
-            raise
+    with recovery.beside(runtime):
+        with step(f"recovered from backup {plan.base.label} of the second repository to the end of its WAL"):
+            recovery.start_recovery(runtime, plan.base, pitr.Target().conf(str(timeline)))
+            recovery.wait_until_promoted(runtime)
+            found = [match[1] for line in side.tail(200) if (match := _LAST_COMMIT.search(line))]
+            side.stop()
+            # The book has the passwords of the machine that is gone.
+            side.adopt_superuser_password()
+            side.start()
+            wait_until_accepting(server.superuser_conninfo(), START_SECONDS)
+        _, end = recovery.fork(server)
+        newest = datetime.fromisoformat(found[-1]).replace(tzinfo=UTC) if found else None
+        return Recovered(
+            label=plan.base.label,
+            made_at=plan.base.finished_at,
+            newest=newest,
+            end=end,
+            rows=pitr.count_rows(server),
+            broken=invariants.violations(server),
+            shortfall=pitr.shortfall(plan, end),
+            began=began,
+        )
 
 
 def install(runtime: Runtime) -> None:

@@ -13,7 +13,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from eds.base import journal
 from eds.base.console import confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import SIDE, exclusive
@@ -172,14 +171,8 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
             switch_and_wait(runtime, ARCHIVED_SECONDS)
     timeline = timeline or present_timeline(runtime)
     candidates = plans(archive, target, timeline)
-    with journal.entered(runtime.settings, recovery.BESIDE):
-        try:
-            return _recover(runtime, target, timeline, candidates)
-        except BaseException:
-            # Also at an interrupt: what is left beside the primary would be taken for a recovery that ended.
-            runtime.member(SIDE).remove()
-            journal.remove(runtime.settings, recovery.BESIDE)
-            raise
+    with recovery.beside(runtime):
+        return _recover(runtime, target, timeline, candidates)
 
 
 def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[Plan]) -> Recovery:

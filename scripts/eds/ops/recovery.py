@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from eds.base import disk, journal
@@ -146,6 +147,21 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
 def free_bytes(listing: str) -> int:
     """Return the free space in the output of `df -Pk` on one directory."""
     return int(listing.splitlines()[-1].split()[3]) * 1024
+
+
+@contextmanager
+def beside(runtime: Runtime) -> Iterator[None]:
+    """Keep in the journal that a cluster is being made beside the primary. On any error it is removed again.
+
+    Also at an interrupt: what is left there would be taken for one that is complete.
+    """
+    with journal.entered(runtime.settings, BESIDE):
+        try:
+            yield
+        except BaseException:
+            runtime.member(SIDE).remove()
+            journal.remove(runtime.settings, BESIDE)
+            raise
 
 
 def wait_until_promoted(runtime: Runtime) -> None:

@@ -297,21 +297,20 @@ def test_a_command_takes_the_lock_from_a_scheduled_one_and_from_no_other(small):
         "with exclusive(load(), 'drill', gives_way={}):\n    print('held', flush=True); time.sleep(600)"
     )
     for gives_way in (False, True):
-        holder = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", held.format(gives_way)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        if gives_way:
-            with exclusive(small.settings, "failover"):
-                assert holder.wait(30) != 0
-                assert running_command(small.settings) == "failover"
-        else:
-            with (
-                pytest.raises(UserError, match="make drill of this checkout is running"),
-                exclusive(small.settings, "failover"),
-            ):
-                pass
-            holder.kill()
-            holder.wait()
+        ) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            if gives_way:
+                with exclusive(small.settings, "failover"):
+                    assert holder.wait(30) != 0
+                    assert running_command(small.settings) == "failover"
+            else:
+                with (
+                    pytest.raises(UserError, match="make drill of this checkout is running"),
+                    exclusive(small.settings, "failover"),
+                ):
+                    pass
+                holder.kill()
     assert running_command(small.settings) is None

@@ -729,7 +729,7 @@ def test_the_index_shows_the_age_of_the_last_backup_and_of_the_last_proven_resto
             )
         platform.warehouse("insert into audit.drills (succeeded, rpo_seconds, rto_seconds) values (true, 2, 41)")
         # The documentation itself is not made for that.
-        assert site.refresh(platform.settings) is False
+        site.refresh_protection(platform.settings)
         text = re.sub(r"\s+", " ", index.read_text(encoding="utf-8"))
         assert re.search(r"physical backup</td><td>[^<]+UTC</td><td>4 hours ago</td><td class=\"old\"></td>", text)
         assert re.search(
@@ -741,7 +741,7 @@ def test_the_index_shows_the_age_of_the_last_backup_and_of_the_last_proven_resto
     finally:
         platform.warehouse("delete from audit.backups")
         platform.warehouse("delete from audit.drills")
-        site.refresh(platform.settings)
+        site.refresh_protection(platform.settings)
 
 
 @pytest.mark.browser

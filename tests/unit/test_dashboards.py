@@ -16,7 +16,7 @@ import yaml
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
-from eds.dashboards import content, export, metabase_spec, page, site, star_schema
+from eds.dashboards import content, export, metabase, metabase_spec, page, site, star_schema
 
 GOOD: dict[str, Any] = {
     "collection": {"name": "C", "description": "D"},
@@ -282,6 +282,14 @@ def test_ids_are_the_same_on_every_machine_and_differ_from_each_other():
     assert len(set(ids)) == len(questions)
     assert metabase_spec.entity_id("outstanding") == "7SN-4lO3iqjFovEWDWfP_"
     assert all(len(one) == 21 for one in ids)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, False), (0, False), (0.0, False), ("0.00", False), (-0.5, True), (10, True), ("x", True)],
+)
+def test_what_is_nothing_follows_no_filter(value, expected):
+    assert metabase._is_something(value) is expected
 
 
 def query(tags: Any, **stage: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@
 
 {% set since = increment() %}
 
-{# The grain of the dashboards' filters. The five views read agg_loans, which has some hundred rows. #}
+{# The grain of the dashboards' filters. Views without filters read agg_loans, which has some hundred rows. #}
 with loans as (
     {{ signed_rows('fact_loans', since) }}
 ),

@@ -280,7 +280,7 @@ def _after_run(settings: Settings) -> None:
 def etl_command(
     now: Annotated[bool, typer.Option("--now", help="Run one now, with progress.")] = False,
     mass_delete: Annotated[
-        bool, typer.Option("--mass-delete", help="Accept that a table loses most of its rows.")
+        bool, typer.Option("--mass-delete", help="With --now: accept that a table loses most of its rows.")
     ] = False,
     limit: Annotated[int, typer.Option(metavar="15", min=1, help="How many runs are shown.")] = 15,
     as_json: AsJson = False,
@@ -360,7 +360,7 @@ def import_command(
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Make the database hold exactly what the files hold.")] = False,
     mass_delete: Annotated[
-        bool, typer.Option("--mass-delete", help="Accept that a sync deletes most rows of a table.")
+        bool, typer.Option("--mass-delete", help="Accept that most rows of a table are deleted.")
     ] = False,
     replace_demo: Annotated[bool, typer.Option("--replace-demo", help="Delete the demo book first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count, write nothing.")] = False,

@@ -11,7 +11,7 @@ from eds.book.csv_import.schema import TABLES, Table
 from eds.book.csv_import.statements import same, statement
 
 MASS_DELETE_ROWS = 10
-"""A sync that deletes fewer rows of a table than this needs no confirmation."""
+"""An import that deletes fewer rows of a table than this needs no confirmation."""
 
 
 def count_deletions(job: Job) -> dict[str, int]:

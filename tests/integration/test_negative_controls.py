@@ -641,13 +641,6 @@ CONTROLS = [
         with_tests=True,
     ),
     Control(
-        "a run with --empty changes no rows",
-        on_a_small_book(test_tested_states.test_an_empty_run_takes_nothing_in_and_removes_nothing, ("build",)),
-        "differs",
-        # What it saved would not be missed: its SQL is another one, so that the next run computes everything.
-        ((UPSERT, "not reads_everything() or (since and not node.has_changes)", "since and not node.has_changes"),),
-    ),
-    Control(
         "a landing table that was dropped comes back with what was deleted",
         on_a_small_book(test_tested_states.test_a_landing_table_that_was_dropped_is_loaded_with_what_was_deleted),
         "differs|dbt build failed",

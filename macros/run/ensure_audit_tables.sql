@@ -5,8 +5,9 @@
     etl_runs        one row per run; at most one is 'running', which the database enforces
     model_runs      one row per node of a run
     refused_starts  one row per start that was refused because another run was running
-    model_states    how far each model has got: the last run it has taken in; the last ones that rebuilt its relation, and
-                    that changed its rows by something else than an increment; the newest whose change log was pruned
+    model_states    how far each model has got: the last run it has taken in, and the day of its data; the last
+                    ones that rebuilt its relation, and that changed its rows by something else than an increment; the
+                    newest whose change log was pruned
     extraction_state (target prod only) the watermark, and which source it belongs to
     extraction_trail (target prod only) the newest entry of the source's audit trail that was seen
     extraction_transactions (target prod only) the transactions at or above the watermark that were seen, by their
@@ -66,7 +67,8 @@
             'recomputed_run_id': 'bigint not null default 0',
             'pruned_run_id': 'bigint not null default 0',
             'definition_hash': 'text not null',
-            'updated_at': 'timestamptz not null default clock_timestamp()'
+            'updated_at': 'timestamptz not null default clock_timestamp()',
+            'data_day': 'date'
         },
         'extraction_state': {
             'only_row': 'boolean primary key default true check (only_row)',

@@ -1,11 +1,14 @@
 {#
-    What a node has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it) and
-    has_changes (whether there may be anything), or none when it has to compute everything: it is new, its definition
-    changed, a relation it reads was rebuilt, the run reconciles, or --full-refresh was given. Commands that only compile,
-    and runs with --empty, see none, and so the complete definition.
+    What a node has to take in, as a dictionary with landing_run_id and run_id (everything later is new to it), data_day
+    (the day of the data that it has taken in) and has_changes (whether there may be anything), or none when it has to
+    compute everything: it is new, its definition changed, a relation it reads was rebuilt, the run reconciles, or
+    --full-refresh was given. Commands that only compile, and runs with --empty, see none, and so the complete definition.
 
     Use: {% set since = increment() %} … {% if since %} where _run_id > {{ since.landing_run_id }} {% endif %}
     The numbers are literals in the compiled SQL because the planner misjudges a sub-query in their place.
+
+    config follows_calendar: computed in full when the data's month is an earlier one. recomputed_monthly: in full also
+    when a month has passed.
 
     seen: what node_state() returned, when it was asked already.
 #}
@@ -22,5 +25,16 @@
     {% if node.parents_made > state['run_id'] | int %}
         {{ return(none) }}
     {% endif %}
-    {{ return({'run_id': state['run_id'] | int, 'landing_run_id': state['landing_run_id'] | int, 'has_changes': node.has_changes}) }}
+    {% if config.get('follows_calendar') and (node.went_back or state['data_day'] is none) %}
+        {{ return(none) }}
+    {% endif %}
+    {% if config.get('recomputed_monthly') and (node.went_back or node.month_passed) %}
+        {{ return(none) }}
+    {% endif %}
+    {{ return({
+        'run_id': state['run_id'] | int,
+        'landing_run_id': state['landing_run_id'] | int,
+        'data_day': state['data_day'],
+        'has_changes': node.has_changes
+    }) }}
 {% endmacro %}

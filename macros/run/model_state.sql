@@ -23,20 +23,22 @@
 #}
 {% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false, recomputed=false) %}
     insert into {{ audit_schema() }}.model_states
-    (model_name, run_id, landing_run_id, created_run_id, recomputed_run_id, definition_hash)
+    (model_name, run_id, landing_run_id, created_run_id, recomputed_run_id, definition_hash, data_day)
     values (
         {{ sql_literal(model_name) }},
         {{ run_id }},
         {{ landing_run if landing_run is not none else 'coalesce((select run_id from audit.extraction_state), 0)' }},
         {{ run_id }},
         {{ run_id }},
-        {{ sql_literal(definition_hash) }}
+        {{ sql_literal(definition_hash) }},
+        (select {{ business_day('snapshot_time') }} from audit.extraction_state)
     )
     on conflict (model_name) do update
     set
         run_id = excluded.run_id,
         landing_run_id = excluded.landing_run_id,
         definition_hash = excluded.definition_hash,
+        data_day = excluded.data_day,
         {% if rebuilt %}
         created_run_id = excluded.created_run_id,
         {% endif %}

@@ -8,6 +8,10 @@
       has_changes      whether there may be anything that it has not taken in: landing rows, or rows that a parent wrote
       definition_hash  what it is made of now, see definition_hash()
 
+      went_back        whether the day of the data is in an earlier month than the one it has taken in
+      month_passed     whether it is in a later month
+
+    config follows_calendar=true: a month that has ended since is a change too, though no row changed.
     config reads_landing=false: nothing in the model follows from landing rows but through its parents.
 #}
 {% macro node_state() %}
@@ -37,7 +41,10 @@
         ),
 
         extraction as (
-            select coalesce(max(run_id), 0) as run_id from audit.extraction_state
+            select
+                coalesce(max(run_id), 0) as run_id,
+                max({{ business_day('snapshot_time') }}) as data_day
+            from audit.extraction_state
         )
 
         select
@@ -53,6 +60,9 @@
             known.run_id,
             known.landing_run_id,
             known.definition_hash,
+            known.data_day::text as data_day,
+            coalesce(date_trunc('month', extraction.data_day) < date_trunc('month', known.data_day), false) as went_back,
+            coalesce(date_trunc('month', extraction.data_day) > date_trunc('month', known.data_day), true) as month_passed,
             {% if config.get('reads_landing', true) %}
             known.landing_run_id is distinct from extraction.run_id or
             {% endif %}
@@ -61,7 +71,11 @@
                 where written.run_id > known.run_id
                     and written.node_name in ({{ parents | join(', ') }})
                     and written.rows_inserted + written.rows_updated + written.rows_deleted > 0
-            ) as has_changes
+            )
+            {% if config.get('follows_calendar') or config.get('recomputed_monthly') %}
+            or date_trunc('month', extraction.data_day) > date_trunc('month', known.data_day)
+            {% endif %}
+            as has_changes
         from parents
         cross join extraction
         left join {{ audit_schema() }}.model_states as known on known.model_name = {{ sql_literal(model.name) }}
@@ -73,9 +87,12 @@
         'parents_made': row['parents_made'] | int,
         'landing_run_id': row['can_take_in'] | int,
         'has_changes': row['has_changes'],
+        'went_back': row['went_back'],
+        'month_passed': row['month_passed'],
         'definition_hash': definition_hash(compiled_in_full(), row['parents_content']),
         'state': none if row['run_id'] is none else {
-            'run_id': row['run_id'], 'landing_run_id': row['landing_run_id'], 'definition_hash': row['definition_hash']
+            'run_id': row['run_id'], 'landing_run_id': row['landing_run_id'], 'definition_hash': row['definition_hash'],
+            'data_day': row['data_day']
         }
     }) }}
 {% endmacro %}

@@ -12,6 +12,8 @@ select
     loan_status,
     disbursed_at,
     maturity_date,
+    written_off_on,
+    restructured_on,
     loan_officer,
     branch_code,
     created_at,

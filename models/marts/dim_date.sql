@@ -14,8 +14,8 @@
     An increment adds years; only a full computation leaves out one that no longer occurs.
 #}
 {% set days = {
-    'stg_loans': ["(disbursed_at at time zone 'UTC')::date", 'maturity_date'],
-    'stg_payments': ["(payment_date at time zone 'UTC')::date"]
+    'stg_loans': [business_day('disbursed_at'), 'maturity_date', 'written_off_on'],
+    'stg_payments': [business_day('payment_date')]
 } %}
 
 with years_of_data as (

@@ -45,6 +45,8 @@ final as (
         versions.tenure_months,
         versions.disbursed_at,
         versions.maturity_date,
+        versions.written_off_on,
+        versions.restructured_on,
         versions.loan_officer,
         versions.branch_code,
 
@@ -68,6 +70,8 @@ select
     tenure_months,
     disbursed_at,
     maturity_date,
+    written_off_on,
+    restructured_on,
     loan_officer,
     branch_code,
     valid_from,

@@ -10,8 +10,8 @@
 {% set since = increment() %}
 
 {#
-    A loan is recomputed when its row, one of its payments (also one that left it for another loan, or was deleted)
-    or its customer's present version changed. Payments that were only added are added to its totals; where one was taken
+    A loan is recomputed when its row, one of its payments (also one that left it for another loan, or was deleted), its
+    schedule or its customer's present version changed. Payments that were only added are added to its totals; where one was taken
     away or changed, the loan's payments are summed up again, since a latest payment can not be subtracted.
 #}
 {% if since %}
@@ -20,6 +20,9 @@ select loan_id from {{ ref('stg_loans') }}
 where _run_id > {{ since.landing_run_id }}
 union
 select loan_id from {{ changes_of('fact_payments') }}
+where _run_id > {{ since.run_id }}
+union
+select loan_id from {{ changes_of('int_loan_schedules') }}
 where _run_id > {{ since.run_id }}
 union
 select present.loan_id from {{ this }} as present
@@ -109,6 +112,43 @@ payment_totals as (
     {% endif %}
 ),
 
+-- A written-off loan whose balance was set to nothing still owes what was not paid. For the schedule, principal
+-- paid is what was lent less what is owed, so that it holds for a book that was taken over without earlier payments.
+owed as (
+    select
+        loans.*,
+        coalesce(payment_totals.total_paid, 0) as total_paid,
+        coalesce(payment_totals.principal_paid, 0) as principal_paid,
+        coalesce(payment_totals.interest_paid, 0) as interest_paid,
+        coalesce(payment_totals.penalty_paid, 0) as penalty_paid,
+        coalesce(payment_totals.payment_count, 0) as payment_count,
+        payment_totals.last_payment_date,
+        case
+            when loans.loan_status = 'written_off' and loans.outstanding_balance = 0
+                then greatest(loans.principal_amount - coalesce(payment_totals.principal_paid, 0), 0)
+            else loans.outstanding_balance
+        end as principal_owed
+    from loans
+    left join payment_totals on loans.loan_id = payment_totals.loan_id
+),
+
+positions as (
+    select
+        owed.*,
+        schedules.schedule_source,
+        schedules.installment_count,
+        schedules.schedule_hash,
+        schedules.due_dates,
+        schedules.written_off_on as left_portfolio_on,
+        schedules.has_other_terms or schedules.is_rescheduled as is_restructured,
+        {{ installments_paid(
+            '(100 * (owed.principal_paid + owed.interest_paid))::bigint',
+            '(100 * (owed.principal_amount - owed.principal_owed))::bigint', 'owed.principal_owed', 'schedules'
+        ) }} as installments_paid
+    from owed
+    left join {{ ref('int_loan_schedules') }} as schedules on owed.loan_id = schedules.loan_id
+),
+
 final as (
     select
         -- keys
@@ -118,24 +158,30 @@ final as (
         coalesce(dim_loan.loan_sk, {{ unknown_sk() }}) as loan_sk,
         {{ version_sk('loans.product_id', 0) }} as product_sk,
         {{ branch_sk('loans.branch_code') }} as branch_sk,
-        {{ date_sk("(loans.disbursed_at at time zone 'UTC')::date") }} as disbursement_date_sk,
+        {{ date_sk(business_day('loans.disbursed_at')) }} as disbursement_date_sk,
         {{ date_sk('loans.maturity_date') }} as maturity_date_sk,
+        {{ date_sk('loans.left_portfolio_on') }} as written_off_date_sk,
 
         -- attributes
         loans.loan_status,
         coalesce(dim_customer.customer_segment, 'unknown') as customer_segment,
         coalesce(nullif(trim(loans.loan_officer), ''), 'unassigned') as loan_officer,
+        coalesce(loans.schedule_source, 'none') as schedule_source,
 
         -- measures
         loans.principal_amount,
         loans.interest_rate,
         loans.tenure_months,
         loans.outstanding_balance,
-        coalesce(payment_totals.total_paid, 0) as total_paid,
-        coalesce(payment_totals.principal_paid, 0) as principal_paid,
-        coalesce(payment_totals.interest_paid, 0) as interest_paid,
-        coalesce(payment_totals.penalty_paid, 0) as penalty_paid,
-        coalesce(payment_totals.payment_count, 0) as payment_count,
+        loans.principal_owed,
+        loans.total_paid,
+        loans.principal_paid,
+        loans.interest_paid,
+        loans.penalty_paid,
+        loans.payment_count,
+        coalesce(loans.installment_count, 0) as installment_count,
+        coalesce(loans.installments_paid, 0) as installments_paid,
+        coalesce(loans.schedule_hash, 0) as schedule_hash,
 
         -- booleans
         loans.is_disbursed,
@@ -143,13 +189,17 @@ final as (
         loans.loan_status = 'defaulted' as is_defaulted,
         loans.loan_status = 'repaid' as is_repaid,
         loans.loan_status = 'written_off' as is_written_off,
+        coalesce(loans.is_restructured, false) as is_restructured,
+        loans.is_disbursed and loans.loan_status <> 'written_off' and loans.outstanding_balance > 0 as is_in_portfolio,
 
         -- dates
-        payment_totals.last_payment_date,
+        loans.last_payment_date,
+        case
+            when loans.is_disbursed and loans.principal_owed > 0 then loans.due_dates[loans.installments_paid + 1]
+        end as first_unpaid_due_date,
 
         loans.is_deleted
-    from loans
-    left join payment_totals on loans.loan_id = payment_totals.loan_id
+    from positions as loans
     left join {{ ref('dim_loan') }} as dim_loan
         on loans.loan_id = dim_loan.loan_id and dim_loan.is_current
     left join {{ ref('dim_customer') }} as dim_customer
@@ -168,22 +218,31 @@ select
     branch_sk,
     disbursement_date_sk,
     maturity_date_sk,
+    written_off_date_sk,
     loan_status,
     customer_segment,
     loan_officer,
+    schedule_source,
     principal_amount,
     interest_rate,
     tenure_months,
     outstanding_balance,
+    principal_owed,
     total_paid,
     principal_paid,
     interest_paid,
     penalty_paid,
     payment_count,
+    installment_count,
+    installments_paid,
+    schedule_hash,
     is_disbursed,
     is_active,
     is_defaulted,
     is_repaid,
     is_written_off,
-    last_payment_date
+    is_restructured,
+    is_in_portfolio,
+    last_payment_date,
+    first_unpaid_due_date
 from final

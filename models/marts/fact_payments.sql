@@ -74,7 +74,7 @@ final as (
         payments.loan_id,
         coalesce(dim_customer.customer_sk, {{ unknown_sk() }}) as customer_sk,
         coalesce(dim_loan.loan_sk, {{ unknown_sk() }}) as loan_sk,
-        {{ date_sk("(payments.payment_date at time zone 'UTC')::date") }} as date_sk,
+        {{ date_sk(business_day('payments.payment_date')) }} as date_sk,
         coalesce(dim_payment_method.method_sk, {{ unknown_sk() }}) as method_sk,
         -- where the loan is today, so that the views agree with the OLTP; loan_sk leads to the branch of that time
         coalesce(current_loan.branch_sk, {{ unknown_sk() }}) as branch_sk,
@@ -88,9 +88,7 @@ final as (
         -- dates
         payments.payment_date,
         -- A deleted row of an older book may hold the earliest date there is, which has no first day of its month.
-        date_trunc(
-            'month', greatest(payments.payment_date, timestamptz '0001-01-01 00:00+00') at time zone 'UTC'
-        )::date as payment_month,
+        {{ business_month("greatest(payments.payment_date, timestamptz '0001-01-02 00:00+00')") }} as payment_month,
 
         payments.is_deleted
     from payments

@@ -24,6 +24,8 @@ select
     -- dates
     disbursed_at,
     maturity_date,
+    written_off_on,
+    restructured_on,
     created_at,
 
     -- metadata

@@ -185,6 +185,7 @@ def assert_landing_equals_source(platform: Any, source: str | None = None) -> No
             ("loan_products", "product_id"),
             ("loans", "loan_id"),
             ("payments", "payment_id"),
+            ("loan_installments", "installment_id"),
         ):
             names = oltp.execute(
                 "select string_agg(attname, ', ' order by attnum) from pg_attribute "

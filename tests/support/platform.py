@@ -29,7 +29,7 @@ from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt
 from support.book import add_customer, add_loan, pay
 from support.waiting import wait_until
 
-TABLES = ("customers", "loan_products", "loans", "payments")
+TABLES = ("customers", "loan_products", "loans", "payments", "loan_installments")
 
 
 VIEWS = (
@@ -57,6 +57,16 @@ MARTS = (
     "agg_payments_by_month",
     "agg_loans",
     "agg_customers",
+    "int_loan_schedules",
+    "fact_loan_month_end",
+    "agg_portfolio",
+    "agg_officers",
+    "agg_dues",
+    "agg_month_ends",
+    "agg_month_ends_by_branch",
+    "agg_loan_migration",
+    "agg_vintages",
+    "dim_provision_band",
 )
 
 
@@ -191,8 +201,9 @@ class Platform:
             for table in (*TABLES, "audit_log"):
                 connection.execute(f"alter table operational.{table} disable trigger user")
             connection.execute(
-                "truncate operational.customers, operational.loan_products, operational.loans, operational.payments, "
-                "operational.audit_log, operational.demo_book restart identity"
+                "truncate "
+                + ", ".join(f"operational.{table}" for table in (*TABLES, "audit_log", "demo_book"))
+                + " restart identity"
             )
             yield connection
             for table in TABLES:

@@ -15,8 +15,10 @@ import re
 import secrets
 import stat
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from dotenv import dotenv_values
@@ -131,6 +133,12 @@ class Settings(BaseSettings):
     tls: Annotated[Literal["on", "off"] | None, BeforeValidator(_blank_is_none)] = None
     tls_ca_file: OptionalPath = None
 
+    # The lender's figures. What follows from one of these is computed again when it changes.
+    business_timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]{1,64}$")] = "UTC"
+    arrears_tolerance: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=2)] = Decimal("0.00")
+    provision_scheme: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = "example"
+    close_day: Annotated[int, Field(ge=1, le=28)] = 5
+
     # Durability beyond one machine, and backups.
     synchronous: Literal["on", "off"] = "off"
     backup_dir: OptionalPath = None
@@ -198,6 +206,15 @@ class Settings(BaseSettings):
     pgadmin_password: SecretStr
     # Encrypts the second repository. Whoever loses it has lost that repository.
     backup_repo2_cipher_key: SecretStr
+
+    @field_validator("business_timezone")
+    @classmethod
+    def _is_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("expected the name of a time zone such as Africa/Nairobi") from error
+        return value
 
     @field_validator("etl_schedule", "etl_reconcile_schedule")
     @classmethod

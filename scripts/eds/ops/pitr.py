@@ -29,7 +29,7 @@ from eds.runtime.pgbackrest import Repository
 
 app = typer.Typer()
 
-TABLES = ("customers", "loan_products", "loans", "payments", "audit_log")
+TABLES = ("customers", "loan_products", "loans", "payments", "loan_installments", "audit_log")
 ARCHIVED_SECONDS = 60.0
 # What people write for a point in time, and what no restore point should be called.
 WORDS_FOR_TIMES = ("yesterday", "today", "tomorrow", "now", "noon", "midnight", "epoch", "infinity", "last", "earlier")

@@ -86,6 +86,7 @@ OLTP = Matrix(
         "operational.loan_products": _BUSINESS_TABLE,
         "operational.loans": _BUSINESS_TABLE,
         "operational.payments": _BUSINESS_TABLE,
+        "operational.loan_installments": _BUSINESS_TABLE,
         "operational.audit_log": {"readonly_user": "select"},
         "operational.demo_book": {"app_user": "select update", "readonly_user": "select"},
         "operational.vw_active_loans": {"app_user": "select", "readonly_user": "select"},
@@ -94,6 +95,7 @@ OLTP = Matrix(
         "etl.loan_products_changes": _FEED,
         "etl.loans_changes": _FEED,
         "etl.payments_changes": _FEED,
+        "etl.loan_installments_changes": _FEED,
         "etl.feed_events": _FEED,
         "etl.trail": _FEED,
         "etl.trail_end": _FEED,
@@ -110,6 +112,7 @@ OLTP = Matrix(
         "operational.loan_products_product_id_seq": {"app_user": "select update"},
         "operational.loans_loan_id_seq": {"app_user": "select update"},
         "operational.payments_payment_id_seq": {"app_user": "select update"},
+        "operational.loan_installments_installment_id_seq": {"app_user": "select update"},
         "operational.audit_log_log_id_seq": {},
     },
     functions={

@@ -1,0 +1,38 @@
+with today as (
+    select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
+),
+
+positions as (
+    select
+        loans.*,
+        today.as_of,
+        today.as_of - loans.first_unpaid_due_date as days_past_due,
+        (100 * (loans.principal_paid + loans.interest_paid))::bigint as money,
+        (100 * loans.principal_owed)::bigint as owed
+    from {{ ref('fact_loans') }} as loans
+    cross join today
+    where loans.is_in_portfolio and loans.first_unpaid_due_date < today.as_of
+)
+
+select
+    positions.loan_id,
+    branches.branch_code,
+    positions.loan_officer,
+    customers.full_name,
+    positions.customer_segment,
+    products.product_name,
+    positions.days_past_due,
+    {{ arrears_band('positions.days_past_due') }} as band,
+    positions.outstanding_balance as outstanding_principal,
+    0.01 * {{ overdue_by(
+        'schedules', 'positions.as_of', 'positions.money', 'positions.owed', 'positions.installments_paid'
+    ) }} as overdue_amount,
+    positions.first_unpaid_due_date,
+    schedules.due_dates[width_bucket(positions.as_of, schedules.due_dates) + 1] as next_due_date,
+    positions.last_payment_date
+from positions
+inner join {{ ref('int_loan_schedules') }} as schedules on positions.loan_id = schedules.loan_id
+left join {{ ref('dim_branch') }} as branches on positions.branch_sk = branches.branch_sk
+left join {{ ref('dim_product') }} as products on positions.product_sk = products.product_sk
+left join {{ ref('dim_customer') }} as customers on positions.customer_sk = customers.customer_sk
+order by positions.days_past_due desc, positions.loan_id asc

@@ -1,0 +1,57 @@
+{{
+    config(
+        unique_key=['branch_sk', 'loan_officer', 'schedule_source', 'first_unpaid_due_date'],
+        log_changes=true,
+        accumulate=['all_loans', 'loan_count', 'outstanding_principal', 'collected_amount'],
+        delete_when='all_loans = 0'
+    )
+}}
+
+{% set since = increment() %}
+
+with loans as (
+    {% if since %}
+    select changed.* from {{ changes_of('fact_loans') }} as changed
+    where changed._run_id > {{ since.run_id }}
+    {% else %}
+    select
+        fact_loans.*,
+        1 as _sign
+    from {{ ref('fact_loans') }} as fact_loans
+    {% endif %}
+),
+
+placed as (
+    select
+        *,
+        case
+            when is_in_portfolio then coalesce(first_unpaid_due_date, date '9999-12-31')
+            else date '9999-12-31'
+        end as unpaid_since
+    from loans
+),
+
+final as (
+    select
+        branch_sk,
+        loan_officer,
+        schedule_source,
+        unpaid_since as first_unpaid_due_date,
+        sum(_sign)::bigint as all_loans,
+        sum(case when is_in_portfolio then _sign else 0 end)::bigint as loan_count,
+        sum(case when is_in_portfolio then _sign * outstanding_balance else 0 end) as outstanding_principal,
+        sum(_sign * total_paid) as collected_amount
+    from placed
+    group by branch_sk, loan_officer, schedule_source, unpaid_since
+)
+
+select
+    branch_sk,
+    loan_officer,
+    schedule_source,
+    first_unpaid_due_date,
+    all_loans,
+    loan_count,
+    outstanding_principal,
+    collected_amount
+from final

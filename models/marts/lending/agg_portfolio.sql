@@ -1,0 +1,56 @@
+{{
+    config(
+        unique_key=[
+            'branch_sk', 'product_sk', 'customer_segment', 'schedule_source', 'is_restructured', 'is_defaulted',
+            'first_unpaid_due_date'
+        ],
+        log_changes=true,
+        accumulate=['loan_count', 'outstanding_principal'],
+        delete_when='loan_count = 0'
+    )
+}}
+
+{% set since = increment() %}
+
+{# Days past due on a day follow from the due date by subtraction, so that no row changes when only the day does. #}
+with loans as (
+    {% if since %}
+    select changed.* from {{ changes_of('fact_loans') }} as changed
+    where changed._run_id > {{ since.run_id }} and changed.is_in_portfolio
+    {% else %}
+    select
+        fact_loans.*,
+        1 as _sign
+    from {{ ref('fact_loans') }} as fact_loans
+    where fact_loans.is_in_portfolio
+    {% endif %}
+),
+
+final as (
+    select
+        branch_sk,
+        product_sk,
+        customer_segment,
+        schedule_source,
+        is_restructured,
+        is_defaulted,
+        coalesce(first_unpaid_due_date, date '9999-12-31') as first_unpaid_due_date,
+        sum(_sign)::bigint as loan_count,
+        sum(_sign * outstanding_balance) as outstanding_principal
+    from loans
+    group by
+        branch_sk, product_sk, customer_segment, schedule_source, is_restructured, is_defaulted,
+        coalesce(first_unpaid_due_date, date '9999-12-31')
+)
+
+select
+    branch_sk,
+    product_sk,
+    customer_segment,
+    schedule_source,
+    is_restructured,
+    is_defaulted,
+    first_unpaid_due_date,
+    loan_count,
+    outstanding_principal
+from final

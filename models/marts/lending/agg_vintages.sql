@@ -1,0 +1,54 @@
+{{
+    config(
+        unique_key=['cohort_month', 'months_on_book'],
+        accumulate=[
+            'month_count', 'disbursed_amount', 'first_over_30_amount', 'first_over_90_amount', 'written_off_amount'
+        ],
+        delete_when='month_count = 0'
+    )
+}}
+
+{% set since = increment() %}
+
+{# What is new in each month on book; vw_vintages adds it up. #}
+with months as (
+    {% if since %}
+    select changed.* from {{ changes_of('fact_loan_month_end') }} as changed
+    where changed._run_id > {{ since.run_id }} and changed.schedule_source <> 'none'
+    {% else %}
+    select
+        fact_loan_month_end.*,
+        1 as _sign
+    from {{ ref('fact_loan_month_end') }} as fact_loan_month_end
+    where fact_loan_month_end.schedule_source <> 'none'
+    {% endif %}
+),
+
+final as (
+    select
+        cohort_month,
+        (
+            12 * (extract(year from month_end) - extract(year from cohort_month))
+            + extract(month from month_end) - extract(month from cohort_month)
+        )::integer as months_on_book,
+        sum(_sign)::bigint as month_count,
+        sum(_sign * disbursed_amount) as disbursed_amount,
+        sum(_sign * first_over_30_amount) as first_over_30_amount,
+        sum(_sign * first_over_90_amount) as first_over_90_amount,
+        sum(_sign * written_off_amount) as written_off_amount
+    from months
+    group by
+        cohort_month,
+        12 * (extract(year from month_end) - extract(year from cohort_month))
+        + extract(month from month_end) - extract(month from cohort_month)
+)
+
+select
+    cohort_month,
+    months_on_book,
+    month_count,
+    disbursed_amount,
+    first_over_30_amount,
+    first_over_90_amount,
+    written_off_amount
+from final

@@ -1,0 +1,253 @@
+"""The lender's figures equal an oracle of their own, in every column, after a first build and after each increment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from eds.base.settings import ROOT
+from eds.cluster.connections import connect
+from eds.warehouse.runs import SCHEDULED_BUILD
+from support.book import add_customer, add_loan, pay
+from support.lender_book import (
+    add_installments,
+    add_random_loan,
+    as_of,
+    assert_months_equal_the_oracle,
+    assert_positions_equal_the_oracle,
+    assert_views_equal_the_oracle,
+    random_change,
+    truths,
+)
+from support.lender_oracle import Installment, cents, month_end, months_after
+from support.platform import changed_nodes
+
+# More by hand: LENDER_LOANS=500 LENDER_ROUNDS=10 LENDER_CHANGES=200.
+LOANS = int(os.environ.get("LENDER_LOANS", "80"))
+ROUNDS = int(os.environ.get("LENDER_ROUNDS", "2"))
+CHANGES = int(os.environ.get("LENDER_CHANGES", "50"))
+
+
+def run(platform, *options, **environment):
+    platform.wait_for_replicas()
+    result = platform.dbt(*SCHEDULED_BUILD, *options, environment={"ETL_MAX_DELETE_SHARE": "1"} | environment)
+    assert result.exit_code == 0, result.run
+    return result
+
+
+def assert_figures(platform, timezone="UTC", tolerance=Decimal("0.00")):
+    book = truths(platform, timezone, tolerance)
+    assert_positions_equal_the_oracle(platform, book)
+    assert_months_equal_the_oracle(platform, book, timezone)
+    assert_views_equal_the_oracle(platform, book, timezone)
+
+
+def written(platform, result) -> set[str]:
+    """The models in which a run changed rows."""
+    return {node[0] for node in changed_nodes(platform, result.run["run_id"])}
+
+
+@contextmanager
+def days_later(platform, days: int) -> Iterator[None]:
+    """The source answers as if it were that many days later; nothing else changes."""
+    source = (ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8")
+    start = source.index("create or replace view etl.source_state as")
+    view = source[start : source.index(";", start)]
+    later = view.replace("state.snapshot_time,", f"state.snapshot_time + interval '{days} days' as snapshot_time,")
+    assert later != view
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute(later)
+    try:
+        yield
+    finally:
+        with connect(platform.superuser_conninfo) as connection:
+            connection.execute(view)
+
+
+def random_book(platform, chance, loans=LOANS):
+    today = datetime.now(UTC).date()
+    with connect(platform.app_conninfo) as connection:
+        for _ in range(loans):
+            add_random_loan(connection, chance, today)
+    return today
+
+
+def test_a_random_book_and_its_increments_equal_the_oracle_and_a_full_refresh(platform, chance):
+    today = random_book(platform, chance)
+    run(platform)
+    assert_figures(platform)
+    for _ in range(ROUNDS):
+        kinds = []
+        for _ in range(CHANGES):
+            with connect(platform.app_conninfo) as connection:
+                kinds.append(random_change(connection, chance, today))
+        print(", ".join(kinds))
+        run(platform)
+        assert_figures(platform)
+    full = run(platform, "--full-refresh")
+    assert changed_nodes(platform, full.run["run_id"]) == []
+
+
+def test_midnight_writes_no_row_and_a_quiet_first_of_the_month_appends_the_month(platform, chance):
+    today = random_book(platform, chance)
+    run(platform)
+    to_the_end = (month_end(today) - today).days
+    if to_the_end:
+        with days_later(platform, 1 if to_the_end > 1 else 0):
+            assert written(platform, run(platform)) == set()
+            assert_figures(platform)
+    with days_later(platform, to_the_end + 1):
+        assert {"fact_loan_month_end", "agg_month_ends"} <= written(platform, run(platform))
+        last = platform.warehouse("select max(month_end) from warehouse.fact_loan_month_end")[0][0]
+        assert last == month_end(today) < as_of(platform)
+        assert_figures(platform)
+        assert written(platform, run(platform)) == set()
+        # The history was appended to as a full computation would have it.
+        full = run(platform, "--full-refresh")
+        assert changed_nodes(platform, full.run["run_id"]) == []
+
+
+def test_changes_between_two_months_are_appended_and_restated_together(platform, chance):
+    today = random_book(platform, chance)
+    run(platform)
+    for _ in range(CHANGES):
+        with connect(platform.app_conninfo) as connection:
+            random_change(connection, chance, today)
+    with days_later(platform, (month_end(today) - today).days + 33):
+        run(platform)
+        assert_figures(platform)
+        full = run(platform, "--full-refresh")
+        assert changed_nodes(platform, full.run["run_id"]) == []
+
+
+def a_loan_paid_until(platform, months: int) -> tuple[int, date]:
+    """A loan of 1 200 over 12 months without interest, disbursed seven months ago, whose first months are paid."""
+    start = months_after(datetime.now(UTC).date().replace(day=10), -7)
+    with platform.app() as connection:
+        loan = add_loan(
+            connection, add_customer(connection), "1200.00", interest_rate="0", disbursed_at=f"{start} 09:00+00",
+            maturity_date=months_after(start, 12),
+        )  # fmt: skip
+        for month in range(1, months + 1):
+            pay(connection, loan, "100.00", "0.00", payment_date=f"{months_after(start, month)} 09:00+00")
+    return loan, start
+
+
+def test_a_reported_month_stays_as_it_was_when_a_payment_of_it_comes_later(platform):
+    loan, start = a_loan_paid_until(platform, 2)
+    run(platform)
+    month = month_end(months_after(start, 4))
+    query = "select figure, reported, restated from warehouse.vw_restated_months where month_end = %s"
+    before = {figure: (reported, restated) for figure, reported, restated in platform.warehouse(query, (month,))}
+    assert before["gross_loan_portfolio"] == (1000, 1000)
+    assert before["par_30"] == (1000, 1000)
+    assert before["par_60"] == (0, 0)
+    with platform.app() as connection:
+        pay(connection, loan, "200.00", "0.00", payment_date=f"{months_after(start, 3)} 09:00+00")
+    run(platform)
+    after = {figure: (reported, restated) for figure, reported, restated in platform.warehouse(query, (month,))}
+    assert after["gross_loan_portfolio"] == (1000, 800)
+    assert after["par_30"] == (1000, 0)
+    assert written(platform, run(platform)) == set()
+    for statement in ("update {} set par_1 = 0", "delete from {}", "truncate {}"):
+        with connect(platform.writer_conninfo) as connection, pytest.raises(psycopg.errors.RaiseException):
+            connection.execute(statement.format("publish.reported_month_ends"))
+
+
+def test_a_month_is_reported_from_the_close_day_on(platform):
+    a_loan_paid_until(platform, 2)
+    today = datetime.now(UTC).date()
+    this_month = month_end(today)
+    kept = "select count(*) from publish.reported_month_ends where month_end = %s"
+    for days, expected in ((4, 0), (5, 1)):
+        with days_later(platform, (this_month - today).days + days):
+            run(platform)
+        assert platform.warehouse(kept, (this_month,)) == [(expected,)]
+
+
+def test_a_change_of_the_time_zone_or_the_tolerance_computes_again_what_depends_on_it(platform, chance):
+    random_book(platform, chance)
+    run(platform)
+    run(platform, BUSINESS_TIMEZONE="Pacific/Auckland", ARREARS_TOLERANCE="0.01")
+    assert_figures(platform, "Pacific/Auckland", Decimal("0.01"))
+    assert written(platform, run(platform, BUSINESS_TIMEZONE="Pacific/Auckland", ARREARS_TOLERANCE="0.01")) == set()
+    run(platform)
+    assert_figures(platform)
+
+
+def test_another_scheme_of_classification_is_shown_and_one_that_is_not_there_is_refused(platform):
+    a_loan_paid_until(platform, 2)
+    run(platform, PROVISION_SCHEME="ke_bank")
+    found = {row["class"]: row["loan_count"] for row in platform.view("vw_loan_classification")}
+    assert {row["scheme"] for row in platform.view("vw_loan_classification")} == {"ke_bank"}
+    assert found == {"normal": 0, "watch": 0, "substandard": 1, "doubtful": 0, "loss": 0}
+    platform.wait_for_replicas()
+    refused = platform.dbt(*SCHEDULED_BUILD, environment={"PROVISION_SCHEME": "nobodys"})
+    assert refused.exit_code != 0
+    assert "assert_provision_bands_cover_all_days" in refused.run["error_message"]
+
+
+def restructured(platform) -> dict[int, bool]:
+    return dict(platform.warehouse("select loan_id, is_restructured from warehouse.fact_loans"))
+
+
+def test_terms_or_instalments_that_change_after_disbursement_make_a_loan_restructured(platform):
+    plan = [
+        Installment(number, date(2026, 1, 1) + timedelta(days=14 * number), cents("500"), cents("5"))
+        for number in (1, 2)
+    ]
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        untouched, dated, terms, pending, replaced, planned = (
+            add_loan(connection, customer, status="pending" if position == 3 else "active") for position in range(6)
+        )
+        add_installments(connection, replaced, plan)
+    run(platform)
+    assert set(restructured(platform).values()) == {False}
+    with platform.app() as connection:
+        update = "update operational.loans set {} where loan_id = %s"
+        connection.execute(update.format("outstanding_balance = 900"), (untouched,))
+        connection.execute(update.format("restructured_on = '2026-03-01'"), (dated,))
+        connection.execute(update.format("interest_rate = 7"), (terms,))
+        connection.execute(update.format("status = 'active', amount = 900"), (pending,))
+        connection.execute(
+            "update operational.loan_installments set due_date = due_date + 90 where loan_id = %s", (replaced,)
+        )
+        # the first schedule that is recorded is none that was replaced
+        add_installments(connection, planned, plan)
+    run(platform)
+    expected = {untouched: False, dated: True, terms: True, pending: False, replaced: True, planned: False}
+    assert restructured(platform) == expected
+    run(platform, "--full-refresh")
+    assert restructured(platform) == expected
+    stages = {row["stage"]: row["loan_count"] for row in platform.view("vw_ifrs9_stages")}
+    assert sum(stages.values()) == 6
+
+
+def test_loans_whose_terms_are_no_annuity_stand_in_the_balance_and_in_no_figure_of_lateness(platform):
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        for columns in (
+            {"maturity_date": None},
+            {"disbursed_at": None},
+            {"tenure_months": 2_000_000_000},
+            {"tenure_months": 1201, "maturity_date": "2126-02-05"},
+            {"maturity_date": "9999-12-31"},
+            {"disbursed_at": "2199-06-05T09:00:00+00", "maturity_date": "2200-06-05"},
+        ):
+            add_loan(connection, customer, "1000.00", **columns)
+        # the largest that there can be is derived
+        add_loan(connection, customer, "999999999999.99", interest_rate="999.9999")
+    run(platform)
+    assert_figures(platform)
+    coverage = {row["schedule_source"]: row["loan_count"] for row in platform.view("vw_schedule_coverage")}
+    assert coverage == {"none": 6, "derived": 1}
+    assert sum(row["gross_loan_portfolio"] for row in platform.view("vw_portfolio_at_risk")) == Decimal(
+        "1000000005999.99"
+    )

@@ -1,0 +1,74 @@
+-- The books of each loan, month by month: it begins as it ended the month before; what it owed, less the principal paid
+-- and what was written off, is what it owes; the month's money paid dues, arrears, ahead or is a recovery; and of what
+-- fell due no more is paid than fell due. Looks at the loans whose months changed since the last published state.
+{% set published = none if tests_look_at_everything() else model_state('published_state') %}
+
+with months as (
+    select
+        months.*,
+        lag(months.month_end) over by_month as month_before,
+        lag(months.state) over by_month as state_then,
+        lag(months.outstanding_principal) over by_month as opening_principal,
+        lag(months.paid_to_date) over by_month as paid_before
+    from {{ ref('fact_loan_month_end') }} as months
+    {% if published is not none %}
+    where
+        months.loan_id in (
+            select changed.loan_id from {{ changes_of('fact_loan_month_end') }} as changed
+            where changed._run_id > {{ published['run_id'] }}
+        )
+    {% endif %}
+    window by_month as (partition by months.loan_id order by months.month_end)
+),
+
+payments as (
+    select
+        payments.loan_id,
+        {{ business_month('payments.payment_date') }} as month,
+        sum(payments.principal_amount) as principal_amount
+    from {{ ref('fact_payments') }} as payments
+    inner join {{ ref('int_loan_schedules') }} as schedules on payments.loan_id = schedules.loan_id
+    where
+        payments.loan_id in (select months.loan_id from months)
+        and coalesce({{ business_day('payments.payment_date') }} <= schedules.written_off_on, true)
+    group by payments.loan_id, {{ business_month('payments.payment_date') }}
+),
+
+compared as (
+    select
+        months.*,
+        coalesce(payments.principal_amount, 0) as principal_amount,
+        months.month_before = date_trunc('month', months.month_end::timestamp)::date - 1 as follows
+    from months
+    left join payments
+        on
+            months.loan_id = payments.loan_id
+            and date_trunc('month', months.month_end::timestamp)::date = payments.month
+)
+
+select
+    loan_id,
+    month_end,
+    state_before,
+    state_then,
+    opening_principal,
+    principal_amount,
+    written_off_amount,
+    outstanding_principal,
+    paid_before,
+    paid_to_date
+from compared
+where
+    (state_before is null and month_before is not null)
+    or (follows and state_before is distinct from state_then)
+    or (
+        follows
+        and opening_principal > 0
+        and state <> 'repaid'
+        and greatest(opening_principal - principal_amount, 0) - written_off_amount <> outstanding_principal
+    )
+    or (
+        follows
+        and paid_of_due + paid_of_arrears + paid_ahead + recovered_amount <> paid_to_date - paid_before
+    )
+    or least(due_amount - paid_on_time, due_amount - paid_of_due, paid_on_time) < 0

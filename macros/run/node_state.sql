@@ -21,12 +21,11 @@
     {% for node_id in model.depends_on.nodes %}
         {% set name = sql_literal(node_id.split('.')[-1]) %}
         {% do parents.append(name) %}
-        {% if node_id in graph.nodes %}
-            {% if graph.nodes[node_id].config.materialized in ('upsert', 'snapshot') %}
-                {% do followed.append(name) %}
-            {% elif graph.nodes[node_id].config.materialized not in ('extraction', 'publish') %}
-                {% do made_of.append(name) %}
-            {% endif %}
+        {% set materialized = nodes_in_brief().get(node_id, {}).get('materialized') %}
+        {% if materialized in ('upsert', 'snapshot') %}
+            {% do followed.append(name) %}
+        {% elif materialized not in (none, 'extraction', 'publish') %}
+            {% do made_of.append(name) %}
         {% endif %}
     {% endfor %}
     {% set question %}

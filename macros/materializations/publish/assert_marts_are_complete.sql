@@ -5,11 +5,13 @@
 {% macro assert_marts_are_complete() %}
     {% set names = [] %}
     {% set edges = [] %}
-    {% for node in graph.nodes.values() if node.resource_type == 'model' and node.config.materialized == 'upsert' %}
+    {% for node_id, node in nodes_in_brief().items() if node.materialized == 'upsert' %}
         {% do names.append(sql_literal(node.name)) %}
-        {% for parent_id in node.depends_on.nodes
-                if parent_id in graph.nodes and graph.nodes[parent_id].config.materialized in ('upsert', 'snapshot') %}
-            {% do edges.append("(" ~ sql_literal(graph.nodes[parent_id].name) ~ ", " ~ sql_literal(node.name) ~ ")") %}
+        {% for parent_id in node.parents %}
+            {% set parent = nodes_in_brief().get(parent_id, {}) %}
+            {% if parent.get('materialized') in ('upsert', 'snapshot') %}
+                {% do edges.append("(" ~ sql_literal(parent.name) ~ ", " ~ sql_literal(node.name) ~ ")") %}
+            {% endif %}
         {% endfor %}
     {% endfor %}
     {% set question %}

@@ -40,7 +40,7 @@
     The node of a mart in the graph.
 #}
 {% macro node_of_mart(mart_name) %}
-    {{ return((graph.nodes.values() | selectattr('name', 'equalto', mart_name) | list)[0]) }}
+    {{ return(graph.nodes['model.' ~ project_name ~ '.' ~ mart_name]) }}
 {% endmacro %}
 
 {#

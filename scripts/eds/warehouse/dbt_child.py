@@ -121,6 +121,9 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     from dbt.cli.main import dbtRunner
 
+    from eds.warehouse.dbt_connections import keep_connections
+
+    keep_connections()
     try:
         result = dbtRunner(callbacks=[_say]).invoke(list(arguments))
         # The work is done: whoever asks this process to stop now gets what it wants anyway.

@@ -11,8 +11,8 @@
     {% set refusal = published_relation('refuse_rewriting_reports') %}
     {% set figures = 'gross_loan_portfolio, par_1, par_30, par_60, par_90, par_180' %}
     {% if not relation_exists(reports) %}
-        {% do run_statement("
-            create table " ~ reports ~ " (
+        {% set creation %}
+            create table {{ reports }} (
                 month_end date not null,
                 report_version integer not null default 1,
                 branch_sk bigint not null,
@@ -25,7 +25,7 @@
                 reported_at timestamptz not null default clock_timestamp(),
                 primary key (month_end, report_version, branch_sk)
             );
-            create or replace function " ~ refusal ~ "() returns trigger
+            create or replace function {{ refusal }}() returns trigger
             language plpgsql
             as $$
             begin
@@ -34,9 +34,10 @@
             end
             $$;
             create trigger reported_month_ends_append_only
-            before update or delete or truncate on " ~ reports ~ "
-            for each statement execute function " ~ refusal ~ "()
-        ") %}
+            before update or delete or truncate on {{ reports }}
+            for each statement execute function {{ refusal }}()
+        {% endset %}
+        {% do run_statement(creation) %}
     {% endif %}
     insert into {{ reports }} (month_end, branch_sk, {{ figures }})
     select month_end, branch_sk, {{ figures }}

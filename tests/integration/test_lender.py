@@ -49,13 +49,13 @@ def assert_figures(platform, timezone="UTC", tolerance=Decimal("0.00")):
 
 
 def written(platform, result) -> set[str]:
-    """The models in which a run changed rows."""
+    """Return the models in which a run changed rows."""
     return {node[0] for node in changed_nodes(platform, result.run["run_id"])}
 
 
 @contextmanager
 def days_later(platform, days: int) -> Iterator[None]:
-    """The source answers as if it were that many days later; nothing else changes."""
+    """Let the source answer as if it were that many days later; nothing else changes."""
     source = (ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8")
     start = source.index("create or replace view etl.source_state as")
     view = source[start : source.index(";", start)]
@@ -127,7 +127,7 @@ def test_changes_between_two_months_are_appended_and_restated_together(platform,
 
 
 def a_loan_paid_until(platform, months: int) -> tuple[int, date]:
-    """A loan of 1 200 over 12 months without interest, disbursed seven months ago, whose first months are paid."""
+    """Make a loan of 1 200 over 12 months without interest, lent seven months ago, whose first months are paid."""
     start = months_after(datetime.now(UTC).date().replace(day=10), -7)
     with platform.app() as connection:
         loan = add_loan(

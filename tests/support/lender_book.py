@@ -36,13 +36,13 @@ HABITS = (
 
 
 def at(random: Random, day: date) -> datetime:
-    """An instant of a day in UTC, now and then at its very ends."""
+    """Return an instant of a day in UTC, now and then at its very ends."""
     hour, minute = random.choice(((0, 0), (9, 30), (9, 30), (22, 15), (23, 59)))
     return datetime(day.year, day.month, day.day, hour, minute, tzinfo=ZoneInfo("UTC"))
 
 
 def _lender_schedule(random: Random, shape: str, amount: Decimal, start: date) -> list[Installment]:
-    """A schedule as a lender would record it: its principal sums to the amount."""
+    """Return a schedule as a lender would record it: its principal sums to the amount."""
     count = random.randint(2, 14)
     parts = [(amount / count).quantize(Decimal("0.01"), ROUND_DOWN)] * (count - 1)
     parts.append(amount - sum(parts))
@@ -68,7 +68,7 @@ def _lender_schedule(random: Random, shape: str, amount: Decimal, start: date) -
 
 
 def add_random_loan(connection: psycopg.Connection, random: Random, today: date) -> int:
-    """A loan of a random shape with the payments of a random borrower. Returns its key."""
+    """Add a loan of a random shape with the payments of a random borrower. Returns its key."""
     customer = add_customer(connection, f"Borrower {random.randint(1, 999)}", segment=random.choice(("retail", "sme")))
     shape, habit = random.choice(SHAPES), random.choice(HABITS)
     amount = random.choice(
@@ -132,7 +132,7 @@ def pay_as(
     connection: psycopg.Connection, random: Random, loan: int, habit: str, schedule: list[Installment], start: date,
     amount: Decimal, today: date,
 ) -> None:  # fmt: skip
-    """The payments of a borrower with a habit, up to today."""
+    """Add the payments of a borrower with a habit, up to today."""
     if habit == "never" or amount < 1:
         return
     left = amount
@@ -297,7 +297,7 @@ def random_change(connection: psycopg.Connection, random: Random, today: date) -
 
 
 def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> dict[int, Truth]:
-    """The oracle's view of each loan, from the OLTP's rows. The first day of a write-off is the history's."""
+    """Return the oracle's view of each loan, from the OLTP's rows. The first day of a write-off is the history's."""
     zone = ZoneInfo(timezone)
 
     def day(moment: datetime | None) -> date | None:
@@ -332,7 +332,7 @@ def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> d
 
 
 def as_of(platform: Any, timezone: str = "UTC") -> date:
-    """The day of reckoning."""
+    """Return the day of reckoning."""
     moment: datetime = platform.warehouse("select snapshot_time from audit.extraction_state")[0][0]
     return moment.astimezone(ZoneInfo(timezone)).date()
 
@@ -343,7 +343,7 @@ def rows_of(platform: Any, query: str) -> list[dict[str, Any]]:
 
 
 def assert_positions_equal_the_oracle(platform: Any, book: dict[int, Truth]) -> None:
-    """The schedule and position of each loan in fact_loans and fact_installments."""
+    """Compare the schedule and position of each loan in fact_loans and fact_installments."""
     found = {
         row["loan_id"]: row
         for row in rows_of(
@@ -387,12 +387,12 @@ def assert_positions_equal_the_oracle(platform: Any, book: dict[int, Truth]) -> 
 
 
 def last_month_end(day: date) -> date:
-    """The end of the last month that has ended by a day."""
+    """Return the end of the last month that has ended by a day."""
     return day.replace(day=1) - timedelta(days=1)
 
 
 def assert_months_equal_the_oracle(platform: Any, book: dict[int, Truth], timezone: str = "UTC") -> None:
-    """Every row of the loans' history."""
+    """Compare every row of the loans' history."""
     last = last_month_end(as_of(platform, timezone))
     expected = {(row["loan_id"], row["month_end"]): row for truth in book.values() for row in truth.month_ends(last)}
     names = ", ".join(next(iter(expected.values()), {"loan_id": 0, "month_end": 0}))
@@ -536,7 +536,7 @@ def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezon
 
 
 def assert_views_of_months_follow_from_their_rows(platform: Any, check: Any, timezone: str) -> None:
-    """The views by month are sums of the loans' rows, which stand at the branch that the history has for the time."""
+    """Check the views by month: sums of the loans' rows, at the branch that the history has for the time."""
     rows = rows_of(
         platform,
         "select months.*, branches.branch_code, amount from warehouse.fact_loan_month_end as months "

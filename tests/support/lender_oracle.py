@@ -70,13 +70,13 @@ class Loan:
 
 
 def rounded(value: Fraction) -> Decimal:
-    """An exact amount in cents, half up, as money."""
+    """Return an exact amount in cents, half up, as money."""
     cents = int(value * 100 + Fraction(1, 2))
     return (Decimal(cents) / 100).quantize(CENT)
 
 
 def months_after(start: date, months: int) -> date:
-    """The same day of a later month, or that month's last day."""
+    """Return the same day of a later month, or that month's last day."""
     year, month = divmod(start.year * 12 + start.month - 1 + months, 12)
     return date(year, month + 1, min(start.day, calendar.monthrange(year, month + 1)[1]))
 
@@ -86,7 +86,7 @@ def month_end(day: date) -> date:
 
 
 def month_ends_between(first: date, last: date) -> Iterator[date]:
-    """The month ends from the month of `first` on, up to and with `last`."""
+    """Yield the month ends from the month of `first` on, up to and with `last`."""
     end = month_end(first)
     while end <= last:
         yield end
@@ -94,7 +94,7 @@ def month_ends_between(first: date, last: date) -> Iterator[date]:
 
 
 def annuity(amount: Decimal, rate: Decimal, tenure: int, start: date) -> list[Installment]:
-    """The level monthly instalments of a loan."""
+    """Return the level monthly instalments of a loan."""
     principal_owed = Fraction(amount)
     monthly = Fraction(rate) / 1200
     if monthly:
@@ -192,14 +192,14 @@ class Truth:
         return max(min(count, len(self.schedule) - (1 if owed > 0 else 0)), 0)
 
     def first_unpaid(self, day: date | None = None) -> date | None:
-        """The due date of the oldest instalment that is not paid."""
+        """Return the due date of the oldest instalment that is not paid."""
         if self.on_book_from is None or self.owed(day) <= 0:
             return None
         count = self.paid_count(day)
         return self.schedule[count].due_date if count < len(self.schedule) else None
 
     def overdue(self, day: date) -> Decimal:
-        """What fell due before a day and is not paid."""
+        """Return what fell due before a day and is not paid."""
         if not self.schedule or self.owed(day) <= 0:
             return ZERO
         due = sum((each.amount for each in self.schedule if each.due_date < day), ZERO)
@@ -226,7 +226,7 @@ class Truth:
         return max((day - first).days, 0) if first else 0
 
     def days_past_due_today(self, as_of: date) -> int:
-        """The same for today's position, in which payments dated ahead count."""
+        """Return the same for today's position, in which payments dated ahead count."""
         first = self.first_unpaid()
         return max((as_of - first).days, 0) if first else 0
 
@@ -242,7 +242,7 @@ class Truth:
     # --- months ---
 
     def month_ends(self, last: date) -> list[dict[str, object]]:
-        """The rows of its history, up to and with the month that ends on `last`."""
+        """Return the rows of its history, up to and with the month that ends on `last`."""
         if self.on_book_from is None:
             return []
         result = []
@@ -307,5 +307,5 @@ def clamp(value: Decimal, lower: Decimal, upper: Decimal) -> Decimal:
 
 
 def cents(text: str) -> Decimal:
-    """A number of a test as money."""
+    """Return a number of a test as money."""
     return Decimal(text).quantize(CENT, ROUND_HALF_UP)

@@ -18,7 +18,7 @@ def _read(path: Path) -> Any:
 
 
 def _of_tables(suffix: str) -> list[Path]:
-    """The files of the models that are tables: the marts, and the intermediate models that are kept."""
+    """Return the files of the models that are tables: the marts, and the intermediate models that are kept."""
     views = ("stable_view", "stored_function")
     models = [
         path

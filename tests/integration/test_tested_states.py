@@ -34,9 +34,9 @@ DROPPED = (
     "table warehouse.agg_payments",
     "table warehouse.agg_customers",
     "table warehouse.fact_payments",
-    "table warehouse.fact_loans",
-    "table warehouse.dim_customer",
-    "table warehouse.dim_branch",
+    "table warehouse.fact_loans cascade",
+    "table warehouse.dim_customer cascade",
+    "table warehouse.dim_branch cascade",
     "table changes.fact_payments",
     "table changes.dim_customer",
     "table publish.agg_loans cascade",
@@ -273,6 +273,17 @@ REDEFINED = (
         "select count(distinct format_type(atttypid, atttypmod)) from pg_attribute where attname = 'payment_amount' "
         "and attrelid in ('warehouse.agg_payments'::regclass, 'publish.agg_payments'::regclass, "
         "'changes.agg_payments'::regclass) and atttypmod = (38 << 16 | 4) + 4",
+        1,
+    ),
+    (
+        "a type of a column that a view reads from the mart itself",
+        (
+            "models/marts/fact_loans.yml",
+            "principal_paid\n        data_type: numeric(38, 2)",
+            "principal_paid\n        data_type: numeric(38, 4)",
+        ),
+        "select count(*) from pg_attribute where attname = 'principal_paid' and atttypmod = (38 << 16 | 4) + 4 "
+        "and attrelid = 'warehouse.fact_loans'::regclass and to_regclass('warehouse.loans_in_arrears') is not null",
         1,
     ),
     (

@@ -7,6 +7,7 @@
     {% set contract = contract_table() %}
     {% set constraints = run_query(differing_constraints(this.render(), contract)).rows %}
     {% set actions = [] %}
+    {% set retyped = [] %}
     {% set key = namespace(changed=false) %}
     {% for constraint in constraints %}
         {% do actions.append('drop constraint ' ~ constraint['name']) %}
@@ -18,6 +19,7 @@
         {% elif column['wanted'] is none %}
             {% do actions.append('drop column ' ~ column['name']) %}
         {% elif column['present'] != column['wanted'] %}
+            {% do retyped.append(column['name']) %}
             {% do actions.append('alter column ' ~ column['name'] ~ ' type ' ~ column['wanted'] ~ ' using '
                 ~ column['name'] ~ '::' ~ column['wanted']) %}
         {% endif %}
@@ -25,7 +27,9 @@
             {% do actions.append('alter column ' ~ column['name'] ~ ' drop not null') %}
         {% endif %}
     {% endfor %}
-    {% if actions %}
+    {% if retyped %}
+        {% do alter_below_views(this.render(), actions) %}
+    {% elif actions %}
         {% do run_ddl(this, 'alter table ' ~ this ~ ' ' ~ actions | join(', ')) %}
     {% endif %}
     {% if key.changed %}

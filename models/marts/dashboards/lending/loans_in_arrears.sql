@@ -1,3 +1,5 @@
+-- The schedules are read as they are now: they follow from the terms alone, and a loan whose schedule changed since the
+-- last publication has another one here only until its next.
 with today as (
     select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
 ),
@@ -9,7 +11,7 @@ positions as (
         today.as_of - loans.first_unpaid_due_date as days_past_due,
         (100 * (loans.principal_paid + loans.interest_paid))::bigint as money,
         (100 * loans.principal_owed)::bigint as owed
-    from {{ ref('fact_loans') }} as loans
+    from {{ published('fact_loans') }} as loans
     cross join today
     where loans.is_in_portfolio and loans.first_unpaid_due_date < today.as_of
 )
@@ -32,7 +34,7 @@ select
     positions.last_payment_date
 from positions
 inner join {{ ref('int_loan_schedules') }} as schedules on positions.loan_id = schedules.loan_id
-left join {{ ref('dim_branch') }} as branches on positions.branch_sk = branches.branch_sk
-left join {{ ref('dim_product') }} as products on positions.product_sk = products.product_sk
-left join {{ ref('dim_customer') }} as customers on positions.customer_sk = customers.customer_sk
+left join {{ published('dim_branch') }} as branches on positions.branch_sk = branches.branch_sk
+left join {{ published('dim_product') }} as products on positions.product_sk = products.product_sk
+left join {{ published('agg_customers') }} as customers on positions.customer_id = customers.customer_id
 order by positions.days_past_due desc, positions.loan_id asc

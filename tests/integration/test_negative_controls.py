@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psycopg
@@ -18,6 +20,7 @@ import pytest
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from support.book import add_customer, add_loan, pay
+from support.lender_cases import add_telling_loans, change_telling_loans
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, fill_small_book, project_copy
 from support.story import Story
@@ -26,6 +29,7 @@ from . import (
     test_causal_order,
     test_extraction,
     test_history,
+    test_lender,
     test_one_instant,
     test_runs,
     test_tested_states,
@@ -210,7 +214,21 @@ def forged_entry(platform: Platform) -> None:
     assert platform.primary("select count(*) from operational.audit_log where record_id = 77") == [(0,)]
 
 
+def lenders_figures(platform: Platform) -> None:
+    """Compare loans that tell the rules of schedules, positions and months apart, first built and then changed."""
+    today = datetime.now(UTC).date()
+    with platform.app() as connection:
+        book = add_telling_loans(connection, today)
+    run(platform)
+    test_lender.assert_figures(platform)
+    with platform.app() as connection:
+        change_telling_loans(connection, book, today)
+    run(platform)
+    test_lender.assert_figures(platform)
+
+
 SCENARIOS = (
+    lenders_figures,
     deletion,
     moved_payment,
     last_payment_taken_back,
@@ -683,6 +701,126 @@ CONTROLS = [
         on_a_small_book(test_runs.test_of_two_builds_started_together_one_runs_and_one_is_refused),
         r"what was awaited: not within|did not come true|assert \[\(0,\)\] == \[\(1,\)\]",
         (("macros/run/run_is_alive.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
+    ),
+]
+
+
+PAID = "macros/lending/installments_paid.sql"
+MONTHS = "models/marts/lending/fact_loan_month_end.sql"
+ANNUITY = "models/intermediate/annuity_schedule.sql"
+
+
+def lender(mechanism: str, file: str, text: str, spoiled: str) -> Control:
+    """Return the control of a rule of the lender's figures, whose loss the oracle finds."""
+    return Control(mechanism, lenders_figures, "differs from the oracle", ((file, text, spoiled),))
+
+
+CONTROLS += [
+    lender(
+        "an instalment is not late on its due day",
+        MONTHS,
+        "positions.month_end - positions.due_dates[positions.installments_paid + 1]",
+        "positions.month_end + 1 - positions.due_dates[positions.installments_paid + 1]",
+    ),
+    lender(
+        "a loan of exactly 30 days is in the band of 1 to 30",
+        "macros/lending/arrears_band.sql",
+        "when {{ days }} <= 30 then",
+        "when {{ days }} < 30 then",
+    ),
+    lender(
+        "principal settles instalments that the money does not reach",
+        PAID,
+        "width_bucket({{ principal }}, coalesce({{ schedule }}.principal_steps, {{ schedule }}.cum_principal))",
+        "0",
+    ),
+    lender(
+        "the last instalment is not paid while principal is owed",
+        PAID,
+        "{{ schedule }}.installment_count - ({{ owed }} > 0)::integer",
+        "{{ schedule }}.installment_count",
+    ),
+    lender(
+        "an instalment of interest alone is settled with the next that has principal",
+        PAID,
+        "coalesce({{ schedule }}.principal_steps, {{ schedule }}.cum_principal)",
+        "{{ schedule }}.cum_principal",
+    ),
+    lender(
+        "instalments that principal has settled are not overdue",
+        "macros/lending/overdue_by.sql",
+        "- greatest({{ money }}, coalesce({{ schedule }}.cum_due[{{ installments_paid }}], 0))",
+        "- {{ money }}",
+    ),
+    lender(
+        "due dates are counted from the first day and do not drift",
+        ANNUITY,
+        "(start_day + series.number * interval '1 month')::date",
+        "((start_day + interval '1 month')::date + (series.number - 1) * interval '1 month')::date",
+    ),
+    lender(
+        "the last instalment takes the rest",
+        ANNUITY,
+        "case when number = tenure then balance else least(balance, greatest(level - interest, 0)) end",
+        "least(balance, greatest(level - interest, 0))",
+    ),
+    lender(
+        "interest is rounded half up",
+        ANNUITY,
+        "interest := (balance * rate_units + 6000000) / 12000000;",
+        "interest := (balance * rate_units) / 12000000;",
+    ),
+    lender(
+        "a written-off loan is not in the portfolio",
+        "models/marts/fact_loans.sql",
+        "loans.loan_status <> 'written_off' and loans.outstanding_balance > 0 as is_in_portfolio",
+        "loans.outstanding_balance > 0 as is_in_portfolio",
+    ),
+    lender(
+        "past balances are counted back from today's",
+        MONTHS,
+        "loans.owed_today + loans.principal_in_all - openings.principal - summed.principal_since as owed",
+        "loans.amount - openings.principal - summed.principal_since as owed",
+    ),
+    lender("payments of a day come before what falls due on it", MONTHS, "        0 as kind,", "        2 as kind,"),
+    lender(
+        "a payment that moves restates the month that it leaves",
+        MONTHS,
+        "where _run_id > {{ since.run_id }}\n    group by loan_id, {{ business_day('payment_date') }}",
+        "where _run_id > {{ since.run_id }} and _sign > 0\n    group by loan_id, {{ business_day('payment_date') }}",
+    ),
+    lender(
+        "a month's figures stay at the branch of the time",
+        MONTHS,
+        "coalesce(versions.branch_sk, loans.branch_sk) as branch_sk",
+        "loans.branch_sk as branch_sk",
+    ),
+    Control(
+        "a month that has ended is news although no row changed",
+        lambda platform: test_lender.test_midnight_writes_no_row_and_a_quiet_first_of_the_month_appends_the_month(
+            platform, Random(1)
+        ),
+        "fact_loan_month_end",
+        (
+            (
+                "macros/run/node_state.sql",
+                "{% if config.get('follows_calendar') or config.get('recomputed_monthly') %}",
+                "{% if false %}",
+            ),
+        ),
+    ),
+    Control(
+        "a reported month is never overwritten",
+        test_lender.test_a_reported_month_stays_as_it_was_when_a_payment_of_it_comes_later,
+        "assert",
+        (
+            (
+                "macros/lending/keep_reported_months.sql",
+                "    insert into {{ reports }} (month_end",
+                "    alter table {{ reports }} disable trigger user; delete from {{ reports }};\n"
+                "    insert into {{ reports }} (month_end",
+            ),
+        ),
     ),
 ]
 

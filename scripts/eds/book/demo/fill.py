@@ -23,7 +23,7 @@ from eds.base.errors import UserError
 from eds.book.demo.statements import Statements, parameters, product_parameters
 
 PAYMENTS_PER_LOAN = 17
-PAYMENTS_PER_CUSTOMER = 50
+PAYMENTS_PER_CUSTOMER = 26
 MOST_PAYMENTS = 1_000_000_000
 NAMED_SCALES = {"empty": 0, "small": 20_000, "medium": 250_000, "large": 2_000_000}
 
@@ -162,7 +162,7 @@ class _Filling:
         while reached < self._scale.payments:
             numbers = {"first": drawn + 1, "last": wanted}
             self._run("draw_loans", **numbers)
-            reached += self._run("draw_payments", **numbers)
+            reached += self._run("draw_payments", **numbers) + self._run("draw_recoveries", **numbers)
             drawn = wanted
             # Catalogues of short loans have fewer payments per loan: draw on, by what was seen so far.
             missing = self._scale.payments - reached

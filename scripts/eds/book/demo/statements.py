@@ -17,6 +17,9 @@ from eds.book.demo import names
 
 HISTORY_DAYS = 5 * 365 + 1  # loans were disbursed in these days before today
 OFFICERS_PER_BRANCH = 4
+STOPPING_SHARE = 0.085  # of the loans, at a branch and an officer of usual luck
+RESUMING_SHARE = 0.22  # of those who stopped, some after their loan was written off
+RESTRUCTURED_SHARE = 0.15  # of the careless whose loans are open
 ADVANCE_TENURE = 6  # a product no longer than this many months is an advance: dearer, and taken less often
 ADVANCE_SHARE = 0.35
 ADVANCE_RATE = 21.0
@@ -27,7 +30,9 @@ CONSTANTS = {
     "history_days": HISTORY_DAYS,
     # The bank had its first customers a year before.
     "customer_days": HISTORY_DAYS + 365,
-    "officers_per_branch": OFFICERS_PER_BRANCH,
+    "stopping_share": STOPPING_SHARE,
+    "resuming_share": RESUMING_SHARE,
+    "restructured_share": RESTRUCTURED_SHARE,
     # A mobile-money transaction has this limit; what is more goes through the bank.
     "mpesa_limit": 250_000_00,
     **{method: number for number, method in enumerate(names.METHODS, start=1)},
@@ -70,6 +75,10 @@ class Statements:
         # The second in which a row of demo_payment was recorded: what passes over a counter, some minutes later.
         late = dice.bits("payment.n * 1000 + payment.part", "recorded")
         at_a_counter = f"payment.method_no in ({CONSTANTS['cash']}, {CONSTANTS['cheque']})"
+        # An officer's number from 0 on: those of a branch stand next to each other.
+        self._jinja.globals["officer_slot"] = lambda branch, loan: (
+            f"(({branch} - 1) * {OFFICERS_PER_BRANCH} + {dice.below(loan, 'officer', str(OFFICERS_PER_BRANCH))})"
+        )
         self._jinja.globals["recorded"] = f"(payment.paid + case when {at_a_counter} then {late} & 1023 else 0 end)"
 
     def __getitem__(self, name: str) -> bytes:

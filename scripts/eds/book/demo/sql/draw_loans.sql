@@ -22,10 +22,26 @@ with dated as materialized (
                 n,
                 {{ unit("n", "waits") }} < 0.025 as waits,
                 {{ unit("n", "applied") }} as when_applied,
-                %(today)s::bigint - {{ history_days }} + floor(
-                    {{ history_days }} * (sqrt(0.36 + 1.6 * {{ unit("n", "disbursed") }}) - 0.6) / 0.8
-                )::bigint as disbursed_day
-            from generate_series(%(first)s::bigint, %(last)s::bigint) as n
+                -- Of two days that are drawn, one in a season: school fees, the harvest, December.
+                case
+                    when
+                        extract(month from date '1970-01-01' + first_day::integer) not in (1, 5, 9, 12)
+                        and extract(month from date '1970-01-01' + second_day::integer) in (1, 5, 9, 12)
+                        and {{ unit("n", "season") }} < 0.6
+                        then second_day
+                    else first_day
+                end as disbursed_day
+            from (
+                select
+                    n,
+                    {% for draw in ("disbursed", "disbursed again") %}
+                    %(today)s::bigint - {{ history_days }} + floor(
+                        {{ history_days }} * (sqrt(0.36 + 1.6 * {{ unit("n", draw) }}) - 0.6) / 0.8
+                    )::bigint as {{ "first_day" if loop.first else "second_day" }}{{ "," if not loop.last }}
+                    {% endfor %}
+                from generate_series(%(first)s::bigint, %(last)s::bigint) as n
+                offset 0
+            ) as days
             offset 0
         ) as drawn
         offset 0
@@ -49,6 +65,11 @@ owned as materialized (
         {{ unit("dated.n", "amount") }} as amount_draw,
         {{ unit("dated.n", "tenure") }} as tenure_draw,
         {{ unit("dated.n", "behaviour") }} as behaviour,
+        -- Branches and their officers lend with more or less luck: from half to twice the usual share of bad loans.
+        (
+            0.6 + 1.2 * {{ unit("customer.home_branch", "branch risk") }}
+            * {{ unit("customer.home_branch", "branch risk") }}
+        ) * (0.7 + 0.6 * {{ unit(officer_slot("customer.home_branch", "dated.n"), "officer risk") }}) as risk,
         {{ unit("dated.n", "stop") }} as stop_draw
     from (
         select
@@ -110,8 +131,8 @@ rounded as materialized (
 behaving as (
     select
         rounded.*,
-        behaviour >= 0.93 as stops,
-        behaviour >= 0.87 and behaviour < 0.93 as settles
+        behaviour >= 1 - {{ stopping_share }} * risk as stops,
+        behaviour >= 0.72 and behaviour < 0.78 as settles
     from rounded
     offset 0
 )
@@ -121,11 +142,12 @@ select
     applied_day * 86400 + 18000 + {{ below("n", "applied second", "32400") }},
     case when not waits then disbursed_day * 86400 + 21600 + {{ below("n", "disbursed second", "28800") }} end,
     branch_no,
-    1 + (branch_no - 1) * {{ officers_per_branch }} + {{ below("n", "officer", officers_per_branch) }},
+    1 + {{ officer_slot("branch_no", "n") }},
     favourite,
-    behaviour >= 0.60 and not settles,
+    behaviour >= 0.78 and not settles,
     case
-        when stops then floor(stop_draw * stop_draw * 0.8 * tenure)::integer
+        -- Few never pay at all.
+        when stops then greatest((stop_draw > 0.05)::integer, floor(stop_draw * stop_draw * 0.8 * tenure)::integer)
         when settles then greatest(1, floor((0.3 + 0.5 * stop_draw) * tenure)::integer)
         else tenure
     end,

@@ -63,11 +63,12 @@ with recursive walk as (
                         due.*,
                         -- One payment after the other: who is behind pays the older instalment first.
                         greatest(last_day + 1, due_day + case
-                            when not careless and (draw & 65535) < 52429
-                                then (((draw >> 16) & 65535) * 4 >> 16) - 2
-                            when not careless then 2 + (((draw >> 16) & 65535) * 6 >> 16)
-                            when (draw & 65535) < 34000 then (((draw >> 16) & 65535) * 5 >> 16)
-                            when (draw & 65535) < 61000 then 5 + (((draw >> 16) & 65535) * 20 >> 16)
+                            -- Most pay by the due day, and earlier where that may be a Sunday.
+                            when not careless and (draw & 65535) < 61000
+                                then (((draw >> 16) & 65535) * 4 >> 16) - 4
+                            when not careless then 1 + (((draw >> 16) & 65535) * 6 >> 16)
+                            when (draw & 65535) < 34000 then (((draw >> 16) & 65535) * 5 >> 16) - 2
+                            when (draw & 65535) < 59000 then 3 + (((draw >> 16) & 65535) * 20 >> 16)
                             -- Missed, and caught up a month or two later.
                             else 30 + (((draw >> 16) & 65535) * 31 >> 16)
                         end) as open_day,

@@ -1,8 +1,8 @@
 -- Loans with the balance and the status that their payments lead to. A default is noticed 90 days after the first
--- instalment that stayed away, a write-off follows nine months later at the earliest.
+-- instalment that stayed away, a write-off follows nine months later at the earliest, and by the 540th day past due.
 insert into operational.loans (
     loan_id, customer_id, product_id, amount, interest_rate, tenure_months, status, disbursed_at, maturity_date,
-    outstanding_balance, loan_officer, branch_code, created_at, updated_at
+    outstanding_balance, loan_officer, branch_code, written_off_on, restructured_on, created_at, updated_at
 )
 select
     loan_id, customer_id, product_id, amount * 0.01, rate * 0.0001, tenure,
@@ -18,19 +18,25 @@ select
     case when disbursed is null then 0 else balance end * 0.01,
     (%(officers)s::text[])[officer_no],
     (%(branch_codes)s::text[])[branch_no],
+    case when balance > 0 and written_off < %(today)s::bigint then date '1970-01-01' + written_off::integer end,
+    case when restructured < %(today)s::bigint then date '1970-01-01' + restructured::integer end,
     to_timestamp(applied),
     to_timestamp(greatest(
         applied, disbursed, last_recorded,
         case when balance > 0 and defaulted < %(today)s::bigint then defaulted * 86400 + 7200 end,
-        case when balance > 0 and written_off < %(today)s::bigint then written_off * 86400 + 7200 end
+        case when balance > 0 and written_off < %(today)s::bigint then written_off * 86400 + 7200 end,
+        case when restructured < %(today)s::bigint then restructured * 86400 + 7200 end
     ))
 from (
     select
         *,
+        case when stops then defaulted + 275 + {{ below("n", "written off", "175") }} end as written_off,
         case
-            when stops and {{ unit("n", "is written off") }} < 0.7
-                then defaulted + 275 + {{ below("n", "written off", "180") }}
-        end as written_off
+            when
+                careless and not stops and balance > 0
+                and {{ unit("n", "is restructured") }} < {{ restructured_share }}
+                then disbursed / 86400 + 120 + {{ below("n", "restructured", "500") }}
+        end as restructured
     from (
         select
             loan.*, customer.customer_id, paid.last_recorded, loan.amount - coalesce(paid.principal, 0) as balance,

@@ -48,6 +48,11 @@ reconcile.switches := MASS_DELETE:--mass-delete
 .PHONY: reconcile
 reconcile: venv ## Compare every row with the source, repair what differs, test all data (also done nightly) ## MASS_DELETE=1
 	@.venv/bin/python -m eds reconcile $(call flags,reconcile)
+close.values := MONTH:--month
+close.switches := AGAIN:--again JSON:--json CSV:--csv
+.PHONY: close
+close: venv ## Show the reported months; MONTH=2026-10 reports one by hand, AGAIN=1 once more ## MONTH=2026-10 AGAIN=1 JSON=1 CSV=1
+	@.venv/bin/python -m eds close $(call flags,close)
 
 ##@ Operations
 .PHONY: restore-machine

@@ -5,9 +5,9 @@
 #}
 {% macro lending_settings() %}
     {{ return({
-        'timezone': env_var('BUSINESS_TIMEZONE', 'UTC'),
-        'tolerance': (env_var('ARREARS_TOLERANCE', '0') | float * 100) | round | int,
-        'provision_scheme': env_var('PROVISION_SCHEME', 'example'),
-        'close_day': env_var('CLOSE_DAY', '5') | int
+        'timezone': env_var('BUSINESS_TIMEZONE', '') or 'UTC',
+        'tolerance': ((env_var('ARREARS_TOLERANCE', '') or '0') | float * 100) | round | int,
+        'provision_scheme': env_var('PROVISION_SCHEME', '') or 'example',
+        'close_day': (env_var('CLOSE_DAY', '') or '5') | int
     }) }}
 {% endmacro %}

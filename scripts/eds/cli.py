@@ -49,7 +49,7 @@ from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.member import Runtime
 from eds.scheduler import Scheduler
-from eds.warehouse import alerts, runs
+from eds.warehouse import alerts, closing, runs
 
 # How long the provisioning waits for a primary that starts, in seconds.
 PRIMARY_STARTS_SECONDS = 300
@@ -306,6 +306,26 @@ def reconcile(
     """Compare every row with the source, repair what differs, test all data (also done nightly)."""
     variables = runs.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
     raise typer.Exit(_run(load(), variables=variables, scheduled=True, trigger="reconcile"))
+
+
+@app.command(rich_help_panel=WAREHOUSE)
+def close(
+    month: Annotated[str | None, typer.Option(metavar="2026-10", help="The month that is reported.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also one that was reported before.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Show the reported months; MONTH=2026-10 reports one by hand, AGAIN=1 once more. Example: make close"""
+    cluster = Cluster(load())
+    if month is not None:
+        version = closing.close(cluster, month, again=again)
+        out.print(f"{month} is reported, version {version}.", markup=False)
+    months = [{name: str(value) for name, value in row.items()} for row in closing.reported_months(cluster)]
+    if not print_rows(months, as_json=as_json, as_csv=as_csv) and month is None:
+        for row in months:
+            out.print("  ".join(f"{name} {value}" for name, value in row.items()), markup=False)
+        if not months:
+            out.print("No month was reported yet.")
 
 
 @app.command(rich_help_panel="For programs")

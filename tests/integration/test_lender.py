@@ -11,8 +11,10 @@ from decimal import Decimal
 import psycopg
 import pytest
 
+from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
+from eds.warehouse import closing
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.lender_book import (
@@ -158,6 +160,31 @@ def test_a_reported_month_stays_as_it_was_when_a_payment_of_it_comes_later(platf
     for statement in ("update {} set par_1 = 0", "delete from {}", "truncate {}"):
         with connect(platform.writer_conninfo) as connection, pytest.raises(psycopg.errors.RaiseException):
             connection.execute(statement.format("publish.reported_month_ends"))
+
+
+def test_a_month_is_closed_again_only_when_that_is_wanted_and_both_reports_stay(platform):
+    loan, start = a_loan_paid_until(platform, 2)
+    run(platform)
+    end = month_end(months_after(start, 4))
+    month = f"{end:%Y-%m}"
+    with platform.app() as connection:
+        pay(connection, loan, "200.00", "0.00", payment_date=f"{months_after(start, 3)} 09:00+00")
+    run(platform)
+    with pytest.raises(UserError, match="AGAIN=1"):
+        closing.close(platform.cluster, month, again=False)
+    assert closing.close(platform.cluster, month, again=True) == 2
+    kept = (
+        "select report_version, sum(par_30) from publish.reported_month_ends where month_end = %s group by 1 order by 1"
+    )
+    assert platform.warehouse(kept, (end,)) == [(1, 1000), (2, 0)]
+    shown = "select reported, restated from warehouse.vw_restated_months where month_end = %s and figure = 'par_30'"
+    assert platform.warehouse(shown, (end,)) == [(0, 0)]
+    versions = {row["month_end"]: row["version"] for row in closing.reported_months(platform.cluster)}
+    assert versions[end] == 2
+    assert set(versions.values()) == {1, 2}
+    for wrong in ("1999-01", f"{datetime.now(UTC):%Y-%m}"):
+        with pytest.raises(UserError, match="has ended"):
+            closing.close(platform.cluster, wrong, again=True)
 
 
 def test_a_month_is_reported_from_the_close_day_on(platform):

@@ -1,0 +1,95 @@
+"""The months that were reported: which they are, and how one is closed by hand or closed again.
+
+A run closes a month by itself from CLOSE_DAY of the next one on (macros/lending/keep_reported_months.sql). What was
+reported is never changed: to close a month again adds a version, and vw_restated_months compares the last one with the
+figures as they are known today.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from eds.base.errors import UserError
+from eds.cluster.connections import Cluster, connect
+
+
+def month_end(text: str) -> datetime.date:
+    """Return the last day of a month such as 2026-10. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d{4})-(\d{2})", text, re.ASCII)
+    try:
+        year, month = (int(part) for part in match.groups()) if match else (0, 0)
+        first = datetime.date(year, month, 1)
+    except ValueError as error:
+        raise UserError(
+            f"Expected a month such as 2026-10, found {text!r}. Example: make close MONTH=2026-10"
+        ) from error
+    return (first + datetime.timedelta(days=31)).replace(day=1) - datetime.timedelta(days=1)
+
+
+def reported_months(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the reported months, the newest first: the last version, when it was kept, portfolio and PAR30."""
+    with connect(cluster.writer_conninfo()) as connection:
+        _require_reports(connection)
+        cursor = connection.cursor(row_factory=dict_row)
+        return cursor.execute(
+            """
+            select distinct on (month_end)
+                month_end, report_version as version, min(reported_at) as reported_at,
+                sum(gross_loan_portfolio) as gross_loan_portfolio, sum(par_30) as par_30
+            from publish.reported_month_ends
+            group by month_end, report_version
+            order by month_end desc, report_version desc
+            """
+        ).fetchall()
+
+
+def close(cluster: Cluster, month: str, *, again: bool) -> int:
+    """Keep the published figures of a month that has ended as reported. Returns the version.
+
+    again: also a month that was reported before, as a further version. Raises UserError, and changes nothing, when it
+    was and that is not wanted, or when no such month is published.
+    """
+    end = month_end(month)
+    with connect(cluster.writer_conninfo()) as connection:
+        _require_reports(connection)
+        connection.execute("lock table publish.reported_month_ends in share row exclusive mode")
+        row = connection.execute(
+            "select coalesce(max(report_version), 0), max(reported_at) from publish.reported_month_ends "
+            "where month_end = %s",
+            (end,),
+        ).fetchone()
+        version, reported_at = row or (0, None)
+        if version and not again:
+            raise UserError(
+                f"Expected a month that was not reported yet, found {month} reported at {reported_at:%Y-%m-%d %H:%M}. "
+                f"Nothing was changed. To report it again beside that: make close MONTH={month} AGAIN=1"
+            )
+        kept = connection.execute(
+            """
+            insert into publish.reported_month_ends (
+                month_end, report_version, branch_sk, gross_loan_portfolio, par_1, par_30, par_60, par_90, par_180
+            )
+            select month_end, %s, branch_sk, gross_loan_portfolio, par_1, par_30, par_60, par_90, par_180
+            from publish.agg_month_ends_by_branch
+            where month_end = %s
+            """,
+            (version + 1, end),
+        )
+        if kept.rowcount == 0:
+            raise UserError(
+                f"Expected a month that has ended and is published, found nothing of {month}. "
+                "Nothing was changed. vw_portfolio_at_risk_by_month shows the months that there are."
+            )
+    return int(version) + 1
+
+
+def _require_reports(connection: psycopg.Connection[Any]) -> None:
+    if connection.execute("select to_regclass('publish.reported_month_ends') is null").fetchone() == (True,):
+        raise UserError(
+            "Expected a published state, found none: the first run has not finished. Run it: make etl NOW=1"
+        )

@@ -56,7 +56,7 @@ def test_a_number_of_payments_keeps_the_proportions(payments: int) -> None:
     scale = Scale.parse(str(payments))
     assert scale.payments == payments
     assert abs(scale.loans - payments / 17) <= 1
-    assert abs(scale.customers - payments / 50) <= 1
+    assert abs(scale.customers - payments / 26) <= 1
     assert scale.loans >= 1
     assert scale.customers >= 1
 

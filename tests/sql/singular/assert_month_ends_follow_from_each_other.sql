@@ -1,7 +1,7 @@
 -- The books of each loan, month by month: it begins as it ended the month before; what it owed, less the principal paid
 -- and what was written off, is what it owes; the month's money paid dues, arrears, ahead or is a recovery; and of what
 -- fell due no more is paid than fell due. Looks at the loans whose months changed since the last published state.
-{% set published = none if tests_look_at_everything() else model_state('published_state') %}
+{% set published = none if tests_look_at_everything() else published_before_test() %}
 
 with months as (
     select
@@ -11,7 +11,7 @@ with months as (
         lag(months.outstanding_principal) over by_month as opening_principal,
         lag(months.paid_to_date) over by_month as paid_before
     from {{ ref('fact_loan_month_end') }} as months
-    {% if published is not none %}
+    {% if published is not none and not published['has_recomputed'] %}
     where
         months.loan_id in (
             select changed.loan_id from {{ changes_of('fact_loan_month_end') }} as changed

@@ -81,7 +81,7 @@ def test_a_new_column_goes_from_the_source_to_a_mart_with_old_rows_filled(collat
     edit(project / "models/staging/stg_loans.sql", "    outstanding_balance,\n", "    collateral_value,\n")
     mart = project / "models/marts/fact_loans.sql"
     edit(mart, "        loans.outstanding_balance,\n", "        loans.collateral_value,\n")
-    edit(mart, "    outstanding_balance,\n    total_paid", "    collateral_value,\n")
+    edit(mart, "    outstanding_balance,\n    principal_owed", "    collateral_value,\n")
     edit(
         project / "models/marts/fact_loans.yml",
         "      - name: outstanding_balance\n",

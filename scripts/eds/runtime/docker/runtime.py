@@ -59,7 +59,8 @@ class ComposeRuntime:
 
     @property
     def inside(self) -> Cluster:
-        places: dict[str, str | int] = {}
+        # Names within the networks of one machine, without TLS.
+        places: dict[str, str | int] = {"tls": "off"}
         for name in self.cluster.servers:
             places |= {f"{name}_host": name, f"{name}_port": SERVER_PORT}
         return Cluster(self.settings.model_copy(update=places))

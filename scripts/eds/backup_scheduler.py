@@ -104,7 +104,8 @@ class BackupScheduler:
     def note(self, name: str, when: datetime) -> None:
         """Note that a schedule was served up to a time."""
         values = self.done_until() | {name: when}
-        write_atomically(self.notes, json.dumps({key: value.isoformat() for key, value in values.items()}) + "\n")
+        text = json.dumps({key: value.isoformat() for key, value in values.items()}) + "\n"
+        write_atomically(self.notes, text, mode=0o600)
 
     def run(self, name: str) -> int | None:
         """Run the command of a schedule to its end. Returns its exit code; None when this process is to leave."""

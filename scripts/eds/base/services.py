@@ -64,8 +64,9 @@ def state_directory(settings: Settings) -> Path:
             (state / "site").mkdir(exist_ok=True)
         for folder in PRIVATE_FOLDERS:
             _set_mode(state / folder, 0o700)
-        for log in state.glob("*.log"):
-            _set_mode(log, 0o600)
+        for path in state.iterdir():
+            if path.is_file() and path.name != OWN_STATE_MARK:
+                _set_mode(path, 0o600)
         if not os.access(state, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
@@ -166,7 +167,7 @@ def exclusive(settings: Settings, command: str, *, gives_way: bool = False) -> I
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         note = {"pid": this.pid, "created": this.create_time(), "command": command, "gives_way": gives_way}
-        write_atomically(_holder_note(settings), json.dumps(note) + "\n")
+        write_atomically(_holder_note(settings), json.dumps(note) + "\n", mode=0o600)
         yield
     finally:
         _holder_note(settings).unlink(missing_ok=True)

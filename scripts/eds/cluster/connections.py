@@ -118,7 +118,7 @@ class Cluster:
 
     def set_primary(self, name: str) -> None:
         """Note which member takes the writes from now on. Survives a loss of power."""
-        write_atomically(self._primary_note, f"{name}\n")
+        write_atomically(self._primary_note, f"{name}\n", mode=0o600)
 
     @property
     def primary(self) -> Server:

@@ -70,7 +70,7 @@ def _read(settings: Settings, subject: str = RUNS) -> Note | None:
 
 
 def _write(settings: Settings, note: Note, subject: str = RUNS) -> None:
-    write_atomically(_path(settings, subject), json.dumps(asdict(note)) + "\n")
+    write_atomically(_path(settings, subject), json.dumps(asdict(note)) + "\n", mode=0o600)
 
 
 def ways(settings: Settings) -> tuple[str, ...]:

@@ -260,8 +260,8 @@ class ComposeRuntime:
         names = [name for name in LATER if name not in reasons]
         self.compose.write_environment(names)
         with step(", ".join(names)):
-            # What they depend on runs already; without this, the provisioning would run a second time.
-            self.compose.up(["--no-deps", *names])
+            # With what they depend on: without it, Compose takes them for other services than plain `docker compose` does.
+            self.compose.up(names)
         if self.host_services.start_backup_scheduler():
             err.print("ok: scheduler of backups, a process of this machine")
         for name, why in reasons.items():

@@ -168,7 +168,7 @@ class Home:
             self.give(home, 0o750)
             # Relative when it is in the state directory, so that a checkout can be moved.
             pointer = str(home.relative_to(state) if home.is_relative_to(state) else home) + "\n"
-            write_atomically(embedded_note(self.settings), pointer)
+            write_atomically(embedded_note(self.settings), pointer, mode=0o600)
         except PermissionError as error:
             raise UserError(
                 f"{error.filename or home} belongs to another account: the platform was started by that one "

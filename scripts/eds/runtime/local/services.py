@@ -198,7 +198,7 @@ class Services:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        write_atomically(self.pidfile(name), f"{process.pid}\n")
+        write_atomically(self.pidfile(name), f"{process.pid}\n", mode=0o600)
         return process
 
     def stop(self, name: str, seconds: float = 15) -> bool:

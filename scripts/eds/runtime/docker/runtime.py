@@ -260,7 +260,7 @@ class ComposeRuntime:
         names = [name for name in LATER if name not in reasons]
         self.compose.write_environment(names)
         with step(", ".join(names)):
-            # With what they depend on: without it, Compose takes them for other services than plain `docker compose` does.
+            # With what they depend on: without it, they would differ from what plain `docker compose` makes.
             self.compose.up(names)
         if self.host_services.start_backup_scheduler():
             err.print("ok: scheduler of backups, a process of this machine")

@@ -119,12 +119,12 @@ def test_one_command_brings_the_book_back_on_another_machine(
     env_file = Path(machine["EDS_ENV_FILE"])
     # What was kept of the other machine: the key. All other passwords are new.
     env_file.write_text(f"{KEY}={key}\n", encoding="utf-8")
-    told = eds(machine, "restore-machine")
-    assert key not in told
-    assert "all invariants hold" in told
-    assert f"RPO: what was committed after {newest[:16]}" in told
-    assert "RTO: " in told
-    assert f"grep '^BACKUP_REPO2' {env_file}" in told
+    output = eds(machine, "restore-machine")
+    assert key not in output
+    assert "all invariants hold" in output
+    assert f"RPO: what was committed after {newest[:16]}" in output
+    assert "RTO: " in output
+    assert f"grep '^BACKUP_REPO2' {env_file}" in output
     values = {name.lower(): value for name, value in machine.items()}
     runtime = LocalRuntime(Settings(_env_file=env_file, **values))  # type: ignore[call-arg, arg-type]
     # The application logs in with the password of this machine, and the warehouse has the book.

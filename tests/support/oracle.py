@@ -63,7 +63,8 @@ VIEW_QUERIES = {
     """,
 }
 
-# The grains of the dashboards' filters: a query on the view, and what it must give by the OLTP.
+# The grains of the dashboards' filters: a query on the view, and what it must give by the OLTP. Both are summed by what
+# people read: a branch may have the unknown member's name, and two products may have one.
 GRAIN_QUERIES = {
     "vw_collections": (
         """
@@ -88,9 +89,12 @@ GRAIN_QUERIES = {
     ),
     "vw_loan_book": (
         """
-        select branch_code, loan_officer, product, customer_segment, loan_status, loan_count, disbursed_count,
-            disbursed_amount, outstanding_balance, total_paid, interest_paid, payment_count
+        select branch_code, loan_officer, product, customer_segment, loan_status, sum(loan_count) as loan_count,
+            sum(disbursed_count) as disbursed_count, sum(disbursed_amount) as disbursed_amount,
+            sum(outstanding_balance) as outstanding_balance, sum(total_paid) as total_paid,
+            sum(interest_paid) as interest_paid, sum(payment_count) as payment_count
         from warehouse.vw_loan_book
+        group by branch_code, loan_officer, product, customer_segment, loan_status
         """,
         """
         select coalesce(l.branch_code, 'unknown') as branch_code,
@@ -107,13 +111,15 @@ GRAIN_QUERIES = {
             select loan_id, sum(amount) as paid, sum(interest_portion) as interest, count(*) as count
             from operational.payments group by 1
         ) as p on p.loan_id = l.loan_id
-        group by 1, 2, r.product_id, 4, 5
+        group by 1, 2, 3, 4, 5
         """,
     ),
     "vw_disbursements": (
         """
-        select month, branch_code, product, customer_segment, loan_count, disbursed_amount
+        select month, branch_code, product, customer_segment, sum(loan_count) as loan_count,
+            sum(disbursed_amount) as disbursed_amount
         from warehouse.vw_disbursements
+        group by month, branch_code, product, customer_segment
         """,
         """
         select date_trunc('month', l.disbursed_at at time zone 'UTC')::date as month,
@@ -123,7 +129,7 @@ GRAIN_QUERIES = {
         join operational.customers as c on c.customer_id = l.customer_id
         join operational.loan_products as r on r.product_id = l.product_id
         where l.status <> 'pending' and l.disbursed_at is not null
-        group by 1, 2, r.product_id, 4
+        group by 1, 2, 3, 4
         """,
     ),
     "vw_loans": (

@@ -6,11 +6,11 @@
 #}
 {% macro month_columns(month, as_of) -%}
     (
-        12 * (extract(year from {{ as_of }} at time zone 'UTC') - extract(year from {{ month }}))
-        + extract(month from {{ as_of }} at time zone 'UTC') - extract(month from {{ month }})
+        12 * (extract(year from {{ business_day(as_of) }}) - extract(year from {{ month }}))
+        + extract(month from {{ business_day(as_of) }}) - extract(month from {{ month }})
     )::integer as months_ago,
     (
-        extract(year from {{ as_of }} at time zone 'UTC') - extract(year from {{ month }})
+        extract(year from {{ business_day(as_of) }}) - extract(year from {{ month }})
     )::integer as years_ago,
     extract(year from {{ month }})::integer::text as year,
     extract(month from {{ month }})::integer as calendar_month

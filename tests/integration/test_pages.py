@@ -151,7 +151,7 @@ def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chro
                     wanted = len(what.questions[place.question].y) if kind == "line" else 1
                     assert marks.count() >= wanted
             assert shown.locator(f"#{key} .chart svg").count() == charts
-            assert charts > 0 or key == "loans"
+            assert charts > 0 or key in ("loans", "arrears")
             # Nothing makes the page wider than the screen.
             assert shown.evaluate("document.documentElement.scrollWidth") <= width
             assert seen.errors == []
@@ -450,6 +450,40 @@ def test_a_click_on_a_bar_or_a_row_leads_to_its_loans(chromium, address, platfor
         shown.locator("#portfolio-branch_performance tbody a").first.press("Enter")
         shown.locator("#loans-loans tbody tr").first.wait_for()
         assert parse_qs(shown.url.split("?")[1])["segment"] == ["retail"]
+        assert seen.errors == []
+
+
+@pytest.mark.browser
+@needs.chromium
+def test_a_branchs_portfolio_at_risk_leads_to_its_late_loans(chromium, address, platform):
+    with opened(chromium, f"{address}dashboards.html#quality") as (shown, seen):
+        risk = platform.view("vw_portfolio_at_risk")
+        assert Decimal(value(shown, "quality", "gross_portfolio")) == sum(row["gross_loan_portfolio"] for row in risk)
+        late, scheduled = (sum(row[name] for row in risk) for name in ("par_30", "scheduled_portfolio"))
+        ratio = round(100 * late / scheduled, 2)
+        assert shown.locator("#quality-par_30 .big").text_content() == f"{ratio:.2f} %"
+        classes = platform.view("vw_loan_classification")
+        assert [row[0].lower() for row in cells(shown, "quality-loan_classification")] == [
+            row["class"].replace("_", " ").lower() for row in classes if row["loan_count"]
+        ]
+        stages = {row["stage"]: row["loan_count"] for row in platform.view("vw_ifrs9_stages")}
+        assert {row[0][-1]: row[1] for row in cells(shown, "quality-ifrs9_stages") if row[0] != "no schedule"} == {
+            str(stage): f"{count:,}" for stage, count in stages.items() if count
+        }
+        row = shown.locator("#quality-par_by_branch").evaluate("card => card.shown[0]")
+        shown.locator("#quality-par_by_branch details summary").last.click()
+        shown.locator("#quality-par_by_branch tbody a").first.click()
+        shown.locator("#arrears-loans_in_arrears tbody tr").first.wait_for()
+        expected = platform.warehouse(
+            "select loan_id, full_name, days_past_due from warehouse.loans_in_arrears "
+            "where branch = %s and days_past_due > 30 order by days_past_due desc, loan_id",
+            (row["branch"],),
+        )
+        table = cells(shown, "arrears-loans_in_arrears")
+        assert [(one[0], one[1], one[8]) for one in table] == [
+            (str(loan), name, f"{days:,}") for loan, name, days in expected
+        ]
+        assert expected
         assert seen.errors == []
 
 

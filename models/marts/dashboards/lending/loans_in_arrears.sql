@@ -18,10 +18,11 @@ positions as (
 
 select
     positions.loan_id,
-    branches.branch_code,
+    {{ branch_columns('branches') }},
     positions.loan_officer,
     customers.full_name,
     positions.customer_segment,
+    {{ product_columns('products') }},
     products.product_name,
     positions.days_past_due,
     {{ arrears_band('positions.days_past_due') }} as band,

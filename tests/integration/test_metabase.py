@@ -36,7 +36,6 @@ from eds.runtime.ports import free_ports
 from support import needs
 from support.platform import VIEWS, Platform
 
-
 # What a small book that was just filled may not have: months reported and restated since, and write-offs.
 NOT_IN_A_NEW_BOOK = {"Restated months", "Written off and recovered by month"}
 

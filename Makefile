@@ -51,7 +51,7 @@ test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an
 	@.venv/bin/python -m pytest tests/docker $(call given,ARGS)
 soak.words := FOR RANDOM_SEED
 soak: venv-dev ## Random changes, crashes and moving sources for as long as you like ## FOR=30m RANDOM_SEED=7
-	@SOAK_FOR=$(call quote,$(call given,FOR)) .venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0
+	@SOAK_FOR=$(call quote,$(call given,FOR)) RANDOM_SEED=$(call quote,$(call given,RANDOM_SEED)) .venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0
 lint: venv-dev ## Check Python, SQL, shell, the dbt project and the list of commands
 	@.venv/bin/pre-commit run --all-files
 format: venv-dev ## Format Python and SQL

@@ -289,6 +289,10 @@ def etl_command(
     """Show the run history; NOW=1 runs one now. Example: make etl NOW=1"""
     settings = load()
     code = 0
+    if mass_delete and not now:
+        raise UserError(
+            "MASS_DELETE=1 accepts a loss for one run, and none was asked for: make etl NOW=1 MASS_DELETE=1"
+        )
     if now:
         code = _run(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
     history = runs.history(settings, limit)

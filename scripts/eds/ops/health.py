@@ -89,8 +89,8 @@ def health(runtime: Runtime) -> dict[str, Any]:
     fresh = last is not None and stale is None
     if services.get("warehouse") == "running":
         protection = look("backups", lambda: _protection(cluster)) or backup_record.Protection()
-        for name, last in (("physical_backup", protection.physical), ("dump", protection.dump)):
-            found[f"last_{name}"] = last.at.isoformat() if last.at else None
+        for name, kept in (("physical_backup", protection.physical), ("dump", protection.dump)):
+            found[f"last_{name}"] = kept.at.isoformat() if kept.at else None
         found["last_proven_restore"] = protection.restore.at.isoformat() if protection.restore.at else None
         found["backup_ages"] = _ages(runtime, protection)
         found["warnings"] = backup_record.warnings(settings, protection, runtime.why_no_repository)

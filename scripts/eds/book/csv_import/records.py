@@ -78,7 +78,8 @@ def _split(text: str, delimiter: str) -> list[str | None]:
                     f"{_WORDS.get(delimiter, repr(delimiter))} or the end of the line after the closing quote; "
                     'a quote inside quotes is written ""',
                 )
-            fields.append(value[2:-1] if value.startswith('="') and value.endswith('"') else value)
+            is_formula = len(value) > 2 and value.startswith('="') and value.endswith('"')
+            fields.append(value[2:-1] if is_formula else value)
         else:
             end = text.find(delimiter, start)
             if end < 0:

@@ -129,6 +129,7 @@ OLTP = Matrix(
 )
 
 _DBT = {"etl_writer": ALL, "warehouse_user": "select"}
+_DBT_FUNCTION = {"etl_writer": "execute", "warehouse_user": "execute"}
 _DBT_SCHEMA = {"etl_writer": "usage create", "warehouse_user": "usage"}
 _DBT_SCHEMAS = ("operational_fdw", "operational", "staging", "snapshots", "changes", "publish", "audit")
 
@@ -178,6 +179,14 @@ WAREHOUSE = Matrix(
         "platform.*": {},
     },
     sequences={f"{schema}.*": {"etl_writer": ALL_OF_SEQUENCE} for schema in ("audit",)},
+    # Each runs with its caller's privileges. Others than these are reported.
+    functions={
+        "staging.annuity_schedule(numeric,numeric,integer,date)": _DBT_FUNCTION,
+        "publish.refuse_rewriting_reports()": _DBT_FUNCTION,
+        "warehouse.portfolio_as_of(date)": _DBT_FUNCTION | {"warehouse_reader": "execute"},
+        "dev.*": _DBT_FUNCTION,
+        "dev_*.*": _DBT_FUNCTION,
+    },
     others={"metabase_db": {"metabase_user": "connect create temporary"}},
 )
 

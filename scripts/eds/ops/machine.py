@@ -17,6 +17,7 @@ from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.book import invariants
 from eds.cluster.connections import wait_until_accepting
+from eds.cluster.queries import fetch_value
 from eds.cluster.repository import Info
 from eds.ops import pitr, recovery
 from eds.runtime.member import Runtime
@@ -31,7 +32,7 @@ _LAST_COMMIT = re.compile(r"last completed transaction was at log time (\S+ \S+)
 class Recovered:
     """What was recovered beside the place of the primary.
 
-    newest: the commit time of the newest transaction, by the server's log, else by the trail. began: when this began.
+    newest: the commit time of the newest transaction, by the server's log and by the trail. began: when this began.
     """
 
     label: str
@@ -94,7 +95,9 @@ def recover(runtime: Runtime) -> Recovered:
             side.start()
             wait_until_accepting(server.superuser_conninfo(), START_SECONDS)
         _, end = recovery.fork(server)
-        newest = datetime.fromisoformat(found[-1]).replace(tzinfo=UTC) if found else None
+        by_log = datetime.fromisoformat(found[-1]).replace(tzinfo=UTC) if found else None
+        by_trail = fetch_value(server, "select max(change_time) from operational.audit_log")
+        newest = max((each for each in (by_log, by_trail) if each), default=None)
         return Recovered(
             label=plan.base.label,
             made_at=plan.base.finished_at,

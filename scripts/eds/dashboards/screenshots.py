@@ -37,7 +37,12 @@ PICTURES = (
     Picture("portfolio.png", "dashboards.html#portfolio", 1280, 1000, "light", "#portfolio .chart svg"),
     Picture("collections.png", "dashboards.html#collections", 1280, 900, "dark", "#collections .chart svg"),
     Picture(
-        "lineage.png", "lineage/index.html#!/overview?g_v=1&g_i=%2Bexposure:*", 1280, 660, "light", "canvas >> nth=0"
+        "lineage.png",
+        "lineage/index.html#!/overview?g_v=1&g_i=%2Bagg_payments_by_month%20vw_monthly_revenue",
+        1280,
+        660,
+        "light",
+        "canvas >> nth=0",
     ),
     Picture("star-schema.png", "star-schema.svg", 1180, 1180, "light", "svg"),
 )

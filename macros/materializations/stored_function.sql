@@ -6,11 +6,12 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
 
+    {% set sql = aliased_once(sql) %}
     {% set hash = definition_hash(sql, none) %}
     {% set state = model_state(model.name) %}
     {% set exists = first_row("select exists (select from pg_proc where proname = " ~ sql_literal(this.identifier)
         ~ " and pronamespace = to_regnamespace(" ~ sql_literal(this.schema) ~ ")) as present")['present'] %}
-    {% if exists and state is not none and state['definition_hash'] == hash %}
+    {% if exists and (not reads_everything() or (state is not none and state['definition_hash'] == hash)) %}
         {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
         {{ return({'relations': []}) }}
     {% endif %}

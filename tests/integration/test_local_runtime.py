@@ -71,7 +71,7 @@ def room(own_settings: Settings) -> Path:
 
 
 def pids(runtime: LocalRuntime) -> dict[str, int | None]:
-    return {state.name: state.pid for state in runtime.states() if state.name != "scheduler"}
+    return {state.name: state.pid for state in runtime.states() if not state.name.endswith("scheduler")}
 
 
 def kill(runtime: LocalRuntime, name: str) -> None:

@@ -67,6 +67,12 @@ def add_telling_loans(connection: psycopg.Connection, today: date) -> TellingBoo
     pay(connection, prepaid, str(first.principal), str(first.interest), payment_date=_moment(first.due_date))
     pay(connection, prepaid, "50000", "0", payment_date=_moment(first.due_date + timedelta(days=15)))
     add_loan(connection, 1, "100000", **terms)
+    # Matured and never paid: its level instalments leave a cent for the last one.
+    past = a_31st(months_after(today, -6))
+    add_loan(
+        connection, 1, "100", interest_rate=12, tenure_months=3, disbursed_at=_moment(past),
+        maturity_date=months_after(past, 3),
+    )  # fmt: skip
     # Taken over without what was paid before.
     add_loan(connection, 1, "100000", **(terms | {"outstanding_balance": 60000}))
     # Written off with a balance, and paid on afterwards.

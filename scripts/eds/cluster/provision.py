@@ -199,7 +199,7 @@ def ensure_foreign_server(connection: psycopg.Connection, cluster: Cluster) -> l
         "fetch_size": "20000",
     }
     of_primary = wanted_server | {
-        "target_session_attrs": "read-write",
+        "target_session_attrs": "primary",
         "connect_timeout": "3",
         "application_name": "warehouse_monitoring",
     }

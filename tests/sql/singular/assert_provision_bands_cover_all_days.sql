@@ -19,6 +19,7 @@ from bands
 where
     min_days <> coalesce(max_days_before + 1, 0)
     or (min_days_after is null and max_days < 2147483647)
+{% if reads_everything() %}
 union all
 select
     {{ sql_literal(lending_settings().provision_scheme) }} as scheme,
@@ -29,3 +30,4 @@ where
         select 1 from bands
         where scheme = {{ sql_literal(lending_settings().provision_scheme) }}
     )
+{% endif %}

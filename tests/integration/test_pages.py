@@ -809,7 +809,7 @@ def test_the_lineage_shows_the_project_its_exposures_and_its_graph(chromium, add
         shown.goto(f"{address}lineage/index.html#!/exposure/exposure.enterprise_data_platform.collections")
         shown.get_by_text("What is paid back, month by month").first.wait_for()
         shown.goto(f"{address}lineage/index.html#!/model/model.enterprise_data_platform.vw_monthly_revenue")
-        shown.get_by_text("One row per calendar month (UTC)").first.wait_for()
+        shown.get_by_text("One row per calendar month, in BUSINESS_TIMEZONE").first.wait_for()
         assert seen.errors == []
     with opened(chromium, f"{address}lineage/index.html#!/overview?g_v=1&g_i=%2Bexposure:*") as (shown, seen):
         shown.locator("canvas:not([width='0'])").first.wait_for()

@@ -228,24 +228,24 @@ def copy_pipe(bench: Bench, database: str) -> float:
             "alter table public.copied drop column _run_id, drop column _changed_at, drop column _deleted_at"
         )
     started = time.monotonic()
-    out = subprocess.Popen(
+    with subprocess.Popen(
         [
             *(psql, *connection_args(source, database=source.database), "-XqAt"),
             *("-c", "copy operational.payments to stdout (format binary)"),
         ],
         env={"PGPASSWORD": source.superuser_password},
         stdout=subprocess.PIPE,
-    )
-    subprocess.run(
-        [
-            *(psql, *connection_args(target, database=database), "-XqAt"),
-            *("-c", "copy public.copied from stdin (format binary)"),
-        ],
-        env={"PGPASSWORD": target.superuser_password},
-        stdin=out.stdout,
-        check=True,
-    )
-    if out.wait() != 0:
+    ) as out:
+        subprocess.run(
+            [
+                *(psql, *connection_args(target, database=database), "-XqAt"),
+                *("-c", "copy public.copied from stdin (format binary)"),
+            ],
+            env={"PGPASSWORD": target.superuser_password},
+            stdin=out.stdout,
+            check=True,
+        )
+    if out.returncode != 0:
         raise RuntimeError("COPY from the source failed")
     seconds = time.monotonic() - started
     return float(bench.ask("select count(*) from public.copied", target.superuser_conninfo(database))) / seconds

@@ -20,6 +20,13 @@ SUNDAY = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 NIGHTLY = {FULL: "30 0 * * 0", DIFF: "30 0 * * 1-6", DUMP: "30 1 * * *", DRILL: "30 3 * * 0"}
 
 
+@pytest.fixture(autouse=True)
+def _default_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no schedule stand in the environment, as it does beside tests of real servers."""
+    for name in BACKUP_SCHEDULES:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 def make_settings(tmp_path: Path, text: str = "", **values: object) -> Settings:
     env_file = tmp_path / "env"
     ensure_env_file(env_file)

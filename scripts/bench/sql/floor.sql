@@ -1,5 +1,6 @@
 -- The floor: one increment by hand, in one session and one transaction, without dbt and without its tests.
--- It does to a copy of the warehouse what the models do: landing tables, both histories, facts, aggregates.
+-- It does to a copy of the warehouse what the models do: landing tables, both histories, facts, aggregates. Schedules and
+-- what follows from them (days past due, months) are no part of it.
 -- Variables: watermark; finish, commit or rollback.
 
 begin;
@@ -38,6 +39,10 @@ set
     segment = excluded.segment, is_active = excluded.is_active, updated_at = excluded.updated_at,
     _changed_at = excluded._changed_at;
 insert into operational.loans as landing
+(
+    loan_id, customer_id, product_id, amount, interest_rate, tenure_months, status, disbursed_at, maturity_date,
+    outstanding_balance, loan_officer, branch_code, created_at, updated_at, _run_id, _changed_at, _deleted_at
+)
 select read.*, 0, read.updated_at, null from loans_read as read
 on conflict (loan_id) do update
 set
@@ -181,7 +186,13 @@ select loans.loan_id from warehouse.fact_loans as loans
 where loans.customer_id in (select customer_id from customer_versions);
 analyze loans_touched;
 create temporary table loans_before on commit drop as
-select present.* from loans_touched inner join warehouse.fact_loans as present using (loan_id);
+select
+    loan_id, customer_id, customer_sk, loan_sk, product_sk, branch_sk, disbursement_date_sk, maturity_date_sk,
+    loan_status, customer_segment, principal_amount, interest_rate, tenure_months, outstanding_balance, total_paid,
+    principal_paid, interest_paid, penalty_paid, payment_count, is_disbursed, is_active, is_defaulted, is_repaid,
+    is_written_off, last_payment_date
+from loans_touched
+inner join warehouse.fact_loans using (loan_id);
 create temporary table payments_changed on commit drop as
 select
     loan_id, sum(sign) as payment_count, sum(sign * payment_amount) as total_paid,
@@ -232,7 +243,15 @@ left join warehouse.dim_customer as customers
     on loans.customer_id = customers.customer_id and customers.is_current
 where loans._deleted_at is null;
 insert into warehouse.fact_loans
-select * from loans_after
+(
+    loan_id, customer_id, customer_sk, loan_sk, product_sk, branch_sk, disbursement_date_sk, maturity_date_sk,
+    loan_status, customer_segment, principal_amount, interest_rate, tenure_months, outstanding_balance, total_paid,
+    principal_paid, interest_paid, penalty_paid, payment_count, is_disbursed, is_active, is_defaulted, is_repaid,
+    is_written_off, last_payment_date,
+    written_off_date_sk, loan_officer, schedule_source, principal_owed, installment_count, installments_paid,
+    schedule_hash, is_restructured, is_in_portfolio
+)
+select *, -1, 'unassigned', 'none', outstanding_balance, 0, 0, 0, false, true from loans_after
 on conflict (loan_id) do update
 set
     customer_id = excluded.customer_id, customer_sk = excluded.customer_sk, loan_sk = excluded.loan_sk,

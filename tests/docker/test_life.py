@@ -213,7 +213,7 @@ def test_a_scheduler_stopped_in_the_middle_of_a_run_records_it_and_ends_cleanly(
     )
     try:
         running = "select started_by from audit.etl_runs where status = 'running'"
-        until(lambda: stack.query("warehouse", running), 60, "a running run")
+        until(lambda: stack.query("warehouse", running), 180, "a running run")
         docker("stop", "--time", "30", name)
         assert json.loads(docker("inspect", name))[0]["State"]["ExitCode"] == 0
         events = [json.loads(line).get("event") for line in docker("logs", name).splitlines()]

@@ -56,6 +56,10 @@ def nothing_kept(platform: Platform) -> Iterator[psycopg.Connection]:
 def test_no_column_of_the_book_takes_a_value_that_its_readers_cannot_represent(empty_book):
     with nothing_kept(empty_book) as connection:
         pay(connection, add_loan(connection, add_customer(connection)))
+        connection.execute(
+            "insert into operational.loan_installments (loan_id, installment_no, due_date, principal_due) "
+            "select loan_id, 1, date '2026-01-31', 100 from operational.loans"
+        )
         for table in TABLES:
             # What stamps updated_at would hide what was tried.
             connection.execute(f"alter table operational.{table} disable trigger {table}_stamp_row")

@@ -204,7 +204,7 @@ def test_a_clone_that_was_killed_half_way_does_not_block_the_next_start(stack: S
 def test_a_scheduler_stopped_in_the_middle_of_a_run_records_it_and_ends_cleanly(stack: Stack) -> None:
     name = f"{stack.project}_second_scheduler"
     secret = stack.runtime.files.folder / "secrets" / "etl_writer_password"
-    environment = {"WAREHOUSE_HOST": "warehouse", "WAREHOUSE_PORT": "5432"}
+    environment = {"WAREHOUSE_HOST": "warehouse", "WAREHOUSE_PORT": "5432", "TLS": "off"}
     docker(
         *("run", "--detach", "--init", "--name", name, "--network", f"{stack.project}_analytics"),
         *("--volume", f"{secret}:/run/secrets/etl_writer_password:ro"),

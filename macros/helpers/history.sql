@@ -44,6 +44,25 @@
 {%- endmacro %}
 
 {#
+    The query of the versions of a type 2 dimension that changed, each with touched_from: from when on what refers to it
+    by time may be another row. Of a version that was there before and ends at another time now, that is the time between;
+    of any other, all of its time.
+
+    dimension: its name. entity_id, version_sk: its keys. since: what increment() returned.
+#}
+{% macro changed_validity(dimension, entity_id, version_sk, since) -%}
+    select
+        {{ entity_id }},
+        case
+            when sum(_sign) = 0 and min(valid_from) = max(valid_from) then min(valid_to)
+            else min(valid_from)
+        end as touched_from
+    from {{ changes_of(dimension) }}
+    where _run_id > {{ since.run_id }}
+    group by {{ entity_id }}, {{ version_sk }}
+{%- endmacro %}
+
+{#
     Before everything that is recorded, and after it.
 #}
 {% macro start_of_history() -%}

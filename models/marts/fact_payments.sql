@@ -17,16 +17,7 @@
 {% if since %}
 {% set keys %}
 with versions as (
-    -- of a version that was there before and ends at another time now, the time between; of any other, all of its time
-    select
-        customer_id,
-        case
-            when sum(_sign) = 0 and min(valid_from) = max(valid_from) then min(valid_to)
-            else min(valid_from)
-        end as touched_from
-    from {{ changes_of('dim_customer') }}
-    where _run_id > {{ since.run_id }}
-    group by customer_id, customer_sk
+    {{ changed_validity('dim_customer', 'customer_id', 'customer_sk', since) }}
 ),
 
 touched_customers as (

@@ -537,8 +537,8 @@ CONTROLS = [
         (
             (
                 "models/marts/fact_payments.sql",
-                "from {{ changes_of('dim_customer') }}\n",
-                "from {{ changes_of('dim_customer') }} tablesample system (0)\n",
+                "    from versions\n",
+                "    from versions where false\n",
             ),
         ),
     ),

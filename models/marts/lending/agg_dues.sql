@@ -12,20 +12,16 @@
 {# Up to 90 days after the end of the month of the data: until the next month, when everything is computed again. #}
 {% set horizon %}((date_trunc('month', {{ data_day() }}::timestamp) + interval '1 month')::date + 89){% endset %}
 
-with loans as (
-    {% if since %}
-    select changed.* from {{ changes_of('fact_loans') }} as changed
-    where changed._run_id > {{ since.run_id }} and changed.is_in_portfolio and changed.schedule_source <> 'none'
-    {% else %}
-    select
-        fact_loans.*,
-        1 as _sign
-    from {{ ref('fact_loans') }} as fact_loans
-    where fact_loans.is_in_portfolio and fact_loans.schedule_source <> 'none'
-    {% endif %}
+with signed_loans as (
+    {{ signed_rows('fact_loans', since) }}
 ),
 
--- The schedule that each state of a loan was reckoned by: the present one, or one that was replaced since.
+loans as (
+    select * from signed_loans
+    where is_in_portfolio and schedule_source <> 'none'
+),
+
+-- The schedule that each state of a loan was computed by: the present one, or one that was replaced since.
 schedules as (
     select
         loan_id,

@@ -10,16 +10,7 @@
 
 {# Without the loans of which no schedule is known: they have no lateness that could change. #}
 with groups as (
-    {% if since %}
-    select changed.* from {{ changes_of('agg_month_ends') }} as changed
-    where changed._run_id > {{ since.run_id }} and changed.has_schedule
-    {% else %}
-    select
-        agg_month_ends.*,
-        1 as _sign
-    from {{ ref('agg_month_ends') }} as agg_month_ends
-    where agg_month_ends.has_schedule
-    {% endif %}
+    {{ signed_rows('agg_month_ends', since) }}
 ),
 
 final as (
@@ -31,6 +22,7 @@ final as (
         sum(_sign * outstanding_principal) as outstanding_principal,
         sum(_sign * written_off_amount) as written_off_amount
     from groups
+    where has_schedule
     group by month_end, state_before, state
 )
 

@@ -13,15 +13,7 @@
 {% set since = increment() %}
 
 with months as (
-    {% if since %}
-    select changed.* from {{ changes_of('fact_loan_month_end') }} as changed
-    where changed._run_id > {{ since.run_id }}
-    {% else %}
-    select
-        fact_loan_month_end.*,
-        1 as _sign
-    from {{ ref('fact_loan_month_end') }} as fact_loan_month_end
-    {% endif %}
+    {{ signed_rows('fact_loan_month_end', since) }}
 ),
 
 final as (

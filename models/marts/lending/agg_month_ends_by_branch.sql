@@ -15,15 +15,7 @@
 
 {# What the views by month read: some thousand rows instead of the hundred thousand of agg_month_ends. #}
 with groups as (
-    {% if since %}
-    select changed.* from {{ changes_of('agg_month_ends') }} as changed
-    where changed._run_id > {{ since.run_id }}
-    {% else %}
-    select
-        agg_month_ends.*,
-        1 as _sign
-    from {{ ref('agg_month_ends') }} as agg_month_ends
-    {% endif %}
+    {{ signed_rows('agg_month_ends', since) }}
 ),
 
 final as (

@@ -10,15 +10,7 @@
 {% set since = increment() %}
 
 with loans as (
-    {% if since %}
-    select changed.* from {{ changes_of('fact_loans') }} as changed
-    where changed._run_id > {{ since.run_id }}
-    {% else %}
-    select
-        fact_loans.*,
-        1 as _sign
-    from {{ ref('fact_loans') }} as fact_loans
-    {% endif %}
+    {{ signed_rows('fact_loans', since) }}
 ),
 
 placed as (

@@ -14,16 +14,7 @@
 
 {# Days past due on a day follow from the due date by subtraction, so that no row changes when only the day does. #}
 with loans as (
-    {% if since %}
-    select changed.* from {{ changes_of('fact_loans') }} as changed
-    where changed._run_id > {{ since.run_id }} and changed.is_in_portfolio
-    {% else %}
-    select
-        fact_loans.*,
-        1 as _sign
-    from {{ ref('fact_loans') }} as fact_loans
-    where fact_loans.is_in_portfolio
-    {% endif %}
+    {{ signed_rows('fact_loans', since) }}
 ),
 
 final as (
@@ -38,6 +29,7 @@ final as (
         sum(_sign)::bigint as loan_count,
         sum(_sign * outstanding_balance) as outstanding_principal
     from loans
+    where is_in_portfolio
     group by
         branch_sk, product_sk, customer_segment, schedule_source, is_restructured, is_defaulted,
         coalesce(first_unpaid_due_date, date '9999-12-31')

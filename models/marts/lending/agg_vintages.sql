@@ -12,16 +12,7 @@
 
 {# What is new in each month on book; vw_vintages adds it up. #}
 with months as (
-    {% if since %}
-    select changed.* from {{ changes_of('fact_loan_month_end') }} as changed
-    where changed._run_id > {{ since.run_id }} and changed.schedule_source <> 'none'
-    {% else %}
-    select
-        fact_loan_month_end.*,
-        1 as _sign
-    from {{ ref('fact_loan_month_end') }} as fact_loan_month_end
-    where fact_loan_month_end.schedule_source <> 'none'
-    {% endif %}
+    {{ signed_rows('fact_loan_month_end', since) }}
 ),
 
 final as (
@@ -37,6 +28,7 @@ final as (
         sum(_sign * first_over_90_amount) as first_over_90_amount,
         sum(_sign * written_off_amount) as written_off_amount
     from months
+    where schedule_source <> 'none'
     group by
         cohort_month,
         12 * (extract(year from month_end) - extract(year from cohort_month))

@@ -46,15 +46,7 @@ loans as (
 ),
 
 versions as (
-    select
-        loan_id,
-        case
-            when sum(_sign) = 0 and min(valid_from) = max(valid_from) then min(valid_to)
-            else min(valid_from)
-        end as touched_from
-    from {{ changes_of('dim_loan') }}
-    where _run_id > {{ since.run_id }}
-    group by loan_id, loan_sk
+    {{ changed_validity('dim_loan', 'loan_id', 'loan_sk', since) }}
 ),
 
 restated as (

@@ -17,26 +17,18 @@ with by_month as (
     from {{ ref('agg_payments_by_month') }}
 ),
 
-by_payment_month as (
+{% for name, aggregate in [('by_payment_month', 'agg_payments'), ('by_collection_month', 'agg_collections')] %}
+{{ name }} as (
     select
         payment_month::text as part,
         array[
             sum(payment_count), sum(payment_amount), sum(principal_amount), sum(interest_amount), sum(penalty_amount)
         ] as measures
-    from {{ ref('agg_payments') }}
+    from {{ ref(aggregate) }}
     group by payment_month
 ),
 
-by_collection_month as (
-    select
-        payment_month::text as part,
-        array[
-            sum(payment_count), sum(payment_amount), sum(principal_amount), sum(interest_amount), sum(penalty_amount)
-        ] as measures
-    from {{ ref('agg_collections') }}
-    group by payment_month
-),
-
+{% endfor %}
 by_collection_group as (
     select
         branch_sk || ' ' || customer_segment as part,
@@ -54,28 +46,19 @@ by_loan_group as (
     having sum(payment_count) <> 0
 ),
 
-by_status as (
+{% for name, aggregate in [('by_status', 'agg_loans'), ('by_officer_and_product', 'agg_loan_book')] %}
+{{ name }} as (
     select
         branch_sk || ' ' || loan_status || ' ' || customer_segment as part,
         array[
             sum(loan_count), sum(disbursed_count), sum(disbursed_amount), sum(outstanding_balance),
             sum(interest_rate_sum), sum(total_paid), sum(interest_paid), sum(payment_count)
         ] as measures
-    from {{ ref('agg_loans') }}
+    from {{ ref(aggregate) }}
     group by branch_sk, loan_status, customer_segment
 ),
 
-by_officer_and_product as (
-    select
-        branch_sk || ' ' || loan_status || ' ' || customer_segment as part,
-        array[
-            sum(loan_count), sum(disbursed_count), sum(disbursed_amount), sum(outstanding_balance),
-            sum(interest_rate_sum), sum(total_paid), sum(interest_paid), sum(payment_count)
-        ] as measures
-    from {{ ref('agg_loan_book') }}
-    group by branch_sk, loan_status, customer_segment
-),
-
+{% endfor %}
 by_payment_branch as (
     select
         branch_sk::text as part,

@@ -24,6 +24,8 @@ from eds.cluster.connections import (
     refuses_password,
 )
 
+# What both databases get, by the files' numbers among those of their own.
+COMMON_SQL = ROOT / "infra/postgres/sql"
 SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
 
 # Which setting holds the password of which role.
@@ -45,6 +47,8 @@ def _ensure_database(server: Server) -> None:
 
 def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     """Apply the SQL files that are new or changed since they were last applied here, in one transaction.
+
+    folder: one of SQL_FOLDERS; the files of COMMON_SQL are applied with it.
 
     Returns their names. A failure leaves the database as it was.
     """
@@ -70,7 +74,7 @@ def _apply_new_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     """Apply the files in the connection's transaction."""
     applied = []
     known: dict[str, str] = dict(connection.execute("select file_name, sha256 from platform.applied_file").fetchall())
-    for path in sorted(folder.glob("*.sql")):
+    for path in sorted([*COMMON_SQL.glob("*.sql"), *folder.glob("*.sql")], key=lambda path: path.name):
         text = path.read_bytes()
         digest = hashlib.sha256(text).hexdigest()
         if known.get(path.name) == digest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -33,6 +33,16 @@ def fetch_dicts(server: Server, query: str, parameters: Any = None) -> list[dict
 def fetch_value(server: Server, query: str, parameters: Any = None, database: str | None = None) -> Any:
     """Return the single value that a query gives."""
     return fetch_all(server, query, parameters, database)[0][0]
+
+
+def count_rows(connection: psycopg.Connection, tables: Iterable[str]) -> dict[str, int]:
+    """Count the rows of tables, in the connection's transaction. tables: their names, quoted where SQL needs it."""
+    counts = {}
+    for table in tables:
+        row = connection.execute(f"select count(*) from {table}".encode()).fetchone()  # noqa: S608 - names of the catalogue
+        assert row is not None
+        counts[table] = int(row[0])
+    return counts
 
 
 def answers(server: Server, seconds: float = 1.0) -> bool:

@@ -35,6 +35,7 @@ from eds.base.errors import UserError
 from eds.base.files import sync_directory, write_atomically
 from eds.base.settings import Settings, load
 from eds.cluster.connections import Cluster, Server
+from eds.cluster.queries import count_rows
 from eds.cluster.repository import BaseBackup
 from eds.ops.wal import damage
 from eds.runtime.choice import select_runtime
@@ -234,10 +235,7 @@ def dump(settings: Settings, kind: str, form: Literal["sql", "custom"]) -> Backu
                     "(select system_identifier::text from pg_control_system())"
                 ).fetchone()
                 assert row is not None
-                rows = {
-                    table: connection.execute(f"select count(*) from {table}".encode()).fetchone()[0]  # type: ignore[index]  # noqa: S608
-                    for (table,) in connection.execute(_TABLES).fetchall()
-                }
+                rows = count_rows(connection, [table for (table,) in connection.execute(_TABLES).fetchall()])
                 temporary.touch(mode=0o600)
                 run_program(
                     settings,

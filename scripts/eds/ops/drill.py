@@ -78,10 +78,7 @@ def _book(server: Server) -> tuple[dict[str, int], int]:
     """Return the rows of each table, and the newest entry of the trail, in one snapshot."""
     with server.connect() as connection:
         connection.execute("set transaction isolation level repeatable read, read only")
-        rows = {
-            table: int(connection.execute(f"select count(*) from operational.{table}".encode()).fetchone()[0])  # type: ignore[index]  # noqa: S608
-            for table in pitr.TABLES
-        }
+        rows = pitr.rows_of_the_book(connection)
         newest = connection.execute("select coalesce(max(log_id), 0) from operational.audit_log").fetchone()
     assert newest is not None
     return rows, int(newest[0])

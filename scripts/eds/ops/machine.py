@@ -103,7 +103,7 @@ def recover(runtime: Runtime) -> Recovered:
             made_at=plan.base.finished_at,
             newest=newest,
             end=end,
-            rows=pitr.count_rows(server),
+            rows=pitr.rows_of_the_book_on(server),
             broken=invariants.violations(server),
             shortfall=pitr.shortfall(plan, end),
             began=began,

@@ -19,7 +19,7 @@ from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
-from eds.cluster.queries import answers, fetch_all, fetch_value
+from eds.cluster.queries import answers, count_rows, fetch_value
 from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, segment_name, stretches
 from eds.ops import recovery
 from eds.ops.wal import switch_and_wait
@@ -197,7 +197,7 @@ def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[P
         end=end,
         seconds=time.monotonic() - began,
         broken=invariants.violations(server),
-        rows=count_rows(server),
+        rows=rows_of_the_book_on(server),
         shortfall=shortfall(plan, end) if target == Target() else None,
     )
 
@@ -236,10 +236,17 @@ def _explained(message: str, target: Target, plan: Plan) -> str:
     return message
 
 
-def count_rows(server: Server) -> dict[str, int]:
-    """Count the rows of the loan book's tables on a server."""
-    query = " union all ".join(f"select '{table}', count(*) from operational.{table}" for table in TABLES)  # noqa: S608
-    return {table: int(count) for table, count in fetch_all(server, query)}
+def rows_of_the_book(connection: psycopg.Connection) -> dict[str, int]:
+    """Count the rows of the loan book's tables, in the connection's transaction."""
+    counts = count_rows(connection, [f"operational.{table}" for table in TABLES])
+    return {name.partition(".")[2]: count for name, count in counts.items()}
+
+
+def rows_of_the_book_on(server: Server) -> dict[str, int]:
+    """Count the rows of the loan book's tables on a server, in one snapshot."""
+    with server.connect() as connection:
+        connection.execute("set transaction isolation level repeatable read, read only")
+        return rows_of_the_book(connection)
 
 
 def restore_point(cluster: Cluster, name: str) -> str:
@@ -249,7 +256,7 @@ def restore_point(cluster: Cluster, name: str) -> str:
 
 
 def _report(cluster: Cluster, found: Recovery) -> None:
-    present = count_rows(cluster.primary) if answers(cluster.primary) else {}
+    present = rows_of_the_book_on(cluster.primary) if answers(cluster.primary) else {}
     table = Table(title="The loan book")
     for column in ("table", "recovered", "primary now"):
         table.add_column(column, justify="left" if column == "table" else "right")

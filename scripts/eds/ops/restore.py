@@ -29,7 +29,7 @@ from eds.base.services import exclusive
 from eds.base.settings import Settings, load
 from eds.cluster import exchange, provision, tls
 from eds.cluster.connections import SUPERUSER_OPTIONS, Cluster, Server, psycopg_notices_off
-from eds.cluster.queries import answers, current_position, execute, fetch_all, wait_for_replay
+from eds.cluster.queries import answers, count_rows, current_position, execute, fetch_all, wait_for_replay
 from eds.ops import backup
 from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args
@@ -52,12 +52,7 @@ def rows_now(server: Server) -> Counter[str]:
     tables = "select format('%I.%I', schemaname, relname) from pg_stat_user_tables order by 1"
     with server.connect() as connection:
         connection.execute("set transaction isolation level repeatable read, read only")
-        return Counter(
-            {
-                table: (connection.execute(f"select count(*) from {table}".encode()).fetchone() or (0,))[0]  # noqa: S608
-                for (table,) in connection.execute(tables).fetchall()
-            }
-        )
+        return Counter(count_rows(connection, [table for (table,) in connection.execute(tables).fetchall()]))
 
 
 def load_dump(settings: Settings, made: backup.Backup, server: Server, database: str) -> None:
@@ -68,11 +63,8 @@ def load_dump(settings: Settings, made: backup.Backup, server: Server, database:
     try:
         _pipe(settings, made, server, database)
         with server.connect(database, autocommit=True) as connection:
-            found = {
-                table: (connection.execute(f"select count(*) from {table}".encode()).fetchone() or (0,))[0]  # noqa: S608
-                for table in made.manifest.get("rows", {})
-            }
-            backup.check_rows(found, made.manifest.get("rows", {}))
+            expected = made.manifest.get("rows", {})
+            backup.check_rows(count_rows(connection, expected), expected)
             # Privileges on the database itself are not in a dump, and an old dump has an old schema.
             connection.execute("delete from platform.applied_file")
             provision.apply_files(

@@ -142,21 +142,30 @@ ensure_slot() { # CLEAR
         <<<"select platform.ensure_replication_slot(:'slot', :'clear');"
 }
 
+primary_is_promoted() {
+    [ "$(ask_primary -c 'select not pg_is_in_recovery()' 2>/dev/null)" = t ]
+}
+
 # Replace the data directory by a copy of the primary's, when the primary is there.
 clone() {
-    local reported=
-    until primary_streams && ensure_slot true; do
-        [ -n "$reported" ] || say "waiting for the primary, to be cloned from it"
-        reported=1
-        run sleep 1
-    done
-    rm -rf "$incoming"
-    say "cloning the primary"
-    if ! run pg_basebackup --pgdata="$incoming" --host="$(primary)" --port=5432 --username=replicator \
-        --no-password --wal-method=stream --checkpoint=fast --slot="$name" >&2; then
+    local reported='' attempt
+    for attempt in 1 2 3; do
+        # A copy is of no use when its source was promoted meanwhile.
+        until primary_streams && primary_is_promoted && ensure_slot true; do
+            [ -n "$reported" ] || say "waiting for the primary, to be cloned from it"
+            reported=1
+            run sleep 1
+        done
         rm -rf "$incoming"
-        die "the primary could not be cloned, see above; the next start tries again"
-    fi
+        say "cloning the primary"
+        if run pg_basebackup --pgdata="$incoming" --host="$(primary)" --port=5432 --username=replicator \
+            --no-password --wal-method=stream --checkpoint=fast --slot="$name" >&2; then
+            break
+        fi
+        rm -rf "$incoming"
+        [ "$attempt" -lt 3 ] || die "the primary could not be cloned, see above; the next start tries again"
+        run sleep 2
+    done
     touch "$incoming/standby.signal" "$volume/not-proven"
     if [ -e "$data" ]; then
         rm -rf "$volume"/pgdata.aside-*

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.docker)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the database servers of its stack wrote last."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        for name in DATABASES:
+            log = docker("logs", "--timestamps", "--tail", "60", stack.container(name), check=False)
+            report.sections.append((f"log of {name}", log))
+    return report
 
 
 def docker(*arguments: str, check: bool = True, stdin: str = "", environment: dict[str, str] | None = None) -> str:
@@ -133,6 +145,10 @@ class Stack:
         state = self.inspect(service)["State"]
         return bool(state["Running"] and state["Health"]["Status"] == "healthy")
 
+    def runs(self) -> bool:
+        """Whether a container of each database server runs."""
+        return {self.container(name) for name in DATABASES} <= set(docker("ps", "--format", "{{.Names}}").split())
+
     def wait_healthy(self, *services: str, seconds: float = 90) -> None:
         for service in services or self.runtime.services:
             until(lambda service=service: self.healthy(service), seconds, f"{service} healthy")
@@ -204,5 +220,7 @@ def first_up(new_stack: Stack) -> str:
 
 @pytest.fixture
 def stack(new_stack: Stack, first_up: str) -> Stack:
-    """Provide the stack, up."""
+    """Provide the stack, up; what a failed test left stopped is started again."""
+    if not new_stack.runs():
+        new_stack.up()
     return new_stack

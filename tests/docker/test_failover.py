@@ -210,8 +210,6 @@ def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
     before, name = stack.query(primary(stack), BOOK), primary(stack)
     assert name != "primary"
     stack.eds("down")
-    # The next test needs it.
-    stack.values["SYNCHRONOUS"] = "on"
     stack.up()
     assert primary(stack) == name
     assert writers(stack) == {name}
@@ -222,6 +220,8 @@ def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
 
 
 def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(stack: Stack) -> None:
+    stack.values["SYNCHRONOUS"] = "on"
+    stack.up()
     old = primary(stack)
     assert stack.value(old, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
     ahead, behind = stack.runtime.cluster.replica_names

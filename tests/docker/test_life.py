@@ -57,9 +57,13 @@ def reaches_replicas(stack: Stack, payment: int) -> None:
 
 
 def move_on(stack: Stack) -> None:
-    """Let the primary write more WAL than it keeps by itself (wal_keep_size)."""
+    """Let the primary write, archive and remove more WAL than it keeps by itself (wal_keep_size)."""
     for _ in range(8):
         stack.query("primary", "select pg_switch_wal(), txid_current()")
+    segment = stack.value("primary", "select pg_walfile_name(pg_switch_wal())")
+    archived = f"select last_archived_wal >= '{segment}' from pg_stat_archiver"
+    until(lambda: stack.value("primary", archived), 60, "everything archived")
+    # A checkpoint removes what has been archived.
     stack.query("primary", "checkpoint")
 
 
@@ -102,8 +106,8 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_that_run_at_most(stack: St
     run = stack.start("build", "--full-refresh", ETL_ATTEMPTS="1")
     began = f"select 1 from audit.etl_runs where run_id > {runs} and status = 'running'"
     until(lambda: stack.query("warehouse", began) or run.poll() is not None, 60, "a running run")
-    docker("kill", stack.container(victim))
     assert run.poll() is None, run.communicate()[0]
+    docker("kill", stack.container(victim))
     output, _ = run.communicate(timeout=120)
     # The replicas serve a run when the primary is away; without the warehouse there is none.
     assert (run.returncode != 0) if victim == "warehouse" else (run.returncode in (0, 1)), output
@@ -137,9 +141,6 @@ def test_replicas_that_cannot_follow_are_cloned_again_and_their_data_is_kept_asi
     docker("stop", stack.container("replica1"), stack.container("replica2"))
     stack.query("primary", "select pg_drop_replication_slot(slot_name) from pg_replication_slots")
     move_on(stack)
-    segment = stack.value("primary", "select pg_walfile_name(pg_switch_wal())")
-    archived = f"select last_archived_wal >= '{segment}' from pg_stat_archiver"
-    until(lambda: stack.value("primary", archived), 30, "everything archived")
     stack.exec("primary", "bash", "-c", "rm -rf /var/lib/postgresql/wal_archive/repository/archive/oltp/15-1/0*")
     docker("start", stack.container("replica1"), stack.container("replica2"))
 

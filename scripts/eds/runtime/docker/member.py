@@ -35,6 +35,12 @@ from eds.runtime.member import Member
 SERVER_SECONDS = 120
 # How long a server that does not answer may take to stop in order.
 AT_ONCE_SECONDS = 3
+# Runs a program on a volume whose server is down. What a killed server left as its process may be the number of another
+# process in this container, and PostgreSQL's programs would then take the server for running. One that does run holds
+# the lock.
+WITHOUT_SERVER = (
+    f'[ ! -e {VOLUME}/lock ] || flock --nonblock {VOLUME}/lock rm -f {PGDATA}/postmaster.pid || true; exec "$@"'
+)
 # Where a container of ours sees the volumes of the members, beside its own.
 OTHERS = Path("/members")
 
@@ -117,7 +123,7 @@ class ComposeMember:
             network = f"{self.compose.project}_backend"
             more = [part for mount in mounts for part in ("--volume", mount)]
             into = ["run", "--rm", *options, "--network", network, "--label", self._label, *self._mounts(), *more]
-            into += ["--entrypoint", command[0], self.compose.member_image, *command[1:]]
+            into += ["--entrypoint", "bash", self.compose.member_image, "-c", WITHOUT_SERVER, "bash", *command]
         return programs.run(["docker", *into], env=os.environ | (env or {}), stdin=stdin, what=what, check=check)
 
     @property

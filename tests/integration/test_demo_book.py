@@ -13,9 +13,11 @@ from eds.book.demo import fill as demo
 from eds.book.demo import names
 from eds.book.demo.fill import Scale, Summary, fill
 from eds.book.invariants import INVARIANTS
+from support.demo_figures import figures_of
 
 DAY = datetime.date(2025, 6, 30)
 KEYS = {"customers": "customer_id", "loans": "loan_id", "payments": "payment_id"}
+FILLED = KEYS | {"loan_installments": "installment_id"}
 
 # What holds in a generated book beyond the rules of every book.
 GENERATED_RULES = {
@@ -68,6 +70,20 @@ GENERATED_RULES = {
                 and extract(isodow from payment_date at time zone 'UTC') = 7
             )
     """,
+    "a schedule pays back what was lent, week by week": """
+        select loan_id, loans.amount, count(*), sum(principal_due)
+        from operational.loan_installments inner join operational.loans using (loan_id)
+        group by loan_id, loans.amount, disbursed_at, tenure_months
+        having sum(principal_due) <> loans.amount
+            or max(due_date) <> (disbursed_at at time zone 'UTC')::date + 7 * max(installment_no)
+            or count(*) <> max(installment_no) or max(installment_no) <> round(tenure_months * 52 / 12.0)
+    """,
+    "what is repaid by the week has a schedule, and nothing else": """
+        select loan_id, product_name
+        from operational.loans inner join operational.loan_products using (product_id)
+        where (product_name like '%Weekly%' and disbursed_at is not null)
+            <> exists (select from operational.loan_installments where loan_installments.loan_id = loans.loan_id)
+    """,
     "a customer's country is one of the bank's": """
         select customer_id from operational.customers
         where country not in ('Kenya', 'Uganda', 'Tanzania', 'Rwanda')
@@ -107,12 +123,12 @@ def fingerprints(connection: psycopg.Connection[Any]) -> dict[str, str]:
                 f"select coalesce(md5(string_agg(md5(row.*::text), '' order by {key})), 'empty') "
                 f"from operational.{table} as row",
             )
-            for table, key in KEYS.items()
+            for table, key in FILLED.items()
         }
 
 
 def empty(connection: psycopg.Connection[Any]) -> None:
-    for table in ("payments", "loans", "customers"):
+    for table in ("loan_installments", "payments", "loans", "customers"):
         connection.execute(f"delete from operational.{table}".encode())
 
 
@@ -197,6 +213,7 @@ def test_small_book_has_everything(owner: psycopg.Connection[Any]) -> None:
                 rows between unbounded preceding and 1 preceding
             ), 0) as owed
             from operational.payments inner join operational.loans using (loan_id)
+            where loan_id not in (select loan_id from operational.loan_installments)
         ) as ordered
         """,
     )
@@ -214,6 +231,30 @@ def test_counts_are_near_the_scale(owner: psycopg.Connection[Any], scale: str) -
     assert offending(owner, INVARIANTS | GENERATED_RULES) == {}
 
 
+def test_the_demo_lender_could_be_a_real_one(owner: psycopg.Connection[Any]) -> None:
+    """Else the figures of risk could not be seen at work: nobody cures, nothing is recovered, no branch is better."""
+    day = datetime.date(2026, 11, 25)
+    fill(owner, Scale.parse("100_000"), seed=42, today=day)
+    found = figures_of(owner, day)
+    assert 8 <= found.par_1 <= 9
+    assert 3 <= found.par_30 <= 5
+    assert 85 <= found.on_time <= 90
+    assert Decimal("1.1") <= found.loans_per_borrower <= Decimal("1.3")
+    assert 360 < found.most_days_past_due <= 540
+    assert found.recovered > 0
+    # From 61-90 days a part pays up, and not all of the rest goes on.
+    assert found.cured >= 10
+    assert found.went_on <= 80
+    assert found.never_paid <= 10
+    assert found.in_a_season >= 130
+    assert found.differing_branches >= Decimal("1.5")
+    assert found.differing_officers >= Decimal("1.1")
+    assert Decimal("1.5") <= found.restructured <= Decimal("2.5")
+    assert found.weekly >= 2
+    # A microfinance book is not one of mortgages.
+    assert found.mortgages <= 35
+
+
 def test_same_seed_gives_the_same_rows_and_another_seed_others(owner: psycopg.Connection[Any]) -> None:
     scale = Scale.parse("3000")
     fill(owner, scale, seed=7, today=DAY)
@@ -226,7 +267,7 @@ def test_same_seed_gives_the_same_rows_and_another_seed_others(owner: psycopg.Co
     empty(owner)
     fill(owner, scale, seed=8, today=DAY)
     other = fingerprints(owner)
-    assert all(other[table] != first[table] for table in KEYS)
+    assert all(other[table] != first[table] for table in FILLED)
 
 
 def test_default_day_is_today(owner: psycopg.Connection[Any]) -> None:
@@ -266,7 +307,7 @@ def test_triggers_are_back_and_the_reload_is_on_record(owner: psycopg.Connection
         "where log_id > %s order by table_name",
         (last_entry,),
     ).fetchall()
-    assert entries == [(table, "RELOAD", 0, None, None) for table in ("customers", "loans", "payments")]
+    assert entries == [(table, "RELOAD", 0, None, None) for table in sorted(FILLED)]
 
 
 def test_failure_leaves_nothing_behind(owner: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,9 +383,9 @@ def test_other_products_are_used_within_their_limits(owner: psycopg.Connection[A
             (990, 'Vast', 'mortgage', 0.01, 999999999999.99, 1, 600)
             """
         )
-        fill(owner, Scale.parse("300"), today=DAY)
+        fill(owner, Scale.parse("3000"), today=DAY)
         assert {row[0] for row in owner.execute("select distinct product_id from operational.loans")} == {901, 905, 990}
-        assert counts(owner)["payments"] == pytest.approx(300, rel=0.1)
+        assert counts(owner)["payments"] == pytest.approx(3000, rel=0.1)
         assert offending(owner, INVARIANTS | GENERATED_RULES) == {}
     finally:
         empty(owner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from random import Random
@@ -296,13 +296,38 @@ def random_change(connection: psycopg.Connection, random: Random, today: date) -
 # --- the oracle's view of a book --------------------------------------------------------------------------------------
 
 
-def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> dict[int, Truth]:
-    """Return the oracle's view of each loan, from the OLTP's rows. The first day of a write-off is the history's."""
+def loans_in(
+    connection: psycopg.Connection, timezone: str = "UTC", seen: Mapping[int, datetime] | None = None
+) -> dict[int, Loan]:
+    """Return the loans of the OLTP with all that is theirs. seen: when each was first seen as written off."""
     zone = ZoneInfo(timezone)
 
     def day(moment: datetime | None) -> date | None:
         return moment.astimezone(zone).date() if moment else None
 
+    cursor = connection.cursor(row_factory=dict_row)
+    result = {}
+    for row in cursor.execute("select * from operational.loans").fetchall():
+        created = day(row["created_at"])
+        assert created is not None
+        result[row["loan_id"]] = Loan(
+            row["loan_id"], row["amount"], row["interest_rate"], row["tenure_months"], row["status"],
+            day(row["disbursed_at"]), row["maturity_date"], row["outstanding_balance"], created,
+            row["written_off_on"], day((seen or {}).get(row["loan_id"])),
+        )  # fmt: skip
+    for row in cursor.execute("select * from operational.payments").fetchall():
+        paid = day(row["payment_date"])
+        assert paid is not None
+        result[row["loan_id"]].payments.append(Payment(paid, row["principal_portion"], row["interest_portion"]))
+    for row in cursor.execute("select * from operational.loan_installments").fetchall():
+        result[row["loan_id"]].installments.append(
+            Installment(row["installment_no"], row["due_date"], row["principal_due"], row["interest_due"])
+        )
+    return result
+
+
+def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> dict[int, Truth]:
+    """Return the oracle's view of each loan, from the OLTP's rows. The first day of a write-off is the history's."""
     seen = dict(
         platform.warehouse(
             "select loan_id, min(dbt_valid_from) from snapshots.loans_snapshot "
@@ -310,25 +335,7 @@ def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> d
         )
     )
     with connect(platform.superuser_conninfo) as connection:
-        cursor = connection.cursor(row_factory=dict_row)
-        result = {}
-        for row in cursor.execute("select * from operational.loans").fetchall():
-            created = day(row["created_at"])
-            assert created is not None
-            result[row["loan_id"]] = Loan(
-                row["loan_id"], row["amount"], row["interest_rate"], row["tenure_months"], row["status"],
-                day(row["disbursed_at"]), row["maturity_date"], row["outstanding_balance"], created,
-                row["written_off_on"], day(seen.get(row["loan_id"])),
-            )  # fmt: skip
-        for row in cursor.execute("select * from operational.payments").fetchall():
-            paid = day(row["payment_date"])
-            assert paid is not None
-            result[row["loan_id"]].payments.append(Payment(paid, row["principal_portion"], row["interest_portion"]))
-        for row in cursor.execute("select * from operational.loan_installments").fetchall():
-            result[row["loan_id"]].installments.append(
-                Installment(row["installment_no"], row["due_date"], row["principal_due"], row["interest_due"])
-            )
-    return {loan_id: Truth(loan, tolerance) for loan_id, loan in result.items()}
+        return {key: Truth(loan, tolerance) for key, loan in loans_in(connection, timezone, seen).items()}
 
 
 def as_of(platform: Any, timezone: str = "UTC") -> date:

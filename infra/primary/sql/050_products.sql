@@ -10,6 +10,7 @@ from (
     ('Nyumba Mortgage', 'mortgage', 1000000.00, 25000000.00, 60, 240),
     ('Gari Auto Loan', 'auto', 300000.00, 6000000.00, 12, 60),
     ('Elimu Education Loan', 'education', 20000.00, 800000.00, 3, 24),
-    ('Salary Advance', 'personal', 5000.00, 200000.00, 1, 6)
+    ('Salary Advance', 'personal', 5000.00, 200000.00, 1, 6),
+    ('Soko Weekly Loan', 'business', 5000.00, 150000.00, 2, 9)
 ) as catalogue (product_name, product_type, min_amount, max_amount, min_tenure_months, max_tenure_months)
 where not exists (select from operational.loan_products);

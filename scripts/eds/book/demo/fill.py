@@ -84,7 +84,12 @@ class Summary:
         return f"{self.customers:,} customers, {self.loans:,} loans, {self.payments:,} payments in {self.seconds:.1f} s"
 
 
-_FILLED = ("customers", "loans", "payments")
+_FILLED = {
+    "customers": "customer_id",
+    "loans": "loan_id",
+    "payments": "payment_id",
+    "loan_installments": "installment_id",
+}
 _TRIGGERS = ("stamp_row", "audit", "no_truncate")
 
 
@@ -117,8 +122,8 @@ class _Filling:
         )
         try:
             self._cursor.execute(
-                "lock table operational.customers, operational.loan_products, operational.loans, operational.payments "
-                "in share row exclusive mode"
+                "lock table operational.customers, operational.loan_products, operational.loans, operational.payments, "
+                "operational.loan_installments in share row exclusive mode"
             )
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise UserError(
@@ -185,6 +190,10 @@ class _Filling:
         """Write the loans from the work tables."""
         self._run("insert_loans")
 
+    def insert_installments(self) -> None:
+        """Write the schedules of loans that no annuity by months describes."""
+        self._run("insert_installments")
+
     def insert_payments(self) -> None:
         """Write the payments from the work tables."""
         self._run("insert_payments")
@@ -198,7 +207,7 @@ class _Filling:
             "insert into operational.demo_book (payment_count, seed) values (%s, %s)",
             (self._scale.payments, self._seed),
         )
-        for table, key in zip(_FILLED, ("customer_id", "loan_id", "payment_id"), strict=True):
+        for table, key in _FILLED.items():
             name = sql.Identifier("operational", table)
             self._cursor.execute(
                 "insert into operational.audit_log (table_name, operation, record_id) values (%s, 'RELOAD', 0)",
@@ -242,6 +251,7 @@ def fill(conn: psycopg.Connection[Any], scale: Scale, seed: int = 42, today: dat
                     ("Choosing loans", filling.choose),
                     ("Writing customers", filling.insert_customers),
                     ("Writing loans", filling.insert_loans),
+                    ("Writing instalments", filling.insert_installments),
                     ("Writing payments", filling.insert_payments),
                     ("Finishing", filling.finish),
                 ]
@@ -254,7 +264,8 @@ def fill(conn: psycopg.Connection[Any], scale: Scale, seed: int = 42, today: dat
                 filling.switch_triggers("enable always")
         with console.step("Analyzing the loan book"), conn.transaction():
             cursor.execute(
-                "analyze operational.customers, operational.loan_products, operational.loans, operational.payments"
+                "analyze operational.customers, operational.loan_products, operational.loans, operational.payments, "
+                "operational.loan_installments"
             )
             counts = cursor.execute(
                 """

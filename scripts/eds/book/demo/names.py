@@ -32,6 +32,7 @@ SEGMENT_WEIGHTS = tuple(_DATA["segments"].values())
 METHODS = tuple(_DATA["methods"]["retail"])
 METHOD_WEIGHTS = {segment: tuple(weights.values()) for segment, weights in _DATA["methods"].items()}
 PRODUCT_WEIGHTS: dict[str, dict[str, float]] = _DATA["products"]
+WEEKLY_WEIGHTS: dict[str, float] = _DATA["weekly"]
 BASE_RATES: dict[str, float] = _DATA["base_rates"]
 CITY_WEIGHTS: dict[str, float] = _DATA["cities"]
 COUNTRIES = tuple(

@@ -17,22 +17,27 @@ from eds.book.demo import names
 
 HISTORY_DAYS = 5 * 365 + 1  # loans were disbursed in these days before today
 OFFICERS_PER_BRANCH = 4
-STOPPING_SHARE = 0.085  # of the loans, at a branch and an officer of usual luck
+STOPPING_SHARE = 0.05  # of the loans, at a branch and an officer of usual luck
 RESUMING_SHARE = 0.22  # of those who stopped, some after their loan was written off
-RESTRUCTURED_SHARE = 0.15  # of the careless whose loans are open
+RESTRUCTURED_SHARE = 0.32  # of the careless whose loans are open
 ADVANCE_TENURE = 6  # a product no longer than this many months is an advance: dearer, and taken less often
 ADVANCE_SHARE = 0.35
 ADVANCE_RATE = 21.0
+# What a yearly rate in ten-thousandths of a percent is divided by, for the interest of a month and of a week.
+MONTHLY, WEEKLY = 12_000_000, 52_000_000
 # Products above this are left out: a schedule in cents would not fit a 64-bit integer.
 HIGHEST_AMOUNT = 100_000_000_000
 # What the statements call by name; money in cents.
 CONSTANTS = {
     "history_days": HISTORY_DAYS,
-    # The bank had its first customers a year before.
-    "customer_days": HISTORY_DAYS + 365,
+    # Of a line of so many places, as a whole number.
+    "places": 2**36,
+    "golden_section": 42470972311,
     "stopping_share": STOPPING_SHARE,
     "resuming_share": RESUMING_SHARE,
     "restructured_share": RESTRUCTURED_SHARE,
+    "monthly": MONTHLY,
+    "weekly": WEEKLY,
     # A mobile-money transaction has this limit; what is more goes through the bank.
     "mpesa_limit": 250_000_00,
     **{method: number for number, method in enumerate(names.METHODS, start=1)},
@@ -78,6 +83,11 @@ class Statements:
         # An officer's number from 0 on: those of a branch stand next to each other.
         self._jinja.globals["officer_slot"] = lambda branch, loan: (
             f"(({branch} - 1) * {OFFICERS_PER_BRANCH} + {dice.below(loan, 'officer', str(OFFICERS_PER_BRANCH))})"
+        )
+        # The day on which a loan's instalment is due, counted from the day it was disbursed.
+        self._jinja.globals["due_day"] = lambda day, step, weekly: (
+            f"case when {weekly} then {day} + 7 * {step} "
+            f"else (date '1970-01-01' + ({day})::integer + {step} * interval '1 month')::date - date '1970-01-01' end"
         )
         self._jinja.globals["recorded"] = f"(payment.paid + case when {at_a_counter} then {late} & 1023 else 0 end)"
 
@@ -178,7 +188,8 @@ def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
         """
         select
             product_id, product_type, ceil(min_amount * 100)::bigint,
-            floor(least(max_amount, %(highest)s) * 100)::bigint, min_tenure_months, least(max_tenure_months, 900)
+            floor(least(max_amount, %(highest)s) * 100)::bigint, min_tenure_months, least(max_tenure_months, 900),
+            product_name ilike '%%weekly%%' and max_tenure_months <= 24
         from operational.loan_products
         where max_amount >= 1 and min_amount < %(highest)s and min_tenure_months <= 900
         order by product_id
@@ -191,11 +202,14 @@ def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
             "Apply infra/primary/sql/050_products.sql, which brings the catalogue, and fill again."
         )
 
+    def weight(segment: str, product: TupleRow) -> float:
+        if product[6]:
+            return names.WEEKLY_WEIGHTS[segment]
+        return ADVANCE_SHARE if product[5] <= ADVANCE_TENURE else 1.0
+
     def share(segment: str, product: TupleRow) -> float:
-        advance = product[5] <= ADVANCE_TENURE
-        alike = [other for other in products if other[1] == product[1]]
-        weights = [ADVANCE_SHARE if other[5] <= ADVANCE_TENURE else 1.0 for other in alike]
-        return names.PRODUCT_WEIGHTS[segment][product[1]] * (ADVANCE_SHARE if advance else 1.0) / sum(weights)
+        alike = sum(weight(segment, other) for other in products if other[1] == product[1])
+        return names.PRODUCT_WEIGHTS[segment][product[1]] * weight(segment, product) / alike
 
     parameters: dict[str, Any] = {
         "product_ids": [product[0] for product in products],
@@ -204,9 +218,10 @@ def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
         "product_shortest": [product[4] for product in products],
         "product_longest": [product[5] for product in products],
         "product_rate": [
-            round((ADVANCE_RATE if product[5] <= ADVANCE_TENURE else names.BASE_RATES[product[1]]) * 10_000)
-            for product in products
+            round(10_000 * (ADVANCE_RATE if is_weekly or longest <= ADVANCE_TENURE else names.BASE_RATES[product_type]))
+            for _, product_type, _, _, _, longest, is_weekly in products
         ],
+        "product_is_weekly": [product[6] for product in products],
     }
     for segment in names.SEGMENTS:
         parameters[f"{segment}_products"] = _bounds([share(segment, product) for product in products])

@@ -3,7 +3,12 @@ insert into demo_customer (n, segment_no, city_no, country_no, home_branch, join
 select
     n, segment_no, city_no, (%(city_country)s::integer[])[city_no],
     (%(city_start)s::integer[])[city_no] + {{ below("n", "branch", "(%(city_count)s::integer[])[city_no]") }},
-    (%(today)s::bigint - {{ customer_days + 1 }} + floor({{ customer_days }} * rank)::bigint)
+    -- Three of seven in the year before the first loans.
+    (
+        %(today)s::bigint - {{ history_days + 366 }} + floor(
+            case when rank < 3.0::float8 / 7 then 365 * rank * 7 / 3 else 365 + {{ history_days }} * (7 * rank - 3) / 4 end
+        )::bigint
+    )
     * 86400 + 18000 + {{ below("n", "joined", "32400") }}
 from (
     select

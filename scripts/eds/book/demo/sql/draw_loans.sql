@@ -1,17 +1,44 @@
 -- The loans from the first to the last number wanted: to whom, how much, how long, and how the borrower will behave.
 insert into demo_loan (
-    n, customer_n, segment_no, product_id, amount, rate, tenure, instalment, applied, disbursed, branch_no,
-    officer_no, favourite, careless, last_step, settles, stops
+    n, customer_n, segment_no, product_id, amount, rate, tenure, weekly, instalments, instalment, applied, disbursed,
+    branch_no, officer_no, favourite, careless, last_step, settles, stops
 )
-with dated as materialized (
+with placed as (
+    -- Customers one behind the other, each with the years in which there is a bank to lend to them: a loan is a place on
+    -- this line. Multiples of the golden section are spread evenly however many there are, so that most borrowers have
+    -- repaid one loan, or nearly, before they take the next.
+    select
+        n, first_year,
+        case
+            when place < 0.6 then place * 5 / 7 else (3 + 4 * first_year) / 7
+        end * %(customers)s::float8 as customer_place
+    from (
+        select
+            n, place,
+            case when place < 0.6 then 0 else 1 - sqrt(greatest(2.5 * (1 - place), 0)) end as first_year
+        from (
+            select
+                n,
+                (
+                    (n * {{ golden_section }} + ({{ bits("0::bigint", "first place") }} & {{ places - 1 }}))
+                    & {{ places - 1 }}
+                ) / {{ places }}::float8 as place
+            from generate_series(%(first)s::bigint, %(last)s::bigint) as n
+            offset 0
+        ) as drawn
+        offset 0
+    ) as standing
+    offset 0
+),
+dated as materialized (
     -- A few wait for their money; the others got it on some day, more of them lately. Nothing happens on Sundays.
     select
-        n, waits,
+        n, customer_n, waits,
         applied_day - (mod(applied_day + 4, 7) = 0)::integer as applied_day,
         disbursed_day - (mod(disbursed_day + 4, 7) = 0)::integer as disbursed_day
     from (
         select
-            n, waits,
+            n, customer_n, waits,
             case
                 when waits then %(today)s::bigint - 1 - floor(40 * when_applied * when_applied)::bigint
                 else disbursed_day - 2 - floor(13 * when_applied * when_applied)::bigint
@@ -19,27 +46,32 @@ with dated as materialized (
             disbursed_day
         from (
             select
-                n,
+                n, customer_n,
                 {{ unit("n", "waits") }} < 0.025 as waits,
                 {{ unit("n", "applied") }} as when_applied,
-                -- Of two days that are drawn, one in a season: school fees, the harvest, December.
+                -- A day may move by two months into a season: school fees, the harvest, December.
                 case
                     when
                         extract(month from date '1970-01-01' + first_day::integer) not in (1, 5, 9, 12)
                         and extract(month from date '1970-01-01' + second_day::integer) in (1, 5, 9, 12)
+                        and second_day between %(today)s::bigint - {{ history_days }} and %(today)s::bigint - 1
                         and {{ unit("n", "season") }} < 0.6
                         then second_day
                     else first_day
                 end as disbursed_day
             from (
                 select
-                    n,
-                    {% for draw in ("disbursed", "disbursed again") %}
-                    %(today)s::bigint - {{ history_days }} + floor(
-                        {{ history_days }} * (sqrt(0.36 + 1.6 * {{ unit("n", draw) }}) - 0.6) / 0.8
-                    )::bigint as {{ "first_day" if loop.first else "second_day" }}{{ "," if not loop.last }}
-                    {% endfor %}
-                from generate_series(%(first)s::bigint, %(last)s::bigint) as n
+                    n, customer_n, first_day, first_day - 60 + {{ below("n", "disbursed again", "121") }} as second_day
+                from (
+                    select
+                        n,
+                        least(%(customers)s::bigint, 1 + floor(customer_place)::bigint) as customer_n,
+                        %(today)s::bigint - {{ history_days }} + least(floor({{ history_days }} * (
+                            first_year + (1 - first_year) * (customer_place - floor(customer_place))
+                        ))::bigint, {{ history_days - 1 }}) as first_day
+                    from placed
+                    offset 0
+                ) as on_some_day
                 offset 0
             ) as days
             offset 0
@@ -48,7 +80,6 @@ with dated as materialized (
     ) as undated
 ),
 owned as materialized (
-    -- Any of those who were customers by then, new ones rather than old ones.
     select
         dated.n, dated.waits, dated.applied_day, dated.disbursed_day, customer.n as customer_n,
         customer.segment_no, customer.home_branch, customer.country_no,
@@ -65,27 +96,13 @@ owned as materialized (
         {{ unit("dated.n", "amount") }} as amount_draw,
         {{ unit("dated.n", "tenure") }} as tenure_draw,
         {{ unit("dated.n", "behaviour") }} as behaviour,
-        -- Branches and their officers lend with more or less luck: from half to twice the usual share of bad loans.
+        -- Branches and their officers lend with more or less luck: from a quarter to twice the usual share of bad loans.
         (
-            0.6 + 1.2 * {{ unit("customer.home_branch", "branch risk") }}
-            * {{ unit("customer.home_branch", "branch risk") }}
+            0.3 + 1.5 * {{ unit("customer.home_branch", "branch risk") }}
         ) * (0.7 + 0.6 * {{ unit(officer_slot("customer.home_branch", "dated.n"), "officer risk") }}) as risk,
         {{ unit("dated.n", "stop") }} as stop_draw
-    from (
-        select
-            dated.*,
-            (applied_day - %(today)s::bigint + {{ customer_days + 1 }}) / {{ customer_days }}::float8 as elapsed,
-            {{ unit("n", "customer") }} as customer_draw
-        from dated
-        offset 0
-    ) as dated
-    inner join demo_customer as customer
-        on customer.n = least(
-            %(customers)s::bigint,
-            1 + floor(
-                %(customers)s::bigint * greatest(elapsed, 0) * (customer_draw + sqrt(customer_draw)) / 2
-            )::bigint
-        )
+    from dated
+    inner join demo_customer as customer on dated.customer_n = customer.n
 ),
 sized as materialized (
     select
@@ -104,7 +121,8 @@ sized as materialized (
             (%(product_max)s::bigint[])[product_no] as product_max,
             (%(product_shortest)s::integer[])[product_no] as shortest,
             (%(product_longest)s::integer[])[product_no] as longest,
-            (%(product_rate)s::bigint[])[product_no] as product_rate
+            (%(product_rate)s::bigint[])[product_no] as product_rate,
+            (%(product_is_weekly)s::boolean[])[product_no] as weekly
         from owned
         offset 0
     ) as owned
@@ -131,36 +149,43 @@ rounded as materialized (
 behaving as (
     select
         rounded.*,
+        case when weekly then (tenure * 52 + 6) / 12 else tenure end as instalments,
         behaviour >= 1 - {{ stopping_share }} * risk as stops,
-        behaviour >= 0.72 and behaviour < 0.78 as settles
+        behaviour >= 0.77 and behaviour < 0.83 as settles
     from rounded
     offset 0
 )
 select
-    n, customer_n, segment_no, (%(product_ids)s::integer[])[product_no], amount, rate, tenure,
-    round(amount * (rate / 12000000.0) * growth / (growth - 1))::bigint,
+    n, customer_n, segment_no, (%(product_ids)s::integer[])[product_no], amount, rate, tenure, weekly, instalments,
+    round(amount * period_rate * growth / (growth - 1))::bigint,
     applied_day * 86400 + 18000 + {{ below("n", "applied second", "32400") }},
     case when not waits then disbursed_day * 86400 + 21600 + {{ below("n", "disbursed second", "28800") }} end,
     branch_no,
     1 + {{ officer_slot("branch_no", "n") }},
     favourite,
-    behaviour >= 0.78 and not settles,
+    behaviour >= 0.83 and not settles,
     case
         -- Few never pay at all.
-        when stops then greatest((stop_draw > 0.05)::integer, floor(stop_draw * stop_draw * 0.8 * tenure)::integer)
-        when settles then greatest(1, floor((0.3 + 0.5 * stop_draw) * tenure)::integer)
-        else tenure
+        when stops then greatest((stop_draw > 0.05)::integer, floor(stop_draw * stop_draw * 0.8 * instalments)::integer)
+        when settles then greatest(1, floor((0.3 + 0.5 * stop_draw) * instalments)::integer)
+        else instalments
     end,
     settles, stops
 from (
     select
-        behaving.*,
-        power(1 + rate / 12000000.0, tenure::numeric) as growth,
+        priced.*,
+        power(1 + period_rate, instalments::numeric) as growth,
         case
             when {{ unit("n", "elsewhere") }} < 0.92 then home_branch
             else (%(country_start)s::integer[])[country_no]
                 + {{ below("n", "other branch", "(%(country_count)s::integer[])[country_no]") }}
         end as branch_no
-    from behaving
+    from (
+        select
+            behaving.*,
+            case when weekly then rate / {{ weekly }}.0 else rate / {{ monthly }}.0 end as period_rate
+        from behaving
+        offset 0
+    ) as priced
     offset 0
 ) as complete

@@ -5,8 +5,8 @@
 insert into demo_payment (n, part, paid, method_no, principal, interest, penalty, remark)
 with recursive walk as (
     select
-        n, 0 as step, amount as balance, disbursed / 86400 as last_day, instalment, rate, tenure, last_step,
-        settles, careless, favourite, (date '1970-01-01' + (disbursed / 86400)::integer) as disbursed_on,
+        n, 0 as step, amount as balance, disbursed / 86400 as last_day, instalment, rate, instalments, weekly,
+        last_step, settles, careless, favourite, disbursed / 86400 as disbursed_day,
         0::bigint as first_day, 0::bigint as second_day, 0::bigint as first_second, 0::bigint as second_second,
         0 as method_no, 0::bigint as principal, 0::bigint as interest, 0::bigint as penalty,
         0::bigint as first_principal, 0::bigint as first_interest, false as is_split, 0 as remark
@@ -15,7 +15,7 @@ with recursive walk as (
     union all
     select
         n, step, balance - principal, case when is_split then second_day else paid_day end, instalment, rate,
-        tenure, last_step, settles, careless, favourite, disbursed_on, paid_day, second_day,
+        instalments, weekly, last_step, settles, careless, favourite, disbursed_day, paid_day, second_day,
         case
             when method_no in ({{ mpesa }}, {{ online }}) then 10800 + (((draw >> 48) & 65535) * 57600 >> 16)
             else 19800 + (((draw >> 48) & 65535) * 28800 >> 16)
@@ -49,7 +49,8 @@ with recursive walk as (
             (principal + interest) * (19661 + (((more >> 16) & 65535) * 26214 >> 16)) >> 16 as first_amount
         from (
             select
-                n, step, balance, instalment, rate, tenure, last_step, settles, careless, favourite, disbursed_on,
+                n, step, balance, instalment, rate, instalments, weekly, last_step, settles, careless, favourite,
+                disbursed_day,
                 draw, more, due_day, interest, principal, method_no, is_split, paid_day,
                 paid_day + 2 + (((more >> 32) & 65535) * 12 >> 16) as second_open_day
             from (
@@ -64,13 +65,13 @@ with recursive walk as (
                         -- One payment after the other: who is behind pays the older instalment first.
                         greatest(last_day + 1, due_day + case
                             -- Most pay by the due day, and earlier where that may be a Sunday.
-                            when not careless and (draw & 65535) < 61000
+                            when not careless and (draw & 65535) < 64500
                                 then (((draw >> 16) & 65535) * 4 >> 16) - 4
                             when not careless then 1 + (((draw >> 16) & 65535) * 6 >> 16)
                             when (draw & 65535) < 34000 then (((draw >> 16) & 65535) * 5 >> 16) - 2
                             when (draw & 65535) < 59000 then 3 + (((draw >> 16) & 65535) * 20 >> 16)
-                            -- Missed, and caught up a month or two later.
-                            else 30 + (((draw >> 16) & 65535) * 31 >> 16)
+                            -- Missed, and caught up one to three months later.
+                            else 30 + (((draw >> 16) & 65535) * 56 >> 16)
                         end) as open_day,
                         case when clears then balance else least(balance, greatest(instalment - interest, 0)) end
                             as principal,
@@ -84,9 +85,12 @@ with recursive walk as (
                     from (
                         select
                             walked.*,
-                            (disbursed_on + step * interval '1 month')::date - date '1970-01-01' as due_day,
-                            (balance * rate + 6000000) / 12000000 as interest,
-                            step = tenure or (settles and step = last_step) as clears,
+                            {{ due_day("disbursed_day", "step", "weekly") }} as due_day,
+                            case
+                                when weekly then (balance * rate + {{ weekly // 2 }}) / {{ weekly }}
+                                else (balance * rate + {{ monthly // 2 }}) / {{ monthly }}
+                            end as interest,
+                            step = instalments or (settles and step = last_step) as clears,
                             case
                                 when ((draw >> 32) & 65535) < 55700 then favourite
                                 when ((more >> 48) & 65535) < 39300 then {{ mpesa }}
@@ -97,8 +101,8 @@ with recursive walk as (
                             end as wished_method
                         from (
                             select
-                                n, step + 1 as step, balance, last_day, instalment, rate, tenure, last_step,
-                                settles, careless, favourite, disbursed_on,
+                                n, step + 1 as step, balance, last_day, instalment, rate, instalments, weekly,
+                                last_step, settles, careless, favourite, disbursed_day,
                                 {{ bits("n * 1000 + step", "instalment") }} as draw,
                                 {{ bits("n * 1000 + step", "instalment, more") }} as more
                             from walk

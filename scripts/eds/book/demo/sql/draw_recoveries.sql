@@ -6,11 +6,9 @@ select
     least(instalment, balance / 4, {{ mpesa_limit }}), 0, 0, 4
 from (
     select
-        loan.n, loan.instalment, rounds.round, 2 * loan.tenure + 2 + rounds.round as part,
+        loan.n, loan.instalment, rounds.round, 2 * loan.instalments + 2 + rounds.round as part,
         loan.amount - coalesce(paid.principal, 0) as balance,
-        (
-            date '1970-01-01' + (loan.disbursed / 86400)::integer + (loan.last_step + 1) * interval '1 month'
-        )::date - date '1970-01-01'
+        {{ due_day("loan.disbursed / 86400", "(loan.last_step + 1)", "loan.weekly") }}
         + 60 + {{ below("loan.n", "resumes", "500") }} + 31 * (rounds.round - 1) as day
     from demo_loan as loan
     left join (

@@ -41,10 +41,8 @@ from (
         select
             loan.*, customer.customer_id, paid.last_recorded, loan.amount - coalesce(paid.principal, 0) as balance,
             case
-                when loan.stops then (
-                    date '1970-01-01' + (loan.disbursed / 86400)::integer
-                    + (loan.last_step + 1) * interval '1 month'
-                )::date - date '1970-01-01' + 90
+                when loan.stops
+                    then {{ due_day("loan.disbursed / 86400", "(loan.last_step + 1)", "loan.weekly") }} + 90
             end as defaulted
         from demo_loan as loan
         inner join demo_customer as customer on loan.customer_n = customer.n

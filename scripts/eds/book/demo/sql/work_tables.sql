@@ -8,8 +8,8 @@ create temporary table demo_customer (
 ) on commit drop;
 create temporary table demo_loan (
     n bigint primary key, customer_n bigint, segment_no integer, product_id integer, amount bigint, rate bigint,
-    tenure integer, instalment bigint, applied bigint, disbursed bigint, branch_no bigint, officer_no bigint,
-    favourite integer, careless boolean, last_step integer, settles boolean, stops boolean, loan_id bigint
+    tenure integer, weekly boolean, instalments integer, instalment bigint, applied bigint, disbursed bigint,
+    branch_no bigint, officer_no bigint, favourite integer, careless boolean, last_step integer, settles boolean, stops boolean, loan_id bigint
 ) on commit drop;
 create temporary table demo_payment (
     n bigint, part bigint, paid bigint, method_no integer, principal bigint, interest bigint, penalty bigint,

@@ -76,6 +76,9 @@ venv-dev:
 
 # --- What no command takes is refused, before anything runs -------------------------------------------------------
 
+refuse = $(error $(shell $(or $(wildcard .venv/bin/python),python3) scripts/refuse_option.py $(1)))
+.DEFAULT:
+	$(call refuse,--target $(call quote,$@))
 goals := $(or $(MAKECMDGOALS),help)
 own := SHELL PYTHON
 unknown := $(filter-out $(own) $(settings) $(foreach goal,$(goals),$(call names_of,$(goal))),$(on_command_line))
@@ -85,5 +88,5 @@ ifneq ($(unknown),)
     unknown := $(strip $(foreach name,$(unknown),$(if $(filter $(name)=% $(name):=% $(name)::=%,$(written)),$(name))))
 endif
 ifneq ($(unknown),)
-    $(error $(shell $(or $(wildcard .venv/bin/python),python3) scripts/refuse_option.py $(call quote,$(firstword $(unknown))) $(goals)))
+    $(call refuse,$(call quote,$(firstword $(unknown))) $(goals))
 endif

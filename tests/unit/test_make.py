@@ -140,6 +140,8 @@ def test_a_switch_that_is_neither_is_refused():
         (["lint", "ARGS=x"], "not of make lint"),
         (["up", "etl", "KIND=physical"], "not of make up etl"),
         (["down", "QQQQ=1"], "QQQQ: there is no such option"),
+        # TRAIL, of make bench, is not near enough.
+        (["ps", "EXTRA=1"], "EXTRA: there is no such option"),
         (["up", "POSTGRES_PASSWORD=x"], "a secret does not belong on a command line"),
     ],
 )
@@ -148,6 +150,24 @@ def test_a_variable_that_the_target_does_not_take_is_refused_before_anything_run
     assert refused.returncode == 2
     assert message in refused.stderr
     assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["psql"], "there is no make psql: did you mean psql-primary or psql-replica1 or"),
+        (["psql", "ROLE=app_user"], "there is no make psql: did you mean psql-primary"),
+        (["upp"], "there is no make upp: did you mean up?"),
+        (["Verify"], "there is no make Verify: did you mean verify?"),
+        (["ps", "helth"], "there is no make helth: did you mean health"),
+        (["it's, a"], "there is no make it's, a: make alone lists"),
+        (["qqqq"], "there is no make qqqq: make alone lists"),
+    ],
+)
+def test_a_target_that_there_is_not_is_refused(arguments, message):
+    refused = make("-n", *arguments)
+    assert refused.returncode == 2
+    assert message in refused.stderr
 
 
 def test_a_slip_is_refused_without_an_environment_of_the_project(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eds.base import disk
+from eds.base import disk, services
 from eds.base.errors import UserError
 from eds.base.settings import Settings, ensure_env_file
 
@@ -33,12 +33,18 @@ def test_too_little_space_is_named_with_path_and_figures(settings):
     assert any(str(settings.state.parents[2]) in line and "free of" in line for line in short)
 
 
-def test_up_does_not_start_on_a_full_disk(settings, monkeypatch):
-    monkeypatch.setattr(disk, "NEEDED_BYTES", 2**62)
+@pytest.mark.parametrize("needed", ["FIRST_BYTES", "NEEDED_BYTES"])
+def test_up_does_not_start_on_a_full_disk(settings, monkeypatch, needed):
+    if needed == "NEEDED_BYTES":
+        # The servers' data is there: what creating it takes is not needed again.
+        services.state_directory(settings)
+        services.embedded_note(settings).write_text("servers\n", encoding="utf-8")
+    for name in ("FIRST_BYTES", "NEEDED_BYTES"):
+        monkeypatch.setattr(disk, name, 2**62 if name == needed else 1)
     with pytest.raises(UserError, match="Nothing was started") as refused:
         disk.check(settings)
     assert str(next(disk.places(settings))) in str(refused.value)
-    monkeypatch.setattr(disk, "NEEDED_BYTES", 1)
+    monkeypatch.setattr(disk, needed, 1)
     disk.check(settings)
 
 
@@ -49,9 +55,48 @@ def test_a_write_that_failed_for_want_of_space_names_the_place(settings, tmp_pat
     assert "free of" in disk.explain(OSError(code, os.strerror(code)), settings)
 
 
-def test_another_error_stays_as_it_is(settings):
-    error = PermissionError(errno.EACCES, "Permission denied", "/etc/shadow")
-    assert disk.explain(error, settings) == str(error)
+@pytest.mark.parametrize(
+    ("code", "todo"),
+    [
+        (errno.EACCES, "Let this account do so"),
+        (errno.EROFS, "read-only"),
+        (errno.EEXIST, "Something else stands there"),
+        (errno.ENOTDIR, "no directory"),
+        (errno.EISDIR, "name a file"),
+        (errno.EIO, "Correct it"),
+    ],
+)
+def test_another_error_names_the_file_and_what_to_do(settings, code, todo):
+    told = disk.explain(OSError(code, os.strerror(code), "/etc/shadow"), settings)
+    assert told.startswith(f"Expected to read or write /etc/shadow, found: {os.strerror(code)}. ")
+    assert todo in told
+    assert "[Errno" not in told
+
+
+def test_an_error_without_a_file_stays_as_it_is(settings):
+    for error in (OSError("what a library says"), OSError(errno.EPIPE, "Broken pipe")):
+        assert disk.explain(error, settings) == str(error)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_does_not_keep_somebody_from_stopping_what_runs(settings, monkeypatch, code):
+    def full(*_: object, **__: object) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(services, "write_atomically", full)
+    # Only who holds the lock is not known to others.
+    refused = pytest.raises(UserError, match="Another command of this checkout is running")
+    with services.exclusive(settings, "down"), refused, services.exclusive(settings, "up"):
+        pass
+
+
+def test_another_failure_to_write_is_not_passed_over(settings, monkeypatch):
+    def denied(*_: object, **__: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(services, "write_atomically", denied)
+    with pytest.raises(PermissionError), services.exclusive(settings, "down"):
+        pass
 
 
 def test_a_command_that_meets_a_full_disk_ends_with_a_sentence():

@@ -8,13 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eds.base.errors import UserError
-from eds.base.services import embedded_note
+from eds.base.files import FULL
+from eds.base.services import embedded_note, runs_in_docker
 from eds.base.settings import Settings
 
-# `make health` reports less than this; `make up` does not start with less than the other.
+# `make health` reports less than this; `make up` does not start with less than the others: embedded servers that are to
+# be created take about 420 MB, the demo book and the first build included.
 LOW_BYTES = 1024**3
 NEEDED_BYTES = 256 * 1024**2
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FIRST_BYTES = 512 * 1024**2
+
+_TODO = {
+    errno.EACCES: "Let this account do so, or name another place",
+    errno.EPERM: "Let this account do so, or name another place",
+    errno.EROFS: "Its file system is read-only: name another place",
+    errno.EEXIST: "Something else stands there: name another place",
+    errno.ENOTDIR: "Something on the way is no directory: name another place",
+    errno.EISDIR: "A directory stands there: name a file",
+}
 
 
 def size(number: float | None) -> str:
@@ -60,17 +71,26 @@ def short_of(settings: Settings, wanted: int = LOW_BYTES) -> list[str]:
 
 def check(settings: Settings) -> None:
     """Raise UserError when there is too little space to start."""
-    if short := short_of(settings, NEEDED_BYTES):
+    is_first = not embedded_note(settings).exists() and not runs_in_docker(settings)
+    if short := short_of(settings, FIRST_BYTES if is_first else NEEDED_BYTES):
         raise UserError(
             "The disk is full, or nearly:\n" + "\n".join(f"  {line}" for line in short) + "\n"
             "Make room there, or move what is written: STATE_DIR, BACKUP_DIR, DOCS_DIR. Nothing was started."
         )
 
 
+def system_sentence(error: OSError) -> str:
+    """Return an error of the system about a file as a sentence: what was to be had, what was found, what to do."""
+    if not error.filename or not error.strerror:
+        return str(error)
+    todo = _TODO.get(error.errno or 0, "Correct it, or name another place")
+    return f"Expected to read or write {error.filename}, found: {error.strerror}. {todo}."
+
+
 def explain(error: OSError, settings: Settings | None) -> str:
     """Return an error of the system as a sentence; of a full disk, where, and what is free there."""
     if error.errno not in FULL:
-        return str(error)
+        return system_sentence(error)
     if error.filename:
         path = Path(error.filename)
         there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))

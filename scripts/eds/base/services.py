@@ -16,7 +16,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from eds.base.errors import UserError
-from eds.base.files import write_atomically
+from eds.base.files import FULL, write_atomically
 from eds.base.settings import Settings
 
 # Stands in a state directory that the platform made itself.
@@ -167,7 +167,12 @@ def exclusive(settings: Settings, command: str, *, gives_way: bool = False) -> I
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         note = {"pid": this.pid, "created": this.create_time(), "command": command, "gives_way": gives_way}
-        write_atomically(_holder_note(settings), json.dumps(note) + "\n", mode=0o600)
+        try:
+            write_atomically(_holder_note(settings), json.dumps(note) + "\n", mode=0o600)
+        except OSError as error:
+            # On a full disk too somebody can stop and destroy what is there; others are told less about who does.
+            if error.errno not in FULL:
+                raise
         yield
     finally:
         _holder_note(settings).unlink(missing_ok=True)

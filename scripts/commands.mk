@@ -151,8 +151,9 @@ demo.values := SCALE:--scale SEED:--seed
 demo: venv ## Fill an empty loan book with demo data ## SCALE=small|medium|large SEED=42
 	@.venv/bin/python -m eds demo $(call flags,demo)
 simulate.values := RATE:--rate FOR:--for SEED:--seed SIMULATION_SEED:--seed
+simulate.switches := FORCE:--force
 .PHONY: simulate
-simulate: venv ## Run live traffic through the application's role ## RATE=20 FOR=30s SEED=7
+simulate: venv ## Run live traffic through the application's role ## RATE=20 FOR=30s SEED=7 FORCE=1
 	@.venv/bin/python -m eds simulate $(call flags,simulate)
 import.values := DIR:--dir MAPPING:--mapping FORMAT:--format DATES:--dates DECIMAL:--decimal CENTURY:--century TIMEZONE:--timezone ENCODING:--encoding DELIMITER:--delimiter HEADER_LINE:--header-line EMPTY:--empty
 import.switches := SYNC:--sync MASS_DELETE:--mass-delete REPLACE_DEMO:--replace-demo DRY_RUN:--dry-run

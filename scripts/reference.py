@@ -23,6 +23,7 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from bench import commands as bench_commands
 from eds import cli
 from eds.base.settings import Settings
+from eds.base.usage import make_name
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS, README, MAKEFILE = ROOT / "scripts" / "commands.mk", ROOT / "README.md", ROOT / "Makefile"
@@ -82,7 +83,7 @@ def option(command: str, parameter: TyperArgument | TyperOption) -> Option:
         name, kind, flag = str(parameter.name).upper(), "words" if parameter.nargs == -1 else "arguments", ""
     else:
         flag = parameter.opts[0]
-        name = flag.removeprefix("--").replace("-", "_").upper()
+        name = make_name(flag)
         if parameter.is_flag:
             return Option(name, "switches", flag, "1")
         kind = "values"
@@ -100,7 +101,8 @@ def commands_of(application: typer.Typer, program: str) -> Iterator[Target]:
     """Yield the targets that an application's commands make."""
     group = typer.main.get_command(application)
     panels = {
-        each.name or typer.main.get_command_name(each.callback.__name__): each for each in _registered(application)
+        each.name or typer.main.get_command_name(getattr(each.callback, "__name__", "")): each
+        for each in _registered(application)
     }
     commands = group.commands if isinstance(group, TyperGroup) else {next(iter(panels)): group}
     for name, command in commands.items():

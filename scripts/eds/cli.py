@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
+from psycopg.conninfo import conninfo_to_dict
 
 from eds import ops, up
 from eds.backup_scheduler import BackupScheduler
-from eds.base import disk
+from eds.base import disk, usage
 from eds.base.console import AsCsv, AsJson, confirm, err, out, print_rows
 from eds.base.errors import UserError
 from eds.base.services import exclusive
@@ -41,7 +42,7 @@ from eds.cluster.connections import (
     forget_libpq_environment,
     wait_until_accepting,
 )
-from eds.cluster.provision import provision_oltp, provision_warehouse
+from eds.cluster.provision import OLTP_ROLES, WAREHOUSE_ROLES, provision_oltp, provision_warehouse
 from eds.dashboards import commands as dashboard_commands
 from eds.dashboards import page
 from eds.runtime.choice import has_data, select_runtime
@@ -166,7 +167,7 @@ def ps(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 @app.command(rich_help_panel=PLATFORM)
 def logs(
     service: Annotated[str | None, typer.Argument(metavar="primary", help="One service (default: all).")] = None,
-    lines: Annotated[int, typer.Option(metavar="30", min=1, help="How many lines of each.")] = 30,
+    lines: Annotated[int, typer.Option(metavar="30", min=1, max=1_000_000, help="How many lines of each.")] = 30,
 ) -> None:
     """Show the end of the services' logs. Example: make logs SERVICE=primary LINES=100"""
     runtime = _runtime()
@@ -260,8 +261,9 @@ def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
     if code and last and last.status == "failed" and (before is None or last.run_id > before.run_id):
         err.print(f"[bold red]run {last.run_id} failed:[/] ", end="")
         err.print("\n".join(runs.reasons(last.error_message)), markup=False)
-        if "No space left on device" in (last.error_message or ""):
-            err.print("; ".join(disk.describe(path) for path in disk.places(settings)), markup=False)
+    if code and (short := disk.short_of(settings, disk.NEEDED_BYTES)):
+        # A full disk may have kept the run's record from being written.
+        err.print(f"the disk is full, or nearly: {'; '.join(short)}", markup=False)
     return code
 
 
@@ -282,7 +284,7 @@ def etl_command(
     mass_delete: Annotated[
         bool, typer.Option("--mass-delete", help="With --now: accept that a table loses most of its rows.")
     ] = False,
-    limit: Annotated[int, typer.Option(metavar="15", min=1, help="How many runs are shown.")] = 15,
+    limit: Annotated[int, typer.Option(metavar="15", min=1, max=1_000_000, help="How many runs are shown.")] = 15,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -366,12 +368,24 @@ def simulate_command(
     rate: Annotated[float, typer.Option(metavar="20", help="Operations a second.")] = 20.0,
     duration: Annotated[str, typer.Option("--for", metavar="30s", help="How long: 30s, 5m, 1h.")] = "30s",
     seed: Annotated[int | None, typer.Option(metavar="7", help="The same seed gives the same operations.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do not ask whether invented traffic may enter a lender's own book.")
+    ] = False,
 ) -> None:
     """Run live traffic through the application's role. Example: make simulate RATE=50 FOR=2m"""
     seconds = simulate.parse_duration(duration)
+    simulate.check_above_zero("rate", rate)
     runtime = _runtime()
     pooled = runtime.is_running("pgbouncer")
     conninfo = runtime.cluster.pooled_conninfo() if pooled else runtime.cluster.app_conninfo()
+    if customers := simulate.customers_at_risk(lambda: connect(conninfo, prepare_threshold=None)):
+        confirm(
+            f"This book is no demo book: it has {customers:,} customers that were imported or entered. Traffic adds\n"
+            "invented customers, loans and payments to theirs, changes and deletes some of theirs, and no command\n"
+            "takes that back.",
+            "simulate",
+            force,
+        )
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
     counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
     out.print(counts.table())
@@ -486,12 +500,13 @@ def psql(
     place = known[cluster.primary_name if server == "primary" else server]
     # A superuser who reads a view runs whatever its owner has written into it: that role is asked for by name.
     role = role or ("warehouse_user" if server == "warehouse" else "readonly_user")
-    password = place.superuser_password
-    if role != "postgres":
-        setting = f"{role}_password"
-        if setting not in Settings.model_fields:
-            raise UserError(f"There is no password for a role {role!r} in .env.")
-        password = getattr(runtime.settings, setting).get_secret_value()
+    roles = (*(WAREHOUSE_ROLES if server == "warehouse" else OLTP_ROLES), "postgres")
+    if role not in roles:
+        raise UserError(f"ROLE is {role!r}: expected one of {', '.join(roles)}, those that log in on {server}.")
+    conninfo = place.superuser_conninfo() if role == "postgres" else cluster.conninfo(place, role)
+    password = str(conninfo_to_dict(conninfo)["password"])
+    if isinstance(runtime, LocalRuntime):
+        _check_that_it_answers(server, conninfo)
     arguments = ["-U", role, "-d", place.database]
     if not sys.stdin.isatty():
         arguments += ["--no-psqlrc", "--quiet", "-P", "pager=off", "-v", "ON_ERROR_STOP=1"]
@@ -503,6 +518,16 @@ def psql(
     if role == "postgres":
         environment["PGOPTIONS"] = f"{SUPERUSER_OPTIONS},public"
     os.execvpe(command[0], command, os.environ | environment)
+
+
+def _check_that_it_answers(server: str, conninfo: str) -> None:
+    """Raise UserError when a server does not let a role in: psql's own words name no command that helps."""
+    try:
+        connect(conninfo).close()
+    except UserError as error:
+        if server == "recovered":
+            raise UserError("No recovered cluster answers: `make pitr TO=…` leaves one.") from error
+        raise
 
 
 @app.command(name="compose", context_settings={"ignore_unknown_options": True}, rich_help_panel=PLATFORM)
@@ -566,10 +591,15 @@ def main(application: typer.Typer = app) -> None:
     # What a command makes is for this account alone, unless it says otherwise.
     os.umask(0o077)
     try:
-        application()
-        return
+        sys.exit(application(standalone_mode=False) or 0)
     except UserError as error:
         message, code = str(error), error.exit_code
+    except usage.UsageError as error:
+        # Without arguments typer has shown the help, and has nothing to add.
+        message, code = usage.explain(error), 2
+    except typer.Abort:
+        # The end of the input, or an interrupt, at a question.
+        message, code = "Not done: the question was not answered.", 1
     except OSError as error:
         # A file of another account, say: the system's own words and the place explain it.
         message, code = disk.explain(error, _settings_if_any()), 1
@@ -579,6 +609,7 @@ def main(application: typer.Typer = app) -> None:
         message, code = f"the disk of a server is full: {str(error).strip()}\n{free}", 1
     except psycopg.Error as error:
         message, code = f"the database says: {str(error).strip()}\n`make ps` shows what runs, `make logs` why.", 1
-    err.print("[bold red]Error:[/] ", end="")
-    err.print(message, markup=False)
+    if message:
+        err.print("[bold red]Error:[/] ", end="")
+        err.print(message, markup=False)
     sys.exit(code)

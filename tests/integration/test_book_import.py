@@ -18,6 +18,7 @@ from eds.book.csv_import.importer import import_book
 from eds.book.csv_import.job import Counts
 from eds.book.csv_import.schema import TABLES, Table
 from eds.book.demo import fill
+from eds.book.simulate import customers_at_risk
 
 
 class Oltp(Protocol):
@@ -786,6 +787,48 @@ def test_problems_show_what_the_file_has(app: psycopg.Connection, tmp_path: Path
     assert "amount: line 2, found '1.234,50'" in message
     assert "penalty_portion 0.00 is the default, no value of the file" in message
     assert "payment_method (“Means”): 2 rows, first line 2, found 'Barter', 'Coins'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "place", "hint"),
+    [
+        ("Clients 2025\ncustomer_id,full_name\n1,A\n", {}, "line 1", "line 2 looks like it: HEADER_LINE=2"),
+        ("customer_id,full_name\n1,A\n", {"header_line": "9"}, "line 9", "fewer lines than HEADER_LINE=9 says"),
+        ("customer_id,full_name\n1,A\n", {"delimiter": ";"}, "line 1", "separated otherwise: DELIMITER=comma"),
+        ("customer_id\tfull_name\n1\tA\n", {"delimiter": "comma"}, "line 1", "separated otherwise: DELIMITER=tab"),
+    ],
+)
+def test_a_header_that_is_none_is_refused_with_what_would_find_it(
+    app: psycopg.Connection, tmp_path: Path, text: str, options: dict[str, str], place: str, hint: str
+) -> None:
+    message = refused(app, write(tmp_path, customers=text), options=options)
+    assert f"  {place}, found " in message
+    assert hint in message
+
+
+def test_a_file_that_cannot_be_read_is_named_without_the_systems_code(app: psycopg.Connection, tmp_path: Path) -> None:
+    write(tmp_path, **BOOK)
+    (tmp_path / "customers.csv").unlink()
+    # A link to itself: not even root reads it.
+    (tmp_path / "customers.csv").symlink_to("customers.csv")
+    message = refused(app, tmp_path)
+    assert "customers.csv" in message
+    assert "[Errno" not in message
+
+
+def test_traffic_is_known_to_be_a_risk_only_to_a_lenders_own_book(
+    app: psycopg.Connection, admin: psycopg.Connection, empty_book: Oltp, tmp_path: Path
+) -> None:
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(empty_book.app_conninfo)
+
+    assert customers_at_risk(connect) == 0
+    import_book(app, write(tmp_path, **BOOK))
+    assert customers_at_risk(connect) == 3
+    admin.execute("insert into operational.demo_book (payment_count, seed) values (2, 42)")
+    assert customers_at_risk(connect) == 0
+    import_book(app, write(tmp_path, **BOOK), replace_demo=True)
+    assert customers_at_risk(connect) == 3
 
 
 def test_tables_without_a_file_lose_the_demos_rows(demo: psycopg.Connection, tmp_path: Path) -> None:

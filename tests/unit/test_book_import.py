@@ -707,7 +707,8 @@ def test_numbers_are_rounded_only_where_the_mapping_asks_for_it(text: str, value
     reading = Reading(decimal="point", strict=False, rounded=frozenset({"amount"}))
     assert convert(LOANS, "amount", text, reading) == value
     if text != "7":
-        assert "nothing is rounded" in refusal(LOANS, "outstanding_balance", text, reading)
+        assert "nothing is rounded" in (told := refusal(LOANS, "outstanding_balance", text, reading))
+        assert "round: true" in told
 
 
 def test_amounts_have_one_currency() -> None:
@@ -817,10 +818,26 @@ def test_an_option_wins_over_its_format() -> None:
         ("tables: {loans: {columns: {amount: {}}}}", "expected either column .* or value"),
         ("tables: {loans: {columns: {amount: {column: A, value: B}}}}", "expected either column .* or value"),
         ("tables: {loans: {columns: {loan_id: {column: A, also: [B]}}}}", "expected together with number: hash"),
-        ("tables: {loans: {column: {}}}", "tables.loans.column: Extra inputs are not permitted"),
+        ("tables: {loans: {column: {}}}", r"tables.loans.column: expected one of file, .* \(did you mean columns\?\)"),
+        ("table: {}", r"table: expected one of format, tables \(did you mean tables\?\)"),
+        (
+            "tables: {loans: {columns: {amount: {column: A, rond: true}}}}",
+            r"tables.loans.columns.amount.rond: expected one of column, .* \(did you mean round\?\)",
+        ),
+        ("tables: {loans: {qqqq: {}}}", "tables.loans.qqqq: expected one of file, .*, skip$"),
+        ("tables: {loans: {ignore: Photo}}", r"tables.loans.ignore: expected a list, such as .*, found 'Photo'"),
+        (
+            "tables: {loans: {columns: {amount: [A]}}}",
+            r"tables.loans.columns.amount: expected names, .*, found \['A'\]",
+        ),
+        (
+            "tables: {loans: {columns: {amount: {column: A, round: maybe}}}}",
+            "round: expected true or false, found 'maybe'",
+        ),
+        ("tables: {loans: {file: [A]}}", "tables.loans.file: expected a text"),
         ("format: {date: dmy}", "format.date: expected one of format, delimiter"),
         ("format: {dates: day}", "DATES=day: expected dmy"),
-        ("- 1", "expected the keys"),
+        ("- 1", r"expected names, each with what belongs to it, found \['1'\]"),
     ],
 )
 def test_wrong_mapping_files(tmp_path: Path, text: str, message: str) -> None:
@@ -852,6 +869,21 @@ def test_a_table_of_the_mapping_file_has_a_file(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             find_files(tmp_path, sync=False, mapping=BookMapping(tables={"customers": table}))
+
+
+def test_a_file_that_is_a_link_to_nothing_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").symlink_to("/nowhere/loans.csv")
+    with pytest.raises(UserError, match=r"loans\.csv leads to /nowhere/loans\.csv, which is not there"):
+        find_files(tmp_path, sync=False)
+
+
+@pytest.mark.parametrize(("file", "found"), [("", "nothing"), ("book.xlsx", r"book\.xlsx")])
+def test_a_template_needs_files_to_read(tmp_path: Path, file: str, found: str) -> None:
+    if file:
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match=f"expected files that end in .csv, .*; found {found}"):
+        write_template(tmp_path)
+    assert not (tmp_path / "mapping.yml").exists()
 
 
 def mapped(source: ColumnMapping, *fields: str | None) -> str | None:

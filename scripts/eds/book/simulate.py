@@ -33,6 +33,7 @@ from tenacity import (
 )
 
 from eds.base.errors import UserError
+from eds.book.demo import fill
 from eds.book.demo.names import Branch, read_branches
 from eds.book.operations import OPERATIONS, WEIGHTED, DeliberateRollback, NothingSuitable, Transaction
 
@@ -336,6 +337,22 @@ def _product_ids(connect: Callable[[], psycopg.Connection[Any]]) -> list[int]:
     return product_ids
 
 
+def check_above_zero(label: str, value: float) -> None:
+    """Raise UserError for a number that is not above zero, or has no end."""
+    if not 0 < value < math.inf:
+        raise UserError(f"Expected a {label} above zero, found {value}. Choose a higher one.")
+
+
+def customers_at_risk(connect: Callable[[], psycopg.Connection[Any]]) -> int:
+    """Return the number of customers in a book that nobody has invented: traffic would mix with what is true."""
+    with contextlib.closing(connect()) as connection, connection.transaction():
+        cursor = connection.cursor(row_factory=tuple_row)
+        if fill.filled_on(cursor) is not None:
+            return 0
+        row = cursor.execute("select count(*) from operational.customers").fetchone()
+        return row[0] if row else 0
+
+
 def simulate(
     connect: Callable[[], psycopg.Connection[Any]],
     *,
@@ -355,8 +372,7 @@ def simulate(
     when no database answers at the start; later it retries. An unexpected error ends the simulation and is raised.
     """
     for label, value in (("rate", rate), ("number of seconds", seconds), ("number of workers", workers)):
-        if not 0 < value < math.inf:
-            raise UserError(f"Expected a {label} above zero, found {value}. Choose a higher one.")
+        check_above_zero(label, value)
     stop = stop or threading.Event()
     shared = _Shared(connect, rate, _product_ids(connect), read_branches())
     base = secrets.token_hex(8) if seed is None else str(seed)

@@ -451,7 +451,8 @@ def backup_command(
     ] = "logical",
     form: Annotated[str, typer.Option("--format", metavar="sql|custom", help="Of a dump; sql is compressed.")] = "sql",
     keep: Annotated[
-        int | None, typer.Option(metavar="7", min=1, help="How many dumps of each kind stay (default: BACKUP_KEEP).")
+        int | None,
+        typer.Option(metavar="7", min=1, max=10_000, help="How many dumps of each kind stay (default: BACKUP_KEEP)."),
     ] = None,
     type_: Annotated[str, typer.Option("--type", metavar="full|diff|incr", help="Of a physical backup.")] = "diff",
     scheduled: Annotated[bool, typer.Option(hidden=True)] = False,

@@ -290,7 +290,8 @@ def pitr_command(
     promote: Annotated[bool, typer.Option("--promote", help="Put what was recovered in place of the primary.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove what an earlier one left.")] = False,
     timeline: Annotated[
-        int | None, typer.Option("--timeline", metavar="2", min=1, help="Follow this one, not the primary's.")
+        int | None,
+        typer.Option("--timeline", metavar="2", min=1, max=2**32 - 1, help="Follow this one, not the primary's."),
     ] = None,
     mark: Annotated[
         str, typer.Option("--mark", metavar="before_import", help="Create a restore point of this name.")

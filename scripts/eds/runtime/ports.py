@@ -40,7 +40,8 @@ def check_addresses(places: Mapping[str, tuple[str, int]], ours: Collection[int 
 def describe(process: psutil.Process) -> str:
     """'COMMAND (pid N)', shortened."""
     try:
-        command = " ".join(process.cmdline()) or process.name()
+        # A program that stands on a command line has several lines.
+        command = " ".join(" ".join(process.cmdline()).split()) or process.name()
     except psutil.Error:
         command = "a process"
     if len(command) > SHOWN_COMMAND:

@@ -52,6 +52,8 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
         if path is None:
             missing.append(table.file)
         elif not path.exists():
+            if not named:
+                raise UserError(f"{path} leads to {path.readlink()}, which is not there. Put the file in its place.")
             raise UserError(f"The mapping file names {named} for {table.name}; it is not in {directory}.")
         elif not path.is_file():
             raise UserError(f"{path} is not a file.")

@@ -18,6 +18,7 @@ from psycopg.rows import tuple_row
 from rich.table import Table as RichTable
 
 from eds.base.console import step
+from eds.base.disk import system_sentence
 from eds.base.errors import UserError
 from eds.book.csv_import import checking, planning, reading, writing
 from eds.book.csv_import.dialect import Dialect
@@ -25,6 +26,7 @@ from eds.book.csv_import.files import find_files, find_mapping
 from eds.book.csv_import.job import Counts, Job
 from eds.book.csv_import.schema import TABLES
 from eds.book.csv_import.statements import statement
+from eds.book.demo import fill
 
 LOCK_PATIENCE_SECONDS = 30.0
 """How long to wait for a time without other writers."""
@@ -113,7 +115,7 @@ def import_book(
             + "\nNothing was changed."
         ) from problem
     except OSError as problem:
-        raise UserError(f"The import failed: {problem}. Nothing was changed.") from problem
+        raise UserError(f"The import failed: {system_sentence(problem)} Nothing was changed.") from problem
     return Summary(counts, time.monotonic() - started, job.remarks, dry_run)
 
 
@@ -195,21 +197,16 @@ def _look_for_tables(job: Job) -> None:
 
 def _look_for_demo(job: Job) -> None:
     """Find out whether the book is an invented one. Raises UserError when it is and is not to be replaced."""
-    # A database of an earlier version may not have the table yet.
-    row = job.cursor.execute("select to_regclass('operational.demo_book') is not null").fetchone()
-    if row != (True,):
-        return
-    row = job.cursor.execute(
+    filled_on = fill.filled_on(job.cursor)
+    numbers = job.cursor.execute(
         """
         select
-            (select max(filled_at)::date::text from operational.demo_book where replaced_at is null),
             (select count(*) from operational.customers),
             (select count(*) from operational.loans),
             (select count(*) from operational.payments)
         """
     ).fetchone()
-    assert row is not None
-    filled_on, *numbers = row
+    assert numbers is not None
     if filled_on is None or not any(numbers):
         unneeded = "REPLACE_DEMO=1 had no effect: the database holds no demo book"
         if job.replace_demo and unneeded not in job.remarks:

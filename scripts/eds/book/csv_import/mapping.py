@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,16 +86,37 @@ def load_mapping(path: Path) -> BookMapping:
     try:
         mapping = BookMapping.model_validate(content or {})
     except ValidationError as problem:
-        lines = [
-            f"  {'.'.join(str(part) for part in error['loc'])}: {error['msg']}, found {_shown(error['input'])}"
-            for error in problem.errors()
-        ]
+        lines = [f"  {_sentence(error)}" for error in problem.errors()]
         raise UserError(f"{path.name}: expected the keys that docs/import.md lists.\n" + "\n".join(lines)) from problem
     faults = list(_faults(mapping))
     if faults:
         raise UserError("\n".join([f"{path.name}:", *(f"  {fault}" for fault in faults)]))
     Dialect().with_options(mapping.format)
     return mapping
+
+
+# What stands at a place of the mapping file, by pydantic's word for a mistake there.
+_EXPECTED = {
+    "model_type": "names, each with what belongs to it",
+    "dict_type": "names, each with what belongs to it",
+    "tuple_type": "a list, such as [Photo, Remarks]",
+    "string_type": "a text",
+    "bool_parsing": "true or false",
+}
+
+
+def _sentence(error: Any) -> str:
+    """Return one of pydantic's mistakes as: place, what was expected, what was found."""
+    place = [str(part) for part in error["loc"]]
+    where = f"{'.'.join(place)}: " if place else ""
+    if error["type"] != "extra_forbidden":
+        return f"{where}expected {_EXPECTED.get(error['type'], error['msg'])}, found {_shown(error['input'])}"
+    models: dict[int, type[BaseModel]] = {1: BookMapping, 3: TableMapping}
+    model = models.get(len(place), ColumnMapping)
+    keys = list(model.model_fields)
+    meant = difflib.get_close_matches(place[-1], keys, 1)
+    hint = f" (did you mean {meant[0]}?)" if meant else ""
+    return f"{where}expected one of {', '.join(keys)}{hint}"
 
 
 def _shown(value: object) -> str:

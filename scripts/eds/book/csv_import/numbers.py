@@ -210,7 +210,10 @@ def numeric_converter(column: Column, precision: int, scale: int, reading: Readi
             reading.note(column, "more decimals", "rounded")
             return str(Decimal(text).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP))
         if decimals and len(decimals.rstrip("0")) > scale:
-            raise ExpectedError(f"a number with at most {scale} decimals (nothing is rounded)")
+            raise ExpectedError(
+                f"a number with at most {scale} decimals (nothing is rounded, unless a mapping file has round: true "
+                "for the column)"
+            )
         return text
 
     return convert

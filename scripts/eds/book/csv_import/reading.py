@@ -75,6 +75,9 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
     with _records(source, delimiter, header_line) as records:
         header = next(records, None)
     layout = lay_out(table, header, file=file, mapping=mapping, sync=job.sync)
+    if header is None and header_line > 1:
+        more = f"; the file has fewer lines than HEADER_LINE={header_line} says"
+        layout.problems = [replace(each, line=header_line, expected=each.expected + more) for each in layout.problems]
     if layout.problems:
         for problem in _with_header_hint(job, table, source, delimiter, layout):
             job.problems.add(problem)
@@ -142,10 +145,14 @@ def _delimiter(job: Job, table: Table, source: Source) -> tuple[str, int]:
 
 
 def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, layout: Layout) -> list[Problem]:
-    """Return the problems of a header; when it is none, with a line that looks like one, as below a report's title."""
+    """Return the problems of a header; when it is none, with what separates its names, or the line that has them."""
     if layout.is_recognised:
         return layout.problems
     known = _names_of(table, job.mapping.table(table.name))
+    for name, other in DELIMITERS.items():
+        if len(known.intersection(squeeze(part) for part in (layout.problems[0].value or "").split(other))) >= 2:
+            expected = layout.problems[0].expected.removesuffix(OTHER_NAMES)
+            return [replace(layout.problems[0], expected=f"{expected}; they are separated otherwise: DELIMITER={name}")]
     with _records(source, delimiter, 1) as records:
         for record in islice(records, 1, 30):
             fields = record.fields if isinstance(record, Record) else []

@@ -47,6 +47,12 @@ def write_template(directory: Path) -> Path:
         raise UserError(f"{path} is there already. Nothing was changed. Move it away to get a new template.")
     files = sorted(file for file in directory.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".txt"))
     headers = {file: _look_into(file) for file in files if file.is_file()}
+    if not headers:
+        found = ", ".join(sorted(each.name for each in directory.iterdir())[:10]) or "nothing"
+        raise UserError(
+            f"{directory}: expected files that end in .csv, .tsv or .txt, to read their headers; found {found}. "
+            "Nothing was written. Of a workbook, save each sheet as “CSV UTF-8”."
+        )
     text = _HEAD + "\n".join(_section(table, headers) for table in TABLES)
     with path.open("x", encoding="utf-8") as handle:
         handle.write(text)

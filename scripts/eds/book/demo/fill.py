@@ -28,6 +28,18 @@ MOST_PAYMENTS = 1_000_000_000
 NAMED_SCALES = {"empty": 0, "small": 20_000, "medium": 250_000, "large": 2_000_000}
 
 
+def filled_on(cursor: psycopg.Cursor[Any]) -> str | None:
+    """Return the day on which the book was filled with invented data, None when it is a lender's own, or empty."""
+    # A database of an earlier version may not have the table yet.
+    row = cursor.execute("select to_regclass('operational.demo_book') is not null").fetchone()
+    if row != (True,):
+        return None
+    row = cursor.execute(
+        "select max(filled_at)::date::text from operational.demo_book where replaced_at is null"
+    ).fetchone()
+    return row[0] if row else None
+
+
 @dataclass(frozen=True)
 class Scale:
     """How big a book is wanted: numbers of rows. Payments are met, loans and customers follow from them about."""

@@ -1,0 +1,92 @@
+"""A mistake in a command line ends in a sentence with the option's name, what was expected, and what was found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eds import cli
+from eds.base.settings import ensure_env_file
+from eds.runtime.ports import free_ports
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+    """Return exit code and standard error of a command line, without what a terminal's width did to it."""
+    monkeypatch.setattr(sys, "argv", ["eds", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(str(ended.value.code)), " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("etl", "--limit=0"), "LIMIT=0: expected a whole number from 1 to 1,000,000. Example: LIMIT=15"),
+        (("etl", "--limit=-3"), "LIMIT=-3: expected a whole number from 1 to"),
+        (("etl", "--limit=" + "9" * 20), "expected a whole number from 1 to"),
+        (("etl", "--limit=x"), "LIMIT=x: expected a whole number"),
+        (("logs", "--lines=1.5"), "LINES=1.5: expected a whole number"),
+        (("backup", "--keep=0"), "KEEP=0: expected a whole number from 1 to"),
+        (("pitr", "--timeline="), "TIMELINE=: expected a whole number from 1 to"),
+        (("demo", "--seed=seven"), "SEED=seven: expected a whole number. Example: SEED=42"),
+        (("simulate", "--rate=fast"), "RATE=fast: expected a number. Example: RATE=20"),
+        (("etl", "--nosuch=1"), "--nosuch"),
+        (("etl", "now"), "etl --help"),
+        (("nosuch",), "nosuch"),
+        (("psql",), "--help"),
+    ],
+)
+def test_a_wrong_value_is_told_in_our_words(capsys, monkeypatch, arguments, message):
+    code, told = refused(capsys, monkeypatch, *arguments)
+    assert code == 2
+    assert told.startswith("Error: ")
+    assert message in told
+    assert "Input should" not in told
+
+
+def test_without_arguments_there_is_the_help(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["eds"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "etl" in shown.out + shown.err
+    assert "Error" not in shown.err
+
+
+@pytest.fixture
+def nothing_runs(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a platform that has settings and no server."""
+    ensure_env_file(tmp_path / "env")
+    names = ("PRIMARY_PORT", "REPLICA1_PORT", "REPLICA2_PORT", "WAREHOUSE_PORT", "PITR_PORT")
+    ports = {name: str(port) for name, port in zip(names, free_ports(5), strict=True)}
+    return {"EDS_ENV_FILE": str(tmp_path / "env"), "STATE_DIR": str(tmp_path / "state"), "RUNTIME": "local"} | ports
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("primary", "--role=nobody"), "ROLE is 'nobody': expected one of app_user, readonly_user, "),
+        (("primary", "--role=App_User"), "ROLE is 'App_User': expected one of app_user"),
+        (("primary", "--role=etl_writer"), "those that log in on primary"),
+        (("warehouse", "--role=app_user"), "expected one of warehouse_user, etl_writer, warehouse_reader, postgres"),
+        (("primary", "--role=metabase_admin"), "expected one of app_user"),
+        (("primry",), "Choose one of: primary, replica1"),
+        (("warehouse",), "Is the platform up?"),
+        (("recovered",), "make pitr"),
+    ],
+)
+def test_psql_names_the_roles_that_there_are_and_what_starts_a_server(nothing_runs, arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "eds", "psql", *arguments],
+        env=os.environ | nothing_runs,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

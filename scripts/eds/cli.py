@@ -135,12 +135,17 @@ def _keep_what_was_given(options: dict[str, str]) -> None:
     )
     if not different:
         return
-    if has_data(settings) or has_data(settings.model_copy(update={"state_dir": file_state_directory()})):
+    if _env_file_is_needed(settings):
         if shown := ", ".join(sorted(set(different) - set(options))):
             err.print(f"for this command alone, from the environment: {shown} (.env holds other values)", markup=False)
         return
     keep_in_env_file(different)
     err.print(f"kept in {env_file().name}: {shown}", markup=False)
+
+
+def _env_file_is_needed(settings: Settings) -> bool:
+    """Return whether there is data with the passwords of `.env`: where these settings say, or where `.env` does."""
+    return has_data(settings) or has_data(settings.model_copy(update={"state_dir": file_state_directory()}))
 
 
 @app.command(rich_help_panel=PLATFORM)
@@ -220,7 +225,7 @@ def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = F
     with exclusive(runtime.settings, "nuke"):
         runtime.stop_all(mode="immediate")
         runtime.destroy()
-    if not has_data(runtime.settings):
+    if not _env_file_is_needed(runtime.settings):
         env_file().unlink(missing_ok=True)
     for folder in (ROOT / "target", ROOT / "logs"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 import reference
 from bench.commands import app as bench_app
 from eds import cli
-from eds.base.settings import ROOT, Settings
+from eds.base.settings import ROOT, Settings, ensure_env_file, load
 
 TARGETS = {target.name: target for target in reference.every_target()}
 
@@ -78,6 +78,20 @@ def test_force_in_the_environment_does_not_destroy(tmp_path):
     assert done.returncode == 1
     assert "there is no terminal to ask at" in done.stderr
     assert state.exists()
+
+
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_nuke_of_another_state_directory_leaves_the_passwords_of_this_one(tmp_path, monkeypatch, is_needed):
+    env, own = tmp_path / "env", tmp_path / "own"
+    own.mkdir()
+    ensure_env_file(env)
+    with env.open("a", encoding="utf-8") as file:
+        file.write(f"STATE_DIR={own}\n")
+    if is_needed:
+        (own / "servers-home").write_text("servers\n", encoding="utf-8")
+    monkeypatch.setenv("EDS_ENV_FILE", str(env))
+    monkeypatch.setenv("STATE_DIR", str(tmp_path / "other"))
+    assert cli._env_file_is_needed(load()) == is_needed
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS.values() if target.recipe], ids=lambda each: each.name)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
+from rich.markup import escape
 
 from eds import ops, up
 from eds.backup_scheduler import BackupScheduler
@@ -180,7 +181,7 @@ def logs(
     if service and service not in known:
         raise UserError(f"There is no service {service!r}. Choose one of: {', '.join(known)}.")
     for name in [service] if service else known:
-        out.print(f"[bold]== {name}[/] {runtime.log_place(name)}")
+        out.print(f"[bold]== {name}[/] {escape(runtime.log_place(name))}")
         for line in runtime.tail(name, lines):
             out.print(line, markup=False)
 

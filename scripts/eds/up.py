@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+from rich.markup import escape
 from rich.table import Table
 
 from eds.base import disk
@@ -209,6 +210,10 @@ def state_table(runtime: Runtime) -> Table:
     for state in runtime.states():
         address = f"{host_of(runtime, state.name)}:{state.port}" if state.port else ""
         table.add_row(
-            state.name, f"[{colours[state.status]}]{state.status}[/]", address, str(state.pid or ""), state.detail
+            state.name,
+            f"[{colours[state.status]}]{state.status}[/]",
+            address,
+            str(state.pid or ""),
+            escape(state.detail),
         )
     return table

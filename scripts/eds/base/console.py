@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -70,12 +71,12 @@ def confirm(
 def step(label: str) -> Iterator[None]:
     """Show a piece of work without a measurable length: a spinner on a terminal, one line in a log."""
     if err.is_terminal:
-        with err.status(label):
+        with err.status(escape(label)):
             yield
-        err.print(f"[green]✓[/] {label}")
+        err.print(f"[green]✓[/] {escape(label)}")
     else:
         yield
-        err.print(f"ok: {label}")
+        err.print(f"ok: {label}", markup=False)
 
 
 @contextmanager
@@ -85,17 +86,17 @@ def bar(label: str, total: float | None = None) -> Iterator[Callable[..., None]]
     total: the number of units, or None when it is not known beforehand.
     """
     if not err.is_terminal:
-        err.print(f"{label} …")
+        err.print(f"{label} …", markup=False)
 
         def ignore(amount: float, new_label: str | None = None, total: float | None = None) -> None:
             pass
 
         yield ignore
-        err.print(f"ok: {label}")
+        err.print(f"ok: {label}", markup=False)
         return
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -115,9 +115,13 @@ def docs(
         with step("pages (lineage only when the project or the schema changed)"):
             site.refresh(settings)
         if running is None:
-            out.print(str(settings.site), soft_wrap=True)
+            out.print(str(settings.site), soft_wrap=True, markup=False)
             return
-        out.print(f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it", soft_wrap=True)
+        out.print(
+            f"http://127.0.0.1:{settings.docs_port}/ serves {settings.site}; Ctrl-C ends it",
+            soft_wrap=True,
+            markup=False,
+        )
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()
 

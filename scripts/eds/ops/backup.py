@@ -486,9 +486,9 @@ def backup_command(
         ):
             made.append(dump(settings, each, form))  # type: ignore[arg-type]
             attempt.name, attempt.bytes = made[-1].path.name, made[-1].bytes
-        out.print(f"{made[-1].path}  {size(made[-1].bytes)}", soft_wrap=True)
+        out.print(f"{made[-1].path}  {size(made[-1].bytes)}", soft_wrap=True, markup=False)
     for name in expire(settings, keep or settings.backup_keep, made):
-        err.print(f"removed: {name}")
+        err.print(f"removed: {name}", markup=False)
 
 
 @app.command(name="backups")
@@ -538,14 +538,14 @@ def backups_command(
             rows = sum(backup.manifest.get("rows", {}).values())
             at_time = str(backup.manifest.get("verified_at", ""))[:16].replace("T", " ")
             table.add_row(
-                backup.path.name,
+                escape(backup.path.name),
                 backup.kind,
                 size(backup.bytes),
                 _age(backup.made_at),
                 str(rows or ""),
                 f"[green]{at_time}[/]" if backup.verified else "[red]no[/]",
             )
-        out.print(table if found else f"There is no backup in {settings.backups} yet: make backup")
+        out.print(table if found else escape(f"There is no backup in {settings.backups} yet: make backup"))
         _show_physical(physicals, skipped)
         for problem in (*problems.values(), *damaged):
             out.print(f"[red]damaged[/] {escape(problem)}", soft_wrap=True)

@@ -11,12 +11,14 @@ fenced; the decision is noted where every command reads it; the replica is promo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import psycopg
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from eds.base import journal
@@ -419,6 +421,16 @@ def failover_command(
     _report(found)
 
 
+def changes_table(title: str, changes: Sequence[Sequence[object]]) -> Table:
+    """Return changes of the trail as a table for the terminal, each value as it is."""
+    table = Table(title=title)
+    for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
+        table.add_column(column, overflow="fold")
+    for change in changes:
+        table.add_row(*(escape(str(value)) for value in change))
+    return table
+
+
 @app.command(name="failover-diff")
 def failover_diff_command(
     name: Annotated[str, typer.Option("--name", metavar="primary", help="The former primary.")] = "",
@@ -429,12 +441,7 @@ def failover_diff_command(
         raise UserError("Of which former primary? Example: make failover-diff NAME=primary")
     with exclusive(settings, "failover-diff"):
         commits, changes = lost_changes(select_runtime(settings)[0], name)
-    table = Table(title=f"{commits} commits are only on {name}; their changes of the books")
-    for column in ("transaction", "time (UTC)", "by", "change", "table", "key", "values"):
-        table.add_column(column, overflow="fold")
-    for change in changes:
-        table.add_row(*map(str, change))
-    out.print(table)
+    out.print(changes_table(f"{commits} commits are only on {name}; their changes of the books", changes))
     out.print("A copy of it takes questions: make psql-recovered; make pitr REMOVE=1 removes the copy.")
 
 

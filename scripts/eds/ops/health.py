@@ -151,17 +151,22 @@ def health_command(as_json: AsJson = False) -> None:
     found = health(select_runtime(settings)[0])
     if as_json:
         print(json.dumps(found))
-    elif found["healthy"]:
+    else:
+        show(found)
+    raise typer.Exit(0 if found["healthy"] else 1)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what `health` found, for a person. What others have written (names of sessions, tests) is no markup."""
+    if found["healthy"]:
         out.print(f"[green]healthy[/]: last success {found['age_minutes']:.1f} minutes ago")
         if oldest := found["oldest_transaction"]:
-            out.print(f"oldest transaction: {oldest}")
+            out.print(f"oldest transaction: {oldest}", markup=False)
         for warning in found["test_warnings"]:
-            out.print(f"[yellow]warning of a test:[/] {warning}")
-        out.print(found["backup_ages"])
+            out.print(f"[yellow]warning of a test:[/] {escape(warning)}")
+        out.print(found["backup_ages"], markup=False)
     else:
         for problem in found["problems"]:
             out.print(problem, style="red", markup=False)
-    if not as_json:
-        for warning in found["warnings"]:
-            out.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    raise typer.Exit(0 if found["healthy"] else 1)
+    for warning in found["warnings"]:
+        out.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

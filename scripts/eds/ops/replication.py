@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from eds.base.console import AsCsv, AsJson, out, print_rows
@@ -76,7 +77,8 @@ def replication_command(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
         streams.add_column(name, justify="right" if name.startswith("lag") else "left")
     for stream in found["replicas"]:
         streams.add_row(
-            stream["application_name"],
+            # Whatever streams, a copy that somebody makes for example, names itself.
+            escape(stream["application_name"]),
             stream["address"],
             f"[{'green' if stream['state'] == 'streaming' else 'yellow'}]{stream['state']}[/]",
             stream["sent_lsn"],

@@ -46,7 +46,7 @@ def verify_command(as_json: AsJson = False) -> None:
             group = result.group
             out.print(f"[bold]{group}[/]")
         out.print(f"  [{COLOURS[result.status]}]{result.status}[/]  {result.name}", end="")
-        out.print(f"  [dim]{result.detail}[/]" if out.is_terminal else f"  {result.detail}", markup=out.is_terminal)
+        out.print(f"  {result.detail}", style="dim", markup=False)
 
     run = verify(select_runtime(settings)[0], (lambda result: None) if as_json else report)
     counts = {status: run.count(status) for status in COLOURS}

@@ -117,6 +117,13 @@ def test_midnight_writes_no_row_and_a_quiet_first_of_the_month_appends_the_month
 
 def test_changes_between_two_months_are_appended_and_restated_together(platform, chance):
     today = random_book(platform, chance)
+    with platform.app() as connection:
+        # On the book from the day on which it was entered, which is after its write-off and after a payment of the month.
+        loan = add_loan(
+            connection, add_customer(connection), "1000.00", disbursed_at=None, status="written_off",
+            written_off_on=today - timedelta(days=60),
+        )  # fmt: skip
+        pay(connection, loan, "100.00", "0.00", payment_date=f"{today.replace(day=1)} 09:00+00")
     run(platform)
     for _ in range(CHANGES):
         with connect(platform.app_conninfo) as connection:

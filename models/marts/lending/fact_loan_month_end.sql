@@ -164,7 +164,10 @@ events as (
             else 0
         end as counted,
         case when payments.day < loans.on_book_from then payments.money else 0 end as early,
-        case when payments.day > loans.written_off_on then payments.money else 0 end as recovered,
+        case
+            when payments.day >= loans.on_book_from and payments.day > loans.written_off_on then payments.money
+            else 0
+        end as recovered,
         case when payments.day > loans.written_off_on then payments.principal else 0 end as principal_recovered,
         null::bigint as due_before,
         null::bigint as due_with

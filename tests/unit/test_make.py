@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,34 @@ def test_force_in_the_environment_does_not_destroy(tmp_path):
     assert done.returncode == 1
     assert "there is no terminal to ask at" in done.stderr
     assert state.exists()
+
+
+@pytest.mark.parametrize(
+    ("shell", "place", "message"),
+    [
+        ("sh", ROOT, ""),
+        ("bash", ROOT, ""),
+        ("bash", Path("/"), ""),
+        ("sh", Path("/"), "Go to its root"),
+    ],
+)
+def test_dbt_is_activated_by_hand_in_any_shell(tmp_path, shell, place, message):
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} on this machine")
+    ensure_env_file(tmp_path / "env")
+    done = subprocess.run(
+        [shell, "-c", f". {shlex.quote(str(ROOT))}/scripts/activate && command -v dbt"],
+        cwd=place,
+        env=os.environ | {"EDS_ENV_FILE": str(tmp_path / "env"), "STATE_DIR": str(tmp_path / "state")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert message in done.stderr
+    assert (done.returncode == 0) == (not message)
+    if not message:
+        assert done.stdout.splitlines()[0] == str(ROOT / ".venv/bin/dbt")
 
 
 @pytest.mark.parametrize("is_needed", [True, False])

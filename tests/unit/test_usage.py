@@ -1,6 +1,7 @@
 """A mistake in a command line ends in a sentence with the option's name, what was expected, and what was found."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from eds import cli
-from eds.base.settings import ensure_env_file
+from eds.base.errors import UserError
+from eds.base.settings import Settings, ensure_env_file
+from eds.dashboards import site
 from eds.runtime.ports import free_ports
 
 
@@ -90,3 +93,13 @@ def test_psql_names_the_roles_that_there_are_and_what_starts_a_server(nothing_ru
     assert done.returncode == 1
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_of_the_pages_names_who_has_it(tmp_path):
+    ensure_env_file(tmp_path / "env")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        values = {"_env_file": tmp_path / "env", "state_dir": tmp_path, "docs_port": taken.getsockname()[1]}
+        with pytest.raises(UserError, match=rf"cannot be used: taken by .*\(pid {os.getpid()}\)"):
+            site.server(Settings(**values))

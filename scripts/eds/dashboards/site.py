@@ -20,6 +20,7 @@ from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
 from eds.dashboards import content, page, star_schema
+from eds.runtime.ports import bind_error
 from eds.warehouse import backup_record, dbt_docs, metrics
 
 # By which names this machine is itself.
@@ -200,8 +201,9 @@ def server(settings: Settings, port: int | None = None) -> http.server.Threading
     try:
         return http.server.ThreadingHTTPServer(("127.0.0.1", settings.docs_port if port is None else port), handler)
     except OSError as error:
+        why = bind_error("127.0.0.1", settings.docs_port) or error.strerror
         raise UserError(
-            f"DOCS_PORT={settings.docs_port} cannot be used: {error.strerror}. Stop what is there, or set another one "
+            f"DOCS_PORT={settings.docs_port} cannot be used: {why}. Stop what is there, or set another one "
             "in .env or the environment."
         ) from error
 

@@ -47,6 +47,9 @@
         {% set by_key = not compare_all and not present[copy].differs and node_of_mart(copy).config.get('log_changes') %}
         {% if node.has_changes or compare_all or present[copy].differs %}
             {% set counts = publish_copy(copy, present[copy], state['run_id'] if by_key else none) %}
+            {% if compare_all %}
+                {% do create_upsert_indexes(node_of_mart(copy), published_relation(copy)) %}
+            {% endif %}
             {% set total.inserted = total.inserted + counts.inserted %}
             {% set total.updated = total.updated + counts.updated %}
             {% set total.deleted = total.deleted + counts.deleted %}

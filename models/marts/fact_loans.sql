@@ -2,7 +2,7 @@
     config(
         unique_key=['loan_id'],
         log_changes=true,
-        indexes=[{'columns': ['customer_id']}]
+        indexes=[{'columns': ['customer_id']}, {'columns': ['branch_sk', 'first_unpaid_due_date']}]
     )
 }}
 
@@ -165,7 +165,7 @@ final as (
         -- attributes
         loans.loan_status,
         coalesce(dim_customer.customer_segment, 'unknown') as customer_segment,
-        coalesce(nullif(trim(loans.loan_officer), ''), 'unassigned') as loan_officer,
+        {{ officer_of('loans') }} as loan_officer,
         coalesce(loans.schedule_source, 'none') as schedule_source,
 
         -- measures

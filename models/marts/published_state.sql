@@ -1,8 +1,9 @@
 {% set copies = [
     'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch',
     'dim_product', 'agg_collections', 'agg_loan_book', 'agg_disbursements', 'fact_loans', 'dim_provision_band',
-    'agg_portfolio', 'agg_officers', 'agg_dues', 'agg_month_ends', 'agg_month_ends_by_branch', 'agg_loan_migration',
-    'agg_vintages'
+    'agg_portfolio', 'agg_portfolio_by_branch', 'agg_officers', 'agg_dues', 'agg_dues_by_branch',
+    'agg_month_ends_by_officer', 'agg_month_ends_by_branch', 'agg_loan_migration', 'agg_last_migration', 'agg_vintages',
+    'agg_vintages_by_officer', 'dim_open_schedule'
 ] %}
 {{ config(
     materialized='publish', schema='publish', grants={}, copies=copies, post_hook="{{ keep_reported_months() }}"
@@ -18,6 +19,7 @@
 -- depends_on: {{ ref('fact_payments') }}
 -- depends_on: {{ ref('int_loan_schedules') }}
 -- depends_on: {{ ref('fact_loan_month_end') }}
+-- depends_on: {{ ref('agg_month_ends') }}
 -- depends_on: {{ ref('stg_loan_products') }}
 select
     extraction_state.run_id,

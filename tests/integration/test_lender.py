@@ -14,6 +14,7 @@ import pytest
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
+from eds.dashboards import content, page
 from eds.warehouse import closing
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
@@ -285,3 +286,105 @@ def test_loans_whose_terms_are_no_annuity_stand_in_the_balance_and_in_no_figure_
     assert sum(row["gross_loan_portfolio"] for row in platform.view("vw_portfolio_at_risk")) == Decimal(
         "1000000005999.99"
     )
+
+
+def answer(platform, question: str, **chosen):
+    """Return the only row of a dashboard's question."""
+    what = content.load()
+    with connect(page.reader_conninfo(platform.settings)) as connection:
+        (row,) = page.rows_of(connection, question, what.questions[question], chosen, what)
+    return row
+
+
+def test_the_arrears_rate_stands_beside_the_portfolio_at_risk_and_is_much_less(platform):
+    """The same book shows 6.8 % as amount past due and 19.8 % as portfolio at risk (a study guide of Rural Finance)."""
+    today = datetime.now(UTC).date()
+    start = f"{today - timedelta(days=90)} 09:00+00"
+    book = {  # what is owed: what of it was due 45 days ago, and who looks after the loan
+        "148000": ("50000", "Achieng"),
+        "50000": ("18000", "Baraka"),
+        "802000": ("0", "Baraka"),
+    }
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        for amount, (overdue, officer) in book.items():
+            loan = add_loan(connection, customer, amount, disbursed_at=start, maturity_date=None, loan_officer=officer)
+            plan = [
+                Installment(1, today - timedelta(days=45), cents(overdue), cents("0")),
+                Installment(2, today + timedelta(days=60), cents(amount) - cents(overdue), cents("0")),
+            ]
+            add_installments(connection, loan, plan)
+    run(platform)
+    assert_figures(platform)
+    (portfolio,) = platform.warehouse(
+        "select sum(gross_loan_portfolio), sum(par_1), sum(par_30) from warehouse.vw_portfolio_at_risk"
+    )
+    assert portfolio == (1_000_000, 198_000, 198_000)
+    assert sum(row["overdue_amount"] for row in platform.view("vw_arrears_ageing")) == 68_000
+    assert answer(platform, "par_30") == {"par_30_ratio": Decimal("19.80"), "par_30": 198_000, "scheduled": 1_000_000}
+    assert answer(platform, "arrears_rate") == {
+        "arrears_rate": Decimal("6.80"), "overdue": 68_000, "scheduled": 1_000_000,
+    }  # fmt: skip
+    # As the filters leave it.
+    assert answer(platform, "arrears_rate", officer="Baraka") == {
+        "arrears_rate": Decimal("2.11"), "overdue": 18_000, "scheduled": 852_000,
+    }  # fmt: skip
+
+
+# As the World Bank's statement of loans has them: amount, repaid in all, months since the approval, and since the last
+# repayment. There are neither instalments nor a maturity, and what was repaid is known as one sum.
+TAKEN_OVER = (
+    ("250000000.00", "238000000.00", 235, 13),
+    ("191044211.75", "0.00", 60, 0),
+    ("40000000.00", "17771000.25", 120, 5),
+    ("3955788.25", "3955788.25", 180, 60),
+    ("12800000.00", "1.00", 96, 1),
+    ("75499999.99", "30199999.99", 150, 7),
+)
+
+
+def test_a_book_that_was_taken_over_without_schedules_has_its_balance_and_no_portfolio_at_risk(platform):
+    today = datetime.now(UTC).date().replace(day=15)
+    owed = sum(Decimal(amount) - Decimal(repaid) for amount, repaid, _, _ in TAKEN_OVER)
+    with platform.app() as connection:
+        customer = add_customer(connection, segment="corporate")
+        for amount, repaid, approved, last in TAKEN_OVER:
+            loan = add_loan(
+                connection, customer, amount, tenure_months=240, interest_rate="4.25", maturity_date=None,
+                disbursed_at=f"{months_after(today, -approved)} 09:00+00",
+            )  # fmt: skip
+            if Decimal(repaid):
+                pay(connection, loan, repaid, "0.00", payment_date=f"{months_after(today, -last)} 09:00+00")
+        connection.execute("update operational.loans set status = 'repaid' where outstanding_balance = 0")
+    run(platform)
+    assert_figures(platform)
+    coverage = {row["schedule_source"]: row for row in platform.view("vw_schedule_coverage")}
+    assert set(coverage) == {"none"}
+    assert (coverage["none"]["loan_count"], coverage["none"]["gross_loan_portfolio"]) == (5, owed)
+    ladder = ("par_1", "par_30", "par_60", "par_90", "par_180", "scheduled_portfolio")
+    for view in ("vw_portfolio_at_risk", "vw_portfolio_at_risk_by_month"):
+        assert {row[name] for row in platform.view(view) for name in ladder} == {0}, view
+    assert sum(row["gross_loan_portfolio"] for row in platform.view("vw_portfolio_at_risk")) == owed
+    assert {row["par_30_ratio"] for row in platform.view("vw_portfolio_at_risk")} == {None}
+    for view, figure in (
+        ("vw_arrears_ageing", "outstanding_principal"),
+        ("vw_arrears_ageing", "overdue_amount"),
+        ("vw_loan_classification", "provision_amount"),
+        ("vw_ifrs9_stages", "loan_count"),
+        ("vw_officer_performance", "par_30"),
+        ("vw_collections_by_month", "due_amount"),
+    ):
+        assert {row[figure] for row in platform.view(view)} == {0}, view
+    for view in ("loans_in_arrears", "vw_expected_collections", "vw_vintages", "vw_loan_migration"):
+        assert platform.view(view) == [], view
+    assert answer(platform, "par_30") == {"par_30_ratio": None, "par_30": 0, "scheduled": 0}
+    assert answer(platform, "arrears_rate") == {"arrears_rate": None, "overdue": 0, "scheduled": 0}
+    assert answer(platform, "gross_portfolio") == {"gross_portfolio": owed, "loan_count": 5}
+    # With a maturity that the book does not have, an annuity would be derived, and all of it be at risk.
+    with platform.app() as connection:
+        connection.execute(
+            "update operational.loans "
+            "set maturity_date = (disbursed_at at time zone 'UTC')::date + tenure_months * interval '1 month'"
+        )
+    run(platform)
+    assert answer(platform, "par_30")["par_30_ratio"] > 60

@@ -782,6 +782,25 @@ CONTROLS += [
         "loans.owed_today + loans.principal_in_all - openings.principal - summed.principal_since as owed",
         "loans.amount - openings.principal - summed.principal_since as owed",
     ),
+    lender(
+        "a month keeps the segment that the borrower was in",
+        MONTHS,
+        "coalesce(customers.customer_segment, 'unknown') as customer_segment",
+        "(select present.customer_segment from {{ ref('dim_customer') }} as present where present.is_current "
+        "and present.customer_id = loans.customer_id) as customer_segment",
+    ),
+    lender(
+        "a month keeps the officer who looked after the loan",
+        MONTHS,
+        "else {{ officer_of('versions') }}",
+        "else loans.loan_officer",
+    ),
+    lender(
+        "a month's dues are summed up by all that a filter acts on",
+        "models/marts/lending/agg_dues.sql",
+        "        paid.loan_officer,\n",
+        "        'unassigned'::text as loan_officer,\n",
+    ),
     lender("payments of a day come before what falls due on it", MONTHS, "        0 as kind,", "        2 as kind,"),
     lender(
         "a payment that moves restates the month that it leaves",

@@ -17,6 +17,8 @@ from support.book import add_customer, add_loan
 from support.lender_oracle import BANDS, ZERO, Installment, Loan, Payment, Truth, annuity, cents, months_after
 
 BRANCHES = ("NRB01", "MSA01", "KSM01", None)
+# The columns that a dashboard's filters act on.
+FILTERED = ("branch_code", "product_type", "loan_officer", "customer_segment")
 OFFICERS = ("Achieng", "Baraka", None)
 SHAPES = ("annuity",) * 8 + (
     "weekly",
@@ -437,8 +439,10 @@ def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezon
             connection.cursor(row_factory=dict_row)
             .execute(
                 "select loan_id, status, coalesce(branch_code, 'unknown') as branch_code, product_type, "
-                "coalesce(loan_officer, 'unassigned') as loan_officer, paid as collected_amount from operational.loans "
+                "coalesce(loan_officer, 'unassigned') as loan_officer, segment as customer_segment, "
+                "paid as collected_amount from operational.loans "
                 "join operational.loan_products on loan_products.product_id = loans.product_id "
+                "join operational.customers on customers.customer_id = loans.customer_id "
                 "cross join lateral (select coalesce(sum(amount), 0) as paid from operational.payments "
                 "where payments.loan_id = loans.loan_id) as payments"
             )
@@ -475,6 +479,20 @@ def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezon
         })  # fmt: skip
     portfolio = [row for row in today if row["inside"]]
     scheduled = [row for row in portfolio if row["schedule_source"] != "none"]
+
+    def check_grain(name: str, keys: tuple[str, ...], columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> None:
+        """Compare the sums of a view that has more dimensions, where one of them is not 0."""
+        found: dict[Any, dict[str, Any]] = {}
+        for row in platform.view(name):
+            group = tuple(row[key] for key in keys)
+            total = found.setdefault(group, dict(zip(keys, group, strict=True)) | dict.fromkeys(columns, ZERO))
+            for column in columns:
+                total[column] += row[column]
+        expected = _sums(rows, keys, *columns)
+        _compare(name, *(
+            {key: row for key, row in sums.items() if any(row[column] for column in columns)}
+            for sums in (found, expected)
+        ))  # fmt: skip
 
     def view(name: str, *keys: str) -> dict[Any, dict[str, Any]]:
         return _of(platform.view(name), *keys)
@@ -513,10 +531,15 @@ def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezon
         expected_officers[key] = figures | {"par_30_ratio": ratio, "collected_amount": row["collected_amount"]}
     _compare("vw_officer_performance", view("vw_officer_performance", "branch_code", "loan_officer"), expected_officers)
     coming = [
-        {"branch_code": row["branch_code"], "due_within_days": days, "amount": amount}
+        {key: row[key] for key in FILTERED} | {"due_within_days": days, "amount": amount}
         for row in scheduled for due, amount in row["unpaid"] for days in (30, 60, 90) if 0 < (due - day).days <= days
     ]  # fmt: skip
     check("vw_expected_collections", ("branch_code", "due_within_days"), ("amount",), coming)
+    # What the filters act on.
+    check_grain("vw_expected_dues", (*FILTERED, "due_within_days"), ("amount",), coming)
+    banded = [row if row["schedule_source"] != "none" else row | {"band": "no schedule"} for row in portfolio]
+    measures = ("loan_count", "outstanding_principal", "overdue_amount")
+    check_grain("vw_portfolio_quality", (*FILTERED, "band"), measures, banded)
     _compare(
         "loans_in_arrears",
         {key: (row["days_past_due"], row["outstanding_principal"], row["overdue_amount"], row["branch_code"])
@@ -539,38 +562,61 @@ def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezon
                          "days_past_due": truth.days_past_due(past), "overdue_amount": truth.overdue(past)}
             for loan_id, truth in book.items() if truth.in_portfolio(past)
         })  # fmt: skip
-    assert_views_of_months_follow_from_their_rows(platform, check, timezone)
+    assert_views_of_months_follow_from_their_rows(platform, check, check_grain, timezone)
 
 
-def assert_views_of_months_follow_from_their_rows(platform: Any, check: Any, timezone: str) -> None:
-    """Check the views by month: sums of the loans' rows, at the branch that the history has for the time."""
+def assert_views_of_months_follow_from_their_rows(platform: Any, check: Any, check_grain: Any, timezone: str) -> None:
+    """Check the views by month: sums of the loans' rows, at the branch, officer and segment of the history then."""
     rows = rows_of(
         platform,
-        "select months.*, branches.branch_code, amount from warehouse.fact_loan_month_end as months "
+        "select months.*, branches.branch_code, product_type, amount from warehouse.fact_loan_month_end as months "
         "join warehouse.dim_branch as branches on branches.branch_sk = months.branch_sk "
+        "join warehouse.dim_product as products on products.product_sk = months.product_sk "
         "join (select loan_id, principal_amount as amount from warehouse.fact_loans) as loans "
         "on loans.loan_id = months.loan_id",
     )
     history = rows_of(
         platform,
-        "select loan_id, coalesce(branch_code, 'unknown') as branch_code, dbt_valid_from, dbt_valid_to, "
+        "select loan_id, customer_id, coalesce(branch_code, 'unknown') as branch_code, "
+        "coalesce(loan_officer, 'unassigned') as loan_officer, dbt_valid_from, dbt_valid_to, "
         "row_number() over (partition by loan_id order by dbt_valid_from) as version from snapshots.loans_snapshot",
     )
-    limits = {"par_1": 0, "par_30": 30, "par_60": 60, "par_90": 90, "par_180": 180}
-    for row in rows:
-        midnight = datetime.combine(row["month_end"] + timedelta(days=1), datetime.min.time(), ZoneInfo(timezone))
-        valid = [
-            version["branch_code"]
-            for version in history
-            if version["loan_id"] == row["loan_id"]
+    borrowers = rows_of(
+        platform,
+        "select customer_id, customer_segment, dbt_valid_from, dbt_valid_to, "
+        "row_number() over (partition by customer_id order by dbt_valid_from) as version "
+        "from snapshots.customers_snapshot",
+    )
+
+    def valid_at(midnight: datetime, versions: list[dict[str, Any]], key: str, value: int) -> list[dict[str, Any]]:
+        return [
+            version
+            for version in versions
+            if version[key] == value
             and (version["version"] == 1 or version["dbt_valid_from"] < midnight)
             and version["dbt_valid_to"] >= midnight
         ]
-        assert [row["branch_code"]] == valid, row
+
+    limits = {"par_1": 0, "par_30": 30, "par_60": 60, "par_90": 90, "par_180": 180}
+    for row in rows:
+        midnight = datetime.combine(row["month_end"] + timedelta(days=1), datetime.min.time(), ZoneInfo(timezone))
+        (loan,) = valid_at(midnight, history, "loan_id", row["loan_id"])
+        (borrower,) = valid_at(midnight, borrowers, "customer_id", loan["customer_id"])
+        then = loan | {"customer_segment": borrower["customer_segment"]}
+        _compare("a row of the history", *(
+            {(row["loan_id"], row["month_end"]): {key: of[key] for key in FILTERED if key != "product_type"}}
+            for of in (row, then)
+        ))  # fmt: skip
         row["gross_loan_portfolio"] = row["outstanding_principal"]
         row |= {
             name: row["outstanding_principal"] if row["days_past_due"] > days else ZERO for name, days in limits.items()
         }
+        row["month"] = row["month_end"].replace(day=1)
+        row["scheduled_portfolio"] = row["outstanding_principal"] if row["schedule_source"] != "none" else ZERO
+    flows = ("due_amount", "paid_on_time", "paid_of_due", "paid_of_arrears", "paid_ahead", "overdue_amount",
+             "written_off_amount", "recovered_amount")  # fmt: skip
+    check_grain("vw_month_ends", (*FILTERED, "month"),
+                ("loan_count", "gross_loan_portfolio", "scheduled_portfolio", *limits, *flows), rows)  # fmt: skip
     check("vw_portfolio_at_risk_by_month", ("month_end", "branch_code"), ("gross_loan_portfolio", *limits), rows)
     check("vw_collections_by_month", ("month_end", "branch_code"),
           ("due_amount", "paid_on_time", "paid_of_due", "paid_of_arrears", "paid_ahead"), rows)  # fmt: skip
@@ -581,18 +627,32 @@ def assert_views_of_months_follow_from_their_rows(platform: Any, check: Any, tim
           [row for row in rows if row["written_off_amount"] or row["recovered_amount"]])  # fmt: skip
     known = [row for row in rows if row["schedule_source"] != "none"]
     check("vw_loan_migration", ("month_end", "state_before", "state"), ("loan_count", "outstanding_principal"), known)
-    vintages = []
+    last = max((row["month_end"] for row in known), default=date.min)
+    check_grain("vw_last_migration", (*FILTERED, "month", "state_before", "state"),
+                ("loan_count", "outstanding_principal"),
+                [row | {"state_before": row["state_before"] or "new"} for row in known
+                 if row["month_end"] == last_month_end(as_of(platform, timezone))])  # fmt: skip
+    youngest = {row["cohort_month"].year: row["cohort_month"] for row in sorted(known, key=lambda r: r["cohort_month"])}
+    vintages, events = [], []
     for row in known:
         age = (
             12 * (row["month_end"].year - row["cohort_month"].year) + row["month_end"].month - row["cohort_month"].month
         )
         earlier = [r for r in known if r["loan_id"] == row["loan_id"] and r["month_end"] <= row["month_end"]]
-        last = max(r["month_end"] for r in known)
         ages = 12 * (last.year - row["cohort_month"].year) + last.month - row["cohort_month"].month
         worst, worst_before = (
             max((r["days_past_due"] for r in earlier if r is not row or with_it), default=0)
             for with_it in (True, False)
         )
+        newest = youngest[row["cohort_month"].year]
+        if age <= 12 * (last.year - newest.year) + last.month - newest.month:
+            events.append({key: row[key] for key in FILTERED} | {
+                "cohort": str(row["cohort_month"].year), "months_on_book": age,
+                "disbursed_amount": row["amount"] if row["state_before"] is None else ZERO,
+                "first_over_30_amount": row["amount"] if worst > 30 >= worst_before else ZERO,
+                "first_over_90_amount": row["amount"] if worst > 90 >= worst_before else ZERO,
+                "written_off_amount": row["written_off_amount"],
+            })  # fmt: skip
         for later in range(age, ages + 1):
             vintages.append({
                 "cohort_month": row["cohort_month"], "months_on_book": later,
@@ -603,6 +663,9 @@ def assert_views_of_months_follow_from_their_rows(platform: Any, check: Any, tim
             })  # fmt: skip
     check("vw_vintages", ("cohort_month", "months_on_book"),
           ("disbursed_amount", "ever_30_amount", "ever_90_amount", "written_off_amount"), vintages)  # fmt: skip
+    check_grain("vw_vintage_curves", (*FILTERED, "cohort", "months_on_book"),
+                ("disbursed_amount", "first_over_30_amount", "first_over_90_amount", "written_off_amount"),
+                events)  # fmt: skip
 
 
 def _compare(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> None:

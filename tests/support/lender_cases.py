@@ -90,9 +90,15 @@ def add_telling_loans(connection: psycopg.Connection, today: date) -> TellingBoo
 
 
 def change_telling_loans(connection: psycopg.Connection, book: TellingBook, today: date) -> None:
-    """Move a payment out of a month that has ended; move a loan to another branch, and pay on it in such a month."""
+    """Move a payment out of a month that has ended; move a loan to other hands, and pay on it in such a month.
+
+    Its borrower moves to another segment.
+    """
     connection.execute(
         "update operational.payments set payment_date = %s where payment_id = %s", (_moment(today), book.payment)
     )
-    connection.execute("update operational.loans set branch_code = 'MSA01' where loan_id = %s", (book.loan,))
+    connection.execute(
+        "update operational.loans set branch_code = 'MSA01', loan_officer = 'Zawadi' where loan_id = %s", (book.loan,)
+    )
+    connection.execute("update operational.customers set segment = 'corporate'")
     pay(connection, book.loan, "400", "4", payment_date=_moment(last_month_end(today) - timedelta(days=10)))

@@ -60,12 +60,18 @@ MARTS = (
     "int_loan_schedules",
     "fact_loan_month_end",
     "agg_portfolio",
+    "agg_portfolio_by_branch",
     "agg_officers",
     "agg_dues",
+    "agg_dues_by_branch",
     "agg_month_ends",
     "agg_month_ends_by_branch",
+    "agg_month_ends_by_officer",
+    "agg_last_migration",
     "agg_loan_migration",
     "agg_vintages",
+    "agg_vintages_by_officer",
+    "dim_open_schedule",
     "dim_provision_band",
 )
 

@@ -265,15 +265,19 @@ FOR_QUERIES = {
     "vw_arrears_ageing",
     "vw_branch_performance",
     "vw_collections_by_month",
+    "vw_expected_collections",
     "vw_ifrs9_stages",
     "vw_loan_classification",
+    "vw_loan_migration",
     "vw_loan_status_distribution",
     "vw_monthly_revenue",
     "vw_officer_performance",
     "vw_payment_by_method",
     "vw_portfolio_at_risk",
     "vw_portfolio_at_risk_by_month",
+    "vw_restated_months",
     "vw_schedule_coverage",
+    "vw_vintages",
     "vw_write_offs",
 }
 
@@ -283,6 +287,16 @@ def test_every_view_has_its_place_on_a_dashboard():
     files = {path.stem for path in (ROOT / "models/marts/dashboards").rglob("*.sql")} - {"portfolio_as_of"}
     assert read | FOR_QUERIES == files
     assert not read & FOR_QUERIES
+
+
+def test_every_filter_acts_on_every_card_of_portfolio_quality():
+    """But for reports, which are kept by branch; and for the months, of which the present day is not one."""
+    what = content.load()
+    acting = set(what.dashboards["quality"].filters) - {"months"}
+    assert acting == {"region", "branch", "officer", "product", "segment"}
+    for place in what.dashboards["quality"].placements():
+        expected = {"region", "branch"} if place.question == "restated_months" else acting
+        assert set(what.questions[place.question].filters) & acting == expected, place.question
 
 
 def test_ids_are_the_same_on_every_machine_and_differ_from_each_other():

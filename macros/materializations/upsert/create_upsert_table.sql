@@ -49,12 +49,15 @@
     {{ return(actions) }}
 {% endmacro %}
 
-{% macro create_upsert_indexes() %}
-    {% for index in config.get('indexes', []) %}
-        {% set default_name = model.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx' %}
+{#
+    Create the indexes of a model's config that are not there yet, on its table or on a copy of it.
+#}
+{% macro create_upsert_indexes(node=model, relation=this) %}
+    {% for index in node.config.get('indexes') or [] %}
+        {% set default_name = node.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx' %}
         {% set creation %}
             create {{ 'unique' if index.unique }} index if not exists {{ index.name or default_name }}
-            on {{ this }} ({{ index.columns | join(', ') }})
+            on {{ relation }} ({{ index.columns | join(', ') }})
             {% if index.include %}
             include ({{ index.include | join(', ') }})
             {% endif %}

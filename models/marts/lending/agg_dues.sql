@@ -1,6 +1,8 @@
 {{
     config(
-        unique_key=['branch_sk', 'first_unpaid_due_date', 'due_date'],
+        unique_key=[
+            'branch_sk', 'product_sk', 'customer_segment', 'loan_officer', 'first_unpaid_due_date', 'due_date'
+        ],
         log_changes=true,
         recomputed_monthly=true,
         accumulate=['installment_count', 'unpaid_amount', 'balance_beyond_schedule'],
@@ -9,6 +11,7 @@
 }}
 
 {% set since = increment() %}
+{# What the filters act on. Views without filters read agg_dues_by_branch. #}
 {# Up to 90 days after the end of the month of the data: until the next month, when everything is computed again. #}
 {% set horizon %}((date_trunc('month', {{ data_day() }}::timestamp) + interval '1 month')::date + 89){% endset %}
 
@@ -49,6 +52,9 @@ schedules as (
 paid as (
     select
         loans.branch_sk,
+        loans.product_sk,
+        loans.customer_segment,
+        loans.loan_officer,
         loans.first_unpaid_due_date,
         loans.installments_paid,
         loans._sign,
@@ -65,6 +71,9 @@ paid as (
 unpaid as (
     select
         paid.branch_sk,
+        paid.product_sk,
+        paid.customer_segment,
+        paid.loan_officer,
         paid.first_unpaid_due_date,
         paid._sign,
         paid.owed,
@@ -83,6 +92,9 @@ unpaid as (
 dues as (
     select
         branch_sk,
+        product_sk,
+        customer_segment,
+        loan_officer,
         first_unpaid_due_date,
         due_date,
         _sign,
@@ -94,17 +106,23 @@ dues as (
 final as (
     select
         branch_sk,
+        product_sk,
+        customer_segment,
+        loan_officer,
         first_unpaid_due_date,
         due_date,
         sum(_sign)::bigint as installment_count,
         0.01 * sum(_sign * unpaid) as unpaid_amount,
         0.01 * sum(_sign * beyond) as balance_beyond_schedule
     from dues
-    group by branch_sk, first_unpaid_due_date, due_date
+    group by branch_sk, product_sk, customer_segment, loan_officer, first_unpaid_due_date, due_date
 )
 
 select
     branch_sk,
+    product_sk,
+    customer_segment,
+    loan_officer,
     first_unpaid_due_date,
     due_date,
     installment_count,

@@ -1,8 +1,8 @@
 {{
     config(
         unique_key=[
-            'branch_sk', 'product_sk', 'customer_segment', 'schedule_source', 'is_restructured', 'is_defaulted',
-            'first_unpaid_due_date'
+            'branch_sk', 'product_sk', 'customer_segment', 'loan_officer', 'schedule_source', 'is_restructured',
+            'is_defaulted', 'first_unpaid_due_date'
         ],
         log_changes=true,
         accumulate=['loan_count', 'outstanding_principal'],
@@ -12,7 +12,8 @@
 
 {% set since = increment() %}
 
-{# Days past due on a day follow from the due date by subtraction, so that no row changes when only the day does. #}
+{# Days past due on a day follow from the due date by subtraction, so that no row changes when only the day does. It is
+   what the filters act on; views without filters read agg_portfolio_by_branch. #}
 with loans as (
     {{ signed_rows('fact_loans', since) }}
 ),
@@ -22,6 +23,7 @@ final as (
         branch_sk,
         product_sk,
         customer_segment,
+        loan_officer,
         schedule_source,
         is_restructured,
         is_defaulted,
@@ -31,7 +33,7 @@ final as (
     from loans
     where is_in_portfolio
     group by
-        branch_sk, product_sk, customer_segment, schedule_source, is_restructured, is_defaulted,
+        branch_sk, product_sk, customer_segment, loan_officer, schedule_source, is_restructured, is_defaulted,
         coalesce(first_unpaid_due_date, date '9999-12-31')
 )
 
@@ -39,6 +41,7 @@ select
     branch_sk,
     product_sk,
     customer_segment,
+    loan_officer,
     schedule_source,
     is_restructured,
     is_defaulted,

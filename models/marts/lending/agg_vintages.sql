@@ -18,10 +18,7 @@ with months as (
 final as (
     select
         cohort_month,
-        (
-            12 * (extract(year from month_end) - extract(year from cohort_month))
-            + extract(month from month_end) - extract(month from cohort_month)
-        )::integer as months_on_book,
+        {{ months_between('cohort_month', 'month_end') }} as months_on_book,
         sum(_sign)::bigint as month_count,
         sum(_sign * disbursed_amount) as disbursed_amount,
         sum(_sign * first_over_30_amount) as first_over_30_amount,
@@ -29,10 +26,7 @@ final as (
         sum(_sign * written_off_amount) as written_off_amount
     from months
     where schedule_source <> 'none'
-    group by
-        cohort_month,
-        12 * (extract(year from month_end) - extract(year from cohort_month))
-        + extract(month from month_end) - extract(month from cohort_month)
+    group by cohort_month, {{ months_between('cohort_month', 'month_end') }}
 )
 
 select

@@ -17,8 +17,8 @@
 {#
     A loan's months are computed again, from its disbursement on, when something changed on a day of a month that has
     ended: a payment of such a day (as it was or as it is), the anchor of the counting back (balance and principal paid: a
-    payment changes both and leaves their sum, a correction moves it), its schedule or days, or the version valid at a
-    month's end. When a month has ended, it is appended for the loans that were in the portfolio, or in which something
+    payment changes both and leaves their sum, a correction moves it), its schedule or days, or the version of it or of
+    its customer that was valid at a month's end. When a month has ended, it is appended for the loans that were in the portfolio, or in which something
     came.
 #}
 {% if since %}
@@ -49,6 +49,10 @@ versions as (
     {{ changed_validity('dim_loan', 'loan_id', 'loan_sk', since) }}
 ),
 
+customers as (
+    {{ changed_validity('dim_customer', 'customer_id', 'customer_sk', since) }}
+),
+
 restated as (
     select loan_id from payments
     union
@@ -59,6 +63,11 @@ restated as (
     union
     select loan_id from versions
     where {{ business_day('touched_from') }} <= {{ last_month_end }}
+    union
+    select loans.loan_id
+    from customers
+    inner join {{ ref('dim_loan') }} as loans on customers.customer_id = loans.customer_id
+    where {{ business_day('customers.touched_from') }} <= {{ last_month_end }}
 )
 
 select
@@ -91,6 +100,8 @@ with loans as (
         loans.loan_id,
         loans.product_sk,
         loans.branch_sk,
+        loans.customer_id,
+        loans.loan_officer,
         schedules.on_book_from,
         schedules.written_off_on,
         schedules.schedule_source,
@@ -400,6 +411,11 @@ final as (
         coalesce(versions.loan_sk, {{ unknown_sk() }}) as loan_sk,
         coalesce(versions.branch_sk, loans.branch_sk) as branch_sk,
         coalesce(versions.product_sk, loans.product_sk) as product_sk,
+        coalesce(customers.customer_segment, 'unknown') as customer_segment,
+        case
+            when versions.loan_sk is null then loans.loan_officer
+            else {{ officer_of('versions') }}
+        end as loan_officer,
         loans.schedule_source,
         date_trunc('month', loans.on_book_from::timestamp)::date as cohort_month,
         demanded.state,
@@ -447,6 +463,13 @@ final as (
             < (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
             and versions.valid_to
             >= (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+    left join {{ ref('dim_customer') }} as customers
+        on
+            coalesce(versions.customer_id, loans.customer_id) = customers.customer_id
+            and customers.valid_from
+            < (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+            and customers.valid_to
+            >= (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
 )
 
 select
@@ -458,6 +481,8 @@ select
     loan_sk,
     branch_sk,
     product_sk,
+    customer_segment,
+    loan_officer,
     schedule_source,
     cohort_month,
     state,
@@ -488,6 +513,8 @@ select
     present.loan_sk,
     present.branch_sk,
     present.product_sk,
+    present.customer_segment,
+    present.loan_officer,
     present.schedule_source,
     present.cohort_month,
     present.state,

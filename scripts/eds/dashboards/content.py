@@ -41,6 +41,7 @@ class Column(_Strict):
     sum: the view's columns that are added up, over the rows that `where` allows (values by column)
     percent, change, average: two other columns of the question, a and b: 100 a / b, 100 (a - b) / b, a / b
     share: another column of the question: 100 times its value by that of all rows
+    running: of a sum, whether it is added up along x, for each value of series
     hidden: other columns are made of it, and nobody sees it
     """
 
@@ -52,6 +53,7 @@ class Column(_Strict):
     change: tuple[str, str] | None = None
     average: tuple[str, str] | None = None
     share: str | None = None
+    running: bool = False
     hidden: bool = False
 
     @property
@@ -72,6 +74,8 @@ class Column(_Strict):
     def _is_made_in_one_way(self) -> Column:
         if sum(map(bool, (self.sum, self.percent, self.change, self.average, self.share))) > 1:
             raise ValueError("a column is one of sum, percent, change, average and share")
+        if self.running and not self.sum:
+            raise ValueError("a running column is a sum")
         return self
 
 
@@ -157,6 +161,8 @@ class Question(_Strict):
             raise ValueError("a number has one y and no x")
         if self.chart in ("line", "bar", "row", "pie") and not (self.x and self.y):
             raise ValueError(f"a {self.chart} chart needs x and y")
+        if any(column.running for column in self.columns.values()) and not self.x:
+            raise ValueError("a running column is added up along an x")
         if self.totals and self.chart != "table":
             raise ValueError("totals are a table's")
         if self.series and len(self.y) != 1:
@@ -188,8 +194,8 @@ def _allowed(where: Mapping[str, list[str | int]]) -> str:
     return " and ".join(f"{name} in ({', '.join(map(_literal, values))})" for name, values in where.items())
 
 
-def _expression(question: Question, column: Column) -> str:
-    """Return the SQL of a measure."""
+def _expression(question: Question, column: Column, *, of_group: bool = False) -> str:
+    """Return the SQL of a measure. of_group: of what is running, the sum of its group alone."""
     if column.share:
         whole = _expression(question, question.columns[column.share])
         return f"round(100.0 * {whole} / nullif(sum({whole}) over (), 0), 2)"
@@ -198,7 +204,11 @@ def _expression(question: Question, column: Column) -> str:
         above = f"100.0 * ({one} - {other})" if column.change else f"100.0 * {one}" if column.percent else one
         return f"round({above} / nullif({other}, 0), 2)"
     condition = f" filter (where {_allowed(column.where)})" if column.where else ""
-    return f"coalesce(sum({' + '.join(column.sum)}){condition}, 0)"
+    plain = f"coalesce(sum({' + '.join(column.sum)}){condition}, 0)"
+    if not column.running or of_group:
+        return plain
+    within = f"partition by {question.series} " if question.series else ""
+    return f"sum({plain}) over ({within}order by {question.x} rows unbounded preceding)"
 
 
 def query(question: Question, filters: Mapping[str, str], grain: Grain) -> str:
@@ -235,7 +245,7 @@ def query(question: Question, filters: Mapping[str, str], grain: Grain) -> str:
             order.insert(0, f"grouping({dimensions[0]})")
         else:
             lines.append(f"group by {groups}")
-        sums = [_expression(question, column) for column in question.columns.values() if column.sum]
+        sums = [_expression(question, column, of_group=True) for column in question.columns.values() if column.sum]
         kept = " or ".join(f"{one} <> 0" for one in sums)
         lines.append(f"having {kept}" + (f" or grouping({dimensions[0]}) = 1" if question.totals else ""))
     if dimensions:

@@ -1,5 +1,3 @@
--- The schedules are read as they are now: they follow from the terms alone, and a loan whose schedule changed since the
--- last publication has another one here only until its next.
 with today as (
     select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
 ),
@@ -34,7 +32,7 @@ select
     schedules.due_dates[width_bucket(positions.as_of, schedules.due_dates) + 1] as next_due_date,
     positions.last_payment_date
 from positions
-inner join {{ ref('int_loan_schedules') }} as schedules on positions.loan_id = schedules.loan_id
+inner join {{ published('dim_open_schedule') }} as schedules on positions.loan_id = schedules.loan_id
 left join {{ published('dim_branch') }} as branches on positions.branch_sk = branches.branch_sk
 left join {{ published('dim_product') }} as products on positions.product_sk = products.product_sk
 left join {{ published('agg_customers') }} as customers on positions.customer_id = customers.customer_id

@@ -9,10 +9,7 @@ last_month as (
 cohorts as (
     select
         vintages.cohort_month,
-        (
-            12 * (extract(year from last_month.month) - extract(year from vintages.cohort_month))
-            + extract(month from last_month.month) - extract(month from vintages.cohort_month)
-        )::integer as age
+        {{ months_between('vintages.cohort_month', 'last_month.month') }} as age
     from vintages
     cross join last_month
     group by vintages.cohort_month, last_month.month

@@ -132,6 +132,22 @@
     return row;
   }
 
+  // What is running is added up along x, for each value of series. The groups' sums become those so far.
+  function addUp(question, groups) {
+    const names = Object.keys(question.columns).filter((name) => question.columns[name].running);
+    const reached = new Map();
+    if (names.length) groups.sort((one, other) => compare(one.at[question.x], other.at[question.x]));
+    for (const group of names.length ? groups : []) {
+      const before = reached.get(group.at[question.series]);
+      for (const name of names) {
+        if (before && (before[name] === null || group.sums[name] === null)) group.sums[name] = null;
+        else if (before) group.sums[name] += before[name];
+      }
+      reached.set(group.at[question.series], group.sums);
+    }
+    return groups;
+  }
+
   function compare(one, other) {
     if (one === other) return 0;
     if (one === null || one === undefined) return 1;
@@ -206,8 +222,7 @@
     }
     const total = finish(question, grain, whole, whole);
     if (!dimensions.length) return { rows: [total], total: null };
-    const rows = [...groups.values()]
-      .filter((group) => Object.values(group.sums).some((sum) => sum !== 0))
+    const rows = addUp(question, [...groups.values()].filter((group) => Object.values(group.sums).some((sum) => sum !== 0)))
       .map((group) => finish(question, grain, group, whole))
       .sort(sorter(question));
     return { rows: question.limit ? rows.slice(0, question.limit) : rows, total, of: rows.length };

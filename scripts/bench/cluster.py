@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import psycopg
@@ -37,7 +37,8 @@ class RunCost:
     """What one dbt run cost.
 
     wall, extraction, models (the others), tests: seconds, the last three as dbt counts them. rows: what the extraction
-    brought. memory: the most that dbt had, in bytes. primary_cpu: seconds that the primary's processes computed.
+    brought. memory: the most that dbt had, in bytes. primary_cpu, warehouse_cpu: seconds that the servers' processes
+    computed.
     """
 
     wall: float
@@ -47,6 +48,7 @@ class RunCost:
     rows: int
     memory: int
     primary_cpu: float
+    warehouse_cpu: float
     nodes: dict[str, float]
 
 
@@ -103,7 +105,7 @@ class Bench:
         """One `dbt build` in a child of this warm process. Raises RuntimeError when it fails."""
         who = runs.started_by("bench")
         arguments = dbt_arguments(self.settings, *runs.SCHEDULED_BUILD, *options)
-        cpu = self._primary_cpu()
+        cpu = {name: self._cpu(name) for name in ("primary", "warehouse")}
         started = time.monotonic()
         child = spawn_dbt(arguments, runs.dbt_environment(self.settings) | {"ETL_STARTED_BY": who})
         memory = [0]
@@ -132,7 +134,8 @@ class Bench:
             tests=sum(took for _, kind, took in nodes if kind == "test"),
             rows=rows[0] if rows else 0,
             memory=memory[0],
-            primary_cpu=self._primary_cpu() - cpu,
+            primary_cpu=self._cpu("primary") - cpu["primary"],
+            warehouse_cpu=self._cpu("warehouse") - cpu["warehouse"],
             nodes=seconds,
         )
 
@@ -146,8 +149,8 @@ class Bench:
         compiled = self.settings.state / "dbt-target" / "compiled"
         return {path.stem: path.read_text(encoding="utf-8") for path in compiled.rglob("*.sql")}
 
-    def _primary_cpu(self) -> float:
-        pid = self.runtime.postmaster.pid("primary")
+    def _cpu(self, server: str) -> float:
+        pid = self.runtime.postmaster.pid(server)
         processes = [psutil.Process(pid), *psutil.Process(pid).children()] if pid else []
         total = 0.0
         for process in processes:
@@ -228,19 +231,24 @@ def percentile(values: list[float], share: float) -> float:
 
 
 class Latency:
-    """Dashboards' readers: four connections that read the five views again and again, and how long each read took."""
+    """Dashboards' readers: four connections that read the five views again and again, and how long each read took.
 
-    QUERIES = (
-        "select * from warehouse.vw_monthly_revenue",
-        "select * from warehouse.vw_top_customers order by total_paid desc, customer_id limit 20",
-        "select * from warehouse.vw_loan_status_distribution",
-        "select * from warehouse.vw_payment_by_method",
-        "select * from warehouse.vw_branch_performance",
-    )
+    queries: others than these, by a name for each.
+    """
 
-    def __init__(self, conninfo: str, readers: int = 4, pause: float = 0.02) -> None:
-        self.conninfo, self.pause = conninfo, pause
-        self.milliseconds: dict[str, list[float]] = {query.split()[3].split(".")[1]: [] for query in self.QUERIES}
+    QUERIES: ClassVar = {
+        "vw_monthly_revenue": "select * from warehouse.vw_monthly_revenue",
+        "vw_top_customers": "select * from warehouse.vw_top_customers order by total_paid desc, customer_id limit 20",
+        "vw_loan_status_distribution": "select * from warehouse.vw_loan_status_distribution",
+        "vw_payment_by_method": "select * from warehouse.vw_payment_by_method",
+        "vw_branch_performance": "select * from warehouse.vw_branch_performance",
+    }
+
+    def __init__(
+        self, conninfo: str, queries: Mapping[str, str] = QUERIES, readers: int = 4, pause: float = 0.02
+    ) -> None:
+        self.conninfo, self.queries, self.pause = conninfo, queries, pause
+        self.milliseconds: dict[str, list[float]] = {name: [] for name in queries}
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._read) for _ in range(readers)]
 
@@ -257,7 +265,7 @@ class Latency:
     def _read(self) -> None:
         with psycopg.connect(self.conninfo, autocommit=True) as connection:
             while not self._stop.wait(self.pause):
-                for view, query in zip(self.milliseconds, self.QUERIES, strict=True):
+                for view, query in self.queries.items():
                     started = time.perf_counter()
                     connection.execute(query.encode()).fetchall()
                     self.milliseconds[view].append((time.perf_counter() - started) * 1000)

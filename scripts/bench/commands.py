@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from bench import load, peers, report
+from bench import lender, load, peers, report
 from bench.cluster import Bench, Latency, RunCost, throw_away
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
@@ -104,6 +104,9 @@ def measure(bench: Bench, payments: int, extent: Extent) -> dict[str, Any]:
         with Latency(bench.reader) as latency:
             time.sleep(REST_SECONDS)
         result["views_at_rest"] = latency.summary()
+        with Latency(bench.reader, lender.QUERIES) as latency:
+            time.sleep(REST_SECONDS)
+        result["lender_views_at_rest"] = latency.summary()
         bench.increment(extent.increment, "read")
         with Latency(bench.reader) as latency:
             bench.run()
@@ -119,6 +122,8 @@ def measure(bench: Bench, payments: int, extent: Extent) -> dict[str, Any]:
             result["trail"] = load.trail_cost(bench, extent.trail_seconds, REPEATS)
     with step("full reconcile"):
         result["reconcile"] = _cost(bench.run("--vars", json.dumps(RECONCILE_VARS)))
+    with step("a month ends"):
+        result["month_end"] = lender.month_that_ends(bench)
     return result
 
 

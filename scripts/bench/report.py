@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from bench import lender
+
 MB = 1024 * 1024
 
 
@@ -40,6 +42,14 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
     return [
         each("first load: extraction, per million payments", lambda s: _seconds(_per_million(s, "extraction"))),
         each("first load: models, per million payments", lambda s: _seconds(_per_million(s, "models"))),
+        each(
+            "first load: the lender's months (fact_loan_month_end and its sums), per million payments",
+            lambda s: _seconds(_lender(s, "first", months=True)),
+        ),
+        each(
+            "first load: the lender's other models, per million payments",
+            lambda s: _seconds(_lender(s, "first", months=False)),
+        ),
         each("no-change run", lambda s: _seconds(_median(s["no_change"], "wall"))),
         each(
             "increment: rows it brings (a small book has fewer active loans)",
@@ -48,6 +58,15 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
         each("increment: whole run", lambda s: _seconds(run(s))),
         each("increment: extraction", lambda s: _seconds(_median(s["runs"], "extraction"))),
         each("increment: models", lambda s: _seconds(_median(s["runs"], "models"))),
+        each("increment: of the models, those of the lender's figures", lambda s: _seconds(_lender(s, "runs"))),
+        each("increment: computing time of the warehouse", lambda s: _seconds(_cpu(s, "runs"))),
+        each("no-change run: computing time of the warehouse", lambda s: _seconds(_cpu(s, "no_change"))),
+        each("a month ends: whole run", lambda s: _seconds(s["month_end"]["wall"] if "month_end" in s else None)),
+        each("… of it the lender's models", lambda s: _seconds(_lender(s, "month_end"))),
+        each(
+            "… computing time of the warehouse",
+            lambda s: _seconds(s["month_end"]["warehouse_cpu"] if "month_end" in s else None),
+        ),
         each("increment: tests", lambda s: _seconds(_median(s["runs"], "tests"))),
         each("increment, against the smallest size", lambda s: _times(run(s), run(sizes[0]))),
         each("by hand in one psql session (the floor)", lambda s: _seconds(s.get("floor_seconds"))),
@@ -67,6 +86,10 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
         each("… full reload", lambda s: str(s.get("reload_wrong", "–"))),
         each("… dlt", lambda s: str(s.get("dlt_wrong", "–"))),
         each("views: slowest p95 at rest", lambda s: f"{_worst_p95(s['views_at_rest']):.1f} ms"),
+        each(
+            "the lender's views: slowest p95 at rest",
+            lambda s: f"{_worst_p95(s['lender_views_at_rest']):.1f} ms" if "lender_views_at_rest" in s else "–",
+        ),
         each("views: slowest p95 during a run", lambda s: f"{_worst_p95(s['views_during_a_run']):.1f} ms"),
         each(
             "views: longest read during a run",
@@ -103,6 +126,26 @@ def _pace(size: dict[str, Any], name: str, form: str) -> str:
         return "–"
     value = size["pace"][name]
     return form.format(max(value) if isinstance(value, list) else value)
+
+
+def _lender(size: dict[str, Any], where: str, *, months: bool | None = None) -> float | None:
+    """Return the seconds of the lender's models: in increments, at a month's end, per million payments at first.
+
+    months: those of the loans' history alone, or the others alone.
+    """
+    if where == "first":
+        if "first_load" not in size:
+            return None
+        nodes = size["first_load"]["nodes"]
+        history = lender.month_seconds(nodes)
+        return float((history if months else lender.seconds(nodes) - history) / size["payments"] * 1_000_000)
+    if where == "month_end":
+        return lender.seconds(size["month_end"]["nodes"]) if "month_end" in size else None
+    return float(statistics.median(lender.seconds(run["nodes"]) for run in size[where]))
+
+
+def _cpu(size: dict[str, Any], kind: str) -> float | None:
+    return _median(size[kind], "warehouse_cpu") if all("warehouse_cpu" in run for run in size[kind]) else None
 
 
 def _trail(size: dict[str, Any], kind: str) -> str:
@@ -193,6 +236,15 @@ def targets(results: dict[str, Any]) -> list[tuple[str, str, bool]]:
                 size, "first load: extraction, 10 s a million at most", per["extraction"], "{:.1f} s", lambda v: v <= 10
             )
             judge(size, "first load: models, 12 s a million at most", per["models"], "{:.1f} s", lambda v: v <= 12)
+        if "month_end" in size and size["payments"] >= 1_000_000:
+            judge(
+                size,
+                "first load: the lender's months, 20 s a million at most",
+                _lender(size, "first", months=True),
+                "{:.1f} s",
+                lambda v: v <= 20,
+            )
+            judge(size, "a month ends, 15 s at most", size["month_end"]["wall"], "{:.1f} s", lambda v: v <= 15)
         if "trail" in size:
             judge(size, "HOT updates of loans", size["trail"]["hot_share"] * 100, "{:.1f} %", lambda v: v >= 99.5)
         if "pace" in size:

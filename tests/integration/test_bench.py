@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import commands, peers, report
+from bench import commands, lender, peers, report
 from bench.cluster import Bench, percentile
 
 pytestmark = pytest.mark.bench
@@ -33,6 +33,9 @@ def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monke
     for cost in (result["first_load"], *result["no_change"], *result["runs"], result["reconcile"]):
         assert cost["wall"] > cost["extraction"] > 0
         assert cost["memory"] > 50_000_000
+        assert cost["warehouse_cpu"] > 0
+    assert result["month_end"]["nodes"]["fact_loan_month_end"] > 0
+    assert set(result["lender_views_at_rest"]) == set(lender.QUERIES)
     assert result["first_load"]["rows"] > 3000
     assert result["no_change"][0]["rows"] == 0
     assert 200 < result["runs"][0]["rows"] < 3000
@@ -49,6 +52,7 @@ def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monke
     }
     page = report.page({"measured_at": "now", "machine": machine, "sizes": [result, result]})
     assert "| increment: whole run |" in page
+    assert "| a month ends: whole run |" in page
     assert "## Targets" in page
     again = report.page({"measured_at": "now", "machine": machine, "sizes": [result]}, page + "## Notes\n\nWhy.\n")
     assert again.endswith("## Notes\n\nWhy.\n")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import psycopg
 import pytest
 
+from bench import lender
 from eds.base.errors import UserError
-from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from eds.dashboards import content, page
 from eds.warehouse import closing
@@ -56,21 +55,9 @@ def written(platform, result) -> set[str]:
     return {node[0] for node in changed_nodes(platform, result.run["run_id"])}
 
 
-@contextmanager
-def days_later(platform, days: int) -> Iterator[None]:
+def days_later(platform, days: int) -> AbstractContextManager[None]:
     """Let the source answer as if it were that many days later; nothing else changes."""
-    source = (ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8")
-    start = source.index("create or replace view etl.source_state as")
-    view = source[start : source.index(";", start)]
-    later = view.replace("state.snapshot_time,", f"state.snapshot_time + interval '{days} days' as snapshot_time,")
-    assert later != view
-    with connect(platform.superuser_conninfo) as connection:
-        connection.execute(later)
-    try:
-        yield
-    finally:
-        with connect(platform.superuser_conninfo) as connection:
-            connection.execute(view)
+    return lender.days_later(platform.superuser_conninfo, days)
 
 
 def random_book(platform, chance, loans=LOANS):

@@ -20,7 +20,7 @@
         {%- for days, states in rungs.items() %}
         sum(
             case
-                when state in ({{ states | map('tojson') | join(', ') | replace('"', "'") }})
+                when state in ({% for state in states %}{{ sql_literal(state) }}{{ ', ' if not loop.last }}{% endfor %})
                     then _sign * outstanding_principal
                 else 0
             end

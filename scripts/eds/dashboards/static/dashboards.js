@@ -308,6 +308,13 @@
     return pair && row ? ` · ${pair.map((name) => writeShort(row[name], question.columns[name].format)).join(" of ")}` : "";
   }
 
+  // Of what is added up: where nothing came, up to the last place where something did, it stays as it was.
+  function carried(values) {
+    const last = values.findLastIndex((value) => value !== null);
+    let before = null;
+    return values.map((value, index) => (before = value ?? (index < last ? before : null)));
+  }
+
   function seriesOf(question, rows) {
     // One series for each y, or for each value of the series column.
     if (!question.series) {
@@ -318,9 +325,10 @@
     }
     const [y] = question.y;
     const at = [...new Set(rows.map((row) => row[question.x]))].sort(question.chart === "line" ? compare : () => 0);
+    const isRunning = Object.values(question.columns).some((column) => column.running);
     return [...new Set(rows.map((row) => row[question.series]))].map((value, index) => ({
       name: words(value), format: question.columns[y].format, colour: colourOf(question, value, index), at,
-      values: at.map((place) => rows.find((row) => row[question.x] === place && row[question.series] === value)?.[y] ?? (question.chart === "line" ? null : 0)),
+      values: (isRunning ? carried : (values) => values)(at.map((place) => rows.find((row) => row[question.x] === place && row[question.series] === value)?.[y] ?? (question.chart === "line" ? null : 0))),
     }));
   }
 

@@ -797,7 +797,7 @@ CONTROLS += [
     ),
     lender(
         "a month's dues are summed up by all that a filter acts on",
-        "models/marts/lending/agg_dues.sql",
+        "models/marts/lending/agg_dues_by_officer.sql",
         "        paid.loan_officer,\n",
         "        'unassigned'::text as loan_officer,\n",
     ),

@@ -1,8 +1,8 @@
 {{
     config(
         unique_key=[
-            'branch_sk', 'product_sk', 'customer_segment', 'loan_officer', 'schedule_source', 'is_restructured',
-            'is_defaulted', 'first_unpaid_due_date'
+            'branch_sk', 'product_sk', 'customer_segment', 'schedule_source', 'is_restructured', 'is_defaulted',
+            'first_unpaid_due_date'
         ],
         log_changes=true,
         accumulate=['loan_count', 'outstanding_principal'],
@@ -12,8 +12,7 @@
 
 {% set since = increment() %}
 
-{# Days past due on a day follow from the due date by subtraction, so that no row changes when only the day does. It is
-   what the filters act on; views without filters read agg_portfolio_by_branch. #}
+{# Days past due on a day follow from the due date by subtraction, so that no row changes when only the day does. #}
 with loans as (
     {{ signed_rows('fact_loans', since) }}
 ),
@@ -23,7 +22,6 @@ final as (
         branch_sk,
         product_sk,
         customer_segment,
-        loan_officer,
         schedule_source,
         is_restructured,
         is_defaulted,
@@ -33,7 +31,7 @@ final as (
     from loans
     where is_in_portfolio
     group by
-        branch_sk, product_sk, customer_segment, loan_officer, schedule_source, is_restructured, is_defaulted,
+        branch_sk, product_sk, customer_segment, schedule_source, is_restructured, is_defaulted,
         coalesce(first_unpaid_due_date, date '9999-12-31')
 )
 
@@ -41,7 +39,6 @@ select
     branch_sk,
     product_sk,
     customer_segment,
-    loan_officer,
     schedule_source,
     is_restructured,
     is_defaulted,

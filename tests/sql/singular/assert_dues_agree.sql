@@ -6,7 +6,7 @@ with fine as (
         due_date,
         sum(installment_count) as installment_count,
         sum(unpaid_amount + balance_beyond_schedule) as unpaid_amount
-    from {{ ref('agg_dues') }}
+    from {{ ref('agg_dues_by_officer') }}
     group by branch_sk, due_date
 ),
 
@@ -16,7 +16,7 @@ by_branch as (
         due_date,
         sum(installment_count) as installment_count,
         sum(unpaid_amount + balance_beyond_schedule) as unpaid_amount
-    from {{ ref('agg_dues_by_branch') }}
+    from {{ ref('agg_dues') }}
     group by branch_sk, due_date
 )
 

@@ -1,5 +1,5 @@
--- The portfolio by branch, product, officer and due date, its sums by branch, and the one of each officer, are the same
--- loans. When all data is tested
+-- The portfolio by branch, product and due date, the one that the filters act on, and the one of each officer, are the
+-- same loans. When all data is tested
 -- (dbt test, the nightly run) both are compared with the lender's own balances as well.
 with by_product as (
     select
@@ -10,12 +10,12 @@ with by_product as (
     group by branch_sk
 ),
 
-by_branch as (
+by_all as (
     select
         branch_sk,
         sum(loan_count) as loan_count,
         sum(outstanding_principal) as outstanding_principal
-    from {{ ref('agg_portfolio_by_branch') }}
+    from {{ ref('agg_portfolio_by_officer') }}
     group by branch_sk
 ),
 
@@ -44,19 +44,19 @@ balances as (
 )
 
 select
-    coalesce(by_product.branch_sk, by_branch.branch_sk, by_officer.branch_sk, balances.branch_sk) as branch_sk,
+    coalesce(by_product.branch_sk, by_all.branch_sk, by_officer.branch_sk, balances.branch_sk) as branch_sk,
     by_product.outstanding_principal as amount_by_product,
-    by_branch.outstanding_principal as amount_by_branch,
+    by_all.outstanding_principal as amount_by_all,
     by_officer.outstanding_principal as amount_by_officer,
     balances.outstanding_principal as amount_of_balances
 from by_product
-full outer join by_branch on by_product.branch_sk = by_branch.branch_sk
+full outer join by_all on by_product.branch_sk = by_all.branch_sk
 full outer join by_officer on by_product.branch_sk = by_officer.branch_sk
 full outer join balances on by_product.branch_sk = balances.branch_sk
 where
     coalesce(by_product.loan_count, 0) <> coalesce(by_officer.loan_count, 0)
-    or coalesce(by_product.loan_count, 0) <> coalesce(by_branch.loan_count, 0)
-    or coalesce(by_product.outstanding_principal, 0) <> coalesce(by_branch.outstanding_principal, 0)
+    or coalesce(by_product.loan_count, 0) <> coalesce(by_all.loan_count, 0)
+    or coalesce(by_product.outstanding_principal, 0) <> coalesce(by_all.outstanding_principal, 0)
     or coalesce(by_product.outstanding_principal, 0) <> coalesce(by_officer.outstanding_principal, 0)
     or (
         {{ tests_look_at_everything() }}

@@ -7,7 +7,7 @@ portfolio as (
         {{ arrears_band('today.as_of - agg_portfolio.first_unpaid_due_date') }} as band,
         agg_portfolio.loan_count,
         agg_portfolio.outstanding_principal
-    from {{ published('agg_portfolio_by_branch') }} as agg_portfolio
+    from {{ published('agg_portfolio') }} as agg_portfolio
     cross join today
     where agg_portfolio.schedule_source <> 'none'
 ),
@@ -25,7 +25,7 @@ overdue as (
     select
         {{ arrears_band('today.as_of - agg_dues.first_unpaid_due_date') }} as band,
         agg_dues.unpaid_amount + agg_dues.balance_beyond_schedule as amount
-    from {{ published('agg_dues_by_branch') }} as agg_dues
+    from {{ published('agg_dues') }} as agg_dues
     cross join today
     where agg_dues.due_date < today.as_of
 ),

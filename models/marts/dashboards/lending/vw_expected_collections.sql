@@ -7,7 +7,7 @@ dues as (
         agg_dues.branch_sk,
         agg_dues.unpaid_amount,
         agg_dues.due_date - today.as_of as days
-    from {{ published('agg_dues_by_branch') }} as agg_dues
+    from {{ published('agg_dues') }} as agg_dues
     cross join today
     where agg_dues.due_date > today.as_of and agg_dues.due_date <= today.as_of + 90
 )

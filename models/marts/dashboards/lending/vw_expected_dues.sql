@@ -11,7 +11,7 @@ dues as (
         sum(agg_dues.unpaid_amount) filter (where agg_dues.due_date <= today.as_of + 30) as within_30,
         sum(agg_dues.unpaid_amount) filter (where agg_dues.due_date <= today.as_of + 60) as within_60,
         sum(agg_dues.unpaid_amount) as within_90
-    from {{ published('agg_dues') }} as agg_dues
+    from {{ published('agg_dues_by_officer') }} as agg_dues
     cross join today
     where agg_dues.due_date > today.as_of and agg_dues.due_date <= today.as_of + 90
     group by agg_dues.branch_sk, agg_dues.product_sk, agg_dues.customer_segment, agg_dues.loan_officer

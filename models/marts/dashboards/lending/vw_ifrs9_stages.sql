@@ -11,7 +11,7 @@ portfolio as (
         end as stage,
         agg_portfolio.loan_count,
         agg_portfolio.outstanding_principal
-    from {{ published('agg_portfolio_by_branch') }} as agg_portfolio
+    from {{ published('agg_portfolio') }} as agg_portfolio
     cross join today
     where agg_portfolio.schedule_source <> 'none'
 )

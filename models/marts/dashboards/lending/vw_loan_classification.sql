@@ -7,7 +7,7 @@ portfolio as (
         greatest(today.as_of - agg_portfolio.first_unpaid_due_date, 0) as days_past_due,
         agg_portfolio.loan_count,
         agg_portfolio.outstanding_principal
-    from {{ published('agg_portfolio_by_branch') }} as agg_portfolio
+    from {{ published('agg_portfolio') }} as agg_portfolio
     cross join today
     where agg_portfolio.schedule_source <> 'none'
 )

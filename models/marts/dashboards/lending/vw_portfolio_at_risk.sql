@@ -6,7 +6,7 @@ portfolio as (
     select
         agg_portfolio.*,
         today.as_of - agg_portfolio.first_unpaid_due_date as days_past_due
-    from {{ published('agg_portfolio_by_branch') }} as agg_portfolio
+    from {{ published('agg_portfolio') }} as agg_portfolio
     cross join today
 ),
 

@@ -25,7 +25,7 @@ groups as (
         loans.loan_count,
         loans.outstanding_principal,
         0 as overdue_amount
-    from {{ published('agg_portfolio') }} as loans
+    from {{ published('agg_portfolio_by_officer') }} as loans
     cross join today
     union all
     select
@@ -41,7 +41,7 @@ groups as (
         0 as loan_count,
         0 as outstanding_principal,
         dues.unpaid_amount + dues.balance_beyond_schedule as overdue_amount
-    from {{ published('agg_dues') }} as dues
+    from {{ published('agg_dues_by_officer') }} as dues
     cross join today
     where dues.due_date < today.as_of
 ),

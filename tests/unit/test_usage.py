@@ -103,3 +103,33 @@ def test_a_taken_port_of_the_pages_names_who_has_it(tmp_path):
         values = {"_env_file": tmp_path / "env", "state_dir": tmp_path, "docs_port": taken.getsockname()[1]}
         with pytest.raises(UserError, match=rf"cannot be used: taken by .*\(pid {os.getpid()}\)"):
             site.server(Settings(**values))
+
+
+def test_a_home_that_the_shell_did_not_replace_is_found(tmp_path, monkeypatch):
+    book = tmp_path / "book"
+    book.mkdir()
+    (book / "loans.csv").write_text("Loan ID\n1\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # zsh gives make this word as it stands.
+    monkeypatch.setattr(sys, "argv", ["eds", "import-template", "--dir=~/book"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert (book / "mapping.yml").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("import-template", "--dir=~no-such-account/book"),
+        ("import", "--dir=~no-such-account/book"),
+        ("import", "--dir=.", "--mapping=~no-such-account/mapping.yml"),
+        ("restore", "--file=~no-such-account/backup_operational.sql.gz"),
+    ],
+)
+def test_the_home_of_nobody_is_called_that(capsys, monkeypatch, nothing_runs, arguments):
+    for name, value in nothing_runs.items():
+        monkeypatch.setenv(name, value)
+    code, told = refused(capsys, monkeypatch, *arguments)
+    assert code == 1
+    assert "names the home of an account that does not exist" in told

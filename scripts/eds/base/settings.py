@@ -387,12 +387,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def from_root(path: Path) -> Path:
-    """Return a path of the settings as an absolute one; a relative one is relative to the checkout."""
+def with_home(path: Path) -> Path:
+    """Return a path with the home that a ~ at its beginning means: not every shell replaces it behind NAME=."""
     try:
-        return Path(os.path.normpath(ROOT / path.expanduser()))
+        return path.expanduser()
     except RuntimeError as error:
         raise UserError(f"{path} names the home of an account that does not exist: write the full path.") from error
+
+
+def from_root(path: Path) -> Path:
+    """Return a path of the settings as an absolute one; a relative one is relative to the checkout."""
+    return Path(os.path.normpath(ROOT / with_home(path)))
 
 
 def _words(text: str) -> list[str]:

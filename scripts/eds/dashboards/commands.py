@@ -11,7 +11,7 @@ import typer
 
 from eds.base.console import err, out, step
 from eds.base.errors import UserError
-from eds.base.settings import load
+from eds.base.settings import load, with_home
 from eds.dashboards import export as exports
 from eds.dashboards import metabase as provisioning
 from eds.dashboards import page, site
@@ -44,7 +44,7 @@ def export(
         raise UserError(f"FORMAT={format}: expected xlsx or csv.")
     settings = load()
     with step("export"):
-        written = exports.export(settings, [board] if board else [], cast(exports.Kind, format), to, filters)
+        written = exports.export(settings, [board] if board else [], cast(exports.Kind, format), with_home(to), filters)
     for path in written:
         out.print(str(path), soft_wrap=True)
 

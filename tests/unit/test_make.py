@@ -120,7 +120,7 @@ def test_nuke_of_another_state_directory_leaves_the_passwords_of_this_one(tmp_pa
         (own / "servers-home").write_text("servers\n", encoding="utf-8")
     monkeypatch.setenv("EDS_ENV_FILE", str(env))
     monkeypatch.setenv("STATE_DIR", str(tmp_path / "other"))
-    assert cli._env_file_is_needed(load()) == is_needed
+    assert cli._env_file_is_needed(load(env)) == is_needed
 
 
 @pytest.mark.parametrize("target", [target for target in TARGETS.values() if target.recipe], ids=lambda each: each.name)

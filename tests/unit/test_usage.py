@@ -71,19 +71,23 @@ def nothing_runs(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("primary", "--role=nobody"), "ROLE is 'nobody': expected one of app_user, readonly_user, "),
-        (("primary", "--role=App_User"), "ROLE is 'App_User': expected one of app_user"),
-        (("primary", "--role=etl_writer"), "those that log in on primary"),
-        (("warehouse", "--role=app_user"), "expected one of warehouse_user, etl_writer, warehouse_reader, postgres"),
-        (("primary", "--role=metabase_admin"), "expected one of app_user"),
-        (("primry",), "Choose one of: primary, replica1"),
-        (("warehouse",), "Is the platform up?"),
-        (("recovered",), "make pitr"),
+        (("psql", "primary", "--role=nobody"), "ROLE is 'nobody': expected one of app_user, readonly_user, "),
+        (("psql", "primary", "--role=App_User"), "ROLE is 'App_User': expected one of app_user"),
+        (("psql", "primary", "--role=etl_writer"), "those that log in on primary"),
+        (
+            ("psql", "warehouse", "--role=app_user"),
+            "expected one of warehouse_user, etl_writer, warehouse_reader, postgres",
+        ),
+        (("psql", "primary", "--role=metabase_admin"), "expected one of app_user"),
+        (("psql", "primry"), "Choose one of: primary, replica1"),
+        (("psql", "warehouse"), "Is the platform up?"),
+        (("psql", "recovered"), "make pitr"),
+        (("restore", "--file=~no-such-account/backup_operational.sql.gz"), "home of an account that does not exist"),
     ],
 )
-def test_psql_names_the_roles_that_there_are_and_what_starts_a_server(nothing_runs, arguments, message):
+def test_a_wrong_role_server_or_file_is_told_with_what_there_is(nothing_runs, arguments, message):
     done = subprocess.run(
-        [sys.executable, "-m", "eds", "psql", *arguments],
+        [sys.executable, "-m", "eds", *arguments],
         env=os.environ | nothing_runs,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -124,12 +128,9 @@ def test_a_home_that_the_shell_did_not_replace_is_found(tmp_path, monkeypatch):
         ("import-template", "--dir=~no-such-account/book"),
         ("import", "--dir=~no-such-account/book"),
         ("import", "--dir=.", "--mapping=~no-such-account/mapping.yml"),
-        ("restore", "--file=~no-such-account/backup_operational.sql.gz"),
     ],
 )
-def test_the_home_of_nobody_is_called_that(capsys, monkeypatch, nothing_runs, arguments):
-    for name, value in nothing_runs.items():
-        monkeypatch.setenv(name, value)
+def test_the_home_of_nobody_is_called_that(capsys, monkeypatch, arguments):
     code, told = refused(capsys, monkeypatch, *arguments)
     assert code == 1
     assert "names the home of an account that does not exist" in told

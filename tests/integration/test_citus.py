@@ -19,6 +19,8 @@ from support.random_book import KINDS, Change, apply
 from .test_increments import contents
 from .test_schema_change import edit
 
+pytestmark = pytest.mark.proof
+
 UNKNOWN_LOAN = -(2**63)
 RUN_IN = ("operational", "staging", "snapshots", "changes", "warehouse", "publish", "audit")
 DISTRIBUTED = {

@@ -23,6 +23,7 @@ def test_a_run_reads_whichever_server_it_is_given(small_book, name):
     assert_landing_equals_source(platform)
 
 
+@pytest.mark.proof
 def test_a_replica_that_is_behind_is_never_read_backwards(small_book):
     platform = small_book
     with connect(platform.servers["replica1"].superuser_conninfo(), autocommit=True) as replica:
@@ -93,6 +94,7 @@ def test_a_primary_that_was_restored_to_an_earlier_state_is_compared(small_book)
     assert_landing_equals_source(platform)
 
 
+@pytest.mark.proof
 def test_the_nightly_reconcile_repairs_what_the_feed_does_not_have_and_refuses_to_empty(small_book):
     platform = small_book
     with connect(platform.superuser_conninfo) as connection:
@@ -129,6 +131,7 @@ def test_only_changed_rows_travel(small_book):
     assert "audit_log_xact_id_idx" in source_plan, source_plan
 
 
+@pytest.mark.proof
 def test_a_demo_book_filled_after_the_first_run_arrives_though_the_trail_was_off(platform):
     from eds.book.demo import fill
 
@@ -142,6 +145,7 @@ def test_a_demo_book_filled_after_the_first_run_arrives_though_the_trail_was_off
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("isolation", ["serializable", "repeatable read"])
 def test_a_run_reads_standbys_whatever_isolation_is_set_for_the_warehouse(small_book, isolation):
     platform = small_book
@@ -157,6 +161,7 @@ def test_a_run_reads_standbys_whatever_isolation_is_set_for_the_warehouse(small_
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_book_that_was_filled_is_compared_once_while_an_older_transaction_stays_open(small_book):
     platform = small_book
     with connect(platform.app_conninfo) as older:
@@ -196,6 +201,7 @@ DELETIONS = [
 ]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("deleted", "inserted", "share", "compare", "taken_over"), DELETIONS)
 def test_a_table_may_lose_its_share_and_not_a_row_more(small_book, deleted, inserted, share, compare, taken_over):
     platform = small_book

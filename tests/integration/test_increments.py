@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from eds.warehouse.runs import SCHEDULED_BUILD
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import MARTS, changed_nodes
 from support.random_book import Change, apply, changes
+
+pytestmark = pytest.mark.proof
 
 EXAMPLES = int(os.environ.get("INCREMENT_EXAMPLES", "3"))
 

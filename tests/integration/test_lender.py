@@ -68,6 +68,7 @@ def random_book(platform, chance, loans=LOANS):
     return today
 
 
+@pytest.mark.proof
 def test_a_random_book_and_its_increments_equal_the_oracle_and_a_full_refresh(platform, chance):
     today = random_book(platform, chance)
     run(platform)
@@ -84,6 +85,7 @@ def test_a_random_book_and_its_increments_equal_the_oracle_and_a_full_refresh(pl
     assert changed_nodes(platform, full.run["run_id"]) == []
 
 
+@pytest.mark.proof
 def test_midnight_writes_no_row_and_a_quiet_first_of_the_month_appends_the_month(platform, chance):
     today = random_book(platform, chance)
     run(platform)
@@ -103,10 +105,11 @@ def test_midnight_writes_no_row_and_a_quiet_first_of_the_month_appends_the_month
         assert changed_nodes(platform, full.run["run_id"]) == []
 
 
+@pytest.mark.proof
 def test_changes_between_two_months_are_appended_and_restated_together(platform, chance):
     today = random_book(platform, chance)
     with platform.app() as connection:
-        # On the book from the day on which it was entered, which is after its write-off and after a payment of the month.
+        # On the book from the day on which it was entered: after its write-off, and after a payment of the month.
         loan = add_loan(
             connection, add_customer(connection), "1000.00", disbursed_at=None, status="written_off",
             written_off_on=today - timedelta(days=60),
@@ -157,6 +160,7 @@ def test_a_reported_month_stays_as_it_was_when_a_payment_of_it_comes_later(platf
             connection.execute(statement.format("publish.reported_month_ends"))
 
 
+@pytest.mark.proof
 def test_a_month_is_closed_again_only_when_that_is_wanted_and_both_reports_stay(platform):
     loan, start = a_loan_paid_until(platform, 2)
     run(platform)
@@ -182,6 +186,7 @@ def test_a_month_is_closed_again_only_when_that_is_wanted_and_both_reports_stay(
             closing.close(platform.cluster, wrong, again=True)
 
 
+@pytest.mark.proof
 def test_a_month_is_reported_from_the_close_day_on(platform):
     a_loan_paid_until(platform, 2)
     today = datetime.now(UTC).date()
@@ -193,6 +198,7 @@ def test_a_month_is_reported_from_the_close_day_on(platform):
         assert platform.warehouse(kept, (this_month,)) == [(expected,)]
 
 
+@pytest.mark.proof
 def test_a_change_of_the_time_zone_or_the_tolerance_computes_again_what_depends_on_it(platform, chance):
     random_book(platform, chance)
     run(platform)
@@ -203,6 +209,7 @@ def test_a_change_of_the_time_zone_or_the_tolerance_computes_again_what_depends_
     assert_figures(platform)
 
 
+@pytest.mark.proof
 def test_another_scheme_of_classification_is_shown_and_one_that_is_not_there_is_refused(platform):
     a_loan_paid_until(platform, 2)
     run(platform, PROVISION_SCHEME="ke_bank")
@@ -219,6 +226,7 @@ def restructured(platform) -> dict[int, bool]:
     return dict(platform.warehouse("select loan_id, is_restructured from warehouse.fact_loans"))
 
 
+@pytest.mark.proof
 def test_terms_or_instalments_that_change_after_disbursement_make_a_loan_restructured(platform):
     plan = [
         Installment(number, date(2026, 1, 1) + timedelta(days=14 * number), cents("500"), cents("5"))

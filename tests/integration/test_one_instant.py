@@ -15,6 +15,8 @@ from support.oracle import assert_landing_equals_source, assert_views_equal_the_
 from support.platform import use_only
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.proof
+
 BALANCES = """
     select loans.loan_id from {schema}.loans as loans
     left join (

@@ -186,6 +186,7 @@ def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_is_remove
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
+@pytest.mark.proof
 def test_the_warehouse_is_restored_and_its_next_run_catches_up(small):
     platform = small
     platform.build()
@@ -241,6 +242,7 @@ def test_the_commands_ask_list_and_end_with_an_exit_code(small):
         assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.proof
 def test_a_run_does_not_wait_for_a_dump_of_the_warehouse(small):
     platform = small
     platform.build()

@@ -187,6 +187,7 @@ def forget(connection, how):
     return f"select pg_terminate_backend({connection.info.backend_pid})"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("how", ["open", "prepared"])
 def test_the_oldest_transaction_is_named_with_what_it_costs_and_how_to_end_it(built, how, monkeypatch):
     # Minutes are short here.
@@ -324,6 +325,7 @@ def test_health_and_verify_end_with_an_exit_code_and_speak_json(built):
         assert done.returncode == (0 if command == "replication" else 1)
 
 
+@pytest.mark.proof
 def test_a_replica_that_does_not_stream_is_reported(built):
     status = replication.status(built.cluster)
     assert replication.missing(status) == []

@@ -54,6 +54,7 @@ def test_a_second_build_is_refused_with_who_and_since_when_and_counted(small_boo
     assert refusals == [("first one", "success")]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("stage", ["extraction", "customers_snapshot", "fact_payments", "agg_loans", "published_state"])
 def test_a_run_that_was_killed_is_marked_and_repaired_by_the_next_one(small_book, stage):
     platform = small_book
@@ -138,6 +139,7 @@ def test_a_failed_test_leaves_the_last_good_figures_until_the_data_is_corrected(
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_build_of_a_part_does_not_publish_marts_that_disagree(small_book):
     platform = small_book
     before = platform.view("vw_branch_performance")
@@ -152,6 +154,7 @@ def test_a_build_of_a_part_does_not_publish_marts_that_disagree(small_book):
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_mart_that_is_built_ahead_of_its_history_takes_it_in_later(small_book):
     platform = small_book
     platform.build()
@@ -165,6 +168,7 @@ def test_a_mart_that_is_built_ahead_of_its_history_takes_it_in_later(small_book)
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_branch_that_only_the_history_has_seen_has_its_row(small_book):
     platform = small_book
     with platform.app() as connection:
@@ -211,6 +215,7 @@ def assert_stopped_before_harm(platform: Any, *expected: str) -> None:
     assert after == before
 
 
+@pytest.mark.proof
 def test_an_emptied_table_does_not_empty_the_warehouse_without_confirmation(small_book):
     platform = small_book
     with platform.app() as connection:
@@ -221,6 +226,7 @@ def test_an_emptied_table_does_not_empty_the_warehouse_without_confirmation(smal
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_table_truncated_behind_the_trail_is_noticed(small_book):
     platform = small_book
     with connect(platform.superuser_conninfo) as connection:
@@ -291,6 +297,7 @@ def test_a_source_of_another_shape_stops_the_run_with_what_to_do(small_book, sta
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_published_again(small_book):
     """A trigger that somebody disabled, or a table that was put in the place of another one."""
     platform = small_book
@@ -313,6 +320,7 @@ def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_pu
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_run_does_not_wait_for_a_table_that_stays_locked(small_book):
     """The application holds the payments, on the only server that can be read."""
     platform = small_book
@@ -352,6 +360,7 @@ def test_a_warehouse_run_survives_the_source_being_away(small_book):
     platform.build()
 
 
+@pytest.mark.proof
 def test_readers_see_no_error_and_views_that_agree_while_runs_and_full_refreshes_go_on(small_book):
     platform = small_book
     published = [oltp_state(platform.superuser_conninfo)]
@@ -407,6 +416,7 @@ def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
     assert platform.warehouse("select count(*) from audit.refused_starts") == [(1,)]
 
 
+@pytest.mark.proof
 def test_of_many_builds_started_in_the_same_instant_exactly_one_runs(small_book):
     """They are all ready, and wait at the table that records the runs."""
     platform = small_book

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any
 
+import pytest
+
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from eds.scheduler import Scheduler
@@ -70,6 +72,7 @@ def test_it_runs_at_start_logs_json_lines_and_leaves_on_sigterm(platform):
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_it_makes_up_for_what_was_due_while_it_was_stopped(platform):
     with platform.app() as connection:
         pay(connection, add_loan(connection, add_customer(connection)))
@@ -89,6 +92,7 @@ def test_it_makes_up_for_what_was_due_while_it_was_stopped(platform):
     assert "tick" not in [event["event"] for event in events(fresh)]
 
 
+@pytest.mark.proof
 def test_sigterm_cancels_the_running_build_marks_it_and_leaves_within_ten_seconds(platform):
     platform.build()
     with connect(platform.warehouse_conninfo) as lock:
@@ -110,6 +114,7 @@ def test_sigterm_cancels_the_running_build_marks_it_and_leaves_within_ten_second
     platform.build()
 
 
+@pytest.mark.proof
 def test_it_survives_a_warehouse_that_is_away_and_runs_when_it_is_back(platform):
     platform.runtime.postmaster.stop("warehouse")
     try:
@@ -136,6 +141,7 @@ def until(process: subprocess.Popen[str], name: str) -> list[dict[str, Any]]:
     raise AssertionError(f"the scheduler ended without {name}: {seen}")
 
 
+@pytest.mark.proof
 def test_it_writes_the_pages_after_the_run_and_the_documentation_when_it_is_out_of_date(platform, tmp_path):
     with platform.app() as connection:
         pay(connection, add_loan(connection, add_customer(connection)))
@@ -153,6 +159,7 @@ def test_it_writes_the_pages_after_the_run_and_the_documentation_when_it_is_out_
     assert (tmp_path / "site/lineage/index.html").exists()
 
 
+@pytest.mark.proof
 def test_pages_that_cannot_be_written_are_reported_and_fail_no_run(platform, tmp_path):
     (tmp_path / "file").touch()
     process = start("--at-start", DOCS_DIR=str(tmp_path / "file/site"))

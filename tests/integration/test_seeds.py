@@ -11,6 +11,8 @@ from support.book import add_customer, add_loan, pay
 from support.oracle import assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
 
+pytestmark = pytest.mark.proof
+
 HEADER = "branch_code,branch_name,city,region,country\n"
 # What the file holds, and what the message must name.
 UNSOUND = {

@@ -100,6 +100,7 @@ def test_a_customer_who_changes_segment_twice_has_three_versions_and_payments_ke
     ]
 
 
+@pytest.mark.proof
 def test_a_transaction_left_open_across_two_runs_loses_nothing(platform):
     with platform.app() as connection:
         customer = add_customer(connection)
@@ -123,6 +124,7 @@ def test_a_transaction_left_open_across_two_runs_loses_nothing(platform):
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_a_deleted_key_that_comes_back_is_a_new_version(platform):
     with platform.app() as connection:
         customer = add_customer(connection, "Otieno", segment="sme")
@@ -148,6 +150,7 @@ def test_a_deleted_key_that_comes_back_is_a_new_version(platform):
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "moment", ["1999-12-31T23:00:00+00", "2018-01-01T00:00:00+00", "2050-12-31T23:59:59+00", "2051-01-01T00:00:00+00"]
 )
@@ -164,6 +167,7 @@ def test_a_payment_at_or_beyond_the_ends_of_the_usual_calendar_has_its_day(platf
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
 def test_every_kind_of_text_and_number_that_the_source_can_hold_arrives(platform):
     names = (
         'O\'Neil "Quote" \\ back; drop table loans --',

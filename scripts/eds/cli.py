@@ -329,6 +329,8 @@ def close(
     as_csv: AsCsv = False,
 ) -> None:
     """Show the reported months; MONTH=2026-10 reports one by hand, AGAIN=1 once more. Example: make close"""
+    if again and month is None:
+        raise UserError("AGAIN=1 reports one month once more. Which? Example: make close MONTH=2026-10 AGAIN=1")
     cluster = Cluster(load())
     if month is not None:
         version = closing.close(cluster, month, again=again)

@@ -47,6 +47,10 @@ def chosen_filters(text: str, what: Content) -> dict[str, Any]:
         kind = what.filters.get(name)
         if kind is None:
             raise UserError(f"There is no filter {name}; the filters are {', '.join(what.filters)}.")
+        if not value:
+            raise UserError(f"The filter {name} has no value: expected something like 'branch=NRB01&segment=sme'.")
+        if name in chosen:
+            raise UserError(f"The filter {name} is given twice: of several values any may hold, {name}=ONE|OTHER.")
         chosen[name] = _months(value) if kind.type == "months" else value.split("|")
     if text and not chosen:
         raise UserError(f"{text!r} names no filter: expected something like 'branch=NRB01&segment=sme'.")

@@ -114,6 +114,11 @@ def find(settings: Settings) -> list[Backup]:
 def named(settings: Settings, file: str) -> Backup:
     """Return the backup of this path, or of this name in the backup directory. Raises UserError when there is none."""
     for path in (with_home(Path(file)), settings.backups / file):
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a directory: expected the file of a dump, as `make backups` lists them. Physical backups "
+                "are restored by `make pitr`, into a cluster of their own, and with PROMOTE=1 in place of the primary."
+            )
         if path.exists():
             match = NAME.fullmatch(path.name)
             manifest = _read_manifest(path)
@@ -301,7 +306,10 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
                 raise UserError(f"{path} is damaged: {error}") from error
         return
     if beginning != b"PGDMP":
-        raise UserError(f"{path} is no dump: expected gzip or pg_dump's format, found {beginning!r} at its beginning.")
+        found = f"{beginning!r} at its beginning" if beginning else "an empty file"
+        raise UserError(
+            f"{path} is no dump: expected gzip or pg_dump's format, found {found}. `make backups` lists the backups."
+        )
     process = subprocess.Popen(
         [*program(settings, "pg_restore"), "--file=-", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -449,12 +457,16 @@ def backup_command(
             metavar="logical|operational|warehouse|physical", help="logical: a dump of each of the two databases."
         ),
     ] = "logical",
-    form: Annotated[str, typer.Option("--format", metavar="sql|custom", help="Of a dump; sql is compressed.")] = "sql",
+    form: Annotated[
+        str, typer.Option("--format", metavar="sql|custom", help="Of a dump (default: sql, which is compressed).")
+    ] = "",
     keep: Annotated[
         int | None,
         typer.Option(metavar="7", min=1, max=10_000, help="How many dumps of each kind stay (default: BACKUP_KEEP)."),
     ] = None,
-    type_: Annotated[str, typer.Option("--type", metavar="full|diff|incr", help="Of a physical backup.")] = "diff",
+    type_: Annotated[
+        str, typer.Option("--type", metavar="full|diff|incr", help="Of a physical backup (default: diff).")
+    ] = "",
     scheduled: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Back up, read the backup back, remove what is too old. Example: make backup KIND=physical TYPE=full"""
@@ -465,10 +477,19 @@ def backup_command(
     }
     if kind not in kinds:
         raise UserError(f"KIND is {kind}: expected one of {', '.join(kinds)}.")
-    if form not in ("sql", "custom"):
+    if form not in ("", "sql", "custom"):
         raise UserError(f"FORMAT is {form}: expected sql or custom.")
-    if type_ not in TYPES:
+    if type_ not in ("", *TYPES):
         raise UserError(f"TYPE is {type_}: expected one of {', '.join(TYPES)}.")
+    # Who asks for a full backup and gets a dump would find out on the day on which it is needed.
+    if type_ and kind != "physical":
+        raise UserError(f"TYPE={type_} is a physical backup's, not a dump's: make backup KIND=physical TYPE={type_}")
+    if kind == "physical" and (form or keep):
+        raise UserError(
+            "FORMAT and KEEP are a dump's, not a physical backup's: make backup KIND=logical. How many physical "
+            "backups stay is BACKUP_KEEP_FULL in .env."
+        )
+    form, type_ = form or "sql", type_ or "diff"
     runtime = select_runtime(settings)[0]
     if kind == "physical":
         database = settings.oltp_db

@@ -294,11 +294,6 @@ def restore_command(
         )
     settings = load()
     made = backup.named(settings, file)
-    if made.path.is_dir():
-        raise UserError(
-            f"{made.path.name} is a base backup: a recovery starts from it. `make pitr` restores it into a cluster "
-            "of its own, and with PROMOTE=1 puts that in place of the primary."
-        )
     if made.kind not in ("operational", "warehouse"):
         raise UserError(
             f"{made.path} is called neither backup_operational_… nor backup_warehouse_…, nor does a manifest say."

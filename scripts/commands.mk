@@ -71,9 +71,8 @@ replication.switches := JSON:--json CSV:--csv
 replication: venv ## Show how the replicas follow the primary: positions, lag, slots, WAL kept ## JSON=1 CSV=1
 	@.venv/bin/python -m eds replication $(call flags,replication)
 backup.values := KIND:--kind FORMAT:--format KEEP:--keep TYPE:--type
-backup.switches := SCHEDULED:--scheduled
 .PHONY: backup
-backup: venv ## Back up, read the backup back, remove what is too old ## KIND=logical|operational|warehouse|physical FORMAT=sql|custom KEEP=7 TYPE=full|diff|incr SCHEDULED=1
+backup: venv ## Back up, read the backup back, remove what is too old ## KIND=logical|operational|warehouse|physical FORMAT=sql|custom KEEP=7 TYPE=full|diff|incr
 	@.venv/bin/python -m eds backup $(call flags,backup)
 backups.switches := VERIFY:--verify JSON:--json CSV:--csv
 .PHONY: backups
@@ -93,9 +92,9 @@ pitr.switches := PROMOTE:--promote REMOVE:--remove FORCE:--force
 .PHONY: pitr
 pitr: venv ## Recover the loan book to a point in time, beside the primary or in its place ## TO='2026-01-31 14:32:05+00'|latest|NAME PROMOTE=1 REMOVE=1 TIMELINE=2 MARK=before_import FORCE=1
 	@.venv/bin/python -m eds pitr $(call flags,pitr)
-drill.switches := JSON:--json SCHEDULED:--scheduled
+drill.switches := JSON:--json
 .PHONY: drill
-drill: venv ## Restore the newest physical backup beside the primary, compare, record RPO and RTO ## JSON=1 SCHEDULED=1
+drill: venv ## Restore the newest physical backup beside the primary, compare, record RPO and RTO ## JSON=1
 	@.venv/bin/python -m eds drill $(call flags,drill)
 failover.values := TO:--to
 failover.switches := FORCE:--force

@@ -112,8 +112,10 @@ def commands_of(application: typer.Typer, program: str) -> Iterator[Target]:
         if panel not in GROUPS and not former:
             continue
         text = sentence(inspect.getdoc(panels[name].callback))
-        # The server is in the target's name.
-        parameters = [each for each in command.params if isinstance(each, (TyperArgument, TyperOption))]
+        # The server is in the target's name; what is hidden is for programs.
+        parameters = [
+            each for each in command.params if isinstance(each, (TyperArgument, TyperOption)) and not each.hidden
+        ]
         options = [option(name, each) for each in parameters if each.name not in ("help", "server")]
         if name == "psql":
             for server, (words, role) in SERVERS.items():

@@ -310,3 +310,9 @@ def test_a_former_name_of_a_command_works_and_names_the_new_one(former, name):
     assert command(former) == [former]
     done = subprocess.run([sys.executable, "-m", "eds", former], capture_output=True, text=True, check=False)
     assert f"make {former} is now make {name}" in done.stderr
+
+
+def test_what_is_for_programs_is_no_option_of_make():
+    assert {
+        (target.name, each.name) for target in TARGETS.values() for each in target.options if each.name == "SCHEDULED"
+    } == set()

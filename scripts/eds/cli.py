@@ -306,7 +306,7 @@ def etl_command(
         code = _run(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
     history = runs.history(settings, limit)
     if not print_rows([runs.run_as_json(run) for run in history], as_json=as_json, as_csv=as_csv):
-        out.print(runs.history_table(history) if history else "No run yet.")
+        out.print(runs.history_table(history, out.width) if history else "No run yet.")
     raise typer.Exit(code)
 
 

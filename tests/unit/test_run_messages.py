@@ -1,11 +1,14 @@
 """What a person reads of a run that failed: our own sentence first, without what dbt puts around it."""
 
+import io
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.console import Console
 
-from eds.warehouse.runs import _run_into, reason, reasons
+from eds.warehouse.runs import Run, _run_into, history_table, reason, reasons
 
 LOST = (
     "extraction: Compilation Error in model extraction (models/extraction/extraction.sql)\n"
@@ -74,3 +77,25 @@ def test_output_into_a_log_counts_the_nodes_that_have_ended(tmp_path):
     assert code == 3
     assert seen == [(1, 87)] * 4
     assert (tmp_path / "logs/first.log").read_text(encoding="utf-8").splitlines() == lines
+
+
+@pytest.mark.parametrize("width", [80, 100, 139, 140, 180])
+def test_the_history_fits_a_terminal_with_whole_figures_and_the_message(width):
+    began = datetime(2026, 11, 26, 9, 48, 13, tzinfo=UTC)
+    runs = [
+        Run(1234, began, began + timedelta(seconds=1016.2), status, 1_234_567, 0, 0, message, "reconcile", "x",
+            "first load", "replica, port 26002", None)
+        for status, message in (("failed", LOST), ("success", None))
+    ]  # fmt: skip
+    console = Console(file=io.StringIO(), width=width)
+    console.print(history_table(runs, width))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    for figure in ("1234", "2026-11-26 09:48", "1016.2", "failed", "success", "reconcile", "1234567"):
+        assert figure in text
+    assert "…" not in text
+    if width < 140:
+        assert f"run 1234: {SENTENCE}" in " ".join(text.split())
+    else:
+        assert "MASS_DELETE=1" in text

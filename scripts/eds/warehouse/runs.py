@@ -20,8 +20,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from tenacity import (
     Retrying,
     retry_if_result,
@@ -409,10 +411,18 @@ def data_as_of(settings: Settings) -> datetime | None:
     return row[0] if row else None
 
 
-def history_table(runs: Sequence[Run]) -> Table:
-    """Return the run history as a table for the terminal."""
-    table = Table(title="Runs of the warehouse, newest first (UTC)")
-    for name in ("run", "started", "seconds", "status", "trigger", "extraction", "source", "+", "~", "-", "message"):
+# So wide must a terminal be to have room for all columns of the history, the messages among them.
+WIDE_COLUMNS = 140
+HISTORY_COLUMNS = ("run", "started", "seconds", "status", "trigger", "extraction", "source", "+", "~", "-", "message")
+LEFT_OUT_WHEN_NARROW = ("extraction", "source", "message")
+
+
+def history_table(runs: Sequence[Run], width: int) -> Group:
+    """Return the run history as a table for a terminal of this width; a narrow one has the messages below it."""
+    is_wide = width >= WIDE_COLUMNS
+    table = Table(title="Runs of the warehouse, newest first (UTC)", padding=(0, 1 if is_wide else 0))
+    shown = [name for name in HISTORY_COLUMNS if is_wide or name not in LEFT_OUT_WHEN_NARROW]
+    for name in shown:
         numeric = name in ("run", "seconds", "+", "~", "-")
         table.add_column(
             name,
@@ -423,9 +433,9 @@ def history_table(runs: Sequence[Run]) -> Table:
         )
     colours = {"success": "green", "failed": "red", "running": "yellow"}
     for run in runs:
-        table.add_row(
+        cells = (
             str(run.run_id),
-            run.run_started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            run.run_started_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S" if is_wide else "%Y-%m-%d %H:%M"),
             f"{run.seconds:.1f}" if run.seconds is not None else "",
             f"[{colours[run.status]}]{run.status}[/]",
             run.run_trigger,
@@ -436,7 +446,9 @@ def history_table(runs: Sequence[Run]) -> Table:
             str(run.rows_deleted),
             escape(reason(run.error_message)),
         )
-    return table
+        table.add_row(*(cell for name, cell in zip(HISTORY_COLUMNS, cells, strict=True) if name in shown))
+    messages = () if is_wide else (run for run in runs if run.error_message)
+    return Group(table, *(Text(f"run {run.run_id}: {reason(run.error_message)}") for run in messages))
 
 
 def last_success(settings: Settings) -> tuple[datetime | None, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import socket
 import stat
 from datetime import UTC, date, datetime
@@ -287,6 +288,12 @@ def test_every_view_has_its_place_on_a_dashboard():
     files = {path.stem for path in (ROOT / "models/marts/dashboards").rglob("*.sql")} - {"portfolio_as_of"}
     assert read | FOR_QUERIES == files
     assert not read & FOR_QUERIES
+
+
+def test_every_view_reads_what_is_published_and_nothing_else():
+    """Else it would show a state that is not tested, or not of the same run as the others."""
+    for path in (ROOT / "models/marts/dashboards").rglob("*.sql"):
+        assert set(re.findall(r"\bref\('(\w+)'\)", path.read_text(encoding="utf-8"))) <= {"published_state"}, path.name
 
 
 def test_every_filter_acts_on_every_card_of_portfolio_quality():

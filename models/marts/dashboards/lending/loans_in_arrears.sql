@@ -1,3 +1,4 @@
+-- The day is asked for as a value, not joined: the index by branch and due date is then read from the oldest on.
 with today as (
     select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
 ),
@@ -5,13 +6,12 @@ with today as (
 positions as (
     select
         loans.*,
-        today.as_of,
-        today.as_of - loans.first_unpaid_due_date as days_past_due,
+        (select today.as_of from today) as as_of,
+        (select today.as_of from today) - loans.first_unpaid_due_date as days_past_due,
         (100 * (loans.principal_paid + loans.interest_paid))::bigint as money,
         (100 * loans.principal_owed)::bigint as owed
     from {{ published('fact_loans') }} as loans
-    cross join today
-    where loans.is_in_portfolio and loans.first_unpaid_due_date < today.as_of
+    where loans.is_in_portfolio and loans.first_unpaid_due_date < (select today.as_of from today)
 )
 
 select

@@ -9,6 +9,9 @@
     materialized='publish', schema='publish', grants={}, copies=copies, post_hook="{{ keep_reported_months() }}"
 ) }}
 
+-- What its row holds comes from the extraction.
+-- depends_on: {{ ref('extraction') }}
+{% if var('build_order') %}
 {% for copy in copies %}
 -- depends_on: {{ ref(copy) }}
 {% endfor %}
@@ -21,6 +24,7 @@
 -- depends_on: {{ ref('fact_loan_month_end') }}
 -- depends_on: {{ ref('agg_month_ends') }}
 -- depends_on: {{ ref('stg_loan_products') }}
+{% endif %}
 select
     extraction_state.run_id,
     extraction_state.snapshot_time as data_as_of,

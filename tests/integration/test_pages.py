@@ -817,6 +817,45 @@ def test_the_lineage_shows_the_project_its_exposures_and_its_graph(chromium, add
         assert [url for url in seen.requests if not url.startswith((address, "data:", "blob:"))] == []
 
 
+def _ancestors(parents: dict[str, list[str]], node: str) -> set[str]:
+    """Return the names of everything that a node is made of, and its own."""
+    return {node.split(".")[-1]}.union(*(_ancestors(parents, parent) for parent in parents[node]))
+
+
+def test_the_lineage_of_a_view_leads_to_what_its_figures_are_made_of(address, platform):
+    manifest = json.loads((platform.settings.site / "lineage/manifest.json").read_text(encoding="utf-8"))
+    prefix = "model.enterprise_data_platform."
+    aggregates = {
+        view: {name for name in _ancestors(manifest["parent_map"], prefix + view) if name.startswith("agg_")}
+        for view in ("vw_data_as_of", "vw_monthly_revenue", "vw_collections", "vw_loan_status_distribution")
+    }
+    assert aggregates == {
+        "vw_data_as_of": set(),
+        "vw_monthly_revenue": {"agg_collections", "agg_payments", "agg_payments_by_month"},
+        # It reads when it was published, too.
+        "vw_collections": {"agg_collections"},
+        "vw_loan_status_distribution": {"agg_loans"},
+    }
+
+
+@pytest.mark.browser
+@needs.chromium
+def test_the_graph_of_a_view_draws_no_other_mart(chromium, address):
+    view = "#!/model/model.enterprise_data_platform.vw_monthly_revenue"
+    with opened(chromium, f"{address}lineage/index.html{view}") as (shown, seen):
+        shown.get_by_title("View Lineage Graph").click()
+        shown.get_by_title("View Fullscreen").first.click()
+        shown.wait_for_url(re.compile("g_i=%2Bvw_monthly_revenue%2B"))
+        drawn = shown.locator("[class*=cytoscape_container]").evaluate(
+            "element => element._cyreg.cy.nodes(':visible').map(node => node.data('name'))"
+        )
+        assert {name for name in drawn if name.startswith("agg_")} == {
+            *("agg_collections", "agg_payments", "agg_payments_by_month")
+        }
+        assert {"payments", "extraction", "fact_payments", "vw_monthly_revenue"} <= set(drawn)
+        assert seen.errors == []
+
+
 @pytest.mark.browser
 @needs.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -38,7 +38,7 @@ PICTURES = (
     Picture("collections.png", "dashboards.html#collections", 1280, 900, "dark", "#collections .chart svg"),
     Picture(
         "lineage.png",
-        "lineage/index.html#!/overview?g_v=1&g_i=%2Bagg_payments_by_month%20vw_monthly_revenue",
+        "lineage/index.html#!/overview?g_v=1&g_i=%2Bvw_monthly_revenue",
         1280,
         660,
         "light",

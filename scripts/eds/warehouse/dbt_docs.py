@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import threading
@@ -19,6 +20,8 @@ from eds.warehouse import runs
 
 PROJECT = ("dbt_project.yml", "profiles.yml", "models", "macros", "seeds", "snapshots", "tests/sql")
 STOP_SECONDS = 3.0
+# The lineage shows where figures come from, not what is built after what.
+VARIABLES = json.dumps({"build_order": False})
 
 
 class CancelledError(UserError):
@@ -64,7 +67,7 @@ def _run(settings: Settings, arguments: Sequence[str], target: Path, stopping: t
             str(runs.dbt_executable()),
             *("--quiet", "--no-use-colors", "--log-path", str(target)),
             *arguments,
-            *("--project-dir", str(ROOT), "--target-path", str(target)),
+            *("--project-dir", str(ROOT), "--target-path", str(target), "--vars", VARIABLES),
         ],
         env=os.environ | runs.dbt_environment(settings),
         cwd=ROOT,

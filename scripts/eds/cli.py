@@ -258,13 +258,14 @@ def build(
 
 def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
     """Run dbt build and report, in one sentence, why it failed. Returns its exit code."""
-    runs.refuse_second_run(settings, trigger)
-    before = runs.last_finished(settings)
+    cluster = Cluster(settings)
+    runs.refuse_second_run(cluster, trigger)
+    before = runs.last_finished(cluster)
     try:
-        code = runs.build(settings, trigger=trigger, **options)
+        code = runs.build(cluster, trigger=trigger, **options)
     finally:
         _after_run(settings)
-    last = runs.last_finished(settings)
+    last = runs.last_finished(cluster)
     if code and last and last.status == "failed" and (before is None or last.run_id > before.run_id):
         err.print(f"[bold red]run {last.run_id} failed:[/] ", end="")
         err.print("\n".join(runs.reasons(last.error_message)), markup=False)
@@ -304,7 +305,7 @@ def etl_command(
         )
     if now:
         code = _run(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
-    history = runs.history(settings, limit)
+    history = runs.history(Cluster(settings), limit)
     if not print_rows([runs.run_as_json(run) for run in history], as_json=as_json, as_csv=as_csv):
         out.print(runs.history_table(history, out.width) if history else "No run yet.")
     raise typer.Exit(code)
@@ -557,7 +558,7 @@ def compose_command(
 def fresh() -> None:
     """Return by the exit code whether the last success is fresh (the health check of the scheduler's container)."""
     settings = load()
-    _, minutes = runs.last_success(settings)
+    _, minutes = runs.last_success(Cluster(settings))
     problem = runs.stale(minutes, settings.etl_fresh_minutes)
     print(problem or f"last success {minutes:.1f} minutes ago")
     raise typer.Exit(1 if problem else 0)

@@ -21,6 +21,7 @@ from cronsim import CronSim
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
+from eds.cluster.connections import Cluster
 from eds.dashboards import site
 from eds.warehouse import alerts, metrics, runs
 from eds.warehouse.dbt_child import dbt_arguments, log, spawn_dbt, warm_up
@@ -68,6 +69,7 @@ class Scheduler:
 
     def __init__(self, settings: Settings, *, at_start: bool = False, catch_up: bool = False) -> None:
         self.settings = settings
+        self.cluster = Cluster(settings)
         self.at_start = at_start
         self.catch_up = catch_up
         self.stopping = threading.Event()
@@ -97,7 +99,7 @@ class Scheduler:
         who = runs.started_by("scheduler")
         environment = runs.dbt_environment(self.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
         code = runs.with_retries(
-            self.settings,
+            self.cluster,
             who,
             lambda: self._run_child(full, environment, who),
             stopping=self.stopping,
@@ -117,7 +119,7 @@ class Scheduler:
             log("cancelling", pid=child.pid)
             child.terminate()
             # Ends the run's statements on the server, so that dbt comes back to Python and sees the signal.
-            runs.mark_cancelled(self.settings, who, "cancelled: the scheduler was stopped")
+            runs.mark_cancelled(self.cluster, who, "cancelled: the scheduler was stopped")
             child.join(CANCEL_SECONDS)
             if child.is_alive():
                 child.kill()
@@ -126,7 +128,7 @@ class Scheduler:
 
     def _report(self, code: int, who: str) -> None:
         try:
-            run = next((run for run in runs.history(self.settings, 5) if run.started_by == who), None)
+            run = next((run for run in runs.history(self.cluster, 5) if run.started_by == who), None)
         except (UserError, psycopg.Error) as error:
             log("run", status="failed", exit_code=code, message=str(error))
             alerts.notify(self.settings, problem=str(error).strip())
@@ -153,7 +155,7 @@ class Scheduler:
 
     def _last_success(self) -> datetime | None:
         try:
-            return runs.last_success(self.settings)[0]
+            return runs.last_success(self.cluster)[0]
         except (UserError, psycopg.Error) as error:
             log("error", kind=type(error).__name__, message=str(error))
             return None
@@ -174,7 +176,7 @@ class Scheduler:
             seconds=round(time.monotonic() - started, 2),
         )
         with contextlib.suppress(UserError, psycopg.Error):
-            newest = runs.last_finished(settings)
+            newest = runs.last_finished(self.cluster)
             self.shown = newest.run_id if newest else None
         now = datetime.now(UTC)
         last = self._last_success() if self.catch_up else now
@@ -220,7 +222,7 @@ class Scheduler:
         if self.stopping.is_set():
             return
         try:
-            run = runs.last_finished(self.settings)
+            run = runs.last_finished(self.cluster)
         except (UserError, psycopg.Error):
             # The warehouse is away; the next run reports it.
             return

@@ -13,7 +13,7 @@ from eds.base import disk
 from eds.base.console import bar, confirm, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
-from eds.base.settings import Settings, env_file
+from eds.base.settings import env_file
 from eds.book.demo import fill
 from eds.cluster.connections import Cluster, connect
 from eds.dashboards import page
@@ -31,9 +31,9 @@ def start_servers(runtime: Runtime) -> None:
     interrupted.after_start(runtime)
 
 
-def book_is_empty(settings: Settings) -> bool:
+def book_is_empty(cluster: Cluster) -> bool:
     """Return whether the loan book has no customers, loans or payments."""
-    with Cluster(settings).primary.connect() as connection:
+    with cluster.primary.connect() as connection:
         row = connection.execute(
             "select not exists (select from operational.customers) and not exists (select from operational.loans) "
             "and not exists (select from operational.payments)"
@@ -41,47 +41,48 @@ def book_is_empty(settings: Settings) -> bool:
     return bool(row and row[0])
 
 
-def fill_demo(settings: Settings, asked: str | None = None) -> bool:
+def fill_demo(cluster: Cluster, asked: str | None = None) -> bool:
     """Fill an empty loan book with demo data, the first time only. Returns whether it was filled.
 
     asked: the scale that this very command was given. Without it, the settings' SCALE is used, and only before the
     first successful run: a book that is empty after one is a lender's, whatever the settings of this shell are.
     """
+    settings = cluster.settings
     named = settings.scale if asked is None else asked
     scale = fill.Scale.parse(named)
-    if named == "empty" or not book_is_empty(settings):
+    if named == "empty" or not book_is_empty(cluster):
         return False
-    if asked is None and runs.last_success(settings)[0] is not None:
+    if asked is None and runs.last_success(cluster)[0] is not None:
         err.print("the loan book is empty: make import brings in a lender's own, make demo fills in demo data")
         return False
-    with Cluster(settings).primary.connect() as connection:
+    with cluster.primary.connect() as connection:
         summary = fill.fill(connection, scale, settings.seed)
     err.print(f"demo loan book: {summary}")
     return True
 
 
-def first_build(settings: Settings) -> None:
+def first_build(cluster: Cluster) -> None:
     """Fill the warehouse, unless a run has succeeded before."""
 
     def done() -> bool:
-        return runs.last_success(settings)[0] is not None
+        return runs.last_success(cluster)[0] is not None
 
     if done():
         return
     # dbt's own lines go into a log; on a terminal, a bar shows how many nodes are done.
-    log = settings.state / "dbt-logs" / "first-build.log"
+    log = cluster.settings.state / "dbt-logs" / "first-build.log"
 
     def build() -> bool:
         with bar("first dbt build") as advance:
-            return runs.build(settings, scheduled=True, trigger="start", log=log, on_node=advance) == 0
+            return runs.build(cluster, scheduled=True, trigger="start", log=log, on_node=advance) == 0
 
     if build():
         return
     # A `make up` that was killed leaves its dbt running, and only one run is allowed at a time.
-    waited = runs.wait_for_run(settings)
+    waited = runs.wait_for_run(cluster)
     if done() or (waited and build()):
         return
-    last = runs.last_finished(settings)
+    last = runs.last_finished(cluster)
     why = "\n".join(f"  {line}" for line in runs.reasons(last.error_message if last else None))
     raise UserError(
         f"The first dbt build failed:\n{why or '  without a record of why'}\n"
@@ -100,8 +101,8 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
         with exclusive(settings, "up"):
             disk.check(settings)
             start_servers(runtime)
-            fill_demo(settings, scale)
-            first_build(settings)
+            fill_demo(runtime.cluster, scale)
+            first_build(runtime.cluster)
             runtime.start_services()
             show(runtime)
     except KeyboardInterrupt:
@@ -128,7 +129,7 @@ def restore_machine(runtime: Runtime) -> None:
             )
         machine.install(runtime)
         start_servers(runtime)
-        with connect(Cluster(runtime.settings).app_conninfo()) as connection:
+        with connect(runtime.cluster.app_conninfo()) as connection:
             connection.execute("select pg_current_xact_id()")
         out.print(f"RTO: {time.monotonic() - found.began:.0f} s from the start of this command to the first write")
     up(runtime)

@@ -145,7 +145,7 @@ def test_superusers_sessions_of_the_platform_do_not_find_a_lesser_roles_function
     try:
         provision.provision_warehouse(built.cluster)
         verify.verify(built.runtime, lambda result: None)
-        made = backup.dump(built.settings, "warehouse", "sql")
+        made = backup.dump(built.cluster, "warehouse", "sql")
         backup.verify(built.settings, made)
         restore.rows_now(built.cluster.warehouse)
         made.path.unlink()
@@ -357,7 +357,7 @@ def test_a_dump_runs_no_command_of_psql(built, marker, attack, with_manifest):
 
 
 def test_a_dump_without_manifest_is_not_restored_by_force_alone(built):
-    made = backup.dump(built.settings, "operational", "sql")
+    made = backup.dump(built.cluster, "operational", "sql")
     backup.manifest_path(made.path).unlink()
     values = {"STATE_DIR": str(built.settings.state), "EDS_ENV_FILE": os.environ["EDS_ENV_FILE"], "RUNTIME": "local"}
     values |= {f"{name.upper()}_PORT": str(place.port) for name, place in built.servers.items()}

@@ -113,7 +113,7 @@ def test_a_restore_that_is_killed_locks_nobody_out(
 ) -> None:
     up.start_servers(runtime)
     assert writes(runtime, "in the dump")
-    backup.dump(settings, "operational", "sql")
+    backup.dump(runtime.cluster, "operational", "sql")
     assert writes(runtime, "since the dump")
     killed(settings, "restore", step)
     if "rename" in step or "-1" in step:

@@ -67,7 +67,7 @@ def databases(platform):
 def test_a_dump_brings_the_book_back_and_the_warehouse_notices_by_itself(small):
     platform, settings = small, small.settings
     before = platform.primary(BOOK)
-    made = backup.dump(settings, "operational", "sql")
+    made = backup.dump(platform.cluster, "operational", "sql")
     assert backup.read_back(settings, made.path) == made.manifest["rows"]
     assert made.manifest["rows"]["operational.customers"] == 3
     assert made.path.stat().st_mode & 0o077 == 0
@@ -91,7 +91,7 @@ def test_a_dump_brings_the_book_back_and_the_warehouse_notices_by_itself(small):
 @needs.pgbouncer
 def test_who_connects_through_the_pools_sees_the_restored_book(small):
     pooled = make_conninfo(small.app_conninfo, port=small.settings.pgbouncer_port, dbname="loans_db")
-    made = backup.dump(small.settings, "operational", "sql")
+    made = backup.dump(small.cluster, "operational", "sql")
     with psycopg.connect(pooled, prepare_threshold=None) as connection:
         connection.execute("insert into operational.customers (full_name) values ('After the backup')")
     restore.restore(small.runtime, made, small.servers["primary"])
@@ -103,7 +103,7 @@ def test_who_connects_through_the_pools_sees_the_restored_book(small):
 
 def test_a_second_restore_drops_the_database_that_the_first_one_kept(small):
     before = small.primary(BOOK)
-    made = backup.dump(small.settings, "operational", "custom")
+    made = backup.dump(small.cluster, "operational", "custom")
     assert backup.read_back(small.settings, made.path) == made.manifest["rows"]
     change_everything(small)
     kept = [restore.restore(small.runtime, made, small.servers["primary"]) for _ in range(2)]
@@ -113,8 +113,8 @@ def test_a_second_restore_drops_the_database_that_the_first_one_kept(small):
 
 def test_a_broken_dump_costs_nothing(small):
     platform, settings = small, small.settings
-    made = backup.dump(settings, "operational", "sql")
-    custom = backup.dump(settings, "operational", "custom")
+    made = backup.dump(platform.cluster, "operational", "sql")
+    custom = backup.dump(platform.cluster, "operational", "custom")
     change_everything(platform)
     before = platform.primary(BOOK)
     whole = made.path.read_bytes()
@@ -181,7 +181,7 @@ def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_is_remove
         with connect(small.superuser_conninfo) as holder:
             holder.execute("lock table operational.loan_products in access exclusive mode")
             with pytest.raises((UserError, psycopg.Error), match="lock timeout"):
-                backup.dump(settings, "operational", "sql")
+                backup.dump(small.cluster, "operational", "sql")
         connection.execute("alter role postgres reset lock_timeout")
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
@@ -190,7 +190,7 @@ def test_a_backup_that_fails_leaves_nothing_and_what_a_killed_one_left_is_remove
 def test_the_warehouse_is_restored_and_its_next_run_catches_up(small):
     platform = small
     platform.build()
-    made = backup.dump(platform.settings, "warehouse", "sql")
+    made = backup.dump(platform.cluster, "warehouse", "sql")
     change_everything(platform)
     platform.build()
     restore.restore(platform.runtime, made, platform.servers["warehouse"])

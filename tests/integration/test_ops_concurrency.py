@@ -35,7 +35,7 @@ def book(empty_book):
 
 def test_every_scenario_comes_out_as_it_should_and_the_books_are_untouched(book, capsys):
     before = book.primary(TRACES)
-    outcomes = concurrency.run_scenarios(book.settings, list(concurrency.SCENARIOS), plain=True)
+    outcomes = concurrency.run_scenarios(book.cluster, list(concurrency.SCENARIOS), plain=True)
     assert [(name, what) for name, what, holds in outcomes if not holds] == []
     assert {name for name, _, _ in outcomes} == set(concurrency.SCENARIOS)
     assert len(outcomes) == 36
@@ -56,7 +56,7 @@ def test_an_outcome_that_is_not_as_expected_fails_the_command(book, monkeypatch)
         session.do("select no_such_column from loans")
 
     monkeypatch.setitem(concurrency.SCENARIOS, "wrong", wrong)
-    outcomes = concurrency.run_scenarios(book.settings, ["wrong"], plain=True)
+    outcomes = concurrency.run_scenarios(book.cluster, ["wrong"], plain=True)
     assert [holds for _, _, holds in outcomes] == [False, False]
     assert "no_such_column" in outcomes[1][1]
     assert book.primary(TRACES)[2] == (0, 0)
@@ -71,7 +71,7 @@ def test_its_stage_is_in_the_matrix_of_privileges_while_it_runs(book, monkeypatc
             found.extend(privileges.differences(connection, privileges.OLTP)[0])
 
     monkeypatch.setitem(concurrency.SCENARIOS, "look", look)
-    concurrency.run_scenarios(book.settings, ["look"], plain=True)
+    concurrency.run_scenarios(book.cluster, ["look"], plain=True)
     assert found == []
 
 

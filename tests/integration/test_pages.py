@@ -119,7 +119,7 @@ def answers(platform: Platform, key: str, chosen: dict[str, Any]) -> list[dict[s
     """Ask the database a question, without the limit of a list and the total of a table."""
     what = content.load()
     question = export.unlimited(what.questions[key], what)
-    with connect(page.reader_conninfo(platform.settings)) as connection:
+    with connect(page.reader_conninfo(platform.cluster)) as connection:
         rows = page.rows_of(connection, key, question, chosen, what)
     return rows[:-1] if question.totals else rows
 
@@ -571,7 +571,7 @@ def test_tables_can_be_read_on_a_telephone(chromium, address):
 @needs.chromium
 def test_the_time_of_the_data_and_the_runs_are_shown_and_age(chromium, address, platform):
     as_of = platform.view("vw_data_as_of")[0]["data_as_of"]
-    history = runs.history(platform.settings, page.RUNS_SHOWN)
+    history = runs.history(platform.cluster, page.RUNS_SHOWN)
     with opened(chromium, f"{address}dashboards.html#runs") as (shown, _):
         line = shown.locator("#freshness")
         assert f"{as_of.day} {as_of:%b %Y, %H:%M} UTC".replace("Sep", "Sept") in (line.text_content() or "")

@@ -91,7 +91,7 @@ def test_a_server_with_anothers_certificate_is_not_believed(encrypted, tmp_path)
 
 
 def test_dump_restore_and_psql_go_by_tls(encrypted):
-    made = backup.dump(encrypted.settings, "operational", "sql")
+    made = backup.dump(encrypted.cluster, "operational", "sql")
     restore.load_dump(encrypted.settings, made, encrypted.cluster.primary, "loans_db_restore_tls")
     fetch_all(encrypted.cluster.primary, "drop database loans_db_restore_tls", database="postgres")
     server = encrypted.cluster.primary

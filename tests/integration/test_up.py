@@ -54,7 +54,7 @@ class Checkout:
     def wait_for_a_run(self) -> runs.LiveRun:
         """Return the run that another process has started, once a session of it is seen."""
         for _ in range(300):
-            if found := runs.live_run(self.settings, 0.3):
+            if found := runs.live_run(Cluster(self.settings), 0.3):
                 return found
             time.sleep(0.1)
         raise AssertionError("no run was seen")

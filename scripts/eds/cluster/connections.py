@@ -165,6 +165,10 @@ class Cluster:
         """Return a connection string of dbt's role on the warehouse."""
         return self.conninfo(self.warehouse, "etl_writer")
 
+    def connect_as_writer(self, *, autocommit: bool = False) -> psycopg.Connection:
+        """Open a connection as dbt's role on the warehouse. Raises UserError when nothing answers."""
+        return connect(self.writer_conninfo(), autocommit=autocommit)
+
 
 def forget_libpq_environment() -> None:
     """Drop libpq's own variables (PGSERVICE, PGSSLMODE, PGOPTIONS, …) from this process and its children.

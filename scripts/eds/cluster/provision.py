@@ -19,7 +19,6 @@ from eds.cluster import exchange, locks
 from eds.cluster.connections import (
     Cluster,
     Server,
-    connect,
     psycopg_notices_off,
     refuses_password,
 )
@@ -154,7 +153,7 @@ def provision_oltp(cluster: Cluster) -> list[str]:
 def provision_warehouse(cluster: Cluster) -> list[str]:
     """Bring the warehouse's database, roles, schemas and foreign server up to date. Returns what was done."""
     done = _provision(cluster, cluster.warehouse, SQL_FOLDERS["warehouse"], WAREHOUSE_ROLES)
-    with connect(cluster.writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         psycopg_notices_off(connection)
         done += ensure_foreign_server(connection, cluster)
     return done + provision_metabase(cluster)

@@ -19,7 +19,7 @@ import psycopg
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
-from eds.cluster.connections import connect
+from eds.cluster.connections import Cluster, connect
 from eds.dashboards import content, page
 from eds.dashboards.content import Column, Content, Dashboard, Filter, Question
 
@@ -144,7 +144,7 @@ def export(settings: Settings, boards: list[str], kind: Kind, folder: Path, filt
     wanted = chosen_filters(filters, what)
     written = []
     folder.mkdir(parents=True, exist_ok=True)
-    with connect(page.reader_conninfo(settings)) as connection:
+    with connect(page.reader_conninfo(Cluster(settings))) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         row = connection.execute("select data_as_of from warehouse.vw_data_as_of").fetchone()
         as_of = row[0] if row else None

@@ -44,9 +44,8 @@ FOLDER = Path(__file__).parent
 STATIC = FOLDER / "static"
 
 
-def reader_conninfo(settings: Settings) -> str:
+def reader_conninfo(cluster: Cluster) -> str:
     """Return a connection string of the dashboards' role on the warehouse."""
-    cluster = Cluster(settings)
     return cluster.conninfo(cluster.warehouse, "warehouse_reader")
 
 
@@ -217,9 +216,9 @@ def _units(value: Any, scale: int) -> int | None:
     return None if value is None or not Decimal(value).is_finite() else int(Decimal(value).scaleb(scale))
 
 
-def read(settings: Settings, what: Content) -> dict[str, Any]:
+def read(cluster: Cluster, what: Content) -> dict[str, Any]:
     """All results, of one instant: they are read in one transaction, as the dashboards' role."""
-    with connect(reader_conninfo(settings)) as connection:
+    with connect(reader_conninfo(cluster)) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         views = {view for question in what.questions.values() for view in question.views}
         missing = sorted(
@@ -286,7 +285,7 @@ def _values(kind: Filter, grains: Mapping[str, Grain]) -> list[Any]:
     return sorted({value for column in columns for value in column["values"]})
 
 
-def _runs(settings: Settings) -> list[dict[str, Any]]:
+def _runs(cluster: Cluster) -> list[dict[str, Any]]:
     """Return the newest runs, newest first, as the page shows them."""
     return [
         {
@@ -302,19 +301,19 @@ def _runs(settings: Settings) -> list[dict[str, Any]]:
             "deleted": run.rows_deleted,
             "message": runs.reason(run.error_message),
         }
-        for run in runs.history(settings, RUNS_SHOWN)
+        for run in runs.history(cluster, RUNS_SHOWN)
     ]
 
 
 def render(settings: Settings) -> str:
     """Return the page, as text. Raises UserError when the warehouse is away or has no views yet."""
-    what = content.load()
-    finished, _ = runs.last_success(settings)
-    data = read(settings, what) | {
+    what, cluster = content.load(), Cluster(settings)
+    finished, _ = runs.last_success(cluster)
+    data = read(cluster, what) | {
         "currency": settings.currency,
         "fresh_minutes": settings.etl_fresh_minutes,
         "last_success": finished,
-        "runs": _runs(settings),
+        "runs": _runs(cluster),
         "generated_at": datetime.now(UTC),
     }
     ended = [run for run in data["runs"] if run["status"] != "running"]

@@ -18,7 +18,7 @@ import psycopg
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 from eds.dashboards import content, page, star_schema
 from eds.runtime.ports import bind_error
 from eds.warehouse import backup_record, dbt_docs, metrics
@@ -109,7 +109,7 @@ def refresh_protection(settings: Settings) -> None:
     """Bring the index's part on backups up to date: it ages, while everything else on that page stays as it is."""
     path, now = settings.site / INDEX, datetime.now(UTC)
     try:
-        with connect(Cluster(settings).writer_conninfo()) as connection:
+        with Cluster(settings).connect_as_writer() as connection:
             found = backup_record.protection(connection)
     except (UserError, psycopg.Error):
         # The page says of when its figures are.

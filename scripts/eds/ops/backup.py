@@ -224,9 +224,9 @@ def database_of(cluster: Cluster, kind: str) -> Server:
     return cluster.warehouse if kind == "warehouse" else cluster.primary
 
 
-def dump(settings: Settings, kind: str, form: Literal["sql", "custom"]) -> Backup:
+def dump(cluster: Cluster, kind: str, form: Literal["sql", "custom"]) -> Backup:
     """Dump a database (kind operational or warehouse) and read the dump back. On UserError nothing is left."""
-    server = database_of(Cluster(settings), kind)
+    settings, server = cluster.settings, database_of(cluster, kind)
     with directory(settings) as folder:
         name = _fresh_name(folder, kind, SUFFIXES[form])
         temporary = folder / f".incoming.{name}"
@@ -505,7 +505,7 @@ def backup_command(
             step(f"{each} backup, made and read back"),
             recorded(settings, "dump", database, form, scheduled=scheduled) as attempt,
         ):
-            made.append(dump(settings, each, form))  # type: ignore[arg-type]
+            made.append(dump(runtime.cluster, each, form))  # type: ignore[arg-type]
             attempt.name, attempt.bytes = made[-1].path.name, made[-1].bytes
         out.print(f"{made[-1].path}  {size(made[-1].bytes)}", soft_wrap=True, markup=False)
     for name in expire(settings, keep or settings.backup_keep, made):

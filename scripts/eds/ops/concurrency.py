@@ -9,7 +9,7 @@ import sys
 import time
 from itertools import pairwise
 from threading import Barrier, Thread
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg
 import typer
@@ -18,6 +18,7 @@ from psycopg import errors
 from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.settings import load
+from eds.cluster.connections import Cluster
 from eds.ops.stage import Scenario, Session, Stage, stage
 
 app = typer.Typer()
@@ -332,10 +333,10 @@ def select_scenarios(only: str | None) -> list[str]:
     return names
 
 
-def run_scenarios(settings: Any, names: list[str], *, plain: bool) -> list[tuple[str, str, bool]]:
+def run_scenarios(cluster: Cluster, names: list[str], *, plain: bool) -> list[tuple[str, str, bool]]:
     """Run scenarios. Returns each outcome: scenario, what should be so, whether it is."""
     result = []
-    with stage(settings, plain=plain) as scene:
+    with stage(cluster, plain=plain) as scene:
         for name in names:
             scene.reset()
             scene.outcomes.clear()
@@ -358,7 +359,7 @@ def concurrency_command(
     Example: make concurrency ONLY=deadlock,lost-update
     """
     names = select_scenarios(only)
-    outcomes = run_scenarios(load(), names, plain=plain or not sys.stdout.isatty())
+    outcomes = run_scenarios(Cluster(load()), names, plain=plain or not sys.stdout.isatty())
     failed = [f"{name}: {what}" for name, what, holds in outcomes if not holds]
     out.print()
     out.print(f"{len(names)} scenarios, {len(outcomes) - len(failed)} outcomes as expected, {len(failed)} not")

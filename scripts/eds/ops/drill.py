@@ -16,7 +16,7 @@ from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
-from eds.cluster.connections import Cluster, Server, connect
+from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import answers, fetch_all
 from eds.ops import pitr, recovery
 from eds.runtime.choice import select_runtime
@@ -99,7 +99,7 @@ def _missing(recovered: Server, found: dict[str, int], before: dict[str, int], n
 def record(cluster: Cluster, found: Drill) -> None:
     """Write a drill into audit.drills of the warehouse."""
     # As the owner of the table: the superuser does not write where a lesser role may have put a trigger.
-    with connect(cluster.writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         connection.execute(
             "insert into audit.drills (succeeded, backup_label, rpo_seconds, rto_seconds, ended_at_position, findings) "
             "values (%s, %s, %s, %s, %s, %s)",

@@ -28,7 +28,7 @@ from eds.base.errors import UserError
 from eds.base.services import exclusive, running_command
 from eds.base.settings import load
 from eds.cluster import members, provision
-from eds.cluster.connections import connect, psycopg_notices_off
+from eds.cluster.connections import psycopg_notices_off
 from eds.cluster.queries import answers, fetch_all, fetch_value, in_recovery, wait_for
 from eds.ops import recovery
 from eds.runtime.choice import select_runtime
@@ -287,7 +287,7 @@ def _writes(conninfo: str) -> bool:
 def _repoint_extraction(runtime: Runtime) -> None:
     """Give the warehouse's foreign server the new order of the servers."""
     try:
-        with connect(runtime.cluster.writer_conninfo()) as connection:
+        with runtime.cluster.connect_as_writer() as connection:
             psycopg_notices_off(connection)
             provision.ensure_foreign_server(connection, runtime.inside)
     except (UserError, psycopg.Error) as error:

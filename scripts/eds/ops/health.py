@@ -16,7 +16,7 @@ from eds.base.console import AsJson, out
 from eds.base.errors import UserError
 from eds.base.services import running_command
 from eds.base.settings import load
-from eds.cluster.connections import MEMBERS, Cluster, connect
+from eds.cluster.connections import MEMBERS, Cluster
 from eds.cluster.queries import fetch_all
 from eds.ops import replication
 from eds.ops.replication import MOST_LAG_BYTES
@@ -70,13 +70,13 @@ def health(runtime: Runtime) -> dict[str, Any]:
     problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
     found |= {"last_run_status": None, "last_run_message": None, "test_warnings": [], "data_as_of": None}
     found |= {"data_age_minutes": None, "backup_ages": "", "warnings": []}
-    last = look("warehouse", lambda: runs.last_success(settings)) if services.get("warehouse") == "running" else None
-    if last is not None and (run := look("warehouse", lambda: runs.last_finished(settings))):
-        as_of = look("warehouse", lambda: runs.data_as_of(settings))
+    last = look("warehouse", lambda: runs.last_success(cluster)) if services.get("warehouse") == "running" else None
+    if last is not None and (run := look("warehouse", lambda: runs.last_finished(cluster))):
+        as_of = look("warehouse", lambda: runs.data_as_of(cluster))
         found |= {
             "last_run_status": run.status,
             "last_run_message": runs.reason(run.error_message) or None,
-            "test_warnings": look("warehouse", lambda: runs.test_warnings(settings, run.run_id)),
+            "test_warnings": look("warehouse", lambda: runs.test_warnings(cluster, run.run_id)),
             "data_as_of": as_of.isoformat() if as_of else None,
             "data_age_minutes": round((datetime.now(UTC) - as_of).total_seconds() / 60, 2) if as_of else None,
         }
@@ -123,7 +123,7 @@ def _locked_out(runtime: Runtime, services: dict[str, str]) -> list[str]:
 
 
 def _protection(cluster: Cluster) -> backup_record.Protection:
-    with connect(cluster.writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         return backup_record.protection(connection)
 
 

@@ -326,7 +326,7 @@ def restore_command(
         force,
     )
     with exclusive(settings, "restore"), backup.directory(settings):
-        runs.wait_for_run(settings)
+        runs.wait_for_run(runtime.cluster)
         replaced = restore(runtime, made, server)
     out.print(f"restored {server.database}; the old one is kept as {replaced}")
     if server.name != "warehouse":

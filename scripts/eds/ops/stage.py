@@ -14,7 +14,6 @@ from rich.markup import escape
 
 from eds.base.console import out
 from eds.base.errors import UserError
-from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.locks import command_lock
 from eds.cluster.queries import wait_for
@@ -132,8 +131,7 @@ class Session:
 class Stage:
     """Copies of loans in a schema of their own, sessions of the application's role, and a list of checked outcomes."""
 
-    def __init__(self, settings: Settings, narrator: Narrator) -> None:
-        cluster = Cluster(settings)
+    def __init__(self, cluster: Cluster, narrator: Narrator) -> None:
         self.narrator = narrator
         self.conninfo = cluster.app_conninfo()
         self.director = cluster.primary.connect(autocommit=True)
@@ -223,11 +221,11 @@ class Stage:
 
 
 @contextmanager
-def stage(settings: Settings, *, plain: bool) -> Iterator[Stage]:
+def stage(cluster: Cluster, *, plain: bool) -> Iterator[Stage]:
     """Yield a stage, cleared at the end whatever happens."""
     # Two at once would use the same copies.
-    with command_lock(Cluster(settings).primary, "concurrency", "The demonstration"):
-        scene = Stage(settings, Narrator(plain=plain))
+    with command_lock(cluster.primary, "concurrency", "The demonstration"):
+        scene = Stage(cluster, Narrator(plain=plain))
         try:
             yield scene
         finally:

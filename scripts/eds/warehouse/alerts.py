@@ -27,6 +27,7 @@ from eds.base import programs
 from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.settings import ROOT, Settings
+from eds.cluster.connections import Cluster
 from eds.warehouse import runs
 
 ATTEMPTS = 6
@@ -100,7 +101,7 @@ def notify(settings: Settings, problem: str | None = None) -> bool:
     if not ways(settings):
         return False
     try:
-        ended = [] if problem else [run for run in runs.history(settings, 3) if run.status != "running"][:2]
+        ended = [] if problem else [run for run in runs.history(Cluster(settings), 3) if run.status != "running"][:2]
     except (UserError, psycopg.Error) as error:
         ended, problem = [], problem or str(error).strip()
     try:

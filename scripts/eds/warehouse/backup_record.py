@@ -13,7 +13,7 @@ import psycopg
 from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.settings import Settings
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 
 _LAST = """
     with newest as (
@@ -137,7 +137,7 @@ def recorded(
         }
         columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
         try:
-            with connect(Cluster(settings).writer_conninfo()) as connection:
+            with Cluster(settings).connect_as_writer() as connection:
                 connection.execute("set local lock_timeout = '5s'")
                 connection.execute(f"insert into audit.backups ({columns}) values ({places})".encode(), values)  # noqa: S608
         except (UserError, psycopg.Error) as error:

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from eds.base.errors import UserError
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 
 
 def month_end(text: str) -> datetime.date:
@@ -33,7 +33,7 @@ def month_end(text: str) -> datetime.date:
 
 def reported_months(cluster: Cluster) -> list[dict[str, Any]]:
     """Return the reported months, the newest first: the last version, when it was kept, portfolio and PAR30."""
-    with connect(cluster.writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         _require_reports(connection)
         cursor = connection.cursor(row_factory=dict_row)
         return cursor.execute(
@@ -55,7 +55,7 @@ def close(cluster: Cluster, month: str, *, again: bool) -> int:
     was and that is not wanted, or when no such month is published.
     """
     end = month_end(month)
-    with connect(cluster.writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         _require_reports(connection)
         connection.execute("lock table publish.reported_month_ends in share row exclusive mode")
         row = connection.execute(

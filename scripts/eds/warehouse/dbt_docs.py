@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 from eds.warehouse import runs
 
 PROJECT = ("dbt_project.yml", "profiles.yml", "models", "macros", "seeds", "snapshots", "tests/sql")
@@ -48,7 +48,7 @@ def project_digest() -> str:
 
 def schema_digest(settings: Settings) -> str:
     """Which tables and columns the warehouse has, and what it says of them, as one short text."""
-    with connect(Cluster(settings).writer_conninfo()) as connection:
+    with Cluster(settings).connect_as_writer() as connection:
         row = connection.execute(
             "select md5(coalesce(string_agg(concat_ws(' ', class.oid::regclass, class.relkind, attname, atttypid, "
             "atttypmod, col_description(class.oid, attnum), obj_description(class.oid, 'pg_class')), ',' "

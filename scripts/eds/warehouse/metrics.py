@@ -16,7 +16,7 @@ import psycopg
 from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.settings import Settings
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 from eds.warehouse.backup_record import protection
 
 FILE_NAME = "metrics"
@@ -144,7 +144,7 @@ def _samples(settings: Settings) -> Iterator[Sample]:
     yield "backup_age_limit_seconds", (), settings.backup_fresh_hours * 3600.0
     yield "proven_restore_age_limit_seconds", (), settings.drill_fresh_days * 86400.0
     try:
-        with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
+        with Cluster(settings).connect_as_writer(autocommit=True) as connection:
             yield "warehouse_up", (), 1.0
             yield from _of_runs(connection)
             yield from _of_backups(connection)

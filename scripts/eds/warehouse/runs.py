@@ -37,7 +37,7 @@ from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster import tls
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster
 
 # What a source or a warehouse that changes under a run says; another try may well succeed.
 TRANSIENT = (
@@ -159,7 +159,7 @@ def dbt_executable() -> Path:
 
 
 def build(
-    settings: Settings,
+    cluster: Cluster,
     *,
     select: str | None = None,
     full_refresh: bool = False,
@@ -186,7 +186,7 @@ def build(
     if variables:
         command += ["--vars", json.dumps(variables)]
     who = started_by(trigger)
-    environment = os.environ | dbt_environment(settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
+    environment = os.environ | dbt_environment(cluster.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
     if not sys.stdout.isatty():
         environment["DBT_USE_COLORS"] = "false"
     # An interrupted dbt leaves locks to the process that counts them, which would complain.
@@ -201,10 +201,10 @@ def build(
                 return subprocess.run(command, env=environment, cwd=ROOT, check=False, process_group=0).returncode
             return _run_into(log, command, environment, on_node)
         except KeyboardInterrupt:
-            mark_cancelled(settings, who, "cancelled at the keyboard")
+            mark_cancelled(cluster, who, "cancelled at the keyboard")
             raise
 
-    return with_retries(settings, who, attempt)
+    return with_retries(cluster, who, attempt)
 
 
 def _run_into(log: Path, command: Sequence[str], environment: dict[str, str], on_node: Callable[..., None]) -> int:
@@ -235,7 +235,7 @@ def _run_into(log: Path, command: Sequence[str], environment: dict[str, str], on
 
 
 def with_retries(
-    settings: Settings,
+    cluster: Cluster,
     who: str,
     attempt: Callable[[], int],
     *,
@@ -249,20 +249,20 @@ def with_retries(
     """
     stopping = stopping or threading.Event()
     retrying = Retrying(
-        stop=stop_after_attempt(settings.etl_attempts) | stop_when_event_set(stopping),
+        stop=stop_after_attempt(cluster.settings.etl_attempts) | stop_when_event_set(stopping),
         wait=wait_exponential(multiplier=1, max=10),
         sleep=sleep_using_event(stopping),
-        retry=retry_if_result(lambda code: code != 0 and not stopping.is_set() and failed_transiently(settings, who)),
+        retry=retry_if_result(lambda code: code != 0 and not stopping.is_set() and failed_transiently(cluster, who)),
         before_sleep=lambda state: on_retry(state.attempt_number),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else 1,
     )
     return retrying(attempt)
 
 
-def failed_transiently(settings: Settings, who: str) -> bool:
+def failed_transiently(cluster: Cluster, who: str) -> bool:
     """Whether the last run of `who` failed in a way that another try may cure."""
     try:
-        with connect(Cluster(settings).writer_conninfo()) as connection:
+        with cluster.connect_as_writer() as connection:
             row = connection.execute(
                 "select error_message from audit.etl_runs where started_by = %s order by run_id desc limit 1", (who,)
             ).fetchone()
@@ -271,10 +271,10 @@ def failed_transiently(settings: Settings, who: str) -> bool:
     return bool(row and row[0] and any(text in row[0] for text in TRANSIENT))
 
 
-def mark_cancelled(settings: Settings, who: str, reason: str) -> None:
+def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
     """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go."""
     try:
-        with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
+        with cluster.connect_as_writer(autocommit=True) as connection:
             row = connection.execute(
                 "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
             ).fetchone()
@@ -305,7 +305,7 @@ class LiveRun:
     since: datetime
 
 
-def live_run(settings: Settings, seconds: float = RUN_SILENT_SECONDS) -> LiveRun | None:
+def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun | None:
     """Return the run that is running, or None.
 
     dbt holds no session from a run's start to its end: one is running when its row says so and a session of its
@@ -317,7 +317,7 @@ def live_run(settings: Settings, seconds: float = RUN_SILENT_SECONDS) -> LiveRun
         "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') as seen "
         "from audit.etl_runs as runs where runs.status = 'running'"
     )
-    with connect(Cluster(settings).writer_conninfo(), autocommit=True) as connection:
+    with cluster.connect_as_writer(autocommit=True) as connection:
         if not has_run(connection):
             return None
         end = time.monotonic() + seconds
@@ -328,15 +328,15 @@ def live_run(settings: Settings, seconds: float = RUN_SILENT_SECONDS) -> LiveRun
     return LiveRun(*row[:4]) if row else None
 
 
-def refuse_second_run(settings: Settings, trigger: str) -> None:
+def refuse_second_run(cluster: Cluster, trigger: str) -> None:
     """Raise UserError, and count the refused start, when a run is running.
 
     A run that starts between this and dbt's own first statement is refused by the project (macros/run/begin_run.sql).
     """
-    holder = live_run(settings)
+    holder = live_run(cluster)
     if holder is None:
         return
-    with connect(Cluster(settings).writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         who = started_by(trigger)
         connection.execute(
             "insert into audit.refused_starts (holder_run_id, run_trigger, started_by, dbt_invocation_id) "
@@ -356,13 +356,13 @@ def has_run(connection: psycopg.Connection) -> bool:
     return bool(row and row[0])
 
 
-def wait_for_run(settings: Settings) -> bool:
+def wait_for_run(cluster: Cluster) -> bool:
     """Wait until no run is active. Returns whether one was.
 
     A run is active when its row says so and a session of its invocation was seen within a few seconds.
     """
     waited = False
-    while live_run(settings):
+    while live_run(cluster):
         if not waited:
             err.print("another run is active, of a command that was killed, say: waiting until it is done")
         waited = True
@@ -370,9 +370,9 @@ def wait_for_run(settings: Settings) -> bool:
     return waited
 
 
-def history(settings: Settings, limit: int = 15) -> list[Run]:
+def history(cluster: Cluster, limit: int = 15) -> list[Run]:
     """Return the newest runs, newest first. Empty when the warehouse has never run."""
-    with connect(Cluster(settings).writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         if not has_run(connection):
             return []
         columns = sql.SQL(", ").join(map(sql.Identifier, Run.__dataclass_fields__))
@@ -383,14 +383,14 @@ def history(settings: Settings, limit: int = 15) -> list[Run]:
             return cursor.fetchall()
 
 
-def last_finished(settings: Settings) -> Run | None:
+def last_finished(cluster: Cluster) -> Run | None:
     """Return the newest run that has ended, well or not."""
-    return next((run for run in history(settings, 2) if run.status != "running"), None)
+    return next((run for run in history(cluster, 2) if run.status != "running"), None)
 
 
-def test_warnings(settings: Settings, run_id: int) -> list[str]:
+def test_warnings(cluster: Cluster, run_id: int) -> list[str]:
     """Return the tests of a run that warned, each with its message."""
-    with connect(Cluster(settings).writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         return [
             f"{name}: {message}" if message else str(name)
             for name, message in connection.execute(
@@ -401,9 +401,9 @@ def test_warnings(settings: Settings, run_id: int) -> list[str]:
         ]
 
 
-def data_as_of(settings: Settings) -> datetime | None:
+def data_as_of(cluster: Cluster) -> datetime | None:
     """Return up to when the published figures have the source's changes; None before the first run."""
-    with connect(Cluster(settings).writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         known = connection.execute("select to_regclass('warehouse.vw_data_as_of') is not null").fetchone()
         if not known or not known[0]:
             return None
@@ -451,13 +451,13 @@ def history_table(runs: Sequence[Run], width: int) -> Group:
     return Group(table, *(Text(f"run {run.run_id}: {reason(run.error_message)}") for run in messages))
 
 
-def last_success(settings: Settings) -> tuple[datetime | None, float | None]:
+def last_success(cluster: Cluster) -> tuple[datetime | None, float | None]:
     """When the last successful run finished, and how many minutes ago that was.
 
     The last one that was started, not the one with the latest time: a clock may have been ahead. Then the age is
     negative (see `stale`).
     """
-    with connect(Cluster(settings).writer_conninfo()) as connection:
+    with cluster.connect_as_writer() as connection:
         if not has_run(connection):
             return None, None
         row = connection.execute(

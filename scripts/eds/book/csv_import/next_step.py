@@ -25,7 +25,7 @@ def mass_deletes(cluster: Cluster, tables: list[str]) -> list[str]:
     """
     found: list[str] = []
     try:
-        with connect(cluster.writer_conninfo()) as copies, connect(cluster.app_conninfo()) as primary:
+        with cluster.connect_as_writer() as copies, connect(cluster.app_conninfo()) as primary:
             for table in tables:
                 name = sql.Identifier("operational", table)
                 if copies.execute("select to_regclass(%s) is null", (f"operational.{table}",)).fetchone() == (True,):

@@ -87,7 +87,7 @@ def check(run: Verification) -> None:
         return f"{row[0]} succeeded, {row[1]} failed"
 
     def fresh() -> str:
-        _, minutes = runs.last_success(settings)
+        _, minutes = runs.last_success(cluster)
         problem = runs.stale(minutes, settings.etl_fresh_minutes)
         must(not problem, str(problem))
         return f"{minutes:.1f} minutes old"

@@ -166,7 +166,7 @@ class Stack:
         """Return the application's role at a port of this machine."""
         password = self.settings.app_user_password.get_secret_value()
         place = self.servers["primary"]
-        return Server("", place.host, port, "", database, "").conninfo("app_user", password)
+        return Server("", place.host, port, database, "").conninfo("app_user", password)
 
     def assert_warehouse_equals_book(self) -> None:
         """Run now, and assert that the dashboards show what the book has."""

@@ -173,7 +173,6 @@ def test_info_is_read() -> None:
     assert [(each.label, each.timeline, each.start_lsn) for each in info.backups] == [
         ("20261126-004412F", 1, "0/2000028")
     ]
-    assert info.system_identifiers == {"7712274560290123712"}
     assert info.problems == ["repository 3: other"]
 
 

@@ -31,12 +31,11 @@ MEMBERS = ("primary", "replica1", "replica2")
 
 @dataclass(frozen=True)
 class Server:
-    """One PostgreSQL server of the platform, and the setting that moves its port."""
+    """One PostgreSQL server of the platform."""
 
     name: str
     host: str
     port: int
-    port_setting: str
     database: str
     superuser_password: str
     # The CA that its certificate is of, where sessions are encrypted.
@@ -89,7 +88,6 @@ class Cluster:
             name=name,
             host=getattr(settings, f"{name}_host"),
             port=getattr(settings, f"{name}_port"),
-            port_setting=f"{name.upper()}_PORT",
             database=settings.warehouse_db if warehouse else settings.oltp_db,
             superuser_password=password.get_secret_value(),
             ca_file=settings.ca_file if settings.uses_tls else None,
@@ -144,7 +142,7 @@ class Cluster:
     @property
     def recovered(self) -> Server:
         """The cluster that a point-in-time recovery leaves beside the primary."""
-        return dataclasses.replace(self.primary, name=SIDE, port=self.settings.pitr_port, port_setting="PITR_PORT")
+        return dataclasses.replace(self.primary, name=SIDE, port=self.settings.pitr_port)
 
     def conninfo(self, server: Server, role: str) -> str:
         """Return a connection string of a role, with its password of the settings."""

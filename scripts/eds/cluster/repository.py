@@ -180,7 +180,6 @@ class BaseBackup:
     type: str
     repository: int
     finished_at: datetime
-    started_at: datetime
     start_lsn: str
     stop_lsn: str
     start_segment: str
@@ -200,7 +199,6 @@ class Info:
     """What `info --output=json` says of the stanza. problems: a sentence for each repository that is not well."""
 
     backups: list[BaseBackup]
-    system_identifiers: set[str]
     archive_ids: dict[int, str]
     problems: list[str]
 
@@ -214,7 +212,7 @@ def parse_info(text: str) -> Info:
         raise UserError(f"pgbackrest info answered something else than expected: {text[:200]!r}") from error
     stanza = stanzas.get(STANZA)
     if stanza is None:
-        return Info([], set(), {}, [f"there is no stanza {STANZA} in the repository: make up creates it"])
+        return Info([], {}, [f"there is no stanza {STANZA} in the repository: make up creates it"])
     problems = [
         f"repository {repository['key']}: {repository['status']['message'].splitlines()[0]}"
         for repository in stanza.get("repo", [])
@@ -223,7 +221,6 @@ def parse_info(text: str) -> Info:
     ]
     return Info(
         backups=sorted((_backup(each) for each in stanza.get("backup", [])), key=lambda each: each.finished_at),
-        system_identifiers={str(each["system-id"]) for each in stanza.get("db", [])},
         # The newest archive of each repository comes last.
         archive_ids={each["database"]["repo-key"]: each["id"] for each in stanza.get("archive", [])},
         problems=problems,
@@ -235,7 +232,6 @@ def _backup(entry: Mapping[str, Any]) -> BaseBackup:
         label=entry["label"],
         type=entry["type"],
         repository=entry["database"]["repo-key"],
-        started_at=datetime.fromtimestamp(entry["timestamp"]["start"], UTC),
         finished_at=datetime.fromtimestamp(entry["timestamp"]["stop"], UTC),
         start_lsn=entry["lsn"]["start"],
         stop_lsn=entry["lsn"]["stop"],

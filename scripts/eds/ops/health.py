@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,81 +29,112 @@ from eds.warehouse import backup_record, runs
 app = typer.Typer()
 
 
-def health(runtime: Runtime) -> dict[str, Any]:
-    """Return the state in seconds, as plain data. `problems` is empty when all is well."""
-    settings, cluster = runtime.settings, runtime.cluster
-    problems: list[str] = []
-    services = {state.name: state.status for state in runtime.states()}
-    problems += [f"{name} is {status}" for name, status in services.items() if status in ("stopped", "unhealthy")]
-    found: dict[str, Any] = {"healthy": False, "primary": cluster.primary_name, "services": services}
+@dataclass
+class Findings:
+    """What was found so far: values for programs, and sentences about what is not well."""
 
-    def look(what: str, action: Callable[[], Any]) -> Any:
+    values: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+    def look(self, what: str, action: Callable[[], Any]) -> Any:
+        """Return what `action` finds; when it fails, that is a problem, and None is returned."""
         try:
             return action()
         except (UserError, psycopg.Error) as error:
-            problems.append(f"{what}: {str(error).strip().splitlines()[0]}")
+            self.problems.append(f"{what}: {str(error).strip().splitlines()[0]}")
             return None
 
+
+def health(runtime: Runtime) -> dict[str, Any]:
+    """Return the state in seconds, as plain data. `problems` is empty when all is well."""
+    settings, primary = runtime.settings, runtime.cluster.primary_name
+    services = {state.name: state.status for state in runtime.states()}
+    found = Findings({"healthy": False, "primary": primary, "services": services})
+    found.problems += [f"{name} is {status}" for name, status in services.items() if status in ("stopped", "unhealthy")]
     up = [name for name in MEMBERS if services.get(name) == "running"]
-    problems += look("networks", lambda: runtime.unreachable(*up)) or []
-    if services.get(cluster.primary_name) == "running":
-        stream = look("replication", lambda: replication.status(cluster))
-        if stream:
-            found["replicas"] = {row["application_name"]: row["lag_bytes"] for row in stream["replicas"]}
-            problems += [f"{name} does not stream" for name in replication.missing(stream)]
-            problems += [
-                f"{row['application_name']} is {disk.size(row['lag_bytes'])} behind"
-                for row in stream["replicas"]
-                if (row["lag_bytes"] or 0) > MOST_LAG_BYTES
-            ]
-        failing = None if runtime.why_no_repository else look("WAL archive", lambda: _archive_fails(cluster))
-        found["why_no_archive"] = runtime.why_no_repository
-        found["archive_fails"] = failing
-        if failing:
-            problems.append(f"WAL is not archived: {failing}")
-        oldest = look("open transactions", lambda: oldest_transaction(cluster.primary))
-        found["oldest_transaction"] = str(oldest) if oldest else None
-        if oldest and oldest.problem:
-            problems.append(oldest.problem)
-    problems += _locked_out(runtime, services)
+    found.problems += found.look("networks", lambda: runtime.unreachable(*up)) or []
+    if services.get(primary) == "running":
+        _look_at_primary(runtime, found)
+    found.problems += _locked_out(runtime, services)
     if running_command(settings) is None:
-        problems += look("journal", lambda: journal.describe(settings)) or []
-    problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
-    found |= {"last_run_status": None, "last_run_message": None, "test_warnings": [], "data_as_of": None}
-    found |= {"data_age_minutes": None, "backup_ages": "", "warnings": []}
-    last = look("warehouse", lambda: runs.last_success(cluster)) if services.get("warehouse") == "running" else None
-    if last is not None and (run := look("warehouse", lambda: runs.last_finished(cluster))):
-        as_of = look("warehouse", lambda: runs.data_as_of(cluster))
-        found |= {
-            "last_run_status": run.status,
-            "last_run_message": runs.reason(run.error_message) or None,
-            "test_warnings": look("warehouse", lambda: runs.test_warnings(cluster, run.run_id)),
-            "data_as_of": as_of.isoformat() if as_of else None,
-            "data_age_minutes": round((datetime.now(UTC) - as_of).total_seconds() / 60, 2) if as_of else None,
-        }
-        if (age := found["data_age_minutes"]) is not None and age < -runs.CLOCK_TOLERANCE_MINUTES:
-            problems.append(f"the data are of {-age:.0f} minutes ahead of now: a server's clock is, or was, set wrong")
-        if run.status == "failed":
-            problems.append(f"the last run ({run.run_id}) failed: {found['last_run_message'] or 'make etl shows it'}")
+        found.problems += found.look("journal", lambda: journal.describe(settings)) or []
+    found.problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
+    has_warehouse = services.get("warehouse") == "running"
+    last = found.look("warehouse", lambda: runs.last_success(runtime.cluster)) if has_warehouse else None
+    _look_at_last_run(runtime.cluster, found, answers=last is not None)
+    found.values |= {"backup_ages": "", "warnings": []}
+    if has_warehouse:
+        _look_at_backups(runtime, found)
     finished, minutes = last or (None, None)
     stale = runs.stale(minutes, settings.etl_fresh_minutes)
-    fresh = last is not None and stale is None
-    if services.get("warehouse") == "running":
-        protection = look("backups", lambda: _protection(cluster)) or backup_record.Protection()
-        for name, kept in (("physical_backup", protection.physical), ("dump", protection.dump)):
-            found[f"last_{name}"] = kept.at.isoformat() if kept.at else None
-        found["last_proven_restore"] = protection.restore.at.isoformat() if protection.restore.at else None
-        found["backup_ages"] = _ages(runtime, protection)
-        found["warnings"] = backup_record.warnings(settings, protection, runtime.why_no_repository)
-    found |= {
-        "fresh": fresh,
+    if stale and last is not None:
+        found.problems.append(stale)
+    return found.values | {
+        "fresh": last is not None and stale is None,
         "last_success": finished.isoformat() if finished else None,
         "age_minutes": round(minutes, 2) if minutes is not None else None,
         "limit_minutes": settings.etl_fresh_minutes,
+        "healthy": not found.problems,
+        "problems": found.problems,
     }
-    if stale and last is not None:
-        problems.append(stale)
-    return found | {"healthy": not problems, "problems": problems}
+
+
+def _look_at_primary(runtime: Runtime, found: Findings) -> None:
+    """Find out whether the replicas follow, WAL is archived, and no transaction has been open for long."""
+    cluster = runtime.cluster
+    stream = found.look("replication", lambda: replication.status(cluster))
+    if stream:
+        found.values["replicas"] = {row["application_name"]: row["lag_bytes"] for row in stream["replicas"]}
+        found.problems += [f"{name} does not stream" for name in replication.missing(stream)]
+        found.problems += [
+            f"{row['application_name']} is {disk.size(row['lag_bytes'])} behind"
+            for row in stream["replicas"]
+            if (row["lag_bytes"] or 0) > MOST_LAG_BYTES
+        ]
+    failing = None if runtime.why_no_repository else found.look("WAL archive", lambda: _archive_fails(cluster))
+    found.values |= {"why_no_archive": runtime.why_no_repository, "archive_fails": failing}
+    if failing:
+        found.problems.append(f"WAL is not archived: {failing}")
+    oldest = found.look("open transactions", lambda: oldest_transaction(cluster.primary))
+    found.values["oldest_transaction"] = str(oldest) if oldest else None
+    if oldest and oldest.problem:
+        found.problems.append(oldest.problem)
+
+
+def _look_at_last_run(cluster: Cluster, found: Findings, *, answers: bool) -> None:
+    """Find out how the last run ended and of when the figures are. answers: whether the warehouse was just read."""
+    found.values |= {"last_run_status": None, "last_run_message": None, "test_warnings": []}
+    found.values |= {"data_as_of": None, "data_age_minutes": None}
+    run = found.look("warehouse", lambda: runs.last_finished(cluster)) if answers else None
+    if run is None:
+        return
+    as_of = found.look("warehouse", lambda: runs.data_as_of(cluster))
+    message = runs.reason(run.error_message) or None
+    age = round((datetime.now(UTC) - as_of).total_seconds() / 60, 2) if as_of else None
+    found.values |= {
+        "last_run_status": run.status,
+        "last_run_message": message,
+        "test_warnings": found.look("warehouse", lambda: runs.test_warnings(cluster, run.run_id)),
+        "data_as_of": as_of.isoformat() if as_of else None,
+        "data_age_minutes": age,
+    }
+    if age is not None and age < -runs.CLOCK_TOLERANCE_MINUTES:
+        found.problems.append(
+            f"the data are of {-age:.0f} minutes ahead of now: a server's clock is, or was, set wrong"
+        )
+    if run.status == "failed":
+        found.problems.append(f"the last run ({run.run_id}) failed: {message or 'make etl shows it'}")
+
+
+def _look_at_backups(runtime: Runtime, found: Findings) -> None:
+    """Find out how old the last backups and the last proven restore are."""
+    protection = found.look("backups", lambda: _protection(runtime.cluster)) or backup_record.Protection()
+    kept = {"physical_backup": protection.physical, "dump": protection.dump, "proven_restore": protection.restore}
+    found.values |= {f"last_{name}": last.at.isoformat() if last.at else None for name, last in kept.items()}
+    found.values |= {
+        "backup_ages": _ages(runtime, protection),
+        "warnings": backup_record.warnings(runtime.settings, protection, runtime.why_no_repository),
+    }
 
 
 def _locked_out(runtime: Runtime, services: dict[str, str]) -> list[str]:

@@ -92,91 +92,116 @@ def lay_out(
     header: the file's first record, None for an empty file. file: its name in messages. The result is of use only when
     it has no problems. sync: columns whose default differs each time are then required.
     """
-    mapping = mapping or TableMapping()
-    file = file or table.file
-    accepted = ", ".join(column.name for column in table.columns)
-    layout = Layout()
+    return _Header(table, header, file or table.file, mapping or TableMapping()).lay_out(sync)
 
-    def problem(column: str, value: str | None, expected: str) -> None:
-        line = header.line if header else 1
-        layout.problems.append(Problem(file, line, column, value, expected))
 
-    if header is None:
-        problem("", None, f"a line with the names of the columns: {accepted}")
-        return layout
-    if isinstance(header, Malformed):
-        problem("", header.value, header.expected)
-        return layout
-    names = [(name or "").strip() for name in header.fields]
-    while names and not names[-1]:
-        names.pop()
-    layout.names = names
-    known = {squeeze(column.name): column for column in table.columns if column.name not in mapping.columns}
-    used = {squeeze(name) for name in _source_columns(mapping)}
-    if not any(squeeze(name) in known or squeeze(name) in used for name in names):
-        layout.is_recognised = False
-        problem("", ",".join(names), f"a line with the names of the columns: {accepted}{OTHER_NAMES}")
+class _Header:
+    """A file's header while the columns of a table are looked for in it."""
+
+    def __init__(self, table: Table, header: Record | Malformed | None, file: str, mapping: TableMapping) -> None:
+        self.table, self.header, self.file, self.mapping = table, header, file, mapping
+        self.accepted = ", ".join(column.name for column in table.columns)
+        self.known = {squeeze(column.name): column for column in table.columns if column.name not in mapping.columns}
+        self.layout = Layout()
+        # What was found, by the column's name, and names that mean no column, with their positions.
+        self.found: dict[str, Target] = {}
+        self.unknown: list[tuple[int, str]] = []
+
+    def _problem(self, column: str, value: str | None, expected: str) -> None:
+        line = self.header.line if self.header else 1
+        self.layout.problems.append(Problem(self.file, line, column, value, expected))
+
+    def lay_out(self, sync: bool) -> Layout:
+        """Return what the header says."""
+        header, layout = self.header, self.layout
+        if header is None:
+            self._problem("", None, f"a line with the names of the columns: {self.accepted}")
+            return layout
+        if isinstance(header, Malformed):
+            self._problem("", header.value, header.expected)
+            return layout
+        names = [(name or "").strip() for name in header.fields]
+        while names and not names[-1]:
+            names.pop()
+        layout.names = names
+        used = {squeeze(name) for name in _source_columns(self.mapping)}
+        if not any(squeeze(name) in self.known or squeeze(name) in used for name in names):
+            layout.is_recognised = False
+            self._problem("", ",".join(names), f"a line with the names of the columns: {self.accepted}{OTHER_NAMES}")
+            return layout
+        self._find_by_name(used)
+        self._find_by_mapping()
+        self._judge_unknown(header)
+        self._require(sync)
+        # In the order of the file, so that records of a file without a mapping need no rearranging.
+        targets = self.found.values()
+        layout.targets = sorted(targets, key=lambda target: (target.position is None, target.position or 0))
         return layout
 
-    found: dict[str, Target] = {}
-    unknown: list[tuple[int, str]] = []
-    seen: set[str] = set()
-    ignored = {squeeze(name) for name in mapping.ignore}
-    for position, name in enumerate(names):
-        squeezed = squeeze(name)
-        wrong = _wrong_characters(name)
-        if wrong:
-            problem(str(position + 1), name, wrong)
-        elif not name:
-            layout.unnamed.append(position)
-        elif squeezed in known or squeezed in used:
-            if squeezed in seen:
-                problem(name, name, "each column once")
-            elif squeezed in known:
-                column = known[squeezed]
-                found[column.name] = Target(column, column.name, position)
-        elif squeezed not in ignored:
-            unknown.append((position, name))
-        seen.add(squeezed)
-    by_name = {column.name: column for column in table.columns}
-    for column_name, source in mapping.columns.items():
-        target = _mapped(by_name[column_name], source, layout)
-        if isinstance(target, Target):
-            found[column_name] = target
-        else:
-            problem(column_name, None, f"the column {target!r}, which the mapping file names")
-    for name in mapping.skip:
-        if layout.position(squeeze(name)) is None:
-            problem("", None, f"the column {name!r}, which the mapping file names under skip")
-    missing = [name for name in by_name if name not in found and name not in mapping.columns]
-    for position, name in unknown:
-        if squeeze(name) == "updatedat":
-            layout.extra.append(f"{name} (kept by the platform)")
-            continue
-        if "*" in mapping.ignore:
-            continue
-        close = difflib.get_close_matches(squeeze(name), [squeeze(column) for column in missing], n=1, cutoff=0.75)
-        if close:
-            meant = known[close[0]].name if close[0] in known else close[0]
+    def _find_by_name(self, used: set[str]) -> None:
+        """Find the columns that go by their own names. used: names that the mapping reads."""
+        seen: set[str] = set()
+        ignored = {squeeze(name) for name in self.mapping.ignore}
+        for position, name in enumerate(self.layout.names):
+            squeezed = squeeze(name)
+            if wrong := _wrong_characters(name):
+                self._problem(str(position + 1), name, wrong)
+            elif not name:
+                self.layout.unnamed.append(position)
+            elif squeezed in self.known or squeezed in used:
+                if squeezed in seen:
+                    self._problem(name, name, "each column once")
+                elif column := self.known.get(squeezed):
+                    self.found[column.name] = Target(column, column.name, position)
+            elif squeezed not in ignored:
+                self.unknown.append((position, name))
+            seen.add(squeezed)
+
+    def _find_by_mapping(self) -> None:
+        by_name = {column.name: column for column in self.table.columns}
+        for column_name, source in self.mapping.columns.items():
+            target = _mapped(by_name[column_name], source, self.layout)
+            if isinstance(target, Target):
+                self.found[column_name] = target
+            else:
+                self._problem(column_name, None, f"the column {target!r}, which the mapping file names")
+        for name in self.mapping.skip:
+            if self.layout.position(squeeze(name)) is None:
+                self._problem("", None, f"the column {name!r}, which the mapping file names under skip")
+
+    def _judge_unknown(self, header: Record) -> None:
+        """Take names that mean no column as further columns, or as misspelled ones that are missing."""
+        missing = [
+            squeeze(column.name)
+            for column in self.table.columns
+            if column.name not in self.found and column.name not in self.mapping.columns
+        ]
+        for position, name in self.unknown:
+            if squeeze(name) == "updatedat":
+                self.layout.extra.append(f"{name} (kept by the platform)")
+                continue
+            if "*" in self.mapping.ignore:
+                continue
+            close = difflib.get_close_matches(squeeze(name), missing, n=1, cutoff=0.75)
+            if not close:
+                self.layout.extra.append(name)
+                continue
             shown = name if name.isprintable() and len(name) <= SHOWN_CHARACTERS else str(position + 1)
-            problem(
+            self._problem(
                 shown,
                 header.fields[position],
-                f"one of {accepted} (did you mean {meant}?); a column that is not to be read is listed under ignore: "
-                "in a mapping file, which make import-template writes",
+                f"one of {self.accepted} (did you mean {self.known[close[0]].name}?); a column that is not to be read "
+                "is listed under ignore: in a mapping file, which make import-template writes",
             )
-        else:
-            layout.extra.append(name)
-    for column in table.columns:
-        if column.name not in found and column.name not in mapping.columns and is_required(column, sync):
-            hint = ""
-            if layout.extra:
-                hint = f"; not read are {', '.join(layout.extra[:10])}: a mapping file says which is which"
-            why = "it is required" if column.required else "with SYNC=1 it is required"
-            problem(column.name, None, f"this column: {why}{hint}")
-    # In the order of the file, so that records of a file without a mapping need no rearranging.
-    layout.targets = sorted(found.values(), key=lambda target: (target.position is None, target.position or 0))
-    return layout
+
+    def _require(self, sync: bool) -> None:
+        """Report the columns that are required and that the file does not have."""
+        extra = self.layout.extra
+        for column in self.table.columns:
+            if column.name not in self.found and column.name not in self.mapping.columns and is_required(column, sync):
+                hint = f"; not read are {', '.join(extra[:10])}: a mapping file says which is which" if extra else ""
+                why = "it is required" if column.required else "with SYNC=1 it is required"
+                self._problem(column.name, None, f"this column: {why}{hint}")
 
 
 def is_required(column: Column, sync: bool) -> bool:

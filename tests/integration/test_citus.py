@@ -13,6 +13,7 @@ from eds.runtime.local.runtime import LocalRuntime
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.citus_cluster import citus_cluster
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
+from support.placement import declared
 from support.platform import Platform, changed_nodes, project_copy
 from support.random_book import KINDS, Change, apply
 
@@ -23,15 +24,10 @@ pytestmark = pytest.mark.proof
 
 UNKNOWN_LOAN = -(2**63)
 RUN_IN = ("operational", "staging", "snapshots", "changes", "warehouse", "publish", "audit")
-DISTRIBUTED = {
-    "operational.loans",
-    "operational.payments",
-    "snapshots.loans_snapshot",
-    "warehouse.dim_loan",
-    "warehouse.fact_loans",
-    "warehouse.fact_payments",
+DECLARED = {
+    placement: {name for name, (place, _) in declared().items() if place == placement}
+    for placement in ("distributed", "reference")
 }
-REFERENCE = {f"warehouse.dim_{name}" for name in ("branch", "customer", "date", "payment_method", "product")}
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +67,13 @@ def comparable(warehouse: Platform) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def placed(warehouse: Platform) -> dict[str, set[str]]:
-    """Return the tables that are not ordinary ones, by their kind of placement."""
+    """Return the names of the tables that are not ordinary ones, by their kind of placement."""
     result: dict[str, set[str]] = {}
-    for name, kind in warehouse.warehouse("select table_name::text, citus_table_type from citus_tables"):
+    query = (
+        "select relname, citus_table_type from citus_tables "
+        "inner join pg_class on pg_class.oid = citus_tables.table_name"
+    )
+    for name, kind in warehouse.warehouse(query):
         result.setdefault(kind, set()).add(name)
     return result
 
@@ -112,8 +112,10 @@ def test_a_cluster_gives_what_one_server_gives_through_random_changes(platform, 
         assert changed_nodes(cluster, again.run["run_id"]) == [], options
     assert cluster.dbt("test").exit_code == 0
 
-    assert placed(cluster) == {"distributed": DISTRIBUTED, "reference": REFERENCE}
-    for table in DISTRIBUTED:
+    assert placed(cluster) == DECLARED
+    for (table,) in cluster.warehouse(
+        "select table_name::text from citus_tables where citus_table_type = 'distributed'"
+    ):
         rows = rows_by_worker(cluster, table)
         assert len(rows) == 2 and all(rows.values()), table
         assert sum(rows.values()) == cluster.warehouse(f"select count(*) from {table}")[0][0]
@@ -137,7 +139,7 @@ def test_a_warehouse_of_one_server_moves_to_a_cluster_with_its_history(platform,
     assert "dbt run-operation place_all_tables" in capfd.readouterr().out
     for _ in range(2):
         assert cluster.dbt("run-operation", "place_all_tables").exit_code == 0
-    assert placed(cluster) == {"distributed": DISTRIBUTED, "reference": REFERENCE}
+    assert placed(cluster) == DECLARED
     assert comparable(cluster) == before
     platform.wait_for_replicas()
     cluster.build()
@@ -173,7 +175,7 @@ def test_a_mart_whose_columns_change_keeps_its_place(platform, cluster, tmp_path
     edit(marts / "dim_product.sql", "    false as is_active\n", "    null as label,\n")
     changed = cluster.of_project(project)
     changed.build()
-    assert placed(cluster) == {"distributed": DISTRIBUTED, "reference": REFERENCE}
+    assert placed(cluster) == DECLARED
     twice = "select count(*) from warehouse.fact_payments where twice = 2 * payment_amount"
     labelled = "select distinct label = product_name from warehouse.dim_product where product_sk > 0"
     assert (cluster.warehouse(twice), cluster.warehouse(labelled)) == ([(500,)], [(True,)])

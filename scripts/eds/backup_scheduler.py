@@ -20,13 +20,13 @@ from types import FrameType
 
 from cronsim import CronSim
 
+from eds.base.console import log
 from eds.base.files import write_atomically
 from eds.base.programs import tail
 from eds.base.services import BACKUP_SCHEDULER
 from eds.base.settings import ROOT, Settings
 from eds.runtime.choice import select_runtime
 from eds.warehouse import alerts
-from eds.warehouse.dbt_child import log
 
 # How often the clock is looked at: it may be set, the machine may have slept.
 LOOK_SECONDS = 10.0

@@ -19,12 +19,13 @@ from types import FrameType
 import psycopg
 from cronsim import CronSim
 
+from eds.base.console import log
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
 from eds.dashboards import site
 from eds.warehouse import alerts, metrics, runs
-from eds.warehouse.dbt_child import dbt_arguments, log, spawn_dbt, warm_up
+from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt, warm_up
 from eds.warehouse.dbt_docs import CancelledError
 
 CANCEL_SECONDS = 7.0

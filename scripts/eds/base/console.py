@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -108,3 +109,11 @@ def bar(label: str, total: float | None = None) -> Iterator[Callable[..., None]]
             progress.update(task, advance=amount, description=new_label or label, total=total)
 
         yield advance
+
+
+def log(event: str, **fields: Any) -> None:
+    """Print an event as one line of JSON on standard output: the log of a process that runs unattended."""
+    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+    # In one piece: dbt's threads write lines too.
+    sys.stdout.write(json.dumps(record, default=str) + "\n")
+    sys.stdout.flush()

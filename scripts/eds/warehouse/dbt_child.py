@@ -8,28 +8,19 @@ the child. The parent has one thread, so forking it is safe.
 from __future__ import annotations
 
 import gc
-import json
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from eds.base.console import log
 from eds.base.settings import ROOT, Settings
 from eds.warehouse import runs
-
-
-def log(event: str, **fields: Any) -> None:
-    """One JSON object per line on standard output."""
-    record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
-    # In one piece: dbt's threads write lines too.
-    sys.stdout.write(json.dumps(record, default=str) + "\n")
-    sys.stdout.flush()
 
 
 def dbt_arguments(

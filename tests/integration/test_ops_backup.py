@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from eds.backup_scheduler import BackupScheduler
 from eds.base.errors import UserError
 from eds.base.services import exclusive, running_command
-from eds.cluster.connections import connect
+from eds.cluster.connections import Cluster, connect
 from eds.ops import backup, restore
 from eds.warehouse import alerts, backup_record, metrics
 from eds.warehouse.runs import SCHEDULED_BUILD
@@ -37,13 +37,15 @@ BOOK = """
 @pytest.fixture
 def small(platform, tmp_path, monkeypatch):
     """Yield a small book, and a backup directory of the test's own. Databases that restores kept are dropped."""
-    platform.settings = settings = platform.settings.model_copy(update={"backup_dir": tmp_path / "backups"})
+    settings, cluster = platform.settings, platform.cluster
+    platform.settings = settings.model_copy(update={"backup_dir": tmp_path / "backups"})
+    platform.cluster = Cluster(platform.settings)
     with platform.app() as connection:
         for name in ("Amina Otieno", 'Wanjiru\tKamau\\n, "x"', "Ünï 名"):
             pay(connection, add_loan(connection, add_customer(connection, name)))
     platform.wait_for_replicas()
     yield platform
-    platform.settings = settings.model_copy(update={"backup_dir": None})
+    platform.settings, platform.cluster = settings, cluster
     for server in ("primary", "warehouse"):
         with connect(platform.servers[server].superuser_conninfo("postgres"), autocommit=True) as connection:
             for (name,) in connection.execute(DATABASES).fetchall():

@@ -15,7 +15,7 @@ from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from eds.ops import concurrency, privileges
-from eds.ops.stage import Stage
+from eds.ops.sandbox import Sandbox
 from support.book import add_customer, add_loan
 from support.waiting import wait_until
 
@@ -49,10 +49,10 @@ def test_every_scenario_comes_out_as_it_should_and_the_books_are_untouched(book,
 
 
 def test_an_outcome_that_is_not_as_expected_fails_the_command(book, monkeypatch):
-    def wrong(scene: Stage) -> None:
+    def wrong(sandbox: Sandbox) -> None:
         """Expect what does not happen"""
-        session = scene.session("A")
-        scene.check("the balance is negative", session.value(concurrency.READ.format(1)) < 0)
+        session = sandbox.session("A")
+        sandbox.check("the balance is negative", session.value(concurrency.READ.format(1)) < 0)
         session.do("select no_such_column from loans")
 
     monkeypatch.setitem(concurrency.SCENARIOS, "wrong", wrong)
@@ -62,10 +62,10 @@ def test_an_outcome_that_is_not_as_expected_fails_the_command(book, monkeypatch)
     assert book.primary(TRACES)[2] == (0, 0)
 
 
-def test_its_stage_is_in_the_matrix_of_privileges_while_it_runs(book, monkeypatch):
+def test_its_sandbox_is_in_the_matrix_of_privileges_while_it_runs(book, monkeypatch):
     found = []
 
-    def look(scene: Stage) -> None:
+    def look(sandbox: Sandbox) -> None:
         """Look at the privileges"""
         with connect(book.superuser_conninfo) as connection:
             found.extend(privileges.differences(connection, privileges.OLTP)[0])
@@ -98,8 +98,8 @@ def test_the_file_for_two_windows_does_what_its_marks_say(book):
     parts = set(re.findall(r"^-- ## ([a-z-]+):", text, re.MULTILINE))
     # Twenty sessions are too many for two windows.
     assert parts == concurrency.SCENARIOS.keys() - {"crowd"}
-    with connect(book.superuser_conninfo, autocommit=True) as director:
-        director.execute(setup)
+    with connect(book.superuser_conninfo, autocommit=True) as admin:
+        admin.execute(setup)
         windows = {name: psycopg.connect(book.superuser_conninfo, autocommit=True) for name in "AB"}
         threads = {name: ThreadPoolExecutor(1) for name in "AB"}
         pending: dict[str, Future[Any]] = {}
@@ -113,7 +113,7 @@ def test_the_file_for_two_windows_does_what_its_marks_say(book):
                     query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
 
                     def waits(pid: int = pid, query: str = query) -> bool:
-                        return director.execute(query.encode(), (pid,)).fetchone() == (True,)
+                        return admin.execute(query.encode(), (pid,)).fetchone() == (True,)
 
                     wait_until(
                         waits,
@@ -138,7 +138,7 @@ def test_the_file_for_two_windows_does_what_its_marks_say(book):
                     running.result(30)
             assert pending == {}
         finally:
-            director.execute("drop schema if exists concurrency_by_hand cascade")
+            admin.execute("drop schema if exists concurrency_by_hand cascade")
             for name in "AB":
                 threads[name].shutdown()
                 windows[name].close()

@@ -19,7 +19,7 @@ from eds.base.console import out
 from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.cluster.connections import Cluster
-from eds.ops.stage import Scenario, Session, Stage, stage
+from eds.ops.sandbox import Sandbox, Scenario, Session, open_sandbox
 
 app = typer.Typer()
 
@@ -30,130 +30,134 @@ READ = "select outstanding_balance from loans where loan_id = {}"
 PAY = "update loans set outstanding_balance = outstanding_balance - {} where loan_id = {}"
 
 
-def read_committed(scene: Stage) -> None:
+def read_committed(sandbox: Sandbox) -> None:
     """Two reads of one transaction see two states"""
-    a, b = scene.session("A"), scene.session("B")
+    a, b = sandbox.session("A"), sandbox.session("B")
     a.do("begin isolation level read committed")
     first = a.value(READ.format(1))
     b.do(PAY.format(100, 1))
     second = a.value(READ.format(1))
     a.do("commit")
-    scene.check(
+    sandbox.check(
         "A reads another balance the second time: each statement has a snapshot of its own", second == first - 100
     )
 
 
-def repeatable_read(scene: Stage) -> None:
+def repeatable_read(sandbox: Sandbox) -> None:
     """One snapshot for all of a transaction, and what it may not write then"""
-    a, b = scene.session("A"), scene.session("B")
+    a, b = sandbox.session("A"), sandbox.session("B")
     a.do("begin isolation level repeatable read")
     first = a.value(READ.format(1))
     b.do(PAY.format(100, 1))
-    scene.check("A still reads the balance of its snapshot", a.value(READ.format(1)) == first)
-    scene.check(
+    sandbox.check("A still reads the balance of its snapshot", a.value(READ.format(1)) == first)
+    sandbox.check(
         "A may not write a row that changed after its snapshot (40001)",
         a.fails(PAY.format(50, 1), errors.SerializationFailure),
     )
     a.do("begin isolation level repeatable read")
     a.do(PAY.format(50, 1))
     a.do("commit")
-    scene.check("the complete transaction, retried, builds on B's payment", scene.balance(1) == first - 150)
+    sandbox.check("the complete transaction, retried, builds on B's payment", sandbox.balance(1) == first - 150)
 
 
-def write_skew(scene: Stage) -> None:
+def write_skew(sandbox: Sandbox) -> None:
     """Write skew: a rule over two rows, kept by each transaction and broken by both together"""
     total = "select sum(outstanding_balance) from loans where loan_id in (1, 2)"
     draw = "update loans set outstanding_balance = outstanding_balance + 600 where loan_id = {}"
-    a, b = scene.session("A"), scene.session("B")
+    a, b = sandbox.session("A"), sandbox.session("B")
     limit = a.value(total) + 1000
-    scene.narrator.note(f"the rule: the two loans together may owe {limit}; each session draws 600 more on one of them")
+    sandbox.timeline.note(
+        f"the rule: the two loans together may owe {limit}; each session draws 600 more on one of them"
+    )
 
     def run_both(level: str) -> bool:
         """Both check the rule and draw. Returns whether B's transaction failed."""
         for session, loan in ((a, 1), (b, 2)):
             session.do(f"begin isolation level {level}")
             room = limit - session.value(total)
-            scene.narrator.tell(session.name, f"room for {room}, so 600 are fine")
+            sandbox.timeline.line(session.name, f"room for {room}, so 600 are fine")
             session.do(draw.format(loan))
         a.do("commit")
         return b.fails("commit", errors.SerializationFailure)
 
     failed = run_both("repeatable read")
-    sum_now = scene.balance(1) + scene.balance(2)
-    scene.check("REPEATABLE READ lets both commit, and the rule is broken", not failed and sum_now > limit)
+    sum_now = sandbox.balance(1) + sandbox.balance(2)
+    sandbox.check("REPEATABLE READ lets both commit, and the rule is broken", not failed and sum_now > limit)
     a.do("update loans set outstanding_balance = outstanding_balance - 600 where loan_id in (1, 2)")
     failed = run_both("serializable")
-    scene.check("SERIALIZABLE lets one commit and ends the other (40001)", failed)
+    sandbox.check("SERIALIZABLE lets one commit and ends the other (40001)", failed)
     b.do("begin isolation level serializable")
     room = limit - b.value(total)
     if room >= 600:
         b.do(draw.format(2))
     else:
-        scene.narrator.tell("B", f"room for {room}: refused")
+        sandbox.timeline.line("B", f"room for {room}: refused")
     b.do("commit")
-    scene.check(
-        "tried again, B sees A's draw and refuses: the rule holds", scene.balance(1) + scene.balance(2) <= limit
+    sandbox.check(
+        "tried again, B sees A's draw and refuses: the rule holds", sandbox.balance(1) + sandbox.balance(2) <= limit
     )
 
 
-def lost_update(scene: Stage) -> None:
+def lost_update(sandbox: Sandbox) -> None:
     """Two payments computed in the application, one lost; and three ways to prevent it"""
-    a, b = scene.session("A"), scene.session("B")
-    at_first = scene.balance(1)
+    a, b = sandbox.session("A"), sandbox.session("B")
+    at_first = sandbox.balance(1)
 
     known = {session.name: session.value(READ.format(1)) for session in (a, b)}
     for session in (a, b):
         session.do(f"update loans set outstanding_balance = {known[session.name] - 100} where loan_id = 1")
-    scene.check("read, compute, write back: one of two payments is lost", scene.balance(1) == at_first - 100)
+    sandbox.check("read, compute, write back: one of two payments is lost", sandbox.balance(1) == at_first - 100)
 
-    scene.narrator.note("first way: select … for update")
-    before = scene.balance(1)
+    sandbox.timeline.note("first way: select … for update")
+    before = sandbox.balance(1)
     for session in (a, b):
         session.do("begin")
     known["A"] = a.value(READ.format(1) + " for update")
     reading = b.start(READ.format(1) + " for update")
-    scene.check("B waits to read until A is done", scene.waits(b, a))
+    sandbox.check("B waits to read until A is done", sandbox.waits(b, a))
     a.do(f"update loans set outstanding_balance = {known['A'] - 100} where loan_id = 1")
     a.do("commit")
     known["B"] = b.finish(reading)[0][0]
     b.do(f"update loans set outstanding_balance = {known['B'] - 100} where loan_id = 1")
     b.do("commit")
-    scene.check("both payments count", scene.balance(1) == before - 200)
+    sandbox.check("both payments count", sandbox.balance(1) == before - 200)
 
-    scene.narrator.note("second way: let the database compute")
-    before = scene.balance(1)
+    sandbox.timeline.note("second way: let the database compute")
+    before = sandbox.balance(1)
     a.do("begin")
     a.do(PAY.format(100, 1))
     paying = b.start(PAY.format(100, 1))
-    scene.check("B's update waits for A's", scene.waits(b, a))
+    sandbox.check("B's update waits for A's", sandbox.waits(b, a))
     a.do("commit")
     b.finish(paying)
-    scene.check("both payments count", scene.balance(1) == before - 200)
+    sandbox.check("both payments count", sandbox.balance(1) == before - 200)
 
-    scene.narrator.note("third way: a version that must still be the one that was read")
-    before = scene.balance(1)
+    sandbox.timeline.note("third way: a version that must still be the one that was read")
+    before = sandbox.balance(1)
     versioned = "select outstanding_balance, version from loans where loan_id = 1"
     write = "update loans set outstanding_balance = {}, version = version + 1 where loan_id = 1 and version = {}"
     seen = {session.name: session.do(versioned)[0] for session in (a, b)}
     changed = [session.do(write.format(seen[session.name][0] - 100, seen[session.name][1])) for session in (a, b)]
-    scene.check("A's write finds its version, B's finds it gone (0 rows)", changed == [1, 0])
+    sandbox.check("A's write finds its version, B's finds it gone (0 rows)", changed == [1, 0])
     balance, version = b.do(versioned)[0]
     again = b.do(write.format(balance - 100, version))
-    scene.check("B reads again and tries again: both payments count", again == 1 and scene.balance(1) == before - 200)
+    sandbox.check(
+        "B reads again and tries again: both payments count", again == 1 and sandbox.balance(1) == before - 200
+    )
 
 
-def work_queue(scene: Stage) -> None:
+def work_queue(sandbox: Sandbox) -> None:
     """Workers that share a queue without waiting for each other, and one that does not want to wait"""
     take = "select collection_id from collections where done_by is null order by collection_id limit 1 for update {}"
-    workers = [scene.session(name) for name in ("worker 1", "worker 2", "worker 3")]
+    workers = [sandbox.session(name) for name in ("worker 1", "worker 2", "worker 3")]
     taken = []
     for worker in workers:
         worker.do("begin")
         taken.append(worker.value(take.format("skip locked")))
-    scene.check("SKIP LOCKED: each has another job, and nobody waited", len(set(taken)) == 3)
-    impatient = scene.session("impatient")
+    sandbox.check("SKIP LOCKED: each has another job, and nobody waited", len(set(taken)) == 3)
+    impatient = sandbox.session("impatient")
     impatient.do("begin")
-    scene.check(
+    sandbox.check(
         "NOWAIT: an error at once (55P03) where a row is taken",
         impatient.fails(take.format("nowait"), errors.LockNotAvailable),
     )
@@ -166,61 +170,63 @@ def work_queue(scene: Stage) -> None:
     impatient.do("begin")
     job = impatient.value(take.format("skip locked"))
     impatient.do("commit")
-    scene.check("the job of a worker that gave up is free again, those done are not", job == taken[1])
+    sandbox.check("the job of a worker that gave up is free again, those done are not", job == taken[1])
 
 
-def deadlock(scene: Stage) -> None:
+def deadlock(sandbox: Sandbox) -> None:
     """Two sessions that wait for each other, and two that cannot"""
-    a, b = scene.session("A"), scene.session("B")
-    before = scene.balance(1) + scene.balance(2)
+    a, b = sandbox.session("A"), sandbox.session("B")
+    before = sandbox.balance(1) + sandbox.balance(2)
     a.do("begin")
     b.do("begin")
     a.do(PAY.format(10, 1))
     b.do(PAY.format(10, 2))
     first = a.start(PAY.format(10, 2))
-    scene.check("A waits for B", scene.waits(a, b))
+    sandbox.check("A waits for B", sandbox.waits(a, b))
     second = b.start(PAY.format(10, 1))
-    scene.narrator.note("now B waits for A too: PostgreSQL looks for a circle after deadlock_timeout (1 s)")
+    sandbox.timeline.note("now B waits for A too: PostgreSQL looks for a circle after deadlock_timeout (1 s)")
     victims: list[Session] = []
     survivors: list[Session] = []
     for session, running in ((a, first), (b, second)):
         (victims if session.fails(running, errors.DeadlockDetected) else survivors).append(session)
     for session in survivors:
         session.do("commit")
-    scene.check("one was ended with 40P01, the other continued", len(victims) == len(survivors) == 1)
+    sandbox.check("one was ended with 40P01, the other continued", len(victims) == len(survivors) == 1)
     for session in victims:
         session.do("begin")
         session.do(PAY.format(10, 1))
         session.do(PAY.format(10, 2))
         session.do("commit")
-    scene.check("the victim tried again: all four payments count", scene.balance(1) + scene.balance(2) == before - 40)
+    sandbox.check(
+        "the victim tried again: all four payments count", sandbox.balance(1) + sandbox.balance(2) == before - 40
+    )
 
-    scene.narrator.note("avoided: everybody takes the rows in the order of their keys")
+    sandbox.timeline.note("avoided: everybody takes the rows in the order of their keys")
     for session in (a, b):
         session.do("begin")
     a.do(PAY.format(10, 1))
     running = b.start(PAY.format(10, 1))
-    scene.check("B waits at the first row, before it holds anything", scene.waits(b, a))
+    sandbox.check("B waits at the first row, before it holds anything", sandbox.waits(b, a))
     a.do(PAY.format(10, 2))
     a.do("commit")
     b.finish(running)
     b.do(PAY.format(10, 2))
     b.do("commit")
-    scene.check("no deadlock, and all payments count", scene.balance(1) + scene.balance(2) == before - 80)
+    sandbox.check("no deadlock, and all payments count", sandbox.balance(1) + sandbox.balance(2) == before - 80)
 
 
-def rollback(scene: Stage) -> None:
+def rollback(sandbox: Sandbox) -> None:
     """All of a transaction, or nothing"""
-    a, b = scene.session("A"), scene.session("B")
-    before = (scene.balance(1), scene.balance(2))
+    a, b = sandbox.session("A"), sandbox.session("B")
+    before = (sandbox.balance(1), sandbox.balance(2))
     a.do("begin")
     a.do("update loans set outstanding_balance = outstanding_balance + 100 where loan_id = 1")
-    scene.check("B does not see what A has not committed", b.value(READ.format(1)) == before[0])
+    sandbox.check("B does not see what A has not committed", b.value(READ.format(1)) == before[0])
     failed = a.fails(
         f"update loans set outstanding_balance = -{before[1]} - 1 where loan_id = 2", errors.CheckViolation
     )
-    scene.check("the second half breaks a rule of the table (23514)", failed)
-    scene.check("the first half is gone too", (scene.balance(1), scene.balance(2)) == before)
+    sandbox.check("the second half breaks a rule of the table (23514)", failed)
+    sandbox.check("the first half is gone too", (sandbox.balance(1), sandbox.balance(2)) == before)
     a.do("begin")
     a.do(PAY.format(100, 1))
     a.do("savepoint half")
@@ -229,13 +235,13 @@ def rollback(scene: Stage) -> None:
     except errors.CheckViolation:
         a.do("rollback to savepoint half")
     a.do("commit")
-    scene.check("with a savepoint, only what came after it is undone", scene.balance(1) == before[0] - 100)
+    sandbox.check("with a savepoint, only what came after it is undone", sandbox.balance(1) == before[0] - 100)
 
 
-def mvcc(scene: Stage) -> None:
+def mvcc(sandbox: Sandbox) -> None:
     """Row versions, and where to look at sessions and locks"""
     look = "select ctid, xmin, xmax, outstanding_balance from loans where loan_id = 1"
-    a, b = scene.session("A"), scene.session("B")
+    a, b = sandbox.session("A"), sandbox.session("B")
     b.do("begin isolation level repeatable read")
     (old,) = b.do(look)
     a.do("begin")
@@ -243,39 +249,39 @@ def mvcc(scene: Stage) -> None:
     a.do(PAY.format(100, 1))
     (new,) = a.do(look)
     (seen,) = b.do(look)
-    scene.check(
+    sandbox.check(
         "A sees a new version in another place, made by its own transaction (xmin)",
         new[0] != old[0] and str(new[1]) == number,
     )
-    scene.check(
+    sandbox.check(
         "B sees the old version, marked as ended by A's transaction (xmax)",
         seen[0] == old[0] and str(seen[2]) == number,
     )
-    paying = scene.session("C").start(PAY.format(50, 1))
-    c = scene.sessions[-1]
-    scene.check("a third session that wants to write waits for A's transaction", scene.waits(c, a))
-    watcher = scene.session("watcher")
+    paying = sandbox.session("C").start(PAY.format(50, 1))
+    c = sandbox.sessions[-1]
+    sandbox.check("a third session that wants to write waits for A's transaction", sandbox.waits(c, a))
+    watcher = sandbox.session("watcher")
     activity = watcher.do(
         "select application_name, state, wait_event_type from pg_stat_activity "
         "where application_name in ('concurrency A', 'concurrency C') order by 1"
     )
-    scene.check(
+    sandbox.check(
         "pg_stat_activity: A idle in a transaction, C active and waiting for a lock",
         activity == [("concurrency A", "idle in transaction", "Client"), ("concurrency C", "active", "Lock")],
     )
     locks = watcher.do(f"select locktype, mode, granted from pg_locks where pid = {c.pid} and not granted")
-    scene.check("pg_locks: what C waits for is A's transaction id", locks == [("transactionid", "ShareLock", False)])
+    sandbox.check("pg_locks: what C waits for is A's transaction id", locks == [("transactionid", "ShareLock", False)])
     a.do("commit")
     c.finish(paying)
-    scene.check("B, in its snapshot, still sees the old version", b.do(look)[0][3] == old[3])
+    sandbox.check("B, in its snapshot, still sees the old version", b.do(look)[0][3] == old[3])
     b.do("commit")
-    scene.check("afterwards it sees both payments", b.do(look)[0][3] == old[3] - 150)
+    sandbox.check("afterwards it sees both payments", b.do(look)[0][3] == old[3] - 150)
 
 
-def crowd(scene: Stage) -> None:
+def crowd(sandbox: Sandbox) -> None:
     """Twenty sessions that pay on one loan at once"""
-    sessions = [scene.session(f"{number + 1:2}", silent=True) for number in range(CROWD)]
-    before = scene.balance(1)
+    sessions = [sandbox.session(f"{number + 1:2}", silent=True) for number in range(CROWD)]
+    before = sandbox.balance(1)
     together = Barrier(CROWD)
     waited: dict[str, float] = {}
     held: list[tuple[float, float]] = []
@@ -304,12 +310,12 @@ def crowd(scene: Stage) -> None:
     longest = max(waited.values(), default=0.0)
     for name, seconds in sorted(waited.items(), key=lambda item: item[1]):
         bar = "█" * max(1, round(BAR * seconds / longest)) if longest else ""
-        scene.narrator.note(f"session {name} waited {seconds * 1000:7.1f} ms {bar}")
-    scene.check("no session failed", not trouble)
-    scene.check(f"all {CROWD} payments count", scene.balance(1) == before - CROWD)
+        sandbox.timeline.note(f"session {name} waited {seconds * 1000:7.1f} ms {bar}")
+    sandbox.check("no session failed", not trouble)
+    sandbox.check(f"all {CROWD} payments count", sandbox.balance(1) == before - CROWD)
     in_order = sorted(held)
     apart = all(earlier[1] <= later[0] for earlier, later in pairwise(in_order))
-    scene.check("no two of them held the row at the same time", apart and len(held) == CROWD)
+    sandbox.check("no two of them held the row at the same time", apart and len(held) == CROWD)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -336,16 +342,16 @@ def select_scenarios(only: str | None) -> list[str]:
 def run_scenarios(cluster: Cluster, names: list[str], *, plain: bool) -> list[tuple[str, str, bool]]:
     """Run scenarios. Returns each outcome: scenario, what should be so, whether it is."""
     result = []
-    with stage(cluster, plain=plain) as scene:
+    with open_sandbox(cluster, plain=plain) as sandbox:
         for name in names:
-            scene.reset()
-            scene.outcomes.clear()
-            scene.narrator.scene(name, (SCENARIOS[name].__doc__ or "").strip())
+            sandbox.reset()
+            sandbox.outcomes.clear()
+            sandbox.timeline.begin(name, (SCENARIOS[name].__doc__ or "").strip())
             try:
-                SCENARIOS[name](scene)
+                SCENARIOS[name](sandbox)
             except (psycopg.Error, UserError, IndexError) as error:
-                scene.check(f"ran to its end ({error})".replace("\n", " "), False)
-            result += [(name, what, holds) for what, holds in scene.outcomes]
+                sandbox.check(f"ran to its end ({error})".replace("\n", " "), False)
+            result += [(name, what, holds) for what, holds in sandbox.outcomes]
     return result
 
 

@@ -77,7 +77,7 @@ OLTP = Matrix(
         "etl": {"etl_reader": "usage"},
         "pgbouncer": {"pgbouncer_lookup": "usage"},
         "platform": {},
-        # The stage of `make concurrency`, while it runs.
+        # The sandbox of `make concurrency`, while it runs.
         "concurrency": {"app_user": "usage"},
         "public": dict.fromkeys(("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup"), "usage"),
     },

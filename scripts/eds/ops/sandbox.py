@@ -1,4 +1,4 @@
-"""A stage for several database sessions that act at once: who does what, who waits for whom, what each sees."""
+"""A sandbox for several database sessions that act at once: who does what, who waits for whom, what each sees."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ COLOURS = ("cyan", "magenta", "yellow", "blue")
 LOANS = 20
 
 
-class Narrator:
-    """Tells a scenario on a time line: a column for each session, or plain lines for a log."""
+class Timeline:
+    """Prints a scenario as a time line: a column for each session, or plain lines for a log."""
 
     def __init__(self, *, plain: bool) -> None:
         self.plain = plain
         self.began = time.monotonic()
         self.columns: list[str] = []
 
-    def scene(self, title: str, text: str) -> None:
+    def begin(self, title: str, text: str) -> None:
         """Begin a scenario."""
         self.began, self.columns = time.monotonic(), []
         out.print()
@@ -42,7 +42,7 @@ class Narrator:
             f"{title}: {text}" if self.plain else f"[bold]{escape(title)}[/]  {escape(text)}", markup=not self.plain
         )
 
-    def tell(self, who: str, text: str, *, good: bool | None = None) -> None:
+    def line(self, who: str, text: str, *, good: bool | None = None) -> None:
         """Print a line of a session. good: colours it as an answer that helps or hurts."""
         moment = f"{time.monotonic() - self.began:7.3f} s"
         if self.plain:
@@ -68,9 +68,9 @@ class Narrator:
 class Session:
     """A database session with a thread of its own. Statements are printed before they run, and their results after."""
 
-    def __init__(self, stage: Stage, name: str, *, silent: bool = False) -> None:
-        self.stage, self.name, self.silent = stage, name, silent
-        self.connection = connect(stage.conninfo, autocommit=True, application_name=f"concurrency {name}")
+    def __init__(self, sandbox: Sandbox, name: str, *, silent: bool = False) -> None:
+        self.sandbox, self.name, self.silent = sandbox, name, silent
+        self.connection = connect(sandbox.conninfo, autocommit=True, application_name=f"concurrency {name}")
         self.connection.execute(sql.SQL("set search_path = {}").format(sql.Identifier(SCHEMA)))
         self.pid = self.connection.info.backend_pid
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
@@ -79,13 +79,13 @@ class Session:
         cursor = self.connection.execute(statement.encode())
         return cursor.fetchall() if cursor.description else cursor.rowcount
 
-    def _tell(self, text: str, good: bool | None = None) -> None:
+    def _print(self, text: str, good: bool | None = None) -> None:
         if not self.silent:
-            self.stage.narrator.tell(self.name, text, good=good)
+            self.sandbox.timeline.line(self.name, text, good=good)
 
     def start(self, statement: str) -> Future[list[tuple[Any, ...]] | int]:
         """Begin a statement without waiting for it; `finish` gives its result."""
-        self._tell(" ".join(statement.split()))
+        self._print(" ".join(statement.split()))
         return self._thread.submit(self._run, statement)
 
     def finish(self, running: Future[list[tuple[Any, ...]] | int]) -> Any:
@@ -93,14 +93,14 @@ class Session:
         try:
             result = running.result(PATIENCE_SECONDS)
         except psycopg.Error as error:
-            self._tell(f"→ {error.sqlstate} {str(error).splitlines()[0]}", good=False)
+            self._print(f"→ {error.sqlstate} {str(error).splitlines()[0]}", good=False)
             raise
         except TimeoutError as error:
             raise UserError(f"Session {self.name} waited longer than {PATIENCE_SECONDS:.0f} s.") from error
         if isinstance(result, list):
-            self._tell("→ " + ("; ".join(", ".join(map(str, row)) for row in result) or "no row"))
+            self._print("→ " + ("; ".join(", ".join(map(str, row)) for row in result) or "no row"))
         elif result > 0:
-            self._tell(f"→ {result} row{'s' if result > 1 else ''}")
+            self._print(f"→ {result} row{'s' if result > 1 else ''}")
         return result
 
     def do(self, statement: str) -> Any:
@@ -128,21 +128,21 @@ class Session:
         self.connection.close()
 
 
-class Stage:
+class Sandbox:
     """Copies of loans in a schema of their own, sessions of the application's role, and a list of checked outcomes."""
 
-    def __init__(self, cluster: Cluster, narrator: Narrator) -> None:
-        self.narrator = narrator
+    def __init__(self, cluster: Cluster, timeline: Timeline) -> None:
+        self.timeline = timeline
         self.conninfo = cluster.app_conninfo()
-        self.director = cluster.primary.connect(autocommit=True)
+        self.admin = cluster.primary.connect(autocommit=True)
         self.sessions: list[Session] = []
         self.outcomes: list[tuple[str, bool]] = []
 
     def reset(self) -> None:
         """Fresh copies of the first loans of the book, made up when it has too few. The books are only read."""
-        self.director.execute("set client_min_messages = warning")
-        self.strike()
-        self.director.execute(
+        self.admin.execute("set client_min_messages = warning")
+        self.clear()
+        self.admin.execute(
             f"""
             create schema {SCHEMA};
             create table {SCHEMA}.loans (
@@ -169,19 +169,19 @@ class Stage:
             """.encode()
         )
 
-    def strike(self) -> None:
+    def clear(self) -> None:
         """End the sessions and remove the copies."""
         for session in self.sessions:
             session.close()
         self.sessions.clear()
-        self.director.execute(f"drop schema if exists {SCHEMA} cascade".encode())
+        self.admin.execute(f"drop schema if exists {SCHEMA} cascade".encode())
 
     def close(self) -> None:
         """Leave nothing behind."""
         try:
-            self.strike()
+            self.clear()
         finally:
-            self.director.close()
+            self.admin.close()
 
     def session(self, name: str, *, silent: bool = False) -> Session:
         """Return another session. silent: what it does is not printed."""
@@ -191,7 +191,7 @@ class Stage:
 
     def balance(self, loan_id: int) -> Any:
         """Return a loan's balance as committed now."""
-        row = self.director.execute(
+        row = self.admin.execute(
             f"select outstanding_balance from {SCHEMA}.loans where loan_id = %s".encode(),
             (loan_id,),
         ).fetchone()
@@ -203,7 +203,7 @@ class Stage:
         query = "select wait_event_type = 'Lock', pg_blocking_pids(pid) from pg_stat_activity where pid = %s"
 
         def blocked() -> bool:
-            row = self.director.execute(query, (session.pid,)).fetchone()
+            row = self.admin.execute(query, (session.pid,)).fetchone()
             return bool(row and row[0] and row[1] and (by is None or by.pid in row[1]))
 
         try:
@@ -211,25 +211,25 @@ class Stage:
         except UserError:
             return False
         if not session.silent:
-            self.narrator.tell(session.name, f"… waits for {by.name if by else 'another session'}")
+            self.timeline.line(session.name, f"… waits for {by.name if by else 'another session'}")
         return True
 
     def check(self, what: str, holds: object) -> None:
         """Record an outcome: what should be so, and whether it is."""
         self.outcomes.append((what, bool(holds)))
-        self.narrator.note(f"{'✓' if holds else '✗'} {what}", good=bool(holds))
+        self.timeline.note(f"{'✓' if holds else '✗'} {what}", good=bool(holds))
 
 
 @contextmanager
-def stage(cluster: Cluster, *, plain: bool) -> Iterator[Stage]:
-    """Yield a stage, cleared at the end whatever happens."""
+def open_sandbox(cluster: Cluster, *, plain: bool) -> Iterator[Sandbox]:
+    """Yield a sandbox, removed at the end whatever happens."""
     # Two at once would use the same copies.
     with command_lock(cluster.primary, "concurrency", "The demonstration"):
-        scene = Stage(cluster, Narrator(plain=plain))
+        sandbox = Sandbox(cluster, Timeline(plain=plain))
         try:
-            yield scene
+            yield sandbox
         finally:
-            scene.close()
+            sandbox.close()
 
 
-Scenario = Callable[[Stage], None]
+Scenario = Callable[[Sandbox], None]

@@ -58,7 +58,7 @@ BACKUP_SCHEDULES = ("backup_full_schedule", "backup_diff_schedule", "backup_dump
 OFF = "off"
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a typing error (0 to 1).
-SLIP_LIKENESS = 0.85
+TYPO_LIKENESS = 0.85
 
 
 def _blank_is_none(value: object) -> object:
@@ -537,7 +537,7 @@ def load(path: Path | None = None) -> Settings:
     path = path or env_file()
     if not path.exists():
         raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
-    lines = _slips(_read(path))
+    lines = _lines_without_effect(_read(path))
     settings = None
     # It warns of the same lines, in its own words.
     logging.getLogger("dotenv.main").setLevel(logging.ERROR)
@@ -559,7 +559,7 @@ def _secrets_of_container(folder: Path) -> dict[str, str]:
     return {name: _read(path) if path.exists() else "" for name, path in files.items()}
 
 
-def _slips(text: str) -> list[str]:
+def _lines_without_effect(text: str) -> list[str]:
     """Return a sentence for each line of `.env` without effect: no setting at all, or nearly the name of one."""
     known = {name.upper() for name in Settings.model_fields}
     known |= set(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=", _read(ENV_EXAMPLE)))
@@ -568,7 +568,7 @@ def _slips(text: str) -> list[str]:
         name = (binding.key or "").upper()
         if binding.error:
             lines.append(f"line {binding.original.line}: expected NAME=value, or # before a comment")
-        elif name and name not in known and (close := difflib.get_close_matches(name, known, 1, SLIP_LIKENESS)):
+        elif name and name not in known and (close := difflib.get_close_matches(name, known, 1, TYPO_LIKENESS)):
             lines.append(f"{name}: there is no such setting; did you mean {close[0]}?")
     return lines
 

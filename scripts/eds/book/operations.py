@@ -32,7 +32,7 @@ class DeliberateRollback(Exception):
     """A client that changes its mind before it commits."""
 
 
-class Surroundings(Protocol):
+class SharedState(Protocol):
     """What an operation has to know beside its transaction."""
 
     product_ids: list[int]
@@ -70,7 +70,7 @@ class Loan:
 class Transaction:
     """What an operation works with: one open transaction, a source of chance, and the shared surroundings."""
 
-    def __init__(self, cursor: psycopg.Cursor[TupleRow], chance: random.Random, shared: Surroundings) -> None:
+    def __init__(self, cursor: psycopg.Cursor[TupleRow], chance: random.Random, shared: SharedState) -> None:
         self.cursor = cursor
         self.chance = chance
         self.shared = shared

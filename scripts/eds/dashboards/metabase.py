@@ -64,7 +64,7 @@ class Provisioner:
         self._log_in()
         database = self._database()
         fields = self._fields(database)
-        self._mend_password(database)
+        self._repair_password(database)
         collection = self._collection()
         cards = {
             key: self._card(key, question, database, collection, fields)
@@ -205,7 +205,7 @@ class Provisioner:
         body = {"engine": "postgres", "details": self._details()}
         self._connecting(lambda: self.client.put(f"/api/database/{database}", body))
 
-    def _mend_password(self, database: int) -> None:
+    def _repair_password(self, database: int) -> None:
         """Give the connection the present password when a question of ours no longer gets in with the old one."""
         key = next(iter(self.what.questions))
         card = self._find_card(key, None)
@@ -304,7 +304,7 @@ class Provisioner:
         if found is None:
             made: Json = self.client.post("/api/card", wanted | {"entity_id": spec.entity_id(key)})
             self._say(f"made question {question.name}")
-            self._insist(question.name, self._differences(made, wanted, added=False))
+            self._report_dropped(question.name, self._differences(made, wanted, added=False))
             return made
         wanted["archived"] = False
         different = self._differences(found, wanted)
@@ -312,7 +312,7 @@ class Provisioner:
             return found
         changed: Json = self.client.put(f"/api/card/{found['id']}", {part: wanted[part] for part in different})
         self._say(f"repaired question {question.name}: {', '.join(different)}")
-        self._insist(question.name, self._differences(changed, wanted, added=False))
+        self._report_dropped(question.name, self._differences(changed, wanted, added=False))
         return changed
 
     @staticmethod
@@ -328,7 +328,7 @@ class Provisioner:
 
         return [part for part in wanted if not same(part)]
 
-    def _insist(self, name: str, different: Sequence[str]) -> None:
+    def _report_dropped(self, name: str, different: Sequence[str]) -> None:
         """Report what Metabase silently dropped because it does not know it."""
         if different:
             self.report.problems.append(f"{name}: this Metabase did not keep {', '.join(different)}")
@@ -358,7 +358,7 @@ class Provisioner:
             if not new:
                 self._say(f"repaired dashboard {board.name}: {', '.join(different)}")
             present = self.client.get(f"/api/dashboard/{present['id']}")
-            self._insist(board.name, self._wanted_dashboard(key, board, collection, cards, boards, present)[1])
+            self._report_dropped(board.name, self._wanted_dashboard(key, board, collection, cards, boards, present)[1])
         return present
 
     def _find_dashboard(self, board: Dashboard, collection: int, parameters: set[str]) -> Json | None:

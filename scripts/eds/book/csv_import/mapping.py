@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,9 +89,9 @@ def load_mapping(path: Path) -> BookMapping:
     except ValidationError as problem:
         lines = [f"  {_sentence(error)}" for error in problem.errors()]
         raise UserError(f"{path.name}: expected the keys that docs/import.md lists.\n" + "\n".join(lines)) from problem
-    faults = list(_faults(mapping))
-    if faults:
-        raise UserError("\n".join([f"{path.name}:", *(f"  {fault}" for fault in faults)]))
+    errors = list(_errors(mapping))
+    if errors:
+        raise UserError("\n".join([f"{path.name}:", *(f"  {error}" for error in errors)]))
     Dialect().with_options(mapping.format)
     return mapping
 
@@ -124,7 +125,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]} …"
 
 
-def _faults(mapping: BookMapping) -> Any:
+def _errors(mapping: BookMapping) -> Iterator[str]:
+    """Yield what is wrong with a mapping beyond its form, one sentence each."""
     known = {table.name: [column.name for column in table.columns] for table in TABLES}
     formats = ("format", "delimiter", "encoding", "decimal", "dates", "century", "timezone", "header_line", "empty")
     for name in mapping.format:

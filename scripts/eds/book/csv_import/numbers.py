@@ -16,7 +16,7 @@ _GROUPED = re.compile(r"[1-9][0-9]{0,2}")
 # What most numbers look like, and can be read in one way.
 _SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
 _BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
-_DRESSED = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,]?)\s*(-?)\s*({_BESIDE}|/=|/-)")
+_NUMBER_AND_CURRENCY = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,]?)\s*(-?)\s*({_BESIDE}|/=|/-)")
 # Groups of three, or as in India of two before the last three, all with the same separator.
 _POINT = re.compile(
     r"(?P<whole>[0-9]*|[1-9][0-9]{0,2}(?P<sep>[, '])[0-9]{3}(?:(?P=sep)[0-9]{3})*|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3})"
@@ -29,7 +29,7 @@ _SHORTENED = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?[Ee][+-]?[0-9]+")
 _BLANKS = str.maketrans({"\xa0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "’": "'", "−": "-", "\u2013": "-"})
 
 
-def _undress(text: str, column: Column) -> tuple[str, str, str]:
+def _split_number(text: str, column: Column) -> tuple[str, str, str]:
     """Split a number into its sign, its digits with their separators, and its currency. Raises ExpectedError."""
     text = text.translate(_BLANKS).strip()
     if text.startswith("#"):
@@ -48,7 +48,7 @@ def _undress(text: str, column: Column) -> tuple[str, str, str]:
         if not column.is_percent:
             raise ExpectedError(f"{_number_words(column)}, without a percent sign")
         text = text[:-1].rstrip()
-    match = _DRESSED.fullmatch(text)
+    match = _NUMBER_AND_CURRENCY.fullmatch(text)
     if match is None or (match[1] and match[5]) or (match[2] and match[4]):
         raise ExpectedError(_number_words(column))
     beside = match[1] or match[5]
@@ -84,7 +84,7 @@ def decimal_of(text: str, column: Column) -> str | None:
     if short := _SHORT.fullmatch(text):
         return "point" if short[1] == "." else "comma"
     try:
-        _, digits, _ = _undress(text, column)
+        _, digits, _ = _split_number(text, column)
     except ExpectedError:
         return None
     point, comma = _two_readings(digits, column)
@@ -102,7 +102,7 @@ def _plain_number(text: str, column: Column, reading: Reading) -> str:
     short = _SHORT.fullmatch(text)
     if short and reading.decimal == ("point" if short[1] == "." else "comma"):
         return text.replace(",", ".")
-    sign, digits, beside = _undress(text, column)
+    sign, digits, beside = _split_number(text, column)
     point, comma = _two_readings(digits, column)
     if reading.decimal is None and point and comma and point != comma:
         conflict = reading.conflicts.get("decimal")

@@ -220,9 +220,9 @@ class Compose:
         try:
             self.run("up", *options, *names, show=True)
         except UserError as error:
-            raise UserError("\n".join([str(error), *self._troubles()])) from None
+            raise UserError("\n".join([str(error), *self._logs_of_unhealthy()])) from None
 
-    def _troubles(self) -> list[str]:
+    def _logs_of_unhealthy(self) -> list[str]:
         """Return the ends of the logs of the containers that are not well."""
         lines = []
         for row in self.containers():

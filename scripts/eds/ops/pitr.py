@@ -19,7 +19,7 @@ from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
-from eds.cluster.queries import answers, count_rows, fetch_value
+from eds.cluster.queries import answers, count_rows, fetch_value, in_recovery
 from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, segment_name, stretches
 from eds.ops import recovery
 from eds.ops.wal import switch_and_wait
@@ -215,7 +215,7 @@ def _wait_until_recovered(runtime: Runtime) -> None:
     """Wait until the recovery has ended; it may take as long as it takes. Raises UserError when the server ends."""
     while True:
         try:
-            if not fetch_value(runtime.cluster.recovered, "select pg_is_in_recovery()"):
+            if not in_recovery(runtime.cluster.recovered):
                 return
         except (psycopg.Error, UserError) as error:
             side = runtime.member(SIDE)

@@ -278,7 +278,7 @@ class LocalRuntime:
         self.services.reload_pgbouncer()
         for name, server in self.cluster.servers.items():
             if self.is_running(name):
-                fetch_all(server, "select pg_reload_conf()", database="postgres")
+                members.reload(server)
         return list(hosts)
 
     def unreachable(self, *names: str) -> list[str]:

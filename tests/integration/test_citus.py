@@ -117,7 +117,8 @@ def test_a_cluster_gives_what_one_server_gives_through_random_changes(platform, 
         "select table_name::text from citus_tables where citus_table_type = 'distributed'"
     ):
         rows = rows_by_worker(cluster, table)
-        assert len(rows) == 2 and all(rows.values()), table
+        # A book may have few installments.
+        assert len(rows) == 2 and (all(rows.values()) or sum(rows.values()) < 50), table
         assert sum(rows.values()) == cluster.warehouse(f"select count(*) from {table}")[0][0]
 
 

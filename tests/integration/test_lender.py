@@ -286,7 +286,7 @@ def test_loans_whose_terms_are_no_annuity_stand_in_the_balance_and_in_no_figure_
 def answer(platform, question: str, **chosen):
     """Return the only row of a dashboard's question."""
     what = content.load()
-    with connect(page.reader_conninfo(platform.settings)) as connection:
+    with connect(page.reader_conninfo(platform.cluster)) as connection:
         (row,) = page.rows_of(connection, question, what.questions[question], chosen, what)
     return row
 

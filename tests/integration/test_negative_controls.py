@@ -879,6 +879,16 @@ def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
             connection.execute((ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8"))
 
 
+def test_the_texts_that_the_controls_spoil_are_there_once():
+    gone = [
+        (control.mechanism, name, text)
+        for control in CONTROLS
+        for name, text, _ in control.edits
+        if (ROOT / name).read_text(encoding="utf-8").count(text) != 1
+    ]
+    assert gone == []
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_with_every_mechanism_in_place_the_scenario_holds(platform, scenario):
     scenario(platform)

@@ -122,7 +122,7 @@ class Stack:
 
     def eds(self, *arguments: str, code: int = 0, stdin: str = "", **values: str) -> str:
         """Run a command as `make` does, to its end. Returns what it wrote; fails the test at another exit code."""
-        return commands.finish(self.start(*arguments, **values), code, stdin, timeout=300)
+        return commands.finish(self.start(*arguments, **values), code, stdin, timeout=500)
 
     def up(self, **values: str) -> str:
         return self.eds("up", code=0, stdin="", **values)

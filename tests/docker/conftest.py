@@ -197,7 +197,7 @@ def throw_away() -> Iterator[Stack]:
     finally:
         if runtime.files.folder.exists():
             runtime.destroy()
-        images = [f"{stack.project}_etl_pipeline", f"{stack.project}_pgbouncer"]
+        images = [f"{stack.project}_{name}" for name in ("etl_pipeline", "pgbouncer", "postgres")]
         docker("rmi", *images, check=False)
         shutil.rmtree(directory, ignore_errors=True)
 

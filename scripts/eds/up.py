@@ -15,12 +15,15 @@ from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import env_file
 from eds.book.demo import fill
-from eds.cluster.connections import Cluster, connect
+from eds.cluster.connections import Cluster, connect, wait_until_accepting
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
 from eds.ops import interrupted, machine
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
+
+# The longest that PgBouncer may take, behind servers that answer.
+POOL_SECONDS = 20
 
 
 def start_servers(runtime: Runtime) -> None:
@@ -29,6 +32,13 @@ def start_servers(runtime: Runtime) -> None:
     interrupted.before_start(runtime)
     runtime.start_servers()
     interrupted.after_start(runtime)
+    if runtime.is_running("pgbouncer"):
+        # It turns the first client away that comes after a time without a server: not the application.
+        for database in ("loans_db", "loans_db_ro"):
+            try:
+                wait_until_accepting(runtime.cluster.pooled_conninfo(database), POOL_SECONDS)
+            except UserError as error:
+                err.print(f"PgBouncer does not serve {database} yet: {error}", markup=False)
 
 
 def book_is_empty(cluster: Cluster) -> bool:

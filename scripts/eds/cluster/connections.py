@@ -249,7 +249,9 @@ def wait_until_accepting(conninfo: str, seconds: float) -> None:
                 lambda error: isinstance(error, psycopg.OperationalError) and not refuses_password(error)
             ),
         ):
-            with attempt, psycopg.connect(conninfo):
+            # A pooler takes a login without having a server for it.
+            with attempt, psycopg.connect(conninfo, autocommit=True) as connection:
+                connection.execute("select 1")
                 return
     except RetryError as error:
         raise UserError(

@@ -273,14 +273,28 @@ def test_loans_whose_terms_are_no_annuity_stand_in_the_balance_and_in_no_figure_
         ):
             add_loan(connection, customer, "1000.00", **columns)
         # the largest that there can be is derived
-        add_loan(connection, customer, "999999999999.99", interest_rate="999.9999")
+        largest = "999999999999.99"
+        add_loan(connection, customer, largest, interest_rate="999.9999")
+        # What is owed now fits the book; what follows for earlier months, or from a payment's sign, is more.
+        corrected = add_loan(connection, customer, largest)
+        pay(connection, corrected, "100.00", "15.00", payment_date="2026-02-05 09:00+00")
+        connection.execute(
+            "update operational.loans set outstanding_balance = %s where loan_id = %s", (largest, corrected)
+        )
+        lost = add_loan(
+            connection, customer, largest, status="written_off", written_off_on="2026-03-05", outstanding_balance="0.00"
+        )
+        pay(connection, lost, "-100.00", "115.00", payment_date="2026-02-05 09:00+00")
+        connection.execute("update operational.loans set outstanding_balance = 0 where loan_id = %s", (lost,))
     run(platform)
     assert_figures(platform)
     coverage = {row["schedule_source"]: row["loan_count"] for row in platform.view("vw_schedule_coverage")}
-    assert coverage == {"none": 6, "derived": 1}
+    assert coverage == {"none": 6, "derived": 2}
     assert sum(row["gross_loan_portfolio"] for row in platform.view("vw_portfolio_at_risk")) == Decimal(
-        "1000000005999.99"
+        "2000000005999.98"
     )
+    past = "select outstanding_principal from warehouse.portfolio_as_of(date '2026-01-31') where loan_id = %s"
+    assert platform.warehouse(past, (corrected,)) == [(Decimal("1000000000099.99"),)]
 
 
 def answer(platform, question: str, **chosen):

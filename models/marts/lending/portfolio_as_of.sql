@@ -60,7 +60,7 @@ as $$
     select
         positions.loan_id,
         branches.branch_code,
-        (0.01 * positions.owed)::numeric(14, 2) as outstanding_principal,
+        (0.01 * positions.owed)::numeric(18, 2) as outstanding_principal,
         greatest(coalesce(day - positions.due_dates[positions.installments_paid + 1], 0), 0) as days_past_due,
         (
             0.01 * {{ overdue_by('positions', 'day', 'positions.money', 'positions.owed', 'positions.installments_paid') }}

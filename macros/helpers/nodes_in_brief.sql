@@ -1,13 +1,15 @@
 {#
-    The nodes of the project as a dictionary by their ids: name, materialized, parents (ids). Collected once per run: the
-    graph converts a node to a dictionary each time that it is asked for one.
+    The nodes of the project as a dictionary by their ids: name, materialized, parents (ids), is_monthly (whether a month
+    that has ended changes its rows). Collected once per run: the graph converts a node to a dictionary each time that it
+    is asked for one.
 #}
 {% macro nodes_in_brief() %}
     {% if 'nodes_in_brief' not in graph %}
         {% set found = {} %}
         {% for node in graph.nodes.values() %}
             {% do found.update({node.unique_id: {
-                'name': node.name, 'materialized': node.config.materialized, 'parents': node.depends_on.nodes
+                'name': node.name, 'materialized': node.config.materialized, 'parents': node.depends_on.nodes,
+                'is_monthly': node.config.get('follows_calendar', false) or node.config.get('recomputed_monthly', false)
             }}) %}
         {% endfor %}
         {% do graph.update({'nodes_in_brief': found}) %}

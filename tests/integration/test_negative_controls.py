@@ -593,6 +593,18 @@ CONTROLS = [
         ((PUBLISH, "{% do assert_marts_are_complete() %}", ""),),
     ),
     Control(
+        "marts that have not all taken in the month of the data are not published",
+        on_a_small_book(test_runs.test_a_month_that_has_ended_is_published_when_every_mart_has_taken_it_in),
+        "exit_code",
+        (
+            (
+                "macros/materializations/publish/assert_marts_are_complete.sql",
+                "{% do monthly.append(sql_literal(node.name)) %}",
+                "",
+            ),
+        ),
+    ),
+    Control(
         "only a state whose tests have passed is published",
         on_a_small_book(test_tested_states.failed_state_stays_unpublished),
         r"\('build', '--select', 'published_state'\)",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.lender import days_later
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
@@ -152,6 +153,20 @@ def test_a_build_of_a_part_does_not_publish_marts_that_disagree(small_book):
     assert platform.view("vw_branch_performance") == before
     platform.build()
     assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.proof
+def test_a_month_that_has_ended_is_published_when_every_mart_has_taken_it_in(small_book):
+    """No landing row changes with it."""
+    platform = small_book
+    before = platform.view("vw_last_migration")
+    with days_later(platform.superuser_conninfo, 31):
+        partial = platform.dbt("build", "--select", "extraction", "agg_last_migration", "published_state")
+        assert partial.exit_code != 0
+        assert "fact_loan_month_end has not taken in the month of the data" in partial.run["error_message"]
+        assert platform.view("vw_last_migration") == before
+        platform.build()
+        assert {row["month"] for row in before}.isdisjoint(row["month"] for row in platform.view("vw_last_migration"))
 
 
 @pytest.mark.proof

@@ -1,12 +1,16 @@
 {#
-    Raise unless every mart has taken in the landing tables' present state and all that its parents have: a build of a
-    part of the project must not publish marts that disagree.
+    Raise unless every mart has taken in the landing tables' present state, the month of the data and all that its parents
+    have: a build of a part of the project must not publish marts that disagree.
 #}
 {% macro assert_marts_are_complete() %}
     {% set names = [] %}
     {% set edges = [] %}
+    {% set monthly = ["''"] %}
     {% for node_id, node in nodes_in_brief().items() if node.materialized == 'upsert' %}
         {% do names.append(sql_literal(node.name)) %}
+        {% if node.is_monthly %}
+            {% do monthly.append(sql_literal(node.name)) %}
+        {% endif %}
         {% for parent_id in node.parents %}
             {% set parent = nodes_in_brief().get(parent_id, {}) %}
             {% if parent.get('materialized') in ('upsert', 'snapshot') %}
@@ -29,6 +33,11 @@
         from mart
         left join {{ audit_schema() }}.model_states as state on mart.model_name = state.model_name
         where coalesce(state.landing_run_id, -1) < {{ landing_run_id() }}
+        union all
+        select state.model_name || ' has not taken in the month of the data'
+        from {{ audit_schema() }}.model_states as state
+        where state.model_name in ({{ monthly | join(', ') }})
+            and date_trunc('month', state.data_day) is distinct from date_trunc('month', {{ data_day() }})
     {% endset %}
     {% set behind = run_query(question) %}
     {% if behind.rows | length > 0 %}

@@ -1,8 +1,9 @@
 {#
-    The loan officer of a row of loans, as text: unassigned where the source names none.
+    The loan officer of a row of loans, as text: unassigned where the source names none. Cut after 255 characters: it is
+    part of keys, and no index takes more than some thousand bytes.
 
     loans: the alias of what has the source's column loan_officer.
 #}
 {% macro officer_of(loans) -%}
-    coalesce(nullif(trim({{ loans }}.loan_officer), ''), 'unassigned')
+    coalesce(nullif(left(trim({{ loans }}.loan_officer), 255), ''), 'unassigned')
 {%- endmacro %}

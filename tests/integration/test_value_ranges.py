@@ -6,6 +6,7 @@ the views, the keys and the dashboards page must be right. What the book refuses
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ GREATEST_INTEGER, LEAST_INTEGER = 2**31 - 1, -(2**31)
 GREATEST_BIGINT, LEAST_BIGINT = 2**63 - 1, -(2**63)
 FIRST_MOMENT = datetime(1900, 1, 1, tzinfo=UTC)
 LAST_MOMENT = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
+LONG_TEXT = "".join(hashlib.md5(bytes([number])).hexdigest() for number in range(256))
+WIDE_TEXT = "".join(chr(0x10000 + number * 97 % 60_000) for number in range(5_000))
+
 # Keys: the ends of the type, what is special to the warehouse (-1, 0), and where its own keys begin to differ.
 LOAN_IDS = {
     "the least bigint": LEAST_BIGINT,
@@ -63,6 +67,10 @@ LOANS: dict[str, dict[str, Any]] = {
     "a branch of the unknown member's name": {"branch_code": "unknown"},
     "a long branch": {"branch_code": "b" * 10_000},
     "no branch": {"branch_code": None},
+    # Texts that do not get smaller when they are compressed: an index refuses them.
+    "a branch of many bytes": {"branch_code": LONG_TEXT},
+    "an officer of many bytes": {"loan_officer": LONG_TEXT},
+    "an officer of many wide letters": {"loan_officer": WIDE_TEXT},
 }
 PAYMENTS: dict[str, dict[str, Any]] = {
     "the least amount": {"principal": "0.01", "interest": "0"},
@@ -84,6 +92,7 @@ CUSTOMERS: dict[str, dict[str, Any]] = {
     "born first": {"date_of_birth": date(1, 1, 1)},
     "born last": {"date_of_birth": date(9999, 12, 31)},
     "a long name": {"name": "x" * 100_000},
+    "a name of many bytes": {"name": LONG_TEXT},
 }
 PRODUCTS: dict[str, tuple[Any, ...]] = {
     "the least": (LEAST_INTEGER, 0, 0, 1, 1),

@@ -98,7 +98,8 @@ GRAIN_QUERIES = {
         """,
         """
         select coalesce(l.branch_code, 'unknown') as branch_code,
-            coalesce(nullif(trim(l.loan_officer), ''), 'unassigned') as loan_officer, r.product_name as product,
+            coalesce(nullif(left(trim(l.loan_officer), 255), ''), 'unassigned') as loan_officer,
+            r.product_name as product,
             c.segment as customer_segment, l.status as loan_status, count(*) as loan_count,
             count(*) filter (where l.status <> 'pending') as disbursed_count,
             coalesce(sum(l.amount) filter (where l.status <> 'pending'), 0) as disbursed_amount,

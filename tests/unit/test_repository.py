@@ -41,6 +41,18 @@ def test_only_complete_segments_count() -> None:
     assert repository.histories(files) == {2: "00000002.history"}
 
 
+def test_two_segments_of_the_same_content_are_named_whatever_their_compression() -> None:
+    names = ("000000010000000000000003", "000000010000000000000004")
+    other = {
+        f"0000000100000000/000000010000000000000005-{HASH[::-1]}.zst": 100,
+        # A promotion leaves the beginning of a segment beside the whole one.
+        f"0000000100000000/000000010000000000000006.partial-{HASH}.zst": 100,
+        "00000002.history": 1,
+    }
+    assert repository.doubled(archive(names[0]) | other) == []
+    assert repository.doubled(archive(names[0]) | other | {f"{names[1]}-{HASH}.zst": 100}) == [list(names)]
+
+
 @pytest.mark.parametrize("number", [0, 255, 256, 257, 5000])
 def test_the_name_of_a_segment_leads_back_to_its_number(number: int) -> None:
     name = repository.segment_name(3, number)

@@ -20,7 +20,7 @@ from eds.cluster.server_conf import STANZA
 SEGMENT_BYTES = 16 * 1024 * 1024
 
 # A segment in the archive: its name, the SHA-1 of its content, the compression.
-_ARCHIVED = re.compile(r"(?:.*/)?([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?-[0-9a-f]{40}(?:\.\w+)?")
+_ARCHIVED = re.compile(r"(?:.*/)?([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?-([0-9a-f]{40})(?:\.\w+)?")
 _HISTORY = re.compile(r"(?:.*/)?([0-9A-F]{8})\.history")
 _INVALID = re.compile(r"(?:invalid checksum|invalid size|file missing|unable to \w+)[^']*'([^']+)'")
 _STATUS = re.compile(r"^\s*status: (\w+)", re.MULTILINE)
@@ -78,6 +78,19 @@ def timelines(files: Mapping[str, int], segment_bytes: int = SEGMENT_BYTES) -> d
             timeline, number = segment_position("".join(match.group(1, 2, 3)), segment_bytes)
             found.setdefault(timeline, Timeline(timeline)).segments[number] = size
     return dict(sorted(found.items()))
+
+
+def doubled(files: Iterable[str]) -> list[list[str]]:
+    """Return the groups of segments that have the same content: all but one of a group hold another one's.
+
+    No two segments are alike, since each page of WAL has its position in it. `verify` compares a content with the
+    checksum in its own name only.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(files):
+        if (match := _ARCHIVED.fullmatch(name)) and not match[4]:
+            found.setdefault(match[5], []).append("".join(match.group(1, 2, 3)))
+    return [names for names in found.values() if len(names) > 1]
 
 
 def archived_files(listing: str) -> dict[str, int]:

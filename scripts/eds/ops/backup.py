@@ -37,7 +37,7 @@ from eds.base.settings import Settings, load, with_home
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import count_rows
 from eds.cluster.repository import BaseBackup
-from eds.ops.wal import damage
+from eds.ops.wal import damage, gaps
 from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args, program, run_program
 from eds.runtime.member import Runtime
@@ -530,7 +530,7 @@ def backups_command(
     archive = Repository(select_runtime(settings)[0])
     skipped = archive.runtime.why_no_repository
     physicals = [] if skipped else archive.info().backups[::-1]
-    damaged = damage(archive) if again and not skipped else []
+    damaged = [*gaps(archive), *damage(archive)] if again and not skipped else []
     plain: list[dict[str, Any]] = [
         {
             "path": str(each.path),

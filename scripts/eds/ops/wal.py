@@ -16,7 +16,7 @@ from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_all, fetch_dicts, fetch_value, wait_for
-from eds.cluster.repository import Timeline, segment_name, segment_position
+from eds.cluster.repository import Timeline, doubled, segment_name, segment_position
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
@@ -103,13 +103,8 @@ def wal_command(
 
 def _show(table: Table, repository: int, timelines: Mapping[int, Timeline]) -> list[str]:
     """Add the timelines of a repository to the table. Returns a sentence for each gap."""
-    problems = []
     for timeline in timelines.values():
         first, last = min(timeline.segments), max(timeline.segments)
-        gaps = [
-            segment_name(timeline.number, low) + (f" to {segment_name(timeline.number, high)}" if high > low else "")
-            for low, high in timeline.gaps()
-        ]
         table.add_row(
             str(repository),
             str(timeline.number),
@@ -117,21 +112,44 @@ def _show(table: Table, repository: int, timelines: Mapping[int, Timeline]) -> l
             size(sum(timeline.segments.values())),
             segment_name(timeline.number, first),
             segment_name(timeline.number, last),
-            ", ".join(gaps) or "[green]none[/]",
+            ", ".join(_gaps(timeline)) or "[green]none[/]",
         )
-        problems += [
-            f"repository {repository} lacks {gap}: a recovery cannot pass it. Make a backup: make backup KIND=physical"
-            for gap in gaps
-        ]
-    return problems
+    return missing(repository, timelines)
+
+
+def _gaps(timeline: Timeline) -> list[str]:
+    return [
+        segment_name(timeline.number, low) + (f" to {segment_name(timeline.number, high)}" if high > low else "")
+        for low, high in timeline.gaps()
+    ]
+
+
+def missing(repository: int, timelines: Mapping[int, Timeline]) -> list[str]:
+    """Return a sentence for each gap in the timelines of a repository."""
+    return [
+        f"repository {repository} lacks {gap}: a recovery cannot pass it. Make a backup: make backup KIND=physical"
+        for timeline in timelines.values()
+        for gap in _gaps(timeline)
+    ]
+
+
+def gaps(archive: Repository) -> list[str]:
+    """Return a sentence for each gap in the timelines of the repositories."""
+    info = archive.info()
+    return [each for number in archive.numbers for each in missing(number, archive.timelines(info, number))]
 
 
 def damage(archive: Repository) -> list[str]:
-    """Read the repositories again. Returns a sentence for each damaged file."""
+    """Read the repositories again. Returns a sentence for each damaged file, and for segments that are one."""
     problems = []
+    info = archive.info()
     for number in archive.numbers:
         with step(f"repository {number} read again"):
             verdict = archive.verify(number)
+        problems += [
+            f"repository {number}: {', '.join(names)} have the same content, which is one segment's alone"
+            for names in doubled(archive.files(info, number))
+        ]
         if verdict.ok:
             continue
         problems += [f"repository {number}: {file} is damaged" for file in verdict.damaged] or [

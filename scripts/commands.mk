@@ -90,7 +90,7 @@ wal: venv ## Show the WAL archive: segments by timeline, gaps, what waits or fai
 pitr.values := TO:--to TIMELINE:--timeline MARK:--mark
 pitr.switches := PROMOTE:--promote REMOVE:--remove FORCE:--force
 .PHONY: pitr
-pitr: venv ## Recover the loan book to a point in time, beside the primary or in its place ## TO='2026-01-31 14:32:05+00'|latest|NAME PROMOTE=1 REMOVE=1 TIMELINE=2 MARK=before_import FORCE=1
+pitr: venv ## Recover the loan book to a point in time, beside the primary or in its place ## TO='2026-01-31 14:32:05+00'|latest|NAME|0/3000060 PROMOTE=1 REMOVE=1 TIMELINE=2 MARK=before_import FORCE=1
 	@.venv/bin/python -m eds pitr $(call flags,pitr)
 drill.switches := JSON:--json
 .PHONY: drill

@@ -11,7 +11,7 @@ import pytest
 
 from eds.base.errors import UserError
 from eds.base.settings import Settings
-from eds.cluster import provision
+from eds.cluster import provision, repository
 from eds.ops import backup, pitr, privileges, recovery, replication, restore
 
 
@@ -28,16 +28,33 @@ from eds.ops import backup, pitr, privileges, recovery, replication, restore
             ["recovery_target_time = '2026-01-31T17:32:05.250000+03:00'", "recovery_target_inclusive = off"],
         ),
         ("before_import", ["recovery_target_name = 'before_import'"]),
+        ("0/3000060", ["recovery_target_lsn = '0/3000060'"]),
+        ("1a/ff", ["recovery_target_lsn = '1A/FF'"]),
     ],
 )
 def test_a_target_is_a_moment_a_restore_point_or_the_end(text: str, lines: list[str]) -> None:
     assert pitr.Target.parse(text).conf("3") == ["recovery_target_timeline = '3'", *lines]
 
 
-@pytest.mark.parametrize("text", ["", "it's", "a b", "31.01.2026", "9999-01-01 00:00:00+00", "x' y = 'z"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "it's", "a b", "31.01.2026", "9999-01-01 00:00:00+00", "x' y = 'z", "0/", "0/x", "0/123456789", "31/01/2026"],
+)
 def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="TO is"):
         pitr.Target.parse(text)
+
+
+def backup_that_ended(position: str, label: str = "20260131-020000F") -> repository.BaseBackup:
+    at = datetime(2026, 1, 31, 2, tzinfo=UTC)
+    return repository.BaseBackup(label, "full", 1, at, "0/2000028", position, "", 0, 0, None, error=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "reached"), [("0/2000100", True), ("0/20000FF", False), ("1/0", True), ("latest", True)]
+)
+def test_a_recovery_to_a_position_starts_from_a_backup_that_ended_before_it(text: str, reached: bool) -> None:
+    assert pitr.Target.parse(text).is_behind(backup_that_ended("0/2000100")) == reached
 
 
 def test_a_moment_without_a_zone_is_utc() -> None:

@@ -19,7 +19,7 @@ from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
-from eds.cluster.queries import answers, count_rows, fetch_value, in_recovery
+from eds.cluster.queries import answers, count_rows, current_position, fetch_value, in_recovery
 from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, segment_name, stretches
 from eds.ops import recovery
 from eds.ops.wal import switch_and_wait
@@ -39,10 +39,11 @@ WRONG_BASE = ("recovery ended before configured recovery target", "not a child o
 
 @dataclass(frozen=True)
 class Target:
-    """Where a recovery ends: before a time, at a restore point, or at the end of the WAL (neither)."""
+    """Where a recovery ends: before a time, at a restore point, behind a position, or at the end of the WAL (none)."""
 
     moment: datetime | None = None
     restore_point: str | None = None
+    position: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -50,6 +51,8 @@ class Target:
         text = text.strip()
         if text == "latest":
             return cls()
+        if re.fullmatch(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}", text):
+            return cls(position=text.upper())
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
@@ -58,7 +61,7 @@ class Target:
                 return cls(restore_point=text)
             raise UserError(
                 f"TO is {text!r}: expected a point in time such as '2026-01-31 14:32:05+00', the name of a "
-                "restore point, or latest."
+                "restore point, a position in the WAL such as 0/3000060, or latest."
             ) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
@@ -75,11 +78,21 @@ class Target:
             lines += [f"recovery_target_time = '{self.moment.isoformat()}'", "recovery_target_inclusive = off"]
         elif self.restore_point:
             lines.append(f"recovery_target_name = '{self.restore_point}'")
+        elif self.position:
+            lines.append(f"recovery_target_lsn = '{self.position}'")
         return lines
+
+    def is_behind(self, base: BaseBackup) -> bool:
+        """Return whether a recovery from a backup may reach the target: it goes forward only."""
+        if self.position:
+            return lsn(base.stop_lsn) <= lsn(self.position)
+        return self.moment is None or base.finished_at <= self.moment
 
     def __str__(self) -> str:
         if self.moment:
             return f"just before {self.moment.isoformat(sep=' ')}"
+        if self.position:
+            return f"position {self.position}"
         return f"restore point {self.restore_point}" if self.restore_point else "the end of the WAL"
 
 
@@ -119,11 +132,12 @@ def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
     usable = [each for each in info.backups if not each.error]
     if not usable:
         raise UserError("There is no physical backup: make backup KIND=physical")
-    in_time = [each for each in usable if target.moment is None or each.finished_at <= target.moment]
+    in_time = [each for each in usable if target.is_behind(each)]
     if not in_time:
-        oldest = min(each.finished_at for each in usable)
+        oldest = min(usable, key=lambda each: each.finished_at)
         raise UserError(
-            f"Every physical backup is younger than {target.moment}: the oldest was complete at {oldest}. "
+            f"Every physical backup is younger than {target.moment or target.position}: the oldest was complete at "
+            f"{oldest.finished_at}, {oldest.stop_lsn}. "
             "A recovery goes forward only."
         )
     result = []
@@ -169,6 +183,9 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
         # The archive then reaches beyond the target, with a commit behind it.
         with step("the WAL written up to now is archived"):
             switch_and_wait(runtime, ARCHIVED_SECONDS)
+        present = current_position(primary)
+        if target.position and lsn(target.position) > lsn(present):
+            raise UserError(f"TO is {target.position}, and the WAL of {primary.name} ends at {present}.")
     timeline = timeline or present_timeline(runtime)
     candidates = plans(archive, target, timeline)
     with recovery.beside(runtime):
@@ -283,8 +300,8 @@ def pitr_command(
         str,
         typer.Option(
             "--to",
-            metavar="'2026-01-31 14:32:05+00'|latest|NAME",
-            help="A point in time, the end of the archive, or the name of a restore point.",
+            metavar="'2026-01-31 14:32:05+00'|latest|NAME|0/3000060",
+            help="A point in time, the end of the archive, the name of a restore point, or a position in the WAL.",
         ),
     ] = "",
     promote: Annotated[bool, typer.Option("--promote", help="Put what was recovered in place of the primary.")] = False,

@@ -50,6 +50,40 @@ def backup_that_ended(position: str, label: str = "20260131-020000F") -> reposit
     return repository.BaseBackup(label, "full", 1, at, "0/2000028", position, "", 0, 0, None, error=False)
 
 
+DAMAGED = f"{pitr.DAMAGED_BASE} (exit code 55):\nERROR: [055]: unable to open missing file"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "chosen", "unreadable"),
+    [
+        ([None, None], "first", 0),
+        ([DAMAGED, None], "second", 1),
+        (["FATAL: recovery ended before configured recovery target", None], "second", 0),
+        ([DAMAGED, DAMAGED], None, 0),
+        (["The recovery failed:\nFATAL: could not restore file", None], None, 0),
+    ],
+)
+def test_a_backup_that_cannot_be_read_is_passed_over_and_named(
+    reasons: list[str | None], chosen: str | None, unreadable: int
+) -> None:
+    candidates = [
+        pitr.Plan(backup_that_ended("0/2000100", label), repository.Chain((1, 2), [], []))
+        for label in ("first", "second")
+    ]
+    answers = {plan.base.label: reason for plan, reason in zip(candidates, reasons, strict=True)}
+
+    def attempt(plan: pitr.Plan) -> None:
+        if reason := answers[plan.base.label]:
+            raise UserError(reason)
+
+    if chosen is None:
+        with pytest.raises(UserError, match=r"unable to open missing file|cannot be read"):
+            pitr.first_that_leads(candidates, attempt, pitr.Target())
+        return
+    plan, named = pitr.first_that_leads(candidates, attempt, pitr.Target())
+    assert (plan.base.label, len(named)) == (chosen, unreadable)
+
+
 @pytest.mark.parametrize(
     ("text", "reached"), [("0/2000100", True), ("0/20000FF", False), ("1/0", True), ("latest", True)]
 )

@@ -64,6 +64,7 @@ def drill(runtime: Runtime) -> Drill:
         if recovered.newest:
             # A commit during the drill makes it negative: nothing was lost then.
             found.rpo = max((began - recovered.newest).total_seconds(), 0.0)
+        found.findings += recovered.unreadable
         if recovered.shortfall:
             found.findings.append(f"the recovery is incomplete: {recovered.shortfall}")
         found.findings += [f"{count} rows break: {rule}" for rule, count in recovered.broken.items()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from eds.base import journal
-from eds.base.console import step
+from eds.base.console import err, step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.book import invariants
@@ -82,12 +82,19 @@ def recover(runtime: Runtime) -> Recovered:
     info = archive.info()
     _backups(info)
     timeline = max(archive.timelines(info, SECOND), default=1)
-    plan = pitr.plans(archive, pitr.Target(), timeline)[0]
+    candidates = pitr.plans(archive, pitr.Target(), timeline)
     side, server = runtime.member(SIDE), runtime.cluster.recovered
-    with recovery.beside(runtime):
+
+    def attempt(plan: pitr.Plan) -> None:
         with step(f"recovered from backup {plan.base.label} of the second repository to the end of its WAL"):
             recovery.start_recovery(runtime, plan.base, pitr.Target().conf(str(timeline)))
             recovery.wait_until_promoted(runtime)
+
+    with recovery.beside(runtime):
+        plan, unreadable = pitr.first_that_leads(candidates, attempt, pitr.Target())
+        for each in unreadable:
+            err.print(f"could not be restored: {each}", markup=False)
+        with step("started with the password of this machine"):
             found = [match[1] for line in side.tail(200) if (match := _LAST_COMMIT.search(line))]
             side.stop()
             # The book has the passwords of the machine that is gone.

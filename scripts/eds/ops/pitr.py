@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -35,6 +36,8 @@ ARCHIVED_SECONDS = 60.0
 WORDS_FOR_TIMES = ("yesterday", "today", "tomorrow", "now", "noon", "midnight", "epoch", "infinity", "last", "earlier")
 # What PostgreSQL says when another base backup may do.
 WRONG_BASE = ("recovery ended before configured recovery target", "not a child of this server", "could not locate")
+# How the message begins when a backup itself cannot be read: an older one with more WAL leads to the same book.
+DAMAGED_BASE = "the restore of a backup failed"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Recovery:
     """What a recovery came to.
 
     newest: the commit time of the newest recovered transaction (None: none replayed). end: the position where it ended.
-    shortfall: why it holds less than was asked for; None when it holds all of it.
+    shortfall: why it holds less than was asked for; None when it holds all of it. unreadable: newer backups that could
+    not be restored, each with the reason.
     """
 
     base: BaseBackup
@@ -111,6 +115,7 @@ class Recovery:
     broken: dict[str, int]
     rows: dict[str, int]
     shortfall: str | None
+    unreadable: list[str]
 
 
 @dataclass(frozen=True)
@@ -195,17 +200,13 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
 def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[Plan]) -> Recovery:
     """Recover from the first of the candidates that leads to the target."""
     began = time.monotonic()
-    for number, plan in enumerate(candidates):
-        try:
-            with step(f"recovered from backup {plan.base.label} (repository {plan.base.repository}) to {target}"):
-                recovery.start_recovery(runtime, plan.base, target.conf(str(timeline)))
-                _wait_until_recovered(runtime)
-            break
-        except UserError as error:
-            last = number + 1 == len(candidates)
-            if last or not any(text in str(error) for text in WRONG_BASE):
-                raise UserError(_explained(str(error), target, plan)) from error
-            err.print(f"{plan.base.label} does not lead there, trying another one")
+
+    def attempt(plan: Plan) -> None:
+        with step(f"recovered from backup {plan.base.label} (repository {plan.base.repository}) to {target}"):
+            recovery.start_recovery(runtime, plan.base, target.conf(str(timeline)))
+            _wait_until_recovered(runtime)
+
+    plan, unreadable = first_that_leads(candidates, attempt, target)
     server = runtime.cluster.recovered
     _, end = recovery.fork(server)
     return Recovery(
@@ -216,7 +217,32 @@ def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[P
         broken=invariants.violations(server),
         rows=rows_of_the_book_on(server),
         shortfall=shortfall(plan, end) if target == Target() else None,
+        unreadable=unreadable,
     )
+
+
+def first_that_leads(
+    candidates: Sequence[Plan], attempt: Callable[[Plan], None], target: Target
+) -> tuple[Plan, list[str]]:
+    """Recover from the first of the candidates, the best first, that can be read and leads to the target.
+
+    attempt: recovers from one; raises UserError. Returns the candidate and, for each that could not be read, why.
+    """
+    unreadable: list[str] = []
+    for number, plan in enumerate(candidates):
+        try:
+            attempt(plan)
+        except UserError as error:
+            damaged = str(error).startswith(DAMAGED_BASE)
+            if damaged:
+                unreadable.append(f"backup {plan.base.label} of repository {plan.base.repository}: {error}")
+            if number + 1 == len(candidates) or not (damaged or any(text in str(error) for text in WRONG_BASE)):
+                raise UserError(_explained(str(error), target, plan)) from error
+            why = "cannot be restored (make backups VERIFY=1)" if damaged else "does not lead there"
+            err.print(f"{plan.base.label} {why}, trying another one")
+        else:
+            return plan, unreadable
+    raise AssertionError("plans() returns at least one candidate")
 
 
 def shortfall(plan: Plan, end: str) -> str | None:
@@ -286,6 +312,8 @@ def _report(cluster: Cluster, found: Recovery) -> None:
     else:
         out.print(f"no transaction was replayed: the books are those of the base backup ({found.base.label})")
     out.print(f"recovery took {found.seconds:.1f} s and ended at {found.end}")
+    for unreadable in found.unreadable:
+        out.print(f"[yellow]could not be restored:[/] {escape(unreadable)}")
     if found.shortfall:
         out.print(f"[bold red]It holds less than was asked for:[/] {escape(found.shortfall)}")
     for name, count in found.broken.items():

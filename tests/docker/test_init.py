@@ -33,13 +33,12 @@ def healthy(name: str) -> bool:
 
 def test_an_init_that_was_killed_is_reported_and_repeated(lone: list[str]) -> None:
     name = lone[1]
-    docker("run", "--detach", *lone)
-    until(
-        lambda: docker("exec", name, "ls", "/var/lib/postgresql/data/incoming/base", check=False),
-        30,
-        "initdb",
-    )
+    # Slowly, so that the kill comes before its end.
+    docker("run", "--detach", "--cpus", "0.2", *lone)
+    begun = "test -e /var/lib/postgresql/data/incoming/base && echo begun"
+    until(lambda: docker("exec", name, "sh", "-c", begun, check=False) == "begun", 60, "initdb")
     docker("kill", name)
+    docker("update", "--cpus", "2", name)
     assert "ready to accept" not in docker("logs", name)
     docker("start", name)
     until(lambda: healthy(name), 60, "the server")

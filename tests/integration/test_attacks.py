@@ -134,6 +134,16 @@ def test_the_warehouses_owner_cannot_log_in_and_owns_nothing_that_runs(built):
     )
 
 
+def test_the_statistics_of_statements_hold_no_password(built):
+    with connect(built.runtime.cluster.warehouse.superuser_conninfo(), autocommit=True) as connection:
+        connection.execute("alter user mapping for etl_writer server oltp options (set password 'in-the-clear')")
+        with connect(built.runtime.cluster.writer_conninfo(), autocommit=True) as writer:
+            provision.ensure_foreign_server(writer, built.runtime.cluster)
+        password = built.settings.etl_reader_password.get_secret_value()
+        held = "select count(*) from public.pg_stat_statements where strpos(query, %s) + strpos(query, %s) > 0"
+        assert connection.execute(held, (password, "in-the-clear")).fetchone() == (0,)
+
+
 def test_superusers_sessions_of_the_platform_do_not_find_a_lesser_roles_functions(built, as_role):
     writer = as_role("etl_writer")
     # "$user" is part of the default search path: a schema of the superuser's name is found first.

@@ -37,7 +37,8 @@ screenshots: venv-dev ## Take the README's pictures of this checkout's pages (ne
 	@.venv/bin/python -m eds screenshots
 test.words := ARGS JOBS
 pytest = .venv/bin/python -m pytest
-on_clusters = --numprocesses $(or $(call given,JOBS),2) --dist loadfile --no-loadscope-reorder
+# Tests wait a lot for servers: three at a time keep two cores busy.
+on_clusters = --numprocesses $(or $(call given,JOBS),3) --dist loadfile --no-loadscope-reorder
 test: venv-dev ## Test the main job on real, throw-away servers, in minutes ## ARGS="-k import" JOBS=2
 	@$(pytest) $(on_clusters) -m "not (proof or disaster or browser or bench)" $(call given,ARGS)
 test-unit.words := ARGS

@@ -15,7 +15,7 @@ from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import env_file
 from eds.book.demo import fill
-from eds.cluster.connections import Cluster, connect, wait_until_accepting
+from eds.cluster.connections import POOLS, Cluster, connect, wait_until_accepting
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
 from eds.ops import interrupted, machine
@@ -34,7 +34,7 @@ def start_servers(runtime: Runtime) -> None:
     interrupted.after_start(runtime)
     if runtime.is_running("pgbouncer"):
         # It turns the first client away that comes after a time without a server: not the application.
-        for database in ("loans_db", "loans_db_ro"):
+        for database in POOLS:
             try:
                 wait_until_accepting(runtime.cluster.pooled_conninfo(database), POOL_SECONDS)
             except UserError as error:

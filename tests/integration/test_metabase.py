@@ -505,6 +505,26 @@ def test_questions_and_filters_that_do_not_work_are_named(settings, url):
 
 
 @needs.metabase
+def test_a_first_start_tries_a_filter_once_per_view(settings, url):
+    what = content.load()
+    works, idle = "[[and {{segment}}]]", "[[and ({{segment}} or true)]]"
+    questions = {
+        key: question.model_copy(update={"sql": question.sql.replace(works, idle)})
+        for key, question in what.questions.items()
+    }
+    filtered = [
+        (board.name, questions[place.question].view_of_filter("segment"))
+        for board in what.dashboards.values()
+        for place in board.placements()
+        if "segment" in board.filters and works in what.questions[place.question].sql
+    ]
+    report = Provisioner(settings, what.model_copy(update={"questions": questions}), url).run(check=None)
+    named = [problem for problem in report.problems if problem.startswith("filter segment changes nothing in ")]
+    assert 0 < len(named) <= len(set(filtered)) < len(filtered)
+    assert provision(settings, url).problems == []
+
+
+@needs.metabase
 def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp_path):
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"

@@ -27,6 +27,8 @@ CONNECT_TIMEOUT_SECONDS = 5
 SUPERUSER_OPTIONS = "-c search_path=pg_catalog"
 # The servers of the OLTP cluster. Each keeps its name, its place and its data, whichever of them takes the writes.
 MEMBERS = ("primary", "replica1", "replica2")
+# The databases that PgBouncer serves, and whether a replica answers there.
+POOLS = {"loans_db": False, "loans_db_ro": True}
 
 
 @dataclass(frozen=True)

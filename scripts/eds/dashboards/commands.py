@@ -52,7 +52,7 @@ def export(
 def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
     """Provision Metabase and say what was done. Returns whether every question and filter works.
 
-    check: also run every question and every filter (None: when anything changed).
+    check: also run every question and filter (None: when anything changed, and each filter once per view).
     """
     settings = runtime.settings
     if runtime.name == "docker":

@@ -56,9 +56,10 @@ class Provisioner:
         self.report = Report()
 
     def run(self, *, check: bool | None = True) -> Report:
-        """Everything, in order; check: also run every question and every filter (None: when anything changed).
+        """Everything, in order; check: also run every question, and every filter on each question that it stands for.
 
-        Returns what was done and found; raises UserError when it cannot continue.
+        check=None: only when anything changed, and each filter once per view: those of a view share its columns, and a
+        first start does not wait for hundreds of queries. Returns what was done and found; raises UserError when it cannot continue.
         """
         self.client.wait_until_ready(self.settings.metabase_start_seconds)
         self._log_in()
@@ -80,7 +81,7 @@ class Provisioner:
         self._describe(database)
         if check or (check is None and self.report.changes):
             self._check_questions(cards)
-            self._check_filters(boards, cards)
+            self._check_filters(boards, cards, once_per_view=check is None)
         return self.report
 
     def _say(self, text: str) -> None:
@@ -563,14 +564,19 @@ class Provisioner:
             if not rows or all(value is None for row in rows for value in row):
                 self.report.empty.append(question.name)
 
-    def _check_filters(self, boards: Mapping[str, Json], cards: Mapping[str, Json]) -> None:
-        """Each filter must change the answer of each question that it stands for."""
+    def _check_filters(self, boards: Mapping[str, Json], cards: Mapping[str, Json], *, once_per_view: bool) -> None:
+        """Each filter must change the answer of each question that it stands for.
+
+        once_per_view: of the questions whose filter looks at the same view, one on each dashboard.
+        """
         unfiltered: dict[str, Json] = {}
+        checked: set[tuple[str, str, str]] = set()
         for key, board in self.what.dashboards.items():
             placed = {one["card_id"]: one["id"] for one in boards[key]["dashcards"]}
             for question_key, name in _filtered(board, self.what):
                 question, card = self.what.questions[question_key], cards[question_key]["id"]
-                if question.name in self.report.empty:
+                place = (key, name, question.view_of_filter(name))
+                if question.name in self.report.empty or (once_per_view and place in checked):
                     continue
                 path = f"/api/dashboard/{boards[key]['id']}/dashcard/{placed[card]}/card/{card}/query"
                 if path not in unfiltered:
@@ -581,6 +587,7 @@ class Provisioner:
                     _is_something(one) for row in rows for one in row
                 ):
                     continue
+                checked.add(place)
                 value = NO_SUCH_VALUE[self.what.filters[name].type]
                 chosen = {"id": spec.own_id("filter", key, name), "value": value}
                 answers = [unfiltered[path], self.client.post(path, {"parameters": [chosen]})]

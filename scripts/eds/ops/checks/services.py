@@ -6,7 +6,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from eds.base.services import ServiceState
-from eds.cluster.connections import MEMBERS, Cluster, connect
+from eds.cluster.connections import MEMBERS, POOLS, Cluster, connect
 from eds.cluster.queries import fetch_all
 from eds.ops.checks.result import Failed, Skipped, Verification, must
 
@@ -64,7 +64,7 @@ def _pooled(cluster: Cluster, states: list[ServiceState]) -> str:
         if state.name == "pgbouncer" and state.status == "absent":
             raise Skipped(state.detail)
     found = {}
-    for database, replica in (("loans_db", False), ("loans_db_ro", True)):
+    for database, replica in POOLS.items():
         with connect(cluster.pooled_conninfo(database), prepare_threshold=None) as connection:
             row = connection.execute("select pg_is_in_recovery(), inet_server_port()").fetchone()
         must(row and row[0] is replica, f"{database} leads to a {'primary' if replica else 'replica'}")

@@ -7,7 +7,8 @@
     it, and this depends on every mart.
 
     Config: copies, the list of marts to publish (models with unique_key; with log_changes only changed keys are looked at).
-    A copy is compared in full with its mart when one of them was rebuilt, and in the nightly run.
+    A copy is compared in full with its mart when one of them was rebuilt, and in the nightly run. A mart's config
+    indexes_of_copy names indexes that the views need, and that its own table would only have to keep.
 #}
 {% materialization publish, adapter='postgres' %}
     {% set target_relation = this.incorporate(type='table') %}
@@ -50,6 +51,7 @@
             {% if compare_all %}
                 {% do create_upsert_indexes(node_of_mart(copy), published_relation(copy)) %}
             {% endif %}
+            {% do create_upsert_indexes(node_of_mart(copy), published_relation(copy), 'indexes_of_copy') %}
             {% set total.inserted = total.inserted + counts.inserted %}
             {% set total.updated = total.updated + counts.updated %}
             {% set total.deleted = total.deleted + counts.deleted %}

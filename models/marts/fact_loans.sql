@@ -2,7 +2,15 @@
     config(
         unique_key=['loan_id'],
         log_changes=true,
-        indexes=[{'columns': ['customer_id']}, {'columns': ['branch_sk', 'first_unpaid_due_date']}]
+        indexes=[{'columns': ['customer_id']}],
+        indexes_of_copy=[
+            {'columns': ['branch_sk', 'first_unpaid_due_date']},
+            {
+                'columns': ['first_unpaid_due_date'],
+                'include': ['branch_sk', 'product_sk', 'loan_officer', 'is_restructured', 'outstanding_balance'],
+                'where': 'is_in_portfolio'
+            }
+        ]
     )
 }}
 

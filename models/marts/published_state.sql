@@ -1,7 +1,7 @@
 {% set copies = [
     'agg_payments', 'agg_payments_by_month', 'agg_loans', 'agg_customers', 'dim_payment_method', 'dim_branch',
     'dim_product', 'agg_collections', 'agg_loan_book', 'agg_disbursements', 'fact_loans', 'dim_provision_band',
-    'agg_portfolio', 'agg_portfolio_by_officer', 'agg_officers', 'agg_dues', 'agg_dues_by_officer',
+    'agg_portfolio_totals', 'agg_portfolio_by_due_date', 'agg_officer_totals', 'agg_expected_dues', 'agg_overdue',
     'agg_month_ends_by_officer', 'agg_month_ends_by_branch', 'agg_loan_migration', 'agg_last_migration', 'agg_vintages',
     'agg_vintages_by_officer', 'dim_open_schedule'
 ] %}

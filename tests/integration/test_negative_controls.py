@@ -809,8 +809,8 @@ CONTROLS += [
     ),
     lender(
         "a month's dues are summed up by all that a filter acts on",
-        "models/marts/lending/agg_dues_by_officer.sql",
-        "        paid.loan_officer,\n",
+        "models/marts/dashboards/lending/vw_expected_dues.sql",
+        "        loans.loan_officer,\n",
         "        'unassigned'::text as loan_officer,\n",
     ),
     lender("payments of a day come before what falls due on it", MONTHS, "        0 as kind,", "        2 as kind,"),

@@ -50,16 +50,19 @@
 {% endmacro %}
 
 {#
-    Create the indexes of a model's config that are not there yet, on its table or on a copy of it.
+    Create the indexes of a model's config that are not there yet, on its table or on a copy of it. key: of the config.
 #}
-{% macro create_upsert_indexes(node=model, relation=this) %}
-    {% for index in node.config.get('indexes') or [] %}
+{% macro create_upsert_indexes(node=model, relation=this, key='indexes') %}
+    {% for index in node.config.get(key) or [] %}
         {% set default_name = node.name ~ '_' ~ (index.columns | join('_') | replace(' ', '_')) ~ '_idx' %}
         {% set creation %}
             create {{ 'unique' if index.unique }} index if not exists {{ index.name or default_name }}
             on {{ relation }} ({{ index.columns | join(', ') }})
             {% if index.include %}
             include ({{ index.include | join(', ') }})
+            {% endif %}
+            {% if index.where %}
+            where {{ index.where }}
             {% endif %}
         {% endset %}
         {% do run_statement(creation) %}

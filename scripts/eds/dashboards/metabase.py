@@ -59,7 +59,9 @@ class Provisioner:
         """Everything, in order; check: also run every question, and every filter on each question that it stands for.
 
         check=None: only when anything changed, and each filter once per view: those of a view share its columns, and a
-        first start does not wait for hundreds of queries. Returns what was done and found; raises UserError when it cannot continue.
+        first start does not wait for hundreds of queries.
+
+        Returns what was done and found; raises UserError when it cannot continue.
         """
         self.client.wait_until_ready(self.settings.metabase_start_seconds)
         self._log_in()

@@ -1,32 +1,31 @@
--- What is not paid by branch is the sum of what is not paid by product, segment and officer, on each due date. Only
+-- What falls due in the month of the data is the same by branch and by how late its loans are, on each due date. Only
 -- aggregates are read, so this runs in every build.
-with fine as (
+with expected as (
     select
-        branch_sk,
         due_date,
         sum(installment_count) as installment_count,
-        sum(unpaid_amount + balance_beyond_schedule) as unpaid_amount
-    from {{ ref('agg_dues_by_officer') }}
-    group by branch_sk, due_date
+        sum(unpaid_amount) as unpaid_amount
+    from {{ ref('agg_expected_dues') }}
+    where due_date < {{ month_of_data() }} + interval '1 month'
+    group by due_date
 ),
 
-by_branch as (
+overdue as (
     select
-        branch_sk,
         due_date,
         sum(installment_count) as installment_count,
-        sum(unpaid_amount + balance_beyond_schedule) as unpaid_amount
-    from {{ ref('agg_dues') }}
-    group by branch_sk, due_date
+        sum(unpaid_amount) as unpaid_amount
+    from {{ ref('agg_overdue') }}
+    where due_date >= {{ month_of_data() }}
+    group by due_date
 )
 
 select
-    coalesce(fine.branch_sk, by_branch.branch_sk) as branch_sk,
-    coalesce(fine.due_date, by_branch.due_date) as due_date,
-    fine.unpaid_amount as amount_of_all,
-    by_branch.unpaid_amount as amount_by_branch
-from fine
-full outer join by_branch on fine.branch_sk = by_branch.branch_sk and fine.due_date = by_branch.due_date
+    coalesce(expected.due_date, overdue.due_date) as due_date,
+    expected.unpaid_amount as amount_by_branch,
+    overdue.unpaid_amount as amount_by_lateness
+from expected
+full outer join overdue on expected.due_date = overdue.due_date
 where
-    coalesce(fine.installment_count, 0) <> coalesce(by_branch.installment_count, 0)
-    or coalesce(fine.unpaid_amount, 0) <> coalesce(by_branch.unpaid_amount, 0)
+    coalesce(expected.installment_count, 0) <> coalesce(overdue.installment_count, 0)
+    or coalesce(expected.unpaid_amount, 0) <> coalesce(overdue.unpaid_amount, 0)

@@ -1,21 +1,12 @@
--- The portfolio by branch, product and due date, the one that the filters act on, and the one of each officer, are the
--- same loans. When all data is tested
--- (dbt test, the nightly run) both are compared with the lender's own balances as well.
+-- The portfolio by branch and product, and the one of each officer, are the same loans in each branch, and all of
+-- them together those by due date. When all data is tested (dbt test, the nightly run) they are compared with the
+-- lender's own balances as well.
 with by_product as (
     select
         branch_sk,
         sum(loan_count) as loan_count,
         sum(outstanding_principal) as outstanding_principal
-    from {{ ref('agg_portfolio') }}
-    group by branch_sk
-),
-
-by_all as (
-    select
-        branch_sk,
-        sum(loan_count) as loan_count,
-        sum(outstanding_principal) as outstanding_principal
-    from {{ ref('agg_portfolio_by_officer') }}
+    from {{ ref('agg_portfolio_totals') }}
     group by branch_sk
 ),
 
@@ -24,7 +15,7 @@ by_officer as (
         branch_sk,
         sum(loan_count) as loan_count,
         sum(outstanding_principal) as outstanding_principal
-    from {{ ref('agg_officers') }}
+    from {{ ref('agg_officer_totals') }}
     group by branch_sk
 ),
 
@@ -41,22 +32,26 @@ balances as (
         and loan_status <> 'written_off'
         and outstanding_balance > 0
     group by {{ branch_sk('branch_code') }}
+),
+
+everything as (
+    select
+        (select sum(loan_count) from by_product) as loan_count,
+        (select sum(outstanding_principal) from by_product) as outstanding_principal,
+        (select sum(loan_count) from {{ ref('agg_portfolio_by_due_date') }}) as loan_count_by_date,
+        (select sum(outstanding_principal) from {{ ref('agg_portfolio_by_due_date') }}) as outstanding_by_date
 )
 
 select
-    coalesce(by_product.branch_sk, by_all.branch_sk, by_officer.branch_sk, balances.branch_sk) as branch_sk,
+    coalesce(by_product.branch_sk, by_officer.branch_sk, balances.branch_sk) as branch_sk,
     by_product.outstanding_principal as amount_by_product,
-    by_all.outstanding_principal as amount_by_all,
-    by_officer.outstanding_principal as amount_by_officer,
+    by_officer.outstanding_principal as amount_compared,
     balances.outstanding_principal as amount_of_balances
 from by_product
-full outer join by_all on by_product.branch_sk = by_all.branch_sk
 full outer join by_officer on by_product.branch_sk = by_officer.branch_sk
 full outer join balances on by_product.branch_sk = balances.branch_sk
 where
     coalesce(by_product.loan_count, 0) <> coalesce(by_officer.loan_count, 0)
-    or coalesce(by_product.loan_count, 0) <> coalesce(by_all.loan_count, 0)
-    or coalesce(by_product.outstanding_principal, 0) <> coalesce(by_all.outstanding_principal, 0)
     or coalesce(by_product.outstanding_principal, 0) <> coalesce(by_officer.outstanding_principal, 0)
     or (
         {{ tests_look_at_everything() }}
@@ -65,3 +60,13 @@ where
             or coalesce(by_product.outstanding_principal, 0) <> coalesce(balances.outstanding_principal, 0)
         )
     )
+union all
+select
+    null as branch_sk,
+    outstanding_principal as amount_by_product,
+    outstanding_by_date as amount_compared,
+    null as amount_of_balances
+from everything
+where
+    loan_count is distinct from loan_count_by_date
+    or outstanding_principal is distinct from outstanding_by_date

@@ -2,14 +2,13 @@ with today as (
     select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
 ),
 
-portfolio as (
+positions as (
     select
-        {{ arrears_band('today.as_of - agg_portfolio.first_unpaid_due_date') }} as band,
-        agg_portfolio.loan_count,
-        agg_portfolio.outstanding_principal
-    from {{ published('agg_portfolio') }} as agg_portfolio
-    cross join today
-    where agg_portfolio.schedule_source <> 'none'
+        {{ arrears_band('(select today.as_of from today) - first_unpaid_due_date') }} as band,
+        loan_count,
+        outstanding_principal
+    from {{ published('agg_portfolio_by_due_date') }}
+    where schedule_source <> 'none'
 ),
 
 by_band as (
@@ -17,17 +16,16 @@ by_band as (
         band,
         sum(loan_count)::bigint as loan_count,
         sum(outstanding_principal) as outstanding_principal
-    from portfolio
+    from positions
     group by band
 ),
 
 overdue as (
     select
-        {{ arrears_band('today.as_of - agg_dues.first_unpaid_due_date') }} as band,
-        agg_dues.unpaid_amount + agg_dues.balance_beyond_schedule as amount
-    from {{ published('agg_dues') }} as agg_dues
-    cross join today
-    where agg_dues.due_date < today.as_of
+        {{ arrears_band('(select today.as_of from today) - first_unpaid_due_date') }} as band,
+        unpaid_amount + balance_beyond_schedule as amount
+    from {{ published('agg_overdue') }}
+    where due_date < (select today.as_of from today)
 ),
 
 overdue_by_band as (

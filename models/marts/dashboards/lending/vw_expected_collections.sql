@@ -4,20 +4,23 @@ with today as (
 
 dues as (
     select
-        agg_dues.branch_sk,
-        agg_dues.unpaid_amount,
-        agg_dues.due_date - today.as_of as days
-    from {{ published('agg_dues') }} as agg_dues
-    cross join today
-    where agg_dues.due_date > today.as_of and agg_dues.due_date <= today.as_of + 90
+        branch_sk,
+        sum(unpaid_amount) filter (where due_date <= (select today.as_of from today) + 30) as within_30,
+        sum(unpaid_amount) filter (where due_date <= (select today.as_of from today) + 60) as within_60,
+        sum(unpaid_amount) as within_90
+    from {{ published('agg_expected_dues') }}
+    where due_date > (select today.as_of from today) and due_date <= (select today.as_of from today) + 90
+    group by branch_sk
 )
 
 select
     branches.branch_code,
     horizons.due_within_days,
-    coalesce(sum(dues.unpaid_amount) filter (where dues.days <= horizons.due_within_days), 0) as amount
+    coalesce(horizons.amount, 0) as amount
 from dues
-cross join (values (30), (60), (90)) as horizons (due_within_days)
+cross join
+    lateral (
+        values (30, dues.within_30), (60, dues.within_60), (90, dues.within_90)
+    ) as horizons (due_within_days, amount)
 inner join {{ published('dim_branch') }} as branches on dues.branch_sk = branches.branch_sk
-group by branches.branch_code, horizons.due_within_days
 order by branches.branch_code, horizons.due_within_days

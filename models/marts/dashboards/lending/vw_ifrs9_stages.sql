@@ -2,18 +2,24 @@ with today as (
     select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
 ),
 
+positions as (
+    select
+        *,
+        (select today.as_of from today) - first_unpaid_due_date as days_past_due
+    from {{ published('agg_portfolio_by_due_date') }}
+    where schedule_source <> 'none'
+),
+
 portfolio as (
     select
         case
-            when agg_portfolio.is_defaulted or today.as_of - agg_portfolio.first_unpaid_due_date > 90 then 3
-            when agg_portfolio.is_restructured or today.as_of - agg_portfolio.first_unpaid_due_date > 30 then 2
+            when is_defaulted or days_past_due > 90 then 3
+            when is_restructured or days_past_due > 30 then 2
             else 1
         end as stage,
-        agg_portfolio.loan_count,
-        agg_portfolio.outstanding_principal
-    from {{ published('agg_portfolio') }} as agg_portfolio
-    cross join today
-    where agg_portfolio.schedule_source <> 'none'
+        loan_count,
+        outstanding_principal
+    from positions
 )
 
 select

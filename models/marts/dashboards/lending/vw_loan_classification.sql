@@ -4,12 +4,11 @@ with today as (
 
 portfolio as (
     select
-        greatest(today.as_of - agg_portfolio.first_unpaid_due_date, 0) as days_past_due,
-        agg_portfolio.loan_count,
-        agg_portfolio.outstanding_principal
-    from {{ published('agg_portfolio') }} as agg_portfolio
-    cross join today
-    where agg_portfolio.schedule_source <> 'none'
+        greatest((select today.as_of from today) - positions.first_unpaid_due_date, 0) as days_past_due,
+        positions.loan_count,
+        positions.outstanding_principal
+    from {{ published('agg_portfolio_by_due_date') }} as positions
+    where positions.schedule_source <> 'none'
 )
 
 select

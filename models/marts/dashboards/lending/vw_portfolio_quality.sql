@@ -7,68 +7,61 @@ bands as (
     where scheme = {{ sql_literal(lending_settings().provision_scheme) }}
 ),
 
--- A loan without a schedule stands in every balance, and in no figure of lateness. What is overdue is no part of the
--- rows of loans: a group's loans fall due on many days.
-groups as (
+-- A loan without a schedule stands in every balance, and in no figure of lateness.
+loans as (
+    select
+        loan_id,
+        branch_sk,
+        loan_officer,
+        product_sk,
+        customer_segment,
+        schedule_source,
+        is_defaulted,
+        is_restructured,
+        outstanding_balance,
+        case
+            when schedule_source <> 'none' then greatest((select today.as_of from today) - first_unpaid_due_date, 0)
+        end as days_past_due
+    from {{ published('fact_loans') }}
+    where is_in_portfolio
+),
+
+late as (
+    select
+        positions.loan_id,
+        0.01 * {{ overdue_by(
+            'schedules', '(select today.as_of from today)',
+            '(100 * (positions.principal_paid + positions.interest_paid))::bigint',
+            '(100 * positions.principal_owed)::bigint', 'positions.installments_paid'
+        ) }} as overdue_amount
+    from {{ published('fact_loans') }} as positions
+    inner join {{ published('dim_open_schedule') }} as schedules on positions.loan_id = schedules.loan_id
+    where positions.is_in_portfolio and positions.first_unpaid_due_date < (select today.as_of from today)
+),
+
+placed as (
     select
         loans.branch_sk,
         loans.loan_officer,
         loans.product_sk,
         loans.customer_segment,
         loans.schedule_source,
-        loans.is_defaulted,
-        loans.is_restructured,
-        loans.schedule_source <> 'none' as has_schedule,
         case
-            when loans.schedule_source <> 'none' then greatest(today.as_of - loans.first_unpaid_due_date, 0)
-        end as days_past_due,
-        loans.loan_count,
-        loans.outstanding_principal,
-        0 as overdue_amount
-    from {{ published('agg_portfolio_by_officer') }} as loans
-    cross join today
-    union all
-    select
-        dues.branch_sk,
-        dues.loan_officer,
-        dues.product_sk,
-        dues.customer_segment,
-        null as schedule_source,
-        false as is_defaulted,
-        false as is_restructured,
-        true as has_schedule,
-        today.as_of - dues.first_unpaid_due_date as days_past_due,
-        0 as loan_count,
-        0 as outstanding_principal,
-        dues.unpaid_amount + dues.balance_beyond_schedule as overdue_amount
-    from {{ published('agg_dues_by_officer') }} as dues
-    cross join today
-    where dues.due_date < today.as_of
-),
-
-placed as (
-    select
-        branch_sk,
-        loan_officer,
-        product_sk,
-        customer_segment,
-        schedule_source,
-        case when has_schedule then {{ arrears_band('days_past_due') }} else 'no schedule' end as band,
+            when loans.days_past_due is null then 'no schedule'
+            else {{ arrears_band('loans.days_past_due') }}
+        end as band,
+        coalesce(width_bucket(loans.days_past_due, array[1, 31, 61, 91, 181, 361]), 9) as band_order,
+        coalesce(loans.days_past_due, 0) as days_past_due,
         case
-            when not has_schedule then 9
-            else width_bucket(days_past_due, array[1, 31, 61, 91, 181, 361])
-        end as band_order,
-        coalesce(days_past_due, 0) as days_past_due,
-        case
-            when not has_schedule then 'no schedule'
-            when is_defaulted or days_past_due > 90 then 'stage 3'
-            when is_restructured or days_past_due > 30 then 'stage 2'
+            when loans.days_past_due is null then 'no schedule'
+            when loans.is_defaulted or loans.days_past_due > 90 then 'stage 3'
+            when loans.is_restructured or loans.days_past_due > 30 then 'stage 2'
             else 'stage 1'
         end as stage,
-        loan_count,
-        outstanding_principal,
-        overdue_amount
-    from groups
+        loans.outstanding_balance,
+        late.overdue_amount
+    from loans
+    left join late on loans.loan_id = late.loan_id
 ),
 
 final as (
@@ -84,9 +77,9 @@ final as (
         coalesce(bands.class, 'no schedule') as class,
         coalesce(bands.class_rank, 99) as class_rank,
         coalesce(bands.provision_rate, 0) as provision_rate,
-        sum(placed.loan_count)::bigint as loan_count,
-        sum(placed.outstanding_principal) as outstanding_principal,
-        sum(placed.overdue_amount) as overdue_amount
+        count(*) as loan_count,
+        sum(placed.outstanding_balance) as outstanding_principal,
+        coalesce(sum(placed.overdue_amount), 0) as overdue_amount
     from placed
     left join bands
         on placed.band <> 'no schedule' and placed.days_past_due between bands.min_days and bands.max_days

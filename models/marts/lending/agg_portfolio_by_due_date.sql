@@ -1,9 +1,6 @@
 {{
     config(
-        unique_key=[
-            'branch_sk', 'product_sk', 'customer_segment', 'schedule_source', 'is_restructured', 'is_defaulted',
-            'first_unpaid_due_date'
-        ],
+        unique_key=['first_unpaid_due_date', 'schedule_source', 'is_restructured', 'is_defaulted'],
         log_changes=true,
         accumulate=['loan_count', 'outstanding_principal'],
         delete_when='loan_count = 0'
@@ -19,30 +16,22 @@ with loans as (
 
 final as (
     select
-        branch_sk,
-        product_sk,
-        customer_segment,
+        coalesce(first_unpaid_due_date, date '9999-12-31') as first_unpaid_due_date,
         schedule_source,
         is_restructured,
         is_defaulted,
-        coalesce(first_unpaid_due_date, date '9999-12-31') as first_unpaid_due_date,
         sum(_sign)::bigint as loan_count,
         sum(_sign * outstanding_balance) as outstanding_principal
     from loans
     where is_in_portfolio
-    group by
-        branch_sk, product_sk, customer_segment, schedule_source, is_restructured, is_defaulted,
-        coalesce(first_unpaid_due_date, date '9999-12-31')
+    group by coalesce(first_unpaid_due_date, date '9999-12-31'), schedule_source, is_restructured, is_defaulted
 )
 
 select
-    branch_sk,
-    product_sk,
-    customer_segment,
+    first_unpaid_due_date,
     schedule_source,
     is_restructured,
     is_defaulted,
-    first_unpaid_due_date,
     loan_count,
     outstanding_principal
 from final

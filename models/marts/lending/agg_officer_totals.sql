@@ -1,6 +1,6 @@
 {{
     config(
-        unique_key=['branch_sk', 'loan_officer', 'schedule_source', 'first_unpaid_due_date'],
+        unique_key=['branch_sk', 'loan_officer', 'schedule_source'],
         log_changes=true,
         accumulate=['all_loans', 'loan_count', 'outstanding_principal', 'collected_amount'],
         delete_when='all_loans = 0'
@@ -13,35 +13,23 @@ with loans as (
     {{ signed_rows('fact_loans', since) }}
 ),
 
-placed as (
-    select
-        *,
-        case
-            when is_in_portfolio then coalesce(first_unpaid_due_date, date '9999-12-31')
-            else date '9999-12-31'
-        end as unpaid_since
-    from loans
-),
-
 final as (
     select
         branch_sk,
         loan_officer,
         schedule_source,
-        unpaid_since as first_unpaid_due_date,
         sum(_sign)::bigint as all_loans,
         sum(case when is_in_portfolio then _sign else 0 end)::bigint as loan_count,
         sum(case when is_in_portfolio then _sign * outstanding_balance else 0 end) as outstanding_principal,
         sum(_sign * total_paid) as collected_amount
-    from placed
-    group by branch_sk, loan_officer, schedule_source, unpaid_since
+    from loans
+    group by branch_sk, loan_officer, schedule_source
 )
 
 select
     branch_sk,
     loan_officer,
     schedule_source,
-    first_unpaid_due_date,
     all_loans,
     loan_count,
     outstanding_principal,

@@ -369,3 +369,36 @@ def test_a_column_that_cannot_be_read_as_described_is_refused_by_name_before_any
     platform.wait_for_replicas()
     platform.build()
     assert_views_equal_the_oltp(platform)
+
+
+def test_a_dimension_goes_into_an_aggregate_and_its_published_copy_and_out_again(small_book, project):
+    """Another key: rows of the former grain cannot be matched with those of the new one."""
+    platform, model = small_book, project / "models/marts/lending/agg_portfolio_totals"
+    sql, yml = model.with_suffix(".sql"), model.with_suffix(".yml")
+    edit(sql, "'schedule_source', ", "'customer_segment', ")
+    edit(sql, "        schedule_source,\n", "        customer_segment,\n")
+    edit(sql, "schedule_source, is_restructured, is_defaulted\n)", "customer_segment, ")
+    edit(sql, "\n    schedule_source,\n", "\n    customer_segment,")
+    edit(yml, "schedule_source, is_restructured", "customer_segment, ")
+    edit(
+        yml,
+        "      - name: schedule_source\n",
+        "      - name: customer_segment\n        data_type: text\n        description: Of the borrowers.\n",
+    )
+
+    def copy_is_its_mart(names: str) -> None:
+        rows = [
+            platform.warehouse(f"select {names} from {schema}.agg_portfolio_totals order by {names}")
+            for schema in ("warehouse", "publish")
+        ]
+        assert rows[0] == rows[1] != []
+
+    own = "branch_sk, product_sk, schedule_source, is_restructured, is_defaulted, loan_count, outstanding_principal"
+    for changed, names in ((platform.of_project(project), f"customer_segment, {own}"), (platform, own)):
+        changed.build()
+        copy_is_its_mart(names)
+        with platform.app() as connection:
+            pay(connection, add_loan(connection, add_customer(connection, segment="sme")))
+        platform.wait_for_replicas()
+        changed.build()
+        copy_is_its_mart(names)

@@ -2,13 +2,15 @@
     The published copies of marts as they stand, as a dictionary by mart:
       columns  their names and types, as a dictionary; empty: there is no copy
       wanted   the names and types of the mart
-      differs  whether the copy lacks a column of its mart, or has one of another type
+      rekeyed  whether the copy is kept by another key than its mart
+      key      the name of the copy's primary key, none when it has none
+      differs  whether the copy lacks a column of its mart, has one of another type, or is rekeyed
 #}
 {% macro state_of_copies(copies) %}
     {% set found = {} %}
     {% set names = [] %}
     {% for copy in copies %}
-        {% do found.update({copy: {'columns': {}, 'wanted': {}, 'differs': false}}) %}
+        {% do found.update({copy: {'columns': {}, 'wanted': {}, 'key': none, 'rekeyed': false, 'differs': false}}) %}
         {% set relation, mart = published_relation(copy), node_of_mart(copy).relation_name %}
         {% do names.append("(" ~ [sql_literal(copy), sql_literal(relation), sql_literal(mart)] | join(', ') ~ ")") %}
     {% endfor %}
@@ -28,6 +30,25 @@
     {% for column in run_query(catalogue).rows %}
         {% do found[column['copy']]['columns' if column['is_copy'] else 'wanted'].update({column['name']: column['data_type']}) %}
     {% endfor %}
+    {% set primary_keys %}
+        select
+            mart.name as copy,
+            pg_constraint.conname::text as name,
+            string_agg(pg_attribute.attname, ' ' order by pg_attribute.attname) as columns
+        from (values {{ names | join(', ') }}) as mart (name, copy, relation)
+        inner join pg_constraint on to_regclass(mart.copy) = pg_constraint.conrelid and pg_constraint.contype = 'p'
+        inner join pg_attribute
+            on pg_constraint.conrelid = pg_attribute.attrelid and pg_attribute.attnum = any(pg_constraint.conkey)
+        group by mart.name, pg_constraint.conname
+    {% endset %}
+    {% set keys = {} %}
+    {% for key in run_query(primary_keys).rows %}
+        {% do keys.update({key['copy']: key['columns'].split(' ')}) %}
+        {% do found[key['copy']].update({'key': key['name']}) %}
+    {% endfor %}
+    {% for name, copy in found.items() if copy.columns and keys.get(name, []) | sort != node_of_mart(name).config.unique_key | sort %}
+        {% do copy.update({'rekeyed': true, 'differs': true}) %}
+    {% endfor %}
     {% for copy in found.values() %}
         {% for column, data_type in copy.wanted.items() if copy.columns.get(column) != data_type %}
             {% do copy.update({'differs': true}) %}
@@ -45,12 +66,16 @@
 
 {#
     Add the columns to copies that their marts have and they lack, before any row of them changes. A view may still read a
-    column that the mart no longer has: it stays, and new rows come without it. Returns whether anything was altered.
+    column that the mart no longer has: it stays, and new rows come without it. A key that the mart no longer has goes.
+    Returns whether anything was altered.
 #}
 {% macro add_columns_to_copies(copies, present) %}
     {% set altered = namespace(value=false) %}
     {% for copy in copies if present[copy].columns %}
         {% set actions = [] %}
+        {% if present[copy].rekeyed and present[copy].key %}
+            {% do actions.append('drop constraint ' ~ present[copy].key) %}
+        {% endif %}
         {% for column, data_type in present[copy].wanted.items() if column not in present[copy].columns %}
             {% do actions.append('add column ' ~ column ~ ' ' ~ data_type) %}
         {% endfor %}
@@ -101,6 +126,15 @@
         {{ return({'inserted': counts['inserted'] | int, 'updated': 0, 'deleted': 0}) }}
     {% endif %}
     {% do retype_copy(copy, present) %}
+    {% if present.rekeyed %}
+        {# Rows of another grain cannot be matched. Readers see the old ones until the transaction ends. #}
+        {% set counts = first_row("select count(*) as deleted from " ~ copy) %}
+        {% do run_statement("delete from " ~ copy) %}
+        {% do run_statement("insert into " ~ copy ~ " (" ~ comma_list(names) ~ ") select " ~ comma_list(names) ~ " from " ~ mart) %}
+        {% do run_ddl(copy, "alter table " ~ copy ~ " add primary key (" ~ keys | join(', ') ~ ")") %}
+        {% set inserted = first_row("select count(*) as inserted from " ~ copy) %}
+        {{ return({'inserted': inserted['inserted'] | int, 'updated': 0, 'deleted': counts['deleted'] | int}) }}
+    {% endif %}
 
     {% set touched %}
         {% if since is not none %}

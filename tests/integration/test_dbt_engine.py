@@ -36,11 +36,13 @@ def python(code: str, cwd: Path, *arguments: str, executable: str = sys.executab
 
 def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     """Of eds.warehouse.dbt_child: the runner with its callbacks, the modules that it warms up, the template cache."""
+    import jinja2
     from dbt.adapters.postgres import connections
     from dbt.cli.main import cli, dbtRunner, dbtRunnerResult
+    from dbt.clients.jinja import _render_cache, get_rendered
     from dbt.contracts.graph.manifest import Manifest
     from dbt.task import build
-    from dbt_common.clients.jinja import template_cache
+    from dbt_common.clients.jinja import MacroFuzzEnvironment, get_environment, template_cache
     from dbt_common.events.base_types import EventMsg
 
     assert inspect.ismodule(connections)
@@ -50,6 +52,12 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     assert {"success", "exception", "result"} <= set(dbtRunnerResult.__dataclass_fields__)
     assert "macros" in Manifest.__dataclass_fields__
     assert list(inspect.signature(template_cache.get_node_template).parameters) == ["node"]
+    # Of eds.warehouse.dbt_templates: this method compiles every text.
+    assert list(inspect.signature(jinja2.Environment.compile).parameters) == [
+        *("self", "source", "name", "filename", "raw", "defer_init")
+    ]
+    assert type(get_environment()) is MacroFuzzEnvironment
+    assert get_rendered("'plain'", {}, native=True) == _render_cache["'plain'"]
     # What a callback gets: message.info.level, message.info.msg.
     assert inspect.isclass(EventMsg)
     known = {option for parameter in cli.params for option in (*parameter.opts, *parameter.secondary_opts)}

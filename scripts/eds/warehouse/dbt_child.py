@@ -50,8 +50,10 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
         from dbt.adapters.postgres import connections  # noqa: F401
         from dbt.cli.main import dbtRunner
         from dbt.task import build  # noqa: F401
-        from dbt_common.clients.jinja import template_cache
 
+        from eds.warehouse.dbt_templates import compile_project, keep_compiled
+
+        keep_compiled()
         arguments = dbt_arguments(settings, "parse", project=project, target_path=target_path)
         # Reading unit tests uses dbt's static parser whatever its options say, so a child does it. This process reads
         # what the child has written, as every run will, and compiles the readers for that.
@@ -60,8 +62,7 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
         child.join()
         if child.exitcode == 0 and (parsed := dbtRunner().invoke(arguments)).success:
             manifest = parsed.result
-            for macro in manifest.macros.values():
-                template_cache.get_node_template(macro)
+            compile_project(manifest)
             # A class compiles what turns its objects into dictionaries when it is first asked to: a tenth of a run
             # without a change.
             for node in (*manifest.nodes.values(), *manifest.sources.values(), *manifest.exposures.values()):

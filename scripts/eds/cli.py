@@ -269,6 +269,8 @@ def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
     if code and last and last.status == "failed" and (before is None or last.run_id > before.run_id):
         err.print(f"[bold red]run {last.run_id} failed:[/] ", end="")
         err.print("\n".join(runs.reasons(last.error_message)), markup=False)
+    elif code and (unknown := runs.unknown_names(options.get("select") or "")):
+        err.print(f"SELECT: {'; '.join(unknown)}. Nothing was built.", markup=False)
     if code and (short := disk.short_of(settings, disk.NEEDED_BYTES)):
         # A full disk may have kept the run's record from being written.
         err.print(f"the disk is full, or nearly: {'; '.join(short)}", markup=False)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from eds.warehouse.runs import Run, _run_into, history_table, reason, reasons
+from eds.warehouse.runs import Run, _run_into, history_table, reason, reasons, unknown_names
 
 LOST = (
     "extraction: Compilation Error in model extraction (models/extraction/extraction.sql)\n"
@@ -99,3 +99,19 @@ def test_the_history_fits_a_terminal_with_whole_figures_and_the_message(width):
         assert f"run 1234: {SENTENCE}" in " ".join(text.split())
     else:
         assert "MASS_DELETE=1" in text
+
+
+@pytest.mark.parametrize(
+    ("select", "expected"),
+    [
+        ("fact_loans+", []),
+        ("+fact_loans,stg_payments 2+agg_loans", []),
+        ("tag:nightly path:models/marts", []),
+        ("dim_*", []),
+        ("", []),
+        ("agg_lons", ["the project has no model, seed, snapshot or test called agg_lons; did you mean agg_loans?"]),
+        ("qqqqq fact_loans", ["the project has no model, seed, snapshot or test called qqqqq"]),
+    ],
+)
+def test_a_selection_that_names_nothing_says_what_is_near(select: str, expected: list[str]) -> None:
+    assert unknown_names(select) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -156,6 +157,29 @@ def started_by(what: str) -> str:
 def dbt_executable() -> Path:
     """Return the dbt of the project's own environment."""
     return Path(sys.executable).with_name("dbt")
+
+
+def unknown_names(select: str) -> list[str]:
+    """Return, for each plain name of a selection that the project has no node of, a sentence with the nearest one.
+
+    select: as dbt reads it; a method (tag:…, path:…) and a pattern name no node.
+    """
+    known = {
+        path.stem
+        for folder in ("models", "seeds", "snapshots", "tests/sql")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".sql", ".csv")
+    }
+    unknown = []
+    for name in re.split(r"[\s,]+", select):
+        plain = name.strip("+@0123456789")
+        if re.fullmatch(r"\w+", plain) and plain not in known:
+            close = difflib.get_close_matches(plain, sorted(known), 1)
+            unknown.append(
+                f"the project has no model, seed, snapshot or test called {plain}"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
+    return unknown
 
 
 def build(

@@ -6,5 +6,5 @@
         -> from (select * from loans where false limit 0) as present
 #}
 {% macro aliased_once(sql) %}
-    {{ return(modules.re.sub(' _dbt_(limit|et_filter)_subq_\\S+(?=\\s+as\\s)', '', sql)) }}
+    {{ return(modules.re.sub(' _dbt_(limit|et_filter)_subq_\\w+(?=\\s+as\\s)', '', sql)) }}
 {% endmacro %}

@@ -14,10 +14,14 @@ from support.lender_oracle import ZERO, Installment, annuity, cents, months_afte
 
 @dataclass(frozen=True)
 class TellingBook:
-    """What change_telling_loans() changes: a payment of a month that has ended, and a loan with months behind it."""
+    """What change_telling_loans() changes.
+
+    payment: of a month that has ended. loan: with months behind it. coming: a loan with an instalment in the future.
+    """
 
     payment: int
     loan: int
+    coming: int
 
 
 def _moment(day: date) -> str:
@@ -50,7 +54,7 @@ def add_telling_loans(connection: psycopg.Connection, today: date) -> TellingBoo
     # All interest and no principal, matured; an instalment of interest alone that nobody has paid.
     owing = _planned(connection, "1000", end - timedelta(days=90), (end - timedelta(days=40), "1000", "50"))
     pay(connection, owing, "0", "1050", payment_date=_moment(end - timedelta(days=45)))
-    _planned(
+    coming = _planned(
         connection, "1000", end - timedelta(days=90),
         (end - timedelta(days=50), "0", "20"), (end + timedelta(days=60), "1000", "20"),
     )  # fmt: skip
@@ -86,7 +90,7 @@ def add_telling_loans(connection: psycopg.Connection, today: date) -> TellingBoo
     # For the changes.
     moving = add_loan(connection, 1, "100000", **terms)
     payment = pay(connection, moving, "300", str(ZERO), payment_date=_moment(end - timedelta(days=20)))
-    return TellingBook(payment, add_loan(connection, 1, "100000", **terms))
+    return TellingBook(payment, add_loan(connection, 1, "100000", **terms), coming)
 
 
 def change_telling_loans(connection: psycopg.Connection, book: TellingBook, today: date) -> None:
@@ -100,5 +104,6 @@ def change_telling_loans(connection: psycopg.Connection, book: TellingBook, toda
     connection.execute(
         "update operational.loans set branch_code = 'MSA01', loan_officer = 'Zawadi' where loan_id = %s", (book.loan,)
     )
+    connection.execute("update operational.loans set loan_officer = 'Zawadi' where loan_id = %s", (book.coming,))
     connection.execute("update operational.customers set segment = 'corporate'")
     pay(connection, book.loan, "400", "4", payment_date=_moment(last_month_end(today) - timedelta(days=10)))

@@ -304,6 +304,7 @@ if [ "$name" != warehouse ]; then
     export PGPASSFILE=/tmp/pgpass PGCONNECT_TIMEOUT=5
     install -m 600 "$secrets/member_pgpass" "$PGPASSFILE"
 fi
+"$files/adopt_certificates.sh"
 # Included by postgresql.conf: what depends on how this image's server was built.
 "$files/choose_settings.sh" "$(command -v postgres)" <"$files/build.settings" >/tmp/15-build.conf
 if ! takes_writes; then

@@ -204,8 +204,9 @@ def throw_away() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def new_stack(engine: None) -> Iterator[Stack]:
-    """Yield a stack of which nothing has been started."""
+    """Yield a stack of which nothing has been started. Its sessions are encrypted from the beginning."""
     with throw_away() as stack:
+        stack.values["TLS"] = "on"
         yield stack
 
 

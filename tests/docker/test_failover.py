@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,6 +32,29 @@ def stack(engine: None) -> Iterator[Stack]:
         stack.values["DISABLED_SERVICES"] = ",".join(OPTIONAL_SERVICES)
         stack.up()
         yield stack
+
+
+@pytest.fixture(scope="module")
+def second_repository(engine: None, stack: Stack) -> Iterator[dict[str, str]]:
+    """Yield the settings of a second repository: a directory of this machine in the place of a mounted one."""
+    place = Path(tempfile.mkdtemp(prefix="second-repository-"))
+    # The servers' account of the containers writes there.
+    place.chmod(0o777)
+    yield {"BACKUP_REPO2": "posix", "BACKUP_REPO2_PATH": str(place)}
+    # Its files are that account's.
+    docker(
+        "run",
+        "--rm",
+        "--volume",
+        f"{place}:/place",
+        "postgres:15-bookworm",
+        "find",
+        "/place",
+        "-mindepth",
+        "1",
+        "-delete",
+    )
+    place.rmdir()
 
 
 def primary(stack: Stack) -> str:
@@ -69,6 +95,20 @@ def takes_writes(stack: Stack, server: str) -> bool:
 def writers(stack: Stack) -> set[str]:
     """Return the members that take writes now."""
     return {name for name in OLTP if takes_writes(stack, name)}
+
+
+def encrypted(stack: Stack) -> set[bool]:
+    """Whether the sessions of the replicas and of PgBouncer with the primary are encrypted, and compare its name."""
+    add_customer(stack, "through the pool")
+    for name in stack.runtime.cluster.replica_names:
+        conninfo = stack.value(name, "show primary_conninfo")
+        assert "sslmode=verify-full" in conninfo, conninfo
+    rows = stack.query(
+        primary(stack),
+        "select usename, ssl from pg_stat_ssl inner join pg_stat_activity using (pid) where client_addr is not null",
+    )
+    assert {"replicator", "app_user"} <= {row[0] for row in rows}, rows
+    return {row[1] for row in rows}
 
 
 def cut_off(stack: Stack, *names: str) -> None:
@@ -219,9 +259,12 @@ def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
     assert has_customer(stack, name, "after the start")
 
 
-def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(stack: Stack) -> None:
-    stack.values["SYNCHRONOUS"] = "on"
+def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(
+    stack: Stack, second_repository: dict[str, str]
+) -> None:
+    stack.values |= {"SYNCHRONOUS": "on", "TLS": "on", **second_repository}
     stack.up()
+    assert failures(stack) == []
     old = primary(stack)
     assert stack.value(old, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
     ahead, behind = stack.runtime.cluster.replica_names
@@ -235,6 +278,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     output = stack.eds("failover", "--force")
     assert f"RPO: 0, every commit of {old} is on {ahead}" in output
     assert f"{old} follows as a replica (rewound)" in output
+    assert encrypted(stack) == {True}
     assert "what only it had was wiped" in stack.eds("failover-diff", "--name", old, code=1)
     assert writers(stack) == {ahead}
     assert all_follow(stack)
@@ -271,4 +315,36 @@ def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_
     stack.wait_healthy(*OLTP)
     assert writers(stack) == {new}
     until(lambda: all_follow(stack), 30, "all follow")
+    assert encrypted(stack) == {True}
     assert has_customer(stack, old, "after the interrupt")
+
+
+def test_the_machine_is_gone_and_the_second_repository_brings_the_book_back_on_another(
+    stack: Stack, second_repository: dict[str, str]
+) -> None:
+    """After failovers, from any member's backup. Comes last: the stack of this file is destroyed with its volumes."""
+    assert primary(stack) != "primary"
+    stack.eds("backup", "--kind", "physical", "--type", "full")
+    add_customer(stack, "after the backup")
+    stack.eds("wal", "--switch")
+    book = stack.query(primary(stack), BOOK)
+    key = stack.settings.backup_repo2_cipher_key.get_secret_value()
+    stack.eds("nuke", "--force")
+    with throw_away() as other:
+        other.values |= second_repository | {"DISABLED_SERVICES": stack.values["DISABLED_SERVICES"], "TLS": "on"}
+        # What was kept of the other machine: the key. All passwords and certificates are new.
+        text = re.sub(r"(?m)^BACKUP_REPO2_CIPHER_KEY=.*\n?", "", other.env_file.read_text(encoding="utf-8"))
+        other.env_file.write_text(f"{text}\nBACKUP_REPO2_CIPHER_KEY={key}\n", encoding="utf-8")
+        began = time.monotonic()
+        output = other.eds("restore-machine")
+        print(f"\nmake restore-machine: {time.monotonic() - began:.0f} s")
+        assert "all invariants hold" in output
+        assert "RPO: what was committed after" in output
+        assert primary(other) == "primary"
+        assert other.query("primary", BOOK) == book
+        assert has_customer(other, "replica1", "after the backup")
+        add_customer(other, "on the new machine")
+        assert encrypted(other) == {True}
+        other.assert_warehouse_equals_book()
+        assert failures(other) == []
+        assert "has a loan book already" in other.eds("restore-machine", code=1)

@@ -20,6 +20,7 @@ def lone(stack: Stack) -> Iterator[list[str]]:
         *("--name", name, "--init", "--user", "postgres", "--network", "none", "--shm-size", "256m"),
         *("--volume", f"{name}:/var/lib/postgresql/data", "--volume", f"{folder}/warehouse:/etc/platform:ro"),
         *("--volume", f"{folder}/secrets/{secret}:/run/secrets/{secret}:ro"),
+        *("--volume", f"{folder}/tls/warehouse:/run/tls:ro"),
         *("--entrypoint", "/etc/platform/entrypoint.sh", "postgres:15-bookworm", "warehouse", secret),
     ]
     docker("rm", "--force", name, check=False)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from urllib.request import Request
 
 import psycopg
 import pytest
@@ -204,11 +205,17 @@ def test_a_clone_that_was_killed_half_way_does_not_block_the_next_start(stack: S
 
 def test_a_scheduler_stopped_in_the_middle_of_a_run_records_it_and_ends_cleanly(stack: Stack) -> None:
     name = f"{stack.project}_second_scheduler"
-    secret = stack.runtime.files.folder / "secrets" / "etl_writer_password"
-    environment = {"WAREHOUSE_HOST": "warehouse", "WAREHOUSE_PORT": "5432", "TLS": "off"}
+    files = stack.runtime.files
+    secret, ca = files.folder / "secrets" / "etl_writer_password", files.certificates("clients")
+    environment = {
+        "WAREHOUSE_HOST": "warehouse",
+        "WAREHOUSE_PORT": "5432",
+        "TLS": "on",
+        "TLS_CA_FILE": "/run/tls/ca.crt",
+    }
     docker(
         *("run", "--detach", "--init", "--name", name, "--network", f"{stack.project}_analytics"),
-        *("--volume", f"{secret}:/run/secrets/etl_writer_password:ro"),
+        *("--volume", f"{secret}:/run/secrets/etl_writer_password:ro", "--volume", f"{ca}:/run/tls:ro"),
         *(part for setting, value in environment.items() for part in ("--env", f"{setting}={value}")),
         *(f"{stack.project}_etl_pipeline", "scheduler", "--at-start"),
     )
@@ -249,6 +256,11 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
         text = re.sub(rf"(?m)^{name}=(.*)$", rf"{name}=new-'\1", text)
     stack.env_file.write_text(text, encoding="utf-8")
     port = stack.values["PGBOUNCER_PORT"]
+    # What a user of pgAdmin has left: its container will be another one.
+    tree, pgadmin = {"/browser": ["servers", "opened by a test"]}, stack.inspect("pgadmin")["Id"]
+    browser, base, token = pgadmin_session(stack)
+    headers = {"X-pgA-CSRFToken": token}
+    browser.open(Request(f"{base}/settings/save_tree_state/", json.dumps(tree).encode(), headers), timeout=60)
     stack.values |= {
         "OLTP_MEMORY": "96MB",
         "MAX_SLOT_WAL_KEEP_SIZE": "1GB",
@@ -260,7 +272,9 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
     for name in ("primary", "replica1", "replica2"):
         assert stack.value(name, "show shared_buffers") == "96MB"
         assert stack.value(name, "show max_slot_wal_keep_size") == "1GB"
-    pgadmin_session(stack)
+    assert stack.inspect("pgadmin")["Id"] != pgadmin
+    browser, base, _ = pgadmin_session(stack)
+    assert json.loads(browser.open(f"{base}/settings/get_tree_state/", timeout=60).read()) == tree
     assert '"schedule": "7 0 1 1 *"' in stack.log("scheduler")
     with psycopg.connect(stack.app_conninfo(int(stack.values["PGBOUNCER_PORT"]))) as connection:
         assert connection.execute("select current_user").fetchone() == ("app_user",)

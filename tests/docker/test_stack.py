@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from eds.base.settings import Settings
+from eds.cluster import tls
 from eds.cluster.connections import connect
 from eds.runtime.local import binaries
 
@@ -61,7 +62,7 @@ def test_a_dump_can_be_made_by_the_programs_of_the_image(stack: Stack, monkeypat
     dump = docker(
         *command[1:],
         *("--host=127.0.0.1", f"--port={server.port}", "--username=postgres", "--schema-only", server.database),
-        environment={"PGPASSWORD": server.superuser_password},
+        environment={"PGPASSWORD": server.superuser_password} | tls.client_environment(stack.settings),
     )
     assert "CREATE TABLE operational.payments" in dump
 
@@ -285,6 +286,11 @@ def test_pgadmin_has_all_four_servers_twice_and_connects_to_each_without_a_typed
         )
         answer = json.loads(browser.open(request, timeout=60).read())
         assert (answer["success"], answer["data"]["connected"]) == (1, True), (name, answer)
+    encrypted = (
+        "select ssl from pg_stat_ssl inner join pg_stat_activity using (pid) where application_name like 'pgAdmin%'"
+    )
+    for server in DATABASES:
+        assert set(stack.query(server, encrypted)) == {(True,)}, server
 
 
 def test_the_scheduler_writes_the_pages_that_the_docs_service_serves(stack: Stack) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import subprocess
 from collections.abc import Iterator
 
@@ -15,6 +13,7 @@ from eds.cluster import tls
 from eds.cluster.queries import fetch_all, wait_for
 from eds.ops import backup, restore, verify
 from eds.runtime.local.runtime import LocalRuntime
+from support import certificates
 from support.platform import Platform, separate_servers, separate_settings
 
 pytestmark = pytest.mark.disaster
@@ -33,15 +32,7 @@ def encrypted() -> Iterator[Platform]:
 def serial(runtime: LocalRuntime, name: str) -> int:
     """Return the serial number of the certificate that a server shows."""
     server = runtime.cluster.servers[name]
-    context = ssl.create_default_context(cafile=str(runtime.settings.ca_file))
-    with socket.create_connection((server.host, server.port), 5) as plain:
-        # PostgreSQL's request for TLS.
-        plain.sendall(bytes.fromhex("0000000804d2162f"))
-        assert plain.recv(1) == b"S"
-        with context.wrap_socket(plain, server_hostname=server.host) as secured:
-            shown = secured.getpeercert()
-    assert shown is not None
-    return int(str(shown["serialNumber"]), 16)
+    return certificates.shown(server.host, server.port, runtime.settings.ca_file)[0]
 
 
 def test_every_session_is_encrypted_from_the_replicas_to_the_foreign_tables(encrypted):

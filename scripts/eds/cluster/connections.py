@@ -31,6 +31,11 @@ MEMBERS = ("primary", "replica1", "replica2")
 POOLS = {"loans_db": False, "loans_db_ro": True}
 
 
+def replicas_of(primary: str) -> tuple[str, ...]:
+    """Return the members that follow this one; the one called primary last."""
+    return tuple(name for name in sorted(MEMBERS, key=lambda name: name == "primary") if name != primary)
+
+
 @dataclass(frozen=True)
 class Server:
     """One PostgreSQL server of the platform."""
@@ -128,8 +133,7 @@ class Cluster:
     @property
     def replica_names(self) -> tuple[str, ...]:
         """The members that follow the primary; the one called primary, after a failover, last."""
-        primary = self.primary_name
-        return tuple(name for name in sorted(MEMBERS, key=lambda name: name == "primary") if name != primary)
+        return replicas_of(self.primary_name)
 
     @property
     def replicas(self) -> tuple[Server, ...]:

@@ -266,6 +266,8 @@ def pgbouncer_ini(settings: Settings, tls: Path | None = None, **values: object)
             ("client_tls_sslmode", "require"),
             ("client_tls_cert_file", tls / "pgbouncer.crt"),
             ("client_tls_key_file", tls / "pgbouncer.key"),
+            # No client has a certificate; unset, it does not start where the system has no file of CAs.
+            ("client_tls_ca_file", tls / "ca.crt"),
             ("server_tls_sslmode", "verify-full"),
             ("server_tls_ca_file", tls / "ca.crt"),
         )

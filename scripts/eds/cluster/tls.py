@@ -1,8 +1,8 @@
 """TLS between the platform's servers and their clients: a small CA of its own, and a certificate for each server.
 
 The CA's key stays with the account that runs the platform (state directory, `tls`). A server's key belongs to the
-servers' account. Clients trust this CA alone and compare the host's name (verify-full); servers accept no session
-without TLS.
+servers' account, or is mounted for its container alone. Clients trust this CA alone and compare the host's name
+(verify-full); servers accept no session without TLS.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ipaddress
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -101,18 +101,35 @@ def _as_mail_date(text: str) -> str:
     return f"{day} {month} {year} {time} {zone}"
 
 
-def names_of(host: str) -> str:
-    """Return under which names a server on this machine is reached: its own, and the loopback's."""
-    names = ["DNS:localhost", "IP:127.0.0.1", "IP:::1"]
-    try:
-        own = f"IP:{ipaddress.ip_address(host)}"
-    except ValueError:
-        own = f"DNS:{host}"
-    return ",".join(dict.fromkeys([own, *names]))
+def names_of(*hosts: str) -> list[str]:
+    """Return under which names a server on this machine is reached, with their kinds: its own, and the loopback's."""
+    own = []
+    for host in hosts:
+        try:
+            own.append(f"IP:{ipaddress.ip_address(host)}")
+        except ValueError:
+            own.append(f"DNS:{host}")
+    return list(dict.fromkeys([*own, "DNS:localhost", "IP:127.0.0.1", "IP:::1"]))
 
 
-def certificate_is_current(settings: Settings, certificate: Path, host: str) -> bool:
-    """Whether a server's certificate is there, of the present CA, for this host, and valid for a while."""
+def ensure_certificate(
+    settings: Settings, certificate: Path, *hosts: str, write: Callable[[Path, str, int], object], renew: bool = False
+) -> None:
+    """Give a server that these hosts lead to its certificate, with key and CA beside it, unless it has a current one.
+
+    write: puts a text into a file of the server's account, with these permissions.
+    """
+    ensure_ca(settings)
+    write(certificate.with_name("ca.crt"), settings.ca_file.read_text(encoding="utf-8"), 0o640)
+    key = certificate.with_suffix(".key")
+    if renew or not key.exists() or not certificate_is_current(settings, certificate, *hosts):
+        text, secret = issue(settings, *hosts)
+        write(key, secret, 0o600)
+        write(certificate, text, 0o640)
+
+
+def certificate_is_current(settings: Settings, certificate: Path, *hosts: str) -> bool:
+    """Whether a server's certificate is there, of the present CA, for these hosts, and valid for a while."""
     if not certificate.exists():
         return False
     with _work() as work:
@@ -120,31 +137,35 @@ def certificate_is_current(settings: Settings, certificate: Path, host: str) -> 
         signed = programs.run(["openssl", "verify", "-CAfile", work / "ca", certificate], check=False).ok
     if not signed or _ends_soon(certificate):
         return False
-    wanted = names_of(host)
     found = _openssl("x509", "-in", certificate, "-noout", "-ext", "subjectAltName").splitlines()[-1]
-    # openssl writes `IP Address:127.0.0.1`, and ::1 at length.
-    return _normal(found) == _normal(wanted)
+    return _normal(found.split(", ")) == _normal(names_of(*hosts))
 
 
-def _normal(names: str) -> set[str]:
+def _normal(names: Iterable[str]) -> set[str]:
+    """Return names as they can be compared: openssl writes `IP Address:127.0.0.1`, and ::1 at length."""
     result = set()
-    for name in names.replace("IP Address:", "IP:").split(","):
+    for name in (name.replace("IP Address:", "IP:") for name in names):
         kind, _, value = name.strip().partition(":")
         result.add(f"{kind}:{ipaddress.ip_address(value) if kind == 'IP' else value}")
     return result
 
 
-def issue(settings: Settings, host: str) -> tuple[str, str]:
-    """Return a new certificate for a server on this host, and its key."""
+def issue(settings: Settings, *hosts: str) -> tuple[str, str]:
+    """Return a new certificate for a server that these hosts lead to, and its key."""
     folder = _folder(settings)
     with _work() as work:
         (work / "ca").write_text(first_of(settings.ca_file.read_text(encoding="utf-8")), encoding="utf-8")
+        # One line for each name: a name may have a comma.
+        names = [
+            f"{kind}.{number}={name}\n"
+            for number, (kind, _, name) in enumerate(each.partition(":") for each in names_of(*hosts))
+        ]
         (work / "extensions").write_text(
-            f"subjectAltName={names_of(host)}\nbasicConstraints=critical,CA:FALSE\n"
-            "keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n",
+            "subjectAltName=@names\nbasicConstraints=critical,CA:FALSE\n"
+            f"keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n[names]\n{''.join(names)}",
             encoding="utf-8",
         )
-        _openssl("req", "-new", *_KEY, "-keyout", work / "key", "-out", work / "csr", "-subj", f"/CN={host}")
+        _openssl("req", "-new", *_KEY, "-keyout", work / "key", "-out", work / "csr", "-subj", f"/CN={hosts[0]}")
         _openssl(
             *("x509", "-req", "-in", work / "csr", "-CA", work / "ca", "-CAkey", folder / "ca.key"),
             *("-set_serial", f"0x{os.urandom(16).hex()}", "-days", str(SERVER_DAYS)),

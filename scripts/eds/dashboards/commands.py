@@ -54,11 +54,8 @@ def provision_metabase(runtime: Runtime, *, check: bool | None = True) -> bool:
 
     check: also run every question and filter (None: when anything changed, and each filter once per view).
     """
-    settings = runtime.settings
-    if runtime.name == "docker":
-        # The warehouse as Metabase's container sees it.
-        place = {"metabase_warehouse_host": "warehouse", "metabase_warehouse_port": 5432}
-        settings = settings.model_copy(update={key: getattr(settings, key) or value for key, value in place.items()})
+    # The warehouse as Metabase sees it, which runs beside it.
+    settings = runtime.inside.settings
     with step(f"Metabase at {provisioning.address(settings)}"):
         report = provisioning.provision(settings, check=check)
     for change in report.changes:

@@ -18,9 +18,10 @@ from eds.base.files import write_atomically
 from eds.base.services import compose_note
 from eds.base.settings import OPTIONAL_SERVICES, ROOT, Settings, env_file, from_root, size_in_kb
 from eds.cluster.connections import MEMBERS
+from eds.cluster.provision import METABASE_DB
 from eds.cluster.server_conf import INFRA
 from eds.runtime.docker.engine import ask, docker, exists
-from eds.runtime.docker.files import LIVE_FILES, Files
+from eds.runtime.docker.files import CA, LIVE_FILES, SERVER_PORT, Files, sslmode
 
 COMPOSE_FILE = INFRA / "compose.yaml"
 # Compose's environment, beside what the containers read.
@@ -30,6 +31,9 @@ START_SECONDS = 1800
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
 OLTP_REST_KB = 224 * 1024
 WAREHOUSE_REST_KB = 224 * 1024
+
+# Metabase's own database, where sessions are encrypted: of the variables that take its parts, none takes these.
+METABASE_URI = f"jdbc:postgresql://warehouse:{SERVER_PORT}/{METABASE_DB}?sslmode=verify-full&sslrootcert={CA}"
 
 
 @dataclass
@@ -94,6 +98,9 @@ class Compose:
             "COMPOSE_PROJECT_NAME": self.project,
             "PLATFORM_FILES": str(self.files.folder),
             "PLATFORM_CHECKOUT": str(ROOT),
+            "PLATFORM_SSLMODE": sslmode(settings),
+            "TLS": "on" if settings.uses_tls else "off",
+            "METABASE_DB_URI": METABASE_URI if settings.uses_tls else "",
             "BACKUP_REPO2_PLACE": self.second_repository if settings.backup_repo2 == "posix" else "wal_archive",
             "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
             "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
@@ -166,7 +173,7 @@ class Compose:
     def _digests(self) -> dict[str, str]:
         """A digest for each service of the files that it reads, so that a changed file makes a new container.
 
-        What a failover changes is no reason for a new one: it takes effect in the one that runs.
+        What a failover or new certificates change is no reason for a new one: it takes effect in the one that runs.
         """
         config = self.config
         digests = {}
@@ -174,7 +181,9 @@ class Compose:
             mounted = [
                 Path(mount["source"])
                 for mount in service.get("volumes", [])
-                if mount["type"] == "bind" and Path(mount["source"]).is_relative_to(self.files.folder)
+                if mount["type"] == "bind"
+                and Path(mount["source"]).is_relative_to(self.files.folder)
+                and mount["target"] != str(CA.parent)
             ]
             mounted += [Path(config["secrets"][use["source"]]["file"]) for use in service.get("secrets", [])]
             digest = hashlib.sha256()

@@ -11,8 +11,8 @@ from pathlib import Path
 from eds.base.files import write_atomically
 from eds.base.services import SIDE, compose_folder, state_directory
 from eds.base.settings import Settings
-from eds.cluster import server_conf
-from eds.cluster.connections import MEMBERS, Cluster
+from eds.cluster import server_conf, tls
+from eds.cluster.connections import MEMBERS, Cluster, replicas_of
 from eds.cluster.server_conf import INFRA, Address, Places, conf
 
 # Where the containers find their configuration, their secrets, their data and the WAL archives.
@@ -26,6 +26,20 @@ PGDATA = VOLUME / "pgdata"
 CONF_FILE = MOUNTED / "postgresql.conf"
 # Files of libpq must be readable by their owner only, which a mounted secret is not: the entrypoint copies it here.
 PASSFILE = Path("/tmp/pgpass")
+# The same for a server's key (adopt_certificates.sh). All else reads certificates where they are mounted.
+CERTIFICATES = Path("/run/tls")
+OWN_CERTIFICATES = Path("/tmp/tls")
+CA = CERTIFICATES / "ca.crt"
+# PgBouncer 1.18 looks in a replica's certificate for the whole list that it chose it from.
+POOLS = [",".join(replicas_of(primary)) for primary in MEMBERS]
+# Who has a certificate, and the names in it: those by which infra/compose.yaml lets others find the service.
+CERTIFIED = {
+    **{name: (name, *(pool for pool in POOLS if name in pool.split(","))) for name in MEMBERS},
+    "warehouse": ("warehouse", "warehouse-db"),
+    "pgbouncer": ("pgbouncer",),
+}
+# The folder of what has none, and trusts the CA.
+CLIENTS = "clients"
 SERVER_PORT = 5432
 # What a failover changes while the containers run. In a member's folder: who the primary is, the configuration that
 # follows from it, and the sentence with which a fenced member refuses to start. In PgBouncer's: who is where.
@@ -34,7 +48,13 @@ PART_CONF = "95-part.conf"
 FENCE = "fenced"
 POOL_CONF = "pgbouncer.ini"
 LIVE_FILES = (NOTE, PART_CONF, FENCE, POOL_CONF)
+ADOPT_CERTIFICATES = "adopt_certificates.sh"
 SIDE_CONF = "99-recovery.conf"
+
+
+def sslmode(settings: Settings) -> str:
+    """How libpq in a container connects: PGSSLMODE."""
+    return "verify-full" if settings.uses_tls else "prefer"
 
 
 @dataclass
@@ -95,20 +115,51 @@ class Files:
         ]
         write_atomically(secrets / "pgadmin_pgpass", server_conf.pgpass(of_all), mode=0o444)
 
+        self.render_certificates()
         for name in self.cluster.servers:
             self._render_server(name)
         self.render_cluster()
         self.render_pgbouncer()
         template = string.Template((INFRA / "pgadmin" / "servers.json").read_text(encoding="utf-8"))
-        text = template.substitute(oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db)
+        text = template.substitute(
+            oltp_db=settings.oltp_db, warehouse_db=settings.warehouse_db, sslmode=sslmode(settings)
+        )
         write_atomically(self.subfolder("pgadmin") / "servers.json", text)
         for file in ("nginx.conf", "not-yet.html"):
             write_atomically(self.subfolder("docs") / file, (INFRA / "docs" / file).read_text(encoding="utf-8"))
+
+    def certificates(self, name: str) -> Path:
+        """Return the folder that is mounted for one container alone, behind a directory that only its owner enters."""
+        folder = self.folder / "tls" / name
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.parent.chmod(0o700)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        return folder
+
+    def render_certificates(self, *, renew: bool = False) -> list[str]:
+        """Write each server's certificate and key, and the CA's for who connects to it, where sessions are encrypted.
+
+        renew: other ones. Returns the names of the servers.
+        """
+        settings, folders = self.settings, {name: self.certificates(name) for name in (*CERTIFIED, SIDE, CLIENTS)}
+        if not settings.uses_tls:
+            return []
+
+        def write(path: Path, text: str, mode: int) -> None:
+            # Read by a container's account, which is not the owner of these files.
+            write_atomically(path, text, mode=0o444)
+
+        for name, hosts in CERTIFIED.items():
+            tls.ensure_certificate(settings, folders[name] / f"{name}.crt", *hosts, write=write, renew=renew)
+        write_atomically(folders[CLIENTS] / CA.name, settings.ca_file.read_text(encoding="utf-8"))
+        return list(CERTIFIED)
 
     def render_pgbouncer(self) -> None:
         """Write PgBouncer's configuration: who the primary is, and who its replicas."""
         ini = server_conf.pgbouncer_ini(
             self.settings,
+            tls=CERTIFICATES if self.settings.uses_tls else None,
             primary_host=self.cluster.primary_name,
             primary_port=SERVER_PORT,
             replica_host=",".join(self.cluster.replica_names),
@@ -123,11 +174,16 @@ class Files:
 
     def places(self, name: str) -> Places:
         """Where a server finds what its configuration names."""
-        return Places(scripts=MOUNTED, repository_conf=REPOSITORY_CONF, passfile=PASSFILE)
+        return Places(
+            scripts=MOUNTED,
+            repository_conf=REPOSITORY_CONF,
+            passfile=PASSFILE,
+            tls=OWN_CERTIFICATES if self.settings.uses_tls else None,
+        )
 
     def _render_server(self, name: str) -> None:
         folder = self.subfolder(name)
-        static = server_conf.static_files(name)
+        static = server_conf.static_files(name, tls=self.settings.uses_tls)
         lines = [
             "# Written by `make up`; settings belong in .env and infra/postgres.",
             "listen_addresses = '*'",
@@ -147,7 +203,7 @@ class Files:
         files[server_conf.BUILD_SETTINGS.name] = server_conf.BUILD_SETTINGS.read_text(encoding="utf-8")
         for file, text in files.items():
             write_atomically(folder / file, text)
-        scripts = ("restore_wal.sh", server_conf.CHOOSE_SETTINGS.name, "entrypoint.sh", "health.sh")
+        scripts = ("restore_wal.sh", server_conf.CHOOSE_SETTINGS.name, "entrypoint.sh", "health.sh", ADOPT_CERTIFICATES)
         for script in scripts:
             write_atomically(folder / script, (INFRA / "postgres" / script).read_text(encoding="utf-8"), mode=0o755)
 
@@ -170,6 +226,8 @@ class Files:
                 folder / path.name, path.read_text(encoding="utf-8"), mode=0o755 if path.suffix == ".sh" else 0o644
             )
         write_atomically(folder / SIDE_CONF, "\n".join(lines) + "\n")
+        for path in self.certificates(self.cluster.primary_name).iterdir():
+            write_atomically(self.certificates(SIDE) / path.name, path.read_text(encoding="utf-8"), mode=0o444)
         main = (folder / CONF_FILE.name).read_text(encoding="utf-8")
         write_atomically(folder / CONF_FILE.name, f"{main}include {conf(MOUNTED / SIDE_CONF)}\n")
 

@@ -19,6 +19,8 @@ from eds.cluster.server_conf import Address, Places, set_password_statements
 from eds.runtime.docker import engine
 from eds.runtime.docker.compose import START_SECONDS, Compose
 from eds.runtime.docker.files import (
+    CA,
+    CERTIFICATES,
     CONF_FILE,
     MOUNTED,
     PGDATA,
@@ -28,6 +30,7 @@ from eds.runtime.docker.files import (
     VOLUME,
     WAL_ARCHIVE,
     Files,
+    sslmode,
 )
 from eds.runtime.member import Member
 
@@ -83,6 +86,7 @@ class ComposeMember:
 
     def _mounts(self) -> list[str]:
         mounts = [f"{self.volume}:{VOLUME}", f"{self.files.subfolder(self.name)}:{MOUNTED}:ro"]
+        mounts.append(f"{self.files.certificates(self.name)}:{CERTIFICATES}:ro")
         mounts.append(f"{self.compose.wal_volume}:{WAL_ARCHIVE}")
         mounts.append(f"{self.compose.second_repository}:{SECOND_REPOSITORY}")
         mounts.append(f"{self.files.folder / 'secrets' / REPOSITORY_CONF.name}:{REPOSITORY_CONF}:ro")
@@ -122,7 +126,9 @@ class ComposeMember:
         else:
             network = f"{self.compose.project}_backend"
             more = [part for mount in mounts for part in ("--volume", mount)]
-            into = ["run", "--rm", *options, "--network", network, "--label", self._label, *self._mounts(), *more]
+            libpq = ["--env", f"PGSSLMODE={sslmode(self.files.settings)}", "--env", f"PGSSLROOTCERT={CA}"]
+            into = ["run", "--rm", *options, *libpq, "--network", network, "--label", self._label]
+            into += [*self._mounts(), *more]
             into += ["--entrypoint", "bash", self.compose.member_image, "-c", WITHOUT_SERVER, "bash", *command]
         return programs.run(["docker", *into], env=os.environ | (env or {}), stdin=stdin, what=what, check=check)
 

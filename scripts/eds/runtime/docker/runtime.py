@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from eds.base import programs
@@ -20,12 +21,12 @@ from eds.base.console import err, step
 from eds.base.errors import UserError
 from eds.base.services import BACKUP_SCHEDULER, OWN_STATE_MARK, SIDE, ServiceState, embedded_note
 from eds.base.settings import OPTIONAL_SERVICES, SERVICES_WITH_HOST, Settings
-from eds.cluster import members
+from eds.cluster import members, tls
 from eds.cluster.connections import MEMBERS, Cluster, Server
 from eds.runtime.docker import engine
 from eds.runtime.docker.compose import Compose
 from eds.runtime.docker.engine import POSTGRES_IMAGE, why_not_docker
-from eds.runtime.docker.files import SERVER_PORT, Files
+from eds.runtime.docker.files import ADOPT_CERTIFICATES, CA, MOUNTED, PGDATA, SERVER_PORT, Files
 from eds.runtime.docker.member import ComposeMember
 from eds.runtime.local import binaries
 from eds.runtime.local.home import Home, reachable, unprivileged_account
@@ -34,10 +35,6 @@ from eds.runtime.pgbackrest import check_directory
 from eds.runtime.ports import check_addresses
 
 SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
-_NO_TLS = (
-    "TLS=on is for the embedded servers. Containers speak within networks of this machine, and every port is published "
-    "on 127.0.0.1: remove TLS from .env."
-)
 # What needs a warehouse that has been built, or no more than the warehouse.
 LATER = ("scheduler", *OPTIONAL_SERVICES)
 
@@ -59,8 +56,7 @@ class ComposeRuntime:
 
     @property
     def inside(self) -> Cluster:
-        # Names within the networks of one machine, without TLS.
-        places: dict[str, str | int] = {"tls": "off"}
+        places: dict[str, str | int | Path] = {"tls": "on" if self.settings.uses_tls else "off", "tls_ca_file": CA}
         for name in self.cluster.servers:
             places |= {f"{name}_host": name, f"{name}_port": SERVER_PORT}
         return Cluster(self.settings.model_copy(update=places))
@@ -116,8 +112,6 @@ class ComposeRuntime:
                 "With Docker, every port is published on 127.0.0.1. Remove from .env and the environment: "
                 + ", ".join(f"{name.upper()}_HOST" for name in elsewhere)
             )
-        if self.settings.tls == "on":
-            raise UserError(_NO_TLS)
         check_directory(self.settings)
         self.files.render()
         self.compose.claim()
@@ -202,6 +196,7 @@ class ComposeRuntime:
             with step(f"{service} is found again by its name in {network}"):
                 self.compose.connect_again(service, network, names)
         self._settle()
+        self._adopt_certificates()
         with step("primary, replicas, warehouse and PgBouncer"):
             # The two that the provisioning needs first: when one does not start, it is reported at once.
             self.compose.up([self.cluster.primary_name, "warehouse"])
@@ -277,7 +272,29 @@ class ComposeRuntime:
         self.start_services()
 
     def renew_certificates(self, *, ca: bool) -> list[str]:
-        raise UserError(_NO_TLS)
+        if not self.compose.owned:
+            raise UserError("No container has a certificate yet: `make up` makes both.")
+        tls.ensure_ca(self.settings, renew=ca)
+        names = self.files.render_certificates(renew=True)
+        # The pool first: it trusts the former CA, too, and a server that has the new one's certificate needs it.
+        if self.is_running("pgbouncer"):
+            self.start_pgbouncer()
+        self._adopt_certificates()
+        return names
+
+    def _adopt_certificates(self) -> None:
+        """Let the servers that run read their certificates again. Sessions that are open stay."""
+        if not self.settings.uses_tls:
+            return
+        running = {row["Service"] for row in self.compose.containers() if row["State"] == "running"}
+        script = f"{MOUNTED / ADOPT_CERTIFICATES} && pg_ctl reload --silent --pgdata={PGDATA}"
+        for name in self.cluster.servers:
+            if name not in running or self.files.is_fenced(name):
+                continue
+            code, answer = engine.ask("exec", self.compose.container(name), "sh", "-c", script)
+            if code != 0:
+                # One that starts just now reads them by itself.
+                err.print(f"{name} does not take its certificate over by a reload: {answer}", markup=False)
 
     def unreachable(self, *names: str) -> list[str]:
         """Say which of these members are not reached, by their names, from where their clients are."""
@@ -400,7 +417,7 @@ class ComposeRuntime:
         places = {tempfile.gettempdir(), *(str(path) for path in [self.settings.backups] if path.exists())}
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "host"),
-            *("--user", f"{os.getuid()}:{os.getgid()}", "--env", "PGPASSWORD", "--env", "LC_ALL", "--env", "PGOPTIONS"),
+            *("--user", f"{os.getuid()}:{os.getgid()}", *self._client_environment),
             *("--entrypoint", name),
             *(part for place in sorted(places) for part in ("--volume", f"{place}:{place}")),
             POSTGRES_IMAGE,
@@ -418,9 +435,17 @@ class ComposeRuntime:
         # In a container of its own, as nobody: it sees no file of this machine.
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "host", "--user", "65534:65534"),
-            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"),
-            *("--env", "PGPASSWORD", "--env", "LC_ALL", "--env", "PGOPTIONS", "--entrypoint", "psql", POSTGRES_IMAGE),
+            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", *self._client_environment),
+            *("--entrypoint", "psql", POSTGRES_IMAGE),
         ], {}
+
+    @property
+    def _client_environment(self) -> list[str]:
+        """Hand libpq's variables, those that are set, on to a container for a program, with the file that one names."""
+        names = ("PGPASSWORD", "PGOPTIONS", "LC_ALL", *tls.client_environment(self.settings))
+        ca = self.settings.ca_file
+        mount = ["--volume", f"{ca}:{ca}:ro"] if self.settings.uses_tls else []
+        return [*(part for name in names for part in ("--env", name)), *mount]
 
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """Return the command line of psql in a server's container, and the environment it needs."""

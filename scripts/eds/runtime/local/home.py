@@ -283,15 +283,9 @@ class Home:
         """Give a server its certificate and key where sessions are encrypted, unless it has them for this host."""
         if self.tls is None:
             return
-        tls.ensure_ca(self.settings)
         self.tls.mkdir(exist_ok=True)
         self.give(self.tls, 0o750)
-        self.write(self.tls / "ca.crt", self.settings.ca_file.read_text(encoding="utf-8"), 0o640)
-        certificate, key = self.tls / f"{name}.crt", self.tls / f"{name}.key"
-        if renew or not key.exists() or not tls.certificate_is_current(self.settings, certificate, host):
-            text, secret = tls.issue(self.settings, host)
-            self.write(key, secret, 0o600)
-            self.write(certificate, text, 0o640)
+        tls.ensure_certificate(self.settings, self.tls / f"{name}.crt", host, write=self.write, renew=renew)
 
     def run(
         self,

@@ -32,7 +32,7 @@ flags = $(foreach each,$($(1).values),$(call value_flag,$(each))) \
 include scripts/commands.mk
 
 ##@ Development
-.PHONY: screenshots test test-unit test-all test-docker soak lint format lock sbom reference
+.PHONY: screenshots test test-unit test-all test-docker soak lint format lock pin-images sbom reference
 screenshots: venv-dev ## Take the README's pictures of this checkout's pages (needs Chromium)
 	@.venv/bin/python -m eds screenshots
 test.words := ARGS JOBS
@@ -60,6 +60,8 @@ format: venv-dev ## Format Python and SQL
 	@.venv/bin/ruff check --fix scripts tests
 lock: venv-dev ## Compile the lock files from pyproject.toml
 	@scripts/lock.sh
+pin-images: venv ## Pin the public images: write the digests that their tags stand for today to .env, for make up
+	@PYTHONPATH=scripts .venv/bin/python scripts/pin_images.py
 sbom: venv ## Write a software bill of materials (CycloneDX) from the lock files to target/sbom.cdx.json
 	@.venv/bin/python scripts/sbom.py
 reference: venv-dev ## Write the list of commands (make's help, the README's table) from their declarations

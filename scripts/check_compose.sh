@@ -24,9 +24,11 @@ grep -qF 'run make up first' /tmp/check_compose.$$ || {
 }
 rm /tmp/check_compose.$$
 for file in infra/compose.yaml compose.yaml; do
-    names=$(COMPOSE_PROJECT_NAME=other PLATFORM_FILES=/elsewhere PRIMARY_PORT=1 config --file "$file" config)
-    for expected in 'container_name: other_postgres_primary' 'name: other_wal_archive' '/elsewhere/primary' 'published: "1"'; do
-        if ! printf '%s\n' "$names" | grep -qF "$expected"; then
+    names=$(COMPOSE_PROJECT_NAME=other PLATFORM_FILES=/elsewhere PRIMARY_PORT=1 POSTGRES_DIGEST=sha256:1 PYTHON_DIGEST=sha256:2 \
+        config --file "$file" config)
+    for expected in 'container_name: other_postgres_primary' 'name: other_wal_archive' '/elsewhere/primary' 'published: "1"' \
+        'image: postgres:15-bookworm@sha256:1' 'POSTGRES_DIGEST: sha256:1' 'PYTHON_DIGEST: sha256:2' 'image: nginx:1-alpine$'; do
+        if ! printf '%s\n' "$names" | grep -q "$expected"; then
             echo "$file: a setting does not reach it, expected: $expected" >&2
             exit 1
         fi

@@ -66,12 +66,16 @@ def digest_of(image: str) -> str | None:
     return found[0] if found else None
 
 
-def images() -> list[dict[str, Any]]:
-    """Return the images that the containers are, or are made from."""
+def image_names() -> list[str]:
+    """Return the names and tags of the public images that the containers are, or are made from."""
     files = [ROOT / "infra" / "compose.yaml", *sorted((ROOT / "infra").glob("*/Dockerfile"))]
-    names = sorted({name for file in files for name in IMAGE.findall(file.read_text(encoding="utf-8"))})
+    return sorted({name for file in files for name in IMAGE.findall(file.read_text(encoding="utf-8"))})
+
+
+def images() -> list[dict[str, Any]]:
+    """Return these images as components."""
     result = []
-    for name in names:
+    for name in image_names():
         repository, _, tag = name.rpartition(":")
         digest = digest_of(name)
         version = f"@{digest.replace(':', '%3A')}" if digest else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eds.base.settings import ROOT
+from eds.runtime.docker.runtime import ComposeRuntime
 
 from .conftest import Stack, docker
 
@@ -38,6 +39,16 @@ def test_an_optional_service_whose_image_cannot_be_pulled_is_left_out_with_a_not
     assert runtime._why_absent("docs") == "skipped: no image 127.0.0.1:1/no-such-image:1 on this machine"
     assert runtime.compose.why_no_image("primary") is None
     assert runtime._why_absent("primary") is None
+
+
+def test_an_image_that_is_pinned_is_taken_by_its_digest_alone(stack: Stack) -> None:
+    digest = f"sha256:{'0' * 64}"
+    for service, setting in (("docs", "nginx_digest"), ("warehouse", "postgres_digest")):
+        runtime = ComposeRuntime(stack.settings.model_copy(update={setting: digest}))
+        assert runtime.compose.image(service).endswith(f"@{digest}")
+        # The image of the tag is there, and is not it.
+        assert stack.runtime.compose.has_image(service)
+        assert not runtime.compose.has_image(service)
 
 
 def test_volumes_that_are_gone_are_noticed_and_nothing_takes_their_place_unasked(stack: Stack) -> None:

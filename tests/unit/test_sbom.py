@@ -1,19 +1,32 @@
-"""The bill of materials has everything that the lock files and the containers have."""
+"""The bill of materials has everything that the lock files and the containers have; every image can be pinned."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
-from eds.base.settings import ROOT
+import pytest
 
-specification = importlib.util.spec_from_file_location("sbom", ROOT / "scripts" / "sbom.py")
-assert specification is not None
-assert specification.loader is not None
-sbom = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(sbom)
+from eds.base.settings import ROOT, Settings
+
+
+def script(name: str) -> ModuleType:
+    """Return a script of the project as a module."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+sbom = script("sbom")
+pin_images = script("pin_images")
 
 
 def test_every_locked_package_is_in_it_with_the_hashes_that_pip_checks():
@@ -40,3 +53,16 @@ def test_every_image_is_in_it():
 def test_the_same_files_give_the_same_text(tmp_path: Path):
     assert json.dumps(sbom.bill()) == json.dumps(sbom.bill())
     assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", sbom.bill()["serialNumber"])
+
+
+@pytest.mark.parametrize("image", sbom.image_names())
+def test_an_image_has_a_setting_for_its_digest_wherever_it_is_named(image: str):
+    name = pin_images.setting(image)
+    assert name.lower() in Settings.model_fields
+    uses = 0
+    for path in [ROOT / "infra" / "compose.yaml", *(ROOT / "infra").glob("*/Dockerfile")]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if re.search(rf"(FROM|image:) {re.escape(image)}", line):
+                uses += 1
+                assert f"{image}${{{name}:+@" in line, (path, line)
+    assert uses

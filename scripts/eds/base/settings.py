@@ -70,6 +70,7 @@ Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")]
 WebAddress = Annotated[str, Field(pattern=r"^https?://\S+$")]
 DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
+Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
 
@@ -111,6 +112,13 @@ class Settings(BaseSettings):
     # The Docker runtime.
     compose_project_name: ProjectName = "eds"
     disabled_services: Annotated[str, Field(validation_alias=AliasChoices("disabled_services", "without"))] = ""
+    # Of the public images; blank: whatever the tag stands for.
+    postgres_digest: Digest = ""
+    debian_digest: Digest = ""
+    python_digest: Digest = ""
+    metabase_digest: Digest = ""
+    pgadmin_digest: Digest = ""
+    nginx_digest: Digest = ""
     pgadmin_email: Annotated[str, Field(pattern=r"^[^@\s'\"]+@[^@\s'\"]+$")] = "admin@enterprise.local"
 
     # The demo loan book.

@@ -11,7 +11,6 @@ from eds.base import programs
 OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 24)
 ASK_SECONDS = 20
-POSTGRES_IMAGE = "postgres:15-bookworm"
 
 
 def ask(*arguments: str) -> tuple[int, str]:

@@ -25,7 +25,7 @@ from eds.cluster import members, tls
 from eds.cluster.connections import MEMBERS, Cluster, Server
 from eds.runtime.docker import engine
 from eds.runtime.docker.compose import Compose
-from eds.runtime.docker.engine import POSTGRES_IMAGE, why_not_docker
+from eds.runtime.docker.engine import why_not_docker
 from eds.runtime.docker.files import ADOPT_CERTIFICATES, CA, MOUNTED, PGDATA, SERVER_PORT, Files
 from eds.runtime.docker.member import ComposeMember
 from eds.runtime.local import binaries
@@ -420,7 +420,7 @@ class ComposeRuntime:
             *("--user", f"{os.getuid()}:{os.getgid()}", *self._client_environment),
             *("--entrypoint", name),
             *(part for place in sorted(places) for part in ("--volume", f"{place}:{place}")),
-            POSTGRES_IMAGE,
+            self.compose.image("warehouse"),
         ]
 
     def script_psql(self) -> tuple[list[str], dict[str, Any]]:
@@ -436,7 +436,7 @@ class ComposeRuntime:
         return [
             *("docker", "run", "--rm", "--interactive", "--network", "host", "--user", "65534:65534"),
             *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", *self._client_environment),
-            *("--entrypoint", "psql", POSTGRES_IMAGE),
+            *("--entrypoint", "psql", self.compose.image("warehouse")),
         ], {}
 
     @property

@@ -191,10 +191,13 @@ look() {
 # Run the server until it ends or is asked to. Returns 0 when it should be cloned again; else the script ends with it.
 # A replica that a failover makes the primary goes on in here, until its next start.
 serve() { # PROMOTE
-    local server sleeper state position='' since=$SECONDS slot_seen='' streamed='' noted='' pause=1 code=0
+    local server sleeper state position='' since=$SECONDS slot_seen='' streamed='' noted='' pause=1 code=0 needed
     rm -f "$data/postmaster.pid"
-    # One that is promoted replays first what its former primary wrote, as a replica does.
-    postgres -D "$data" -c config_file="$config" ${1:+-c max_prepared_transactions=10} &
+    # A standby does not start with less than its primary had, which is 0 unless an earlier version of the platform
+    # wrote its data.
+    needed=$(LC_ALL=C pg_controldata "$data" | sed -n 's/^max_prepared_xacts setting: *//p')
+    [ "${needed:-0}" != 0 ] || needed=
+    postgres -D "$data" -c config_file="$config" ${needed:+-c max_prepared_transactions="$needed"} &
     server=$!
     while kill -0 "$server" 2>/dev/null; do
         child=$server

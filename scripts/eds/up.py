@@ -18,7 +18,7 @@ from eds.book.demo import fill
 from eds.cluster.connections import POOLS, Cluster, connect, wait_until_accepting
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
-from eds.ops import interrupted, machine
+from eds.ops import interrupted, machine, transactions
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
@@ -32,6 +32,7 @@ def start_servers(runtime: Runtime) -> None:
     interrupted.before_start(runtime)
     runtime.start_servers()
     interrupted.after_start(runtime)
+    _end_preparing(runtime)
     if runtime.is_running("pgbouncer"):
         # It turns the first client away that comes after a time without a server: not the application.
         for database in POOLS:
@@ -39,6 +40,25 @@ def start_servers(runtime: Runtime) -> None:
                 wait_until_accepting(runtime.cluster.pooled_conninfo(database), POOL_SECONDS)
             except UserError as error:
                 err.print(f"PgBouncer does not serve {database} yet: {error}", markup=False)
+
+
+def _end_preparing(runtime: Runtime) -> None:
+    """Restart a primary that accepts PREPARE TRANSACTION: it was promoted when its data still asked for that."""
+    primary = runtime.cluster.primary
+    if not transactions.accepts_prepared(primary):
+        return
+    if left := transactions.prepared(primary):
+        # It would not start again.
+        err.print(
+            f"{primary.name} accepts PREPARE TRANSACTION until it is restarted. These have to be ended first, each in "
+            f"its database: {'; '.join(left)}",
+            markup=False,
+        )
+        return
+    with step(f"{primary.name} restarted: it accepted PREPARE TRANSACTION"):
+        member = runtime.member(primary.name)
+        member.stop()
+        member.start()
 
 
 def book_is_empty(cluster: Cluster) -> bool:

@@ -26,10 +26,6 @@ BUILD_SETTINGS = INFRA / "postgres" / "build.settings"
 BUILD_CONF = "15-build.conf"
 
 
-# A server that replays WAL does not start with a lower max_prepared_transactions than its primary had when it wrote it.
-REPLAYS_PREPARED = 10
-
-
 @dataclass(frozen=True)
 class Places:
     """Where a server finds what its configuration names.
@@ -211,6 +207,8 @@ def settings_lines(settings: Settings, name: str, places: Places) -> list[str]:
 def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
     """Return the lines of a member's configuration that a failover changes. All of them take effect by a reload.
 
+    What a standby's data needs of max_prepared_transactions is no such line: see `replay_options`.
+
     follows: the primary, when the member is a replica of it.
     """
     lines = archive_lines(places, takes_writes=follows is None)
@@ -227,9 +225,19 @@ def part_lines(name: str, places: Places, follows: Address | None) -> list[str]:
         lines += [
             f"primary_conninfo = {conf(conninfo)}",
             f"primary_slot_name = {conf(name)}",
-            f"max_prepared_transactions = {REPLAYS_PREPARED}",
         ]
     return lines
+
+
+def replay_options(control: str) -> list[str]:
+    """Return the options of postgres with which a standby's data can be started.
+
+    A standby does not start with a lower max_prepared_transactions than its primary had. Ours has 0, so that a replica
+    needs no more, and is a primary that refuses PREPARE TRANSACTION the moment that it is promoted; only behind one
+    that had more (of an earlier version of the platform) does its data ask for it. control: pg_controldata's output.
+    """
+    needed = re.search(r"max_prepared_xacts setting:\s+(\d+)", control)
+    return ["-c", f"max_prepared_transactions={needed[1]}"] if needed and needed[1] != "0" else []
 
 
 def set_password_statements(password: str) -> str:

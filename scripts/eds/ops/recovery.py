@@ -25,6 +25,9 @@ from eds.runtime.ports import check_addresses
 BESIDE, PITR = "pitr beside", "pitr"
 # The longest that a copy of a member's data may take until it lets somebody in.
 START_SECONDS = 120
+# A server that replays WAL stops where its primary had a higher max_prepared_transactions: it has room for the WAL of a
+# primary of an earlier version of the platform. What is put in the primary's place starts with 0.
+REPLAYS_PREPARED = 10
 
 # --- a member and the primary -----------------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
     lines = [
         f"restore_command = {conf(restore)}",
         "recovery_target_action = promote",
-        f"max_prepared_transactions = {server_conf.REPLAYS_PREPARED}",
+        f"max_prepared_transactions = {REPLAYS_PREPARED}",
         *target,
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eds.cluster.connections import Server
-from eds.cluster.queries import fetch_dicts
+from eds.cluster.queries import fetch_all, fetch_dicts
 
 # A session may be in a long batch; a prepared transaction has nothing left to do but to end.
 MOST_MINUTES = 10.0
@@ -101,3 +101,31 @@ def oldest_transaction(primary: Server) -> OldestTransaction | None:
         return None
     row = rows[0]
     return OldestTransaction(row["who"], row["remedy"], row["minutes"], row["is_prepared"], row["changes"])
+
+
+# What is left of a time as a standby, or of a former configuration, until the next start: not what the files say.
+_ACCEPTED = """
+    select setting::integer from pg_settings
+    where name = 'max_prepared_transactions' and setting::integer > 0
+        and (source = 'command line' or pending_restart) and not pg_is_in_recovery()
+"""
+
+
+def accepts_prepared(server: Server) -> str | None:
+    """Return a sentence when a primary accepts PREPARE TRANSACTION until it is started again, or None.
+
+    A promotion changes no setting that a running server holds, and a replica has this one where its data needs it.
+    """
+    rows = fetch_all(server, _ACCEPTED, database="postgres")
+    if not rows:
+        return None
+    return (
+        f"{server.name} accepts PREPARE TRANSACTION, which can hold the change feed back for ever "
+        f"(max_prepared_transactions is {rows[0][0]} until it is started again): `make up` restarts it"
+    )
+
+
+def prepared(server: Server) -> list[str]:
+    """Return how each prepared transaction of any database is ended: with one, a server with room for none stops."""
+    query = "select format('%s: rollback prepared %L', database, gid) from pg_prepared_xacts order by prepared"
+    return [row[0] for row in fetch_all(server, query)]

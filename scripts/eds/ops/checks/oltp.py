@@ -8,7 +8,7 @@ from eds.book.invariants import INVARIANTS, violations
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery
 from eds.ops.checks.result import Verification, Warned, must
-from eds.ops.transactions import oldest_transaction
+from eds.ops.transactions import accepts_prepared, oldest_transaction
 
 BUSINESS_TABLES = {
     "customers": "customer_id",
@@ -61,6 +61,10 @@ def check(run: Verification) -> None:
         must(not (oldest and oldest.problem), str(oldest and oldest.problem))
         return str(oldest) if oldest else "none is open"
 
+    def nothing_is_prepared() -> str:
+        must(not (accepts := accepts_prepared(server)), str(accepts))
+        return f"max_prepared_transactions is {fetch_value(server, 'show max_prepared_transactions')}"
+
     # A lender need not record schedules.
     filled = [table for table in BUSINESS_TABLES if table != "loan_installments"]
     for table in (*filled, "audit_log", "vw_active_loans", "vw_customer_payment_summary"):
@@ -71,6 +75,7 @@ def check(run: Verification) -> None:
         "OLTP", "the application can write, and every change is in the trail", lambda: _application_writes(cluster)
     )
     run.check("OLTP", "no transaction was forgotten open", forgotten)
+    run.check("OLTP", "no transaction can be prepared but by the servers' own configuration", nothing_is_prepared)
     run.check("OLTP", "data checksums are on and no block is broken", lambda: _checksums(cluster))
 
 

@@ -207,10 +207,11 @@ class Postmaster:
 
         Not by pg_ctl, whose shell command does not stand every path that a checkout may have.
         """
-        command: list[str | Path] = [self.home.bindir / "postgres", "-D", self.home.data(name)]
-        if name == self.cluster.primary_name and (self.home.data(name) / "standby.signal").exists():
-            # It is promoted next; until then it replays what its former primary wrote.
-            command += ["-c", f"max_prepared_transactions={server_conf.REPLAYS_PREPARED}"]
+        data = self.home.data(name)
+        command: list[str | Path] = [self.home.bindir / "postgres", "-D", data]
+        if (data / "standby.signal").exists():
+            control = self.home.run([self.home.bindir / "pg_controldata", data], what=f"reading pg_control of {name}")
+            command += server_conf.replay_options(control.output)
         log_file = self.home.path / "log" / f"{name}.start.log"
         if not log_file.exists():
             self.home.write(log_file, "", 0o640)

@@ -47,6 +47,7 @@ from eds.cluster.connections import (
 from eds.cluster.provision import OLTP_ROLES, WAREHOUSE_ROLES, provision_oltp, provision_warehouse
 from eds.dashboards import commands as dashboard_commands
 from eds.dashboards import page
+from eds.ops import machine
 from eds.runtime.choice import has_data, select_runtime
 from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.local.runtime import LocalRuntime
@@ -114,6 +115,7 @@ def restore_machine() -> None:
 
     Needs the lines BACKUP_REPO2… that were kept, with the key, in .env or in the environment.
     """
+    machine.check_given()
     if ensure_env_file():
         err.print(f"wrote {env_file().name} with generated passwords (mode 600)")
     _keep_what_was_given({})

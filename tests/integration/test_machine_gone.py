@@ -13,7 +13,7 @@ from eds.base.services import SIDE
 from eds.base.settings import BACKUP_SCHEDULES, OFF, Settings, ensure_env_file
 from eds.cluster import provision
 from eds.cluster.queries import fetch_all, fetch_value
-from eds.ops import backup, wal
+from eds.ops import backup, pitr, wal
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.pgbackrest import Repository
 from eds.runtime.ports import free_ports
@@ -106,14 +106,66 @@ def test_the_second_repository_is_unreadable_without_its_key(
     files = [path for path in repository.rglob("*") if path.is_file()]
     assert len(files) > 5
     assert [path for path in files if not path.read_bytes().startswith(b"Salted__")] == []
+    # Another key is not made in its place.
     refused = eds(machine, "restore-machine", code=1)
+    assert f"{KEY} is missing" in refused
+    assert "repo2.env" in refused
+    assert not Path(machine["EDS_ENV_FILE"]).exists()
+    refused = eds(machine | {KEY: "another one"}, "restore-machine", code=1)
     assert "holds no backup that can be read with BACKUP_REPO2_CIPHER_KEY" in refused
     assert "Traceback" not in refused
     assert gone[0] not in refused
 
 
+def assert_each_repository_makes_up_for_the_other(runtime: LocalRuntime, second: Path) -> None:
+    """Put one segment's content in another one's place: it can be decompressed, and is handed out by archive-get."""
+    other, name = ("", "")
+    for number in range(2):
+        with Platform(runtime).app() as connection:
+            add_customer(connection, f"in segment {number}")
+        other, name = name, wal.switch_and_wait(runtime, 60)[0]
+    member, target = runtime.member("primary"), runtime.home.path / "pgbackrest" / "fetched"
+
+    def copies(segment: str) -> list[Path]:
+        return [next(place.rglob(f"{segment}-*")) for place in (runtime.home.path / "repository", second)]
+
+    def fetched() -> tuple[int, bytes | None]:
+        target.unlink(missing_ok=True)
+        assert member.places.repository_conf is not None
+        script = member.places.scripts / "restore_wal.sh"
+        done = member.run([script, member.places.repository_conf, "recovery", name, target], check=False)
+        return done.code, target.read_bytes() if target.exists() else None
+
+    sound = fetched()
+    assert (sound[0], len(sound[1] or b"")) == (0, 16 * 1024 * 1024)
+    kept = {path: path.read_bytes() for path in copies(name)}
+    for harmed, exchanged in zip(copies(name), copies(other), strict=True):
+        harmed.write_bytes(exchanged.read_bytes())
+        assert fetched() == sound
+        found = pitr.recover(runtime, pitr.Target())
+        assert found.shortfall is None
+        assert found.rows["customers"] == fetch_value(
+            runtime.cluster.primary, "select count(*) from operational.customers"
+        )
+        harmed.write_bytes(kept[harmed])
+    for path, exchanged in zip(copies(name), copies(other), strict=True):
+        path.write_bytes(exchanged.read_bytes())
+    assert fetched() == (126, None)
+    # With a name that fits the content, the place that the segment gives itself does not.
+    for path, exchanged in zip(copies(name), copies(other), strict=True):
+        path.rename(path.with_name(f"{name}{exchanged.name[24:]}"))
+    assert fetched() == (126, None)
+    for path in copies(name):
+        path.unlink()
+    assert fetched() == (1, None)
+    for path, content in kept.items():
+        path.write_bytes(content)
+        path.chmod(0o644)
+    runtime.member(SIDE).remove()
+
+
 def test_one_command_brings_the_book_back_on_another_machine(
-    gone: tuple[str, set[str], str], machine: dict[str, str]
+    gone: tuple[str, set[str], str], machine: dict[str, str], repository: Path
 ) -> None:
     key, customers, newest = gone
     env_file = Path(machine["EDS_ENV_FILE"])
@@ -139,6 +191,7 @@ def test_one_command_brings_the_book_back_on_another_machine(
     backup.physical(runtime, "full")
     info = Repository(runtime).info()
     assert {each.repository for each in info.backups if each.timeline > 1} == {1, 2}
+    assert_each_repository_makes_up_for_the_other(runtime, repository)
     assert "has a loan book already" in eds(machine, "restore-machine", code=1)
 
 

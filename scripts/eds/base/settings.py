@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,7 +54,13 @@ REPOSITORY_OPTIONS = {
     "gcs": ("backup_repo2_gcs_bucket", "backup_repo2_gcs_key"),
 }
 # When backups are made and proven. OFF: never.
-BACKUP_SCHEDULES = ("backup_full_schedule", "backup_diff_schedule", "backup_dump_schedule", "drill_schedule")
+BACKUP_SCHEDULES = (
+    "backup_full_schedule",
+    "backup_diff_schedule",
+    "backup_dump_schedule",
+    "backup_verify_schedule",
+    "drill_schedule",
+)
 OFF = "off"
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
 # How alike a name in .env and a setting's name must be to be taken for a typing error (0 to 1).
@@ -155,6 +161,7 @@ class Settings(BaseSettings):
     backup_full_schedule: str = "30 0 * * 0"
     backup_diff_schedule: str = "30 0 * * 1-6"
     backup_dump_schedule: str = "30 1 * * *"
+    backup_verify_schedule: str = "30 2 * * *"
     drill_schedule: str = "30 3 * * 0"
     # From which age on a backup, and the last proven restore, are called too old.
     backup_fresh_hours: Annotated[int, Field(ge=1)] = 50
@@ -501,6 +508,13 @@ def differing_from_file(path: Path | None = None) -> dict[str, str]:
     """Return the settings of the environment that `.env` does not hold with the same value."""
     held = dotenv_values(path or env_file(), interpolate=False)
     return {name: value for name, value in given_by_environment().items() if held.get(name) != value}
+
+
+def not_given(names: Iterable[str], path: Path | None = None) -> list[str]:
+    """Return which of these settings have a value neither in the environment nor in `.env`."""
+    path = path or env_file()
+    held = dotenv_values(path, interpolate=False) if path.exists() else {}
+    return [name for name in names if not os.environ.get(name) and not held.get(name)]
 
 
 def keep_in_env_file(values: Mapping[str, str], path: Path | None = None) -> None:

@@ -15,6 +15,7 @@ from eds.base import journal
 from eds.base.console import err, step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
+from eds.base.settings import env_file, not_given
 from eds.book import invariants
 from eds.cluster.connections import wait_until_accepting
 from eds.cluster.queries import fetch_value
@@ -24,6 +25,7 @@ from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
 
 SECOND = 2
+KEY = "BACKUP_REPO2_CIPHER_KEY"
 START_SECONDS = 120.0
 _LAST_COMMIT = re.compile(r"last completed transaction was at log time (\S+ \S+)")
 
@@ -45,14 +47,19 @@ class Recovered:
     began: float
 
 
-def check_possible(runtime: Runtime) -> None:
-    """Raise UserError where there is no second repository, or where there is a loan book already."""
-    settings = runtime.settings
-    if not settings.backup_repo2:
+def check_given() -> None:
+    """Raise UserError when the second repository or its key was not given, before another key is made in its place."""
+    if missing := not_given(("BACKUP_REPO2", KEY)):
         raise UserError(
-            "Restored from where? Put the lines BACKUP_REPO2… that were kept, with BACKUP_REPO2_CIPHER_KEY, into .env "
+            f"{' and '.join(missing)} is missing, in {env_file()} and in the environment, and nothing was changed. "
+            "`make up` of the machine that is gone told to keep the lines BACKUP_REPO2… of its .env away from it "
+            f"(repo2.env, in its example). Put them all into {env_file()}; without {KEY} nothing can be restored "
             "(docs/runbooks.md, The machine is gone)."
         )
+
+
+def check_possible(runtime: Runtime) -> None:
+    """Raise UserError where pgBackRest is missing, or where there is a loan book already."""
     Repository(runtime).check_available()
     for name in runtime.cluster.servers:
         if name != "warehouse" and recovery.has_data(runtime.member(name)):
@@ -68,7 +75,7 @@ def _backups(info: Info) -> None:
         return
     reasons = [problem for problem in info.problems if problem.startswith(f"repository {SECOND}")] or info.problems
     raise UserError(
-        "The second repository holds no backup that can be read with BACKUP_REPO2_CIPHER_KEY of .env"
+        f"The second repository holds no backup that can be read with {KEY} of .env"
         + (f" ({'; '.join(reasons)})" if reasons else "")
         + ". Is the key the one of that repository, and BACKUP_REPO2_… its place?"
     )

@@ -1,8 +1,8 @@
-"""Makes backups on cron schedules, and proves them by a restore drill: one at a time, each a process of its own.
+"""Makes backups on cron schedules, reads them again, and proves them by a restore drill: one at a time, each a process.
 
 It is a process of this machine on either runtime, and runs the commands that a person would type (`make backup`,
-`make drill`). A run of the warehouse never waits for it, and it never waits for a run. What came due while it was not
-running (a machine that is off at night) is made up for at its start, once.
+`make backups VERIFY=1`, `make drill`). A run of the warehouse never waits for it, and it never waits for a run. What
+came due while it was not running (a machine that is off at night) is made up for at its start, once.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ JOBS = {
     "backup_full_schedule": Job("full backup", ("backup", "--kind", "physical", "--type", "full")),
     "backup_diff_schedule": Job("differential backup", ("backup", "--kind", "physical", "--type", "diff")),
     "backup_dump_schedule": Job("dump of both databases", ("backup", "--kind", "logical"), needs_repository=False),
+    "backup_verify_schedule": Job("check of backups and archive", ("backups", "--verify"), needs_repository=False),
     "drill_schedule": Job("restore drill", ("drill",)),
 }
 

@@ -16,7 +16,7 @@ from eds.backup_scheduler import BackupScheduler
 from eds.base.errors import UserError
 from eds.base.services import exclusive, running_command
 from eds.cluster.connections import Cluster, connect
-from eds.ops import backup, restore
+from eds.ops import backup, health, restore
 from eds.warehouse import alerts, backup_record, metrics
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support import needs
@@ -293,6 +293,30 @@ def test_a_scheduled_backup_is_recorded_and_its_failure_alerts(small, tmp_path, 
     figures = metrics.render(settings)
     assert 'eds_last_backup_success{kind="dump"} 0' in figures
     assert 'eds_last_backup_timestamp_seconds{kind="dump"} ' in figures
+
+
+def test_a_scheduled_check_that_finds_a_damaged_dump_alerts_and_health_names_it(small, tmp_path, monkeypatch):
+    settings = small.settings.model_copy(update={"alert_command": f"cat >>{tmp_path / 'output'}"})
+    monkeypatch.setattr(alerts, "_start_delivery", lambda settings: None)
+    monkeypatch.setenv("BACKUP_DIR", str(settings.backups))
+    scheduler = BackupScheduler(settings)
+
+    def named() -> list[str]:
+        return [each for each in health.health(small.runtime)["problems"] if "make backup KIND=operational" in each]
+
+    made = backup.dump(small.cluster, "operational", "sql")
+    content = made.path.read_bytes()
+    assert scheduler.run("backup_verify_schedule") == 0
+    assert named() == []
+    made.path.write_bytes(content[:-100])
+    assert scheduler.run("backup_verify_schedule") == 1
+    assert alerts.deliver(settings)
+    assert "the check of backups and archive failed" in (tmp_path / "output").read_text(encoding="utf-8")
+    assert made.path.name in named()[0]
+    assert "eds_last_backup_check_success 0" in metrics.render(settings)
+    made.path.write_bytes(content)
+    assert scheduler.run("backup_verify_schedule") == 0
+    assert named() == []
 
 
 def test_a_command_takes_the_lock_from_a_scheduled_one_and_from_no_other(small):

@@ -14,10 +14,10 @@ from eds.base.settings import BACKUP_SCHEDULES, OFF, Settings, ensure_env_file
 from eds.warehouse import alerts, backup_record
 from eds.warehouse.backup_record import Last, Protection
 
-FULL, DIFF, DUMP, DRILL = BACKUP_SCHEDULES
+FULL, DIFF, DUMP, CHECK, DRILL = BACKUP_SCHEDULES
 # A Sunday.
 SUNDAY = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-NIGHTLY = {FULL: "30 0 * * 0", DIFF: "30 0 * * 1-6", DUMP: "30 1 * * *", DRILL: "30 3 * * 0"}
+NIGHTLY = {FULL: "30 0 * * 0", DIFF: "30 0 * * 1-6", DUMP: "30 1 * * *", CHECK: "30 2 * * *", DRILL: "30 3 * * 0"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +41,10 @@ def make_settings(tmp_path: Path, text: str = "", **values: object) -> Settings:
         # Served up to now: nothing is due.
         (dict.fromkeys(NIGHTLY, SUNDAY), []),
         # A night without the machine: everything once, and the full backup is enough.
-        (dict.fromkeys(NIGHTLY, SUNDAY - timedelta(days=30)), [FULL, DUMP, DRILL]),
+        (dict.fromkeys(NIGHTLY, SUNDAY - timedelta(days=30)), [FULL, DUMP, CHECK, DRILL]),
         (dict.fromkeys(NIGHTLY, SUNDAY) | {DUMP: SUNDAY - timedelta(hours=12)}, [DUMP]),
         # Where no full backup was ever made, one is due at once; nothing else is.
-        ({DIFF: SUNDAY, DUMP: SUNDAY, DRILL: SUNDAY}, [FULL]),
+        ({DIFF: SUNDAY, DUMP: SUNDAY, CHECK: SUNDAY, DRILL: SUNDAY}, [FULL]),
         ({}, [FULL]),
         # A clock that was ahead.
         (dict.fromkeys(NIGHTLY, SUNDAY + timedelta(days=900)), []),
@@ -63,7 +63,7 @@ def test_a_schedule_that_is_off_is_never_due() -> None:
 def test_blank_or_off_turns_a_schedule_off(tmp_path: Path) -> None:
     assert set(make_settings(tmp_path).backup_schedules) == set(BACKUP_SCHEDULES) == set(JOBS)
     changed = make_settings(tmp_path, f"{FULL.upper()}=\n{DIFF.upper()}=off\n{DUMP.upper()}=0 5 * * *\n")
-    assert changed.backup_schedules == {DUMP: "0 5 * * *", DRILL: NIGHTLY[DRILL]}
+    assert changed.backup_schedules == {DUMP: "0 5 * * *", CHECK: NIGHTLY[CHECK], DRILL: NIGHTLY[DRILL]}
     with pytest.raises(ValueError, match="five cron fields"):
         make_settings(tmp_path, f"{FULL.upper()}=weekly\n")
 
@@ -114,15 +114,28 @@ def test_a_backup_that_fails_and_its_next_success_are_alerted_once_each(
 def test_what_is_missing_too_old_or_failed_is_warned_of(tmp_path: Path) -> None:
     settings, now = make_settings(tmp_path), datetime.now(UTC)
     young, old = Last(now - timedelta(hours=5), True), Last(now - timedelta(days=40), True)
-    assert backup_record.warnings(settings, Protection(young, young, young)) == []
-    found = backup_record.warnings(settings, Protection(Last(young.at, False, "no space\nleft"), old, Last()))
+    assert backup_record.warnings(settings, Protection(young, young, young, check=young)) == []
+    found = backup_record.warnings(
+        settings, Protection(Last(young.at, False, "no space\nleft"), old, Last(), check=Last(old.at, False, "a file"))
+    )
     assert found == [
         "physical backup: the newest attempt failed: no space",
         "dumps of both databases: the last one 40 days ago, expected within 50 hours; make backup",
         "proven restore: none yet; make drill",
+        "check of backups and archive: the last one 40 days ago, expected within 360 hours; make backups VERIFY=1",
     ]
     # Where there is no pgBackRest, dumps are all there is.
-    assert backup_record.warnings(settings, Protection(dump=young), "pgBackRest is not installed") == []
+    assert backup_record.warnings(settings, Protection(dump=young, check=young), "pgBackRest is not installed") == []
+
+
+def test_what_the_last_check_found_is_named_until_the_next_one_finds_nothing() -> None:
+    checked = datetime.now(UTC) - timedelta(hours=5)
+    found = [f"segment {number} is damaged" for number in range(5)]
+    protection = Protection(check=Last(None, False, found[0]), checked_at=checked, findings=tuple(found))
+    shown = backup_record.damage(protection)
+    assert [each.partition(" (")[0] for each in shown] == [*found[:3], "2 more: make backups VERIFY=1 names them"]
+    assert all("checked 5 hours ago" in each for each in shown)
+    assert backup_record.damage(Protection(check=Last(checked, True), checked_at=checked)) == []
 
 
 def test_a_backup_is_made_although_the_warehouse_cannot_record_it(

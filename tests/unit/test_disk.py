@@ -33,6 +33,22 @@ def test_too_little_space_is_named_with_path_and_figures(settings):
     assert any(str(settings.state.parents[2]) in line and "free of" in line for line in short)
 
 
+def test_a_full_repository_is_named_and_keeps_nothing_from_starting(settings, tmp_path, monkeypatch):
+    repository = tmp_path / "mounted"
+    repository.mkdir()
+    settings = settings.model_copy(update={"backup_repo2": "posix", "backup_repo2_path": str(repository)})
+    usage = shutil.disk_usage
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage(path)._replace(free=10 if path == repository else 2**50)
+    )
+    # A file system of its own.
+    stat = Path.stat
+    elsewhere = os.stat_result((0o40755, 1, -1, 1, 0, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda self, **how: elsewhere if self == repository else stat(self, **how))
+    assert [line.partition(":")[0] for line in disk.short_of(settings, archives=True)] == [str(repository)]
+    disk.check(settings)
+
+
 @pytest.mark.parametrize("needed", ["FIRST_BYTES", "NEEDED_BYTES"])
 def test_up_does_not_start_on_a_full_disk(settings, monkeypatch, needed):
     if needed == "NEEDED_BYTES":

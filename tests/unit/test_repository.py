@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,53 @@ def test_what_is_before_the_backup_or_on_another_branch_is_not_needed() -> None:
     assert result.needed[0] == repository.segment_name(2, 6)
 
 
+def a_backup(
+    label: str, start: str = "0/2000028", stop: str = "0/3000050", *, error: bool = False
+) -> repository.BaseBackup:
+    return repository.BaseBackup(
+        label=label,
+        type="full",
+        repository=1,
+        finished_at=datetime.strptime(label[-16:-1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC),
+        start_lsn=start,
+        stop_lsn=stop,
+        start_segment=repository.segment_name(1, repository.lsn(start) // MB16),
+        database_bytes=0,
+        repository_bytes=0,
+        prior=None,
+        error=error,
+    )
+
+
+def test_the_newest_backup_is_one_from_which_the_history_leads_on() -> None:
+    first, second = a_backup("20261126-004412F"), a_backup("20261127-004412F", "0/4000028", "0/4000050")
+    # Made on timeline 1 after it was left at 0/5000100, and one with a page that is broken.
+    branch, broken = a_backup("20261128-004412F", "0/6000028", "0/6000050"), a_backup("20261129-004412F", error=True)
+    parts = repository.stretches(3, HISTORY)
+    assert repository.newest_on_history([second, first, branch, broken], parts) == second
+    assert repository.newest_on_history([branch, broken], parts) is None
+    assert repository.newest_on_history([branch, broken], repository.stretches(1, None)) == branch
+
+
+@pytest.mark.parametrize(
+    ("file", "needed"),
+    [
+        (f"15-1/0000000100000000/000000010000000000000004-{HASH}.zst", True),
+        (f"15-1/0000000200000000/000000020000000000000005-{HASH}.zst", True),
+        (f"15-1/0000000100000000/000000010000000000000003-{HASH}.zst", False),
+        ("20261126-004412F/bundle/1", True),
+        ("20261126-004412F_20261127-003000D/bundle/1", True),
+        ("20261126-004412F_20261128-003000I/bundle/1", False),
+        ("20261119-004412F/bundle/1", False),
+        ("20261119-004412F_20261120-003000D/pg_data/base/1", False),
+        # What cannot be told counts.
+        ("backup.info", True),
+    ],
+)
+def test_what_a_recovery_from_the_newest_backup_reads_is_needed(file: str, needed: bool) -> None:
+    assert repository.is_needed(file, a_backup("20261126-004412F_20261127-003000D", "0/4000028")) == needed
+
+
 VERIFY_OK = """stanza: oltp
 status: ok
   archiveId: 15-1, total WAL checked: 7, total valid WAL: 7
@@ -142,6 +190,16 @@ def test_damage_that_verify_reports_with_exit_code_zero_is_damage() -> None:
         False,
         ["15-1/0000000100000000/000000010000000000000004-1fb4d8e079ca.lz4"],
     )
+
+
+def test_a_segment_that_cannot_be_decompressed_is_named() -> None:
+    name = f"15-1/0000000100000000/000000010000000000000001-{HASH}.zst"
+    output = f"""P01   INFO: invalid result {name}: [29] raised from local-1 protocol: zst error: [-20] Data corruption
+                  [FormatError] on retry after 15000ms
+stanza: oltp
+status: error
+"""
+    assert repository.parse_verify(output).damaged == [name]
 
 
 @pytest.mark.parametrize("output", ["", "ERROR: [055]: unable to load info file", "status: ok\nstatus: error"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from eds.base.errors import UserError
 from eds.base.files import FULL
 from eds.base.services import embedded_note, runs_in_docker
-from eds.base.settings import Settings
+from eds.base.settings import Settings, from_root
 
 # `make health` reports less than this; `make up` does not start with less than the others: embedded servers that are to
 # be created take about 420 MB, the demo book and the first build included.
@@ -39,12 +39,19 @@ def size(number: float | None) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
-def places(settings: Settings) -> Iterator[Path]:
-    """Yield where the platform writes, one directory per file system: state, embedded servers, backups, pages."""
+def places(settings: Settings, *, archives: bool = False) -> Iterator[Path]:
+    """Yield where the platform writes, one directory per file system: state, embedded servers, backups, pages.
+
+    archives: also the repositories of WAL and physical backups. The platform serves while one of them is full, as long
+    as the primary has room for the WAL that waits.
+    """
     wanted = [settings.state, settings.backups, settings.site]
     note = embedded_note(settings)
     if note.exists():
-        wanted.append(settings.state / note.read_text(encoding="utf-8").strip())
+        home = settings.state / note.read_text(encoding="utf-8").strip()
+        wanted += [home, home / "repository"] if archives else [home]
+    if archives and settings.backup_repo2 == "posix":
+        wanted.append(from_root(Path(settings.backup_repo2_path)))
     seen = set()
     for path in wanted:
         # What is not there yet will be on the file system of what is.
@@ -60,11 +67,11 @@ def describe(path: Path) -> str:
     return f"{path}: {size(usage.free)} free of {size(usage.total)}"
 
 
-def short_of(settings: Settings, wanted: int = LOW_BYTES) -> list[str]:
-    """Return the places with less free space than wanted, each with what is free."""
+def short_of(settings: Settings, wanted: int = LOW_BYTES, *, archives: bool = False) -> list[str]:
+    """Return the places with less free space than wanted, each with what is free. archives: see `places`."""
     return [
         f"{describe(path)} (at least {size(wanted)} expected)"
-        for path in places(settings)
+        for path in places(settings, archives=archives)
         if shutil.disk_usage(path).free < wanted
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -22,7 +22,9 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 # A segment in the archive: its name, the SHA-1 of its content, the compression.
 _ARCHIVED = re.compile(r"(?:.*/)?([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?-([0-9a-f]{40})(?:\.\w+)?")
 _HISTORY = re.compile(r"(?:.*/)?([0-9A-F]{8})\.history")
-_INVALID = re.compile(r"(?:invalid checksum|invalid size|file missing|unable to \w+)[^']*'([^']+)'")
+_INVALID = re.compile(
+    r"(?:invalid checksum|invalid size|file missing|unable to \w+)[^']*'([^']+)'|invalid result '?([^\s':]+)"
+)
 _STATUS = re.compile(r"^\s*status: (\w+)", re.MULTILINE)
 
 
@@ -91,6 +93,12 @@ def doubled(files: Iterable[str]) -> list[list[str]]:
         if (match := _ARCHIVED.fullmatch(name)) and not match[4]:
             found.setdefault(match[5], []).append("".join(match.group(1, 2, 3)))
     return [names for names in found.values() if len(names) > 1]
+
+
+def is_segment(file: str) -> bool:
+    """Return whether a file of an archive is a complete segment."""
+    match = _ARCHIVED.fullmatch(file)
+    return match is not None and not match[4]
 
 
 def archived_files(listing: str) -> dict[str, int]:
@@ -207,6 +215,31 @@ class BaseBackup:
         return int(self.start_segment[:8], 16)
 
 
+def on_history(base: BaseBackup, parts: Iterable[Stretch]) -> bool:
+    """Return whether a history leads on from a backup: one made after the history left its timeline is on a branch."""
+    left_at = {part.timeline: part.end for part in parts}
+    end = left_at.get(base.timeline, -1)
+    return end is None or lsn(base.stop_lsn) <= end
+
+
+def newest_on_history(backups: Iterable[BaseBackup], parts: Sequence[Stretch]) -> BaseBackup | None:
+    """Return the newest sound backup from which a history leads on, or None."""
+    usable = [each for each in backups if not each.error and on_history(each, parts)]
+    return max(usable, key=lambda each: each.finished_at, default=None)
+
+
+def is_needed(file: str, base: BaseBackup) -> bool:
+    """Return whether a recovery from a backup to the end of the WAL needs a file of its repository.
+
+    file: of the archive, or of a backup: then that backup or one that it is based on.
+    """
+    if match := _ARCHIVED.fullmatch(file):
+        return segment_position("".join(match.group(1, 2, 3)))[1] >= segment_position(base.start_segment)[1]
+    label = re.search(r"(\d{8}-\d{6}F)(_\d{8}-\d{6}[DI])?", file)
+    # A differential or incremental one has the label of its full one before its own.
+    return label is None or (label[1] == base.label[: len(label[1])] and (not label[2] or label[0] <= base.label))
+
+
 @dataclass(frozen=True)
 class Info:
     """What `info --output=json` says of the stanza. problems: a sentence for each repository that is not well."""
@@ -271,5 +304,5 @@ def parse_verify(output: str) -> Verdict:
     No status at all counts as not ok: a check that did not happen proves nothing.
     """
     statuses = _STATUS.findall(output)
-    damaged = sorted(set(_INVALID.findall(output)))
+    damaged = sorted({match[1] or match[2] for match in _INVALID.finditer(output)})
     return Verdict(bool(statuses) and all(status == "ok" for status in statuses) and not damaged, damaged, output)

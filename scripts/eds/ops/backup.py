@@ -37,12 +37,12 @@ from eds.base.settings import Settings, load, with_home
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import count_rows
 from eds.cluster.repository import BaseBackup
-from eds.ops.wal import damage, gaps
+from eds.ops import wal
 from eds.runtime.choice import select_runtime
 from eds.runtime.client_programs import connection_args, program, run_program
 from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
-from eds.warehouse.backup_record import recorded
+from eds.warehouse.backup_record import record_check, recorded
 
 app = typer.Typer()
 
@@ -422,6 +422,22 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
     return rows
 
 
+def check_all(archive: Repository) -> list[wal.Finding]:
+    """Read all dumps, physical backups and archived WAL again. What another backup would mend comes first."""
+    settings = archive.runtime.settings
+    result, kinds = [], set()
+    for backup in find(settings):
+        try:
+            verify(settings, backup)
+        except (UserError, OSError) as error:
+            again = f" Make another one: make backup KIND={backup.kind}" if backup.kind not in kinds else ""
+            result.append(wal.Finding(f"{error}{again}", is_current=backup.kind not in kinds))
+        kinds.add(backup.kind)
+    if not archive.runtime.why_no_repository:
+        result += wal.check(archive)
+    return sorted(result, key=lambda each: not each.is_current)
+
+
 def expire(settings: Settings, keep: int, made: Sequence[Backup]) -> list[str]:
     """Remove the dumps that are older than the newest `keep` good ones of their kind. Returns their names.
 
@@ -514,23 +530,23 @@ def backup_command(
 
 @app.command(name="backups")
 def backups_command(
-    again: Annotated[bool, typer.Option("--verify", help="Read each one back again.")] = False,
+    again: Annotated[
+        bool, typer.Option("--verify", help="Read each one, and the WAL archive, back again; record the outcome.")
+    ] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
+    scheduled: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """List the backups. VERIFY=1 reads each one back again. Exit code 1 when one is damaged."""
     settings = load()
-    problems: dict[Path, str] = {}
-    for backup in find(settings) if again else []:
-        try:
-            verify(settings, backup)
-        except (UserError, OSError) as error:
-            problems[backup.path] = str(error)
-    found = find(settings)
     archive = Repository(select_runtime(settings)[0])
     skipped = archive.runtime.why_no_repository
+    wrong = check_all(archive) if again else []
+    if again:
+        texts = ([each.text for each in wrong if each.is_current], [each.text for each in wrong if not each.is_current])
+        record_check(settings, *texts, scheduled=scheduled)
+    found = find(settings)
     physicals = [] if skipped else archive.info().backups[::-1]
-    damaged = [*gaps(archive), *damage(archive)] if again and not skipped else []
     plain: list[dict[str, Any]] = [
         {
             "path": str(each.path),
@@ -568,10 +584,10 @@ def backups_command(
             )
         out.print(table if found else escape(f"There is no backup in {settings.backups} yet: make backup"))
         _show_physical(physicals, skipped)
-        for problem in (*problems.values(), *damaged):
-            out.print(f"[red]damaged[/] {escape(problem)}", soft_wrap=True)
+        for each in wrong:
+            out.print(f"[red]damaged[/] {escape(each.text)}", soft_wrap=True)
     bad = any(backup.manifest and not backup.verified for backup in found) or any(each.error for each in physicals)
-    raise typer.Exit(1 if bad or problems or damaged else 0)
+    raise typer.Exit(1 if bad or wrong else 0)
 
 
 def _show_physical(backups: Sequence[BaseBackup], skipped: str | None) -> None:

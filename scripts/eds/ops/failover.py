@@ -30,7 +30,7 @@ from eds.base.settings import load
 from eds.cluster import members, provision
 from eds.cluster.connections import psycopg_notices_off
 from eds.cluster.queries import answers, fetch_all, fetch_value, in_recovery, wait_for
-from eds.ops import recovery
+from eds.ops import recovery, wal
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 
@@ -212,6 +212,7 @@ def bring_back(runtime: Runtime, done: Switched) -> Failover:
     """
     old, new = done.old, done.new
     _repoint_extraction(runtime)
+    _archive_left_behind(runtime, old)
     for name in done.stray:
         with step(f"{name} cloned"):
             runtime.member(name).clone()
@@ -292,6 +293,17 @@ def _repoint_extraction(runtime: Runtime) -> None:
             provision.ensure_foreign_server(connection, runtime.inside)
     except (UserError, psycopg.Error) as error:
         err.print(f"The warehouse still reads in the old order; `make up` changes it. {error}", markup=False)
+
+
+def _archive_left_behind(runtime: Runtime, old: str) -> None:
+    """Archive what the old primary could not any more. A failure leaves a gap, and does not hold the failover up."""
+    if runtime.why_no_repository:
+        return
+    try:
+        if names := wal.archive_left_behind(runtime, old):
+            err.print(f"archived for {old}, which had not got to it: {', '.join(names)}")
+    except (UserError, psycopg.Error) as error:
+        err.print(f"What {old} had not archived is still missing; `make health` names it. {error}", markup=False)
 
 
 _LOST_CHANGES = """

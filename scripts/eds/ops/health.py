@@ -19,11 +19,12 @@ from eds.base.services import running_command
 from eds.base.settings import load
 from eds.cluster.connections import MEMBERS, Cluster
 from eds.cluster.queries import fetch_all
-from eds.ops import replication
+from eds.ops import replication, wal
 from eds.ops.replication import MOST_LAG_BYTES
-from eds.ops.transactions import oldest_transaction
+from eds.ops.transactions import accepts_prepared, oldest_transaction
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
+from eds.runtime.pgbackrest import Repository
 from eds.warehouse import backup_record, runs
 
 app = typer.Typer()
@@ -58,7 +59,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
     found.problems += _locked_out(runtime, services)
     if running_command(settings) is None:
         found.problems += found.look("journal", lambda: journal.describe(settings)) or []
-    found.problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings)]
+    found.problems += [f"the disk is nearly full: {place}" for place in disk.short_of(settings, archives=True)]
     has_warehouse = services.get("warehouse") == "running"
     last = found.look("warehouse", lambda: runs.last_success(runtime.cluster)) if has_warehouse else None
     _look_at_last_run(runtime.cluster, found, answers=last is not None)
@@ -95,10 +96,14 @@ def _look_at_primary(runtime: Runtime, found: Findings) -> None:
     found.values |= {"why_no_archive": runtime.why_no_repository, "archive_fails": failing}
     if failing:
         found.problems.append(f"WAL is not archived: {failing}")
+    lacking = None if runtime.why_no_repository else found.look("WAL archive", lambda: _gaps(runtime))
+    found.problems += [each.text for each in lacking or [] if each.is_current]
     oldest = found.look("open transactions", lambda: oldest_transaction(cluster.primary))
     found.values["oldest_transaction"] = str(oldest) if oldest else None
     if oldest and oldest.problem:
         found.problems.append(oldest.problem)
+    if accepts := found.look("prepared transactions", lambda: accepts_prepared(cluster.primary)):
+        found.problems.append(accepts)
 
 
 def _look_at_last_run(cluster: Cluster, found: Findings, *, answers: bool) -> None:
@@ -126,10 +131,22 @@ def _look_at_last_run(cluster: Cluster, found: Findings, *, answers: bool) -> No
         found.problems.append(f"the last run ({run.run_id}) failed: {message or 'make etl shows it'}")
 
 
+def _gaps(runtime: Runtime) -> list[wal.Finding]:
+    """Find what the archive on this machine lacks. A second repository may be far: the check of backups looks there."""
+    return wal.gaps(Repository(runtime), 1, wal.present(runtime.cluster))
+
+
 def _look_at_backups(runtime: Runtime, found: Findings) -> None:
-    """Find out how old the last backups and the last proven restore are."""
+    """Find out how old the last backups and the last proven restore are, and what the last check of them found."""
     protection = found.look("backups", lambda: _protection(runtime.cluster)) or backup_record.Protection()
-    kept = {"physical_backup": protection.physical, "dump": protection.dump, "proven_restore": protection.restore}
+    kept = {
+        "physical_backup": protection.physical,
+        "dump": protection.dump,
+        "proven_restore": protection.restore,
+        "backup_check": protection.check,
+    }
+    # What the look at the archive has named already is not named again.
+    found.problems += [each for each in backup_record.damage(protection) if not each.startswith(tuple(found.problems))]
     found.values |= {f"last_{name}": last.at.isoformat() if last.at else None for name, last in kept.items()}
     found.values |= {
         "backup_ages": _ages(runtime, protection),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -15,11 +16,26 @@ from eds.base.disk import size
 from eds.base.errors import UserError
 from eds.base.settings import load
 from eds.cluster.connections import Cluster
-from eds.cluster.queries import fetch_all, fetch_dicts, fetch_value, wait_for
-from eds.cluster.repository import Timeline, doubled, segment_name, segment_position
+from eds.cluster.queries import answers, fetch_all, fetch_dicts, fetch_value, wait_for
+from eds.cluster.repository import (
+    SEGMENT_BYTES,
+    BaseBackup,
+    Stretch,
+    Timeline,
+    chain,
+    doubled,
+    histories,
+    is_needed,
+    newest_on_history,
+    ranges,
+    segment_name,
+    segment_position,
+    stretches,
+    timelines,
+)
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
-from eds.runtime.pgbackrest import Repository
+from eds.runtime.pgbackrest import Repository, archive_from
 
 app = typer.Typer()
 
@@ -83,7 +99,7 @@ def wal_command(
         problems += _show(table, number, archive.timelines(info, number))
     out.print(table)
     if again:
-        problems += damage(archive)
+        problems += [each.text for number in archive.numbers for each in damage(archive, number)]
     state = archiver(runtime.cluster)
     last_time = state["last_archived_time"]
     out.print(
@@ -101,9 +117,9 @@ def wal_command(
     raise typer.Exit(1 if problems else 0)
 
 
-def _show(table: Table, repository: int, timelines: Mapping[int, Timeline]) -> list[str]:
+def _show(table: Table, repository: int, found: Mapping[int, Timeline]) -> list[str]:
     """Add the timelines of a repository to the table. Returns a sentence for each gap."""
-    for timeline in timelines.values():
+    for timeline in found.values():
         first, last = min(timeline.segments), max(timeline.segments)
         table.add_row(
             str(repository),
@@ -114,45 +130,197 @@ def _show(table: Table, repository: int, timelines: Mapping[int, Timeline]) -> l
             segment_name(timeline.number, last),
             ", ".join(_gaps(timeline)) or "[green]none[/]",
         )
-    return missing(repository, timelines)
+    return missing(repository, found)
+
+
+def _named(timeline: int, low: int, high: int) -> str:
+    return segment_name(timeline, low) + (f" to {segment_name(timeline, high)}" if high > low else "")
 
 
 def _gaps(timeline: Timeline) -> list[str]:
-    return [
-        segment_name(timeline.number, low) + (f" to {segment_name(timeline.number, high)}" if high > low else "")
-        for low, high in timeline.gaps()
-    ]
+    return [_named(timeline.number, low, high) for low, high in timeline.gaps()]
 
 
-def missing(repository: int, timelines: Mapping[int, Timeline]) -> list[str]:
+def missing(repository: int, found: Mapping[int, Timeline]) -> list[str]:
     """Return a sentence for each gap in the timelines of a repository."""
     return [
         f"repository {repository} lacks {gap}: a recovery cannot pass it. Make a backup: make backup KIND=physical"
-        for timeline in timelines.values()
+        for timeline in found.values()
         for gap in _gaps(timeline)
     ]
 
 
-def gaps(archive: Repository) -> list[str]:
-    """Return a sentence for each gap in the timelines of the repositories."""
-    info = archive.info()
-    return [each for number in archive.numbers for each in missing(number, archive.timelines(info, number))]
+# --- whether a recovery would come through ----------------------------------------------------------------------------
 
 
-def damage(archive: Repository) -> list[str]:
-    """Read the repositories again. Returns a sentence for each damaged file, and for segments that are one."""
-    problems = []
-    info = archive.info()
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong in a repository.
+
+    is_current: a recovery from the newest backup to now would meet it, so that another backup has to be made. Else only
+    a recovery to an earlier time would.
+    """
+
+    text: str
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class Present:
+    """The primary's history: parts. waiting: what it has yet to archive. archived: the newest segment that it has."""
+
+    parts: list[Stretch]
+    waiting: frozenset[str]
+    archived: str | None
+
+
+_PRESENT = """
+    with present as (select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) as timeline)
+
+    select
+        timeline,
+        pg_read_file('pg_wal/' || timeline || '.history', 0, 1000000, true),
+        array(select split_part(name, '.', 1) from pg_ls_archive_statusdir() where name like '%.ready'),
+        (
+            select substr(last_archived_wal, 1, 24) from pg_stat_archiver
+            where last_archived_wal ~ ('^' || timeline || '[0-9A-F]{16}')
+        )
+    from present
+"""
+
+
+def present(cluster: Cluster) -> Present:
+    """Ask the primary for its history, which it knows itself, and for how far it has archived its WAL."""
+    timeline, history, waiting, archived = fetch_all(cluster.primary, _PRESENT)[0]
+    return Present(stretches(int(timeline, 16), history), frozenset(waiting), archived)
+
+
+def gaps(archive: Repository, number: int, now: Present) -> list[Finding]:
+    """Find what the archive of a repository lacks, by the names in it: from its newest backup on, and before."""
+    info = archive.info(number)
+    files = archive.files(info, number)
+    found = timelines(files)
+    base = newest_on_history(info.backups, now.parts)
+    # What was archived a moment ago may stand behind one that is still on its way.
+    absent = [
+        each
+        for each in _absent(found, base, now)
+        if each not in now.waiting and (not now.archived or each[8:] <= now.archived[8:])
+    ]
+    current = [
+        f"repository {number} lacks {_named(*segment_position(low), segment_position(high)[1])}: no recovery from the "
+        f"newest backup ({base.label if base else 'none'}) passes it. Make a backup: make backup KIND=physical"
+        for low, high in _runs(absent)
+    ]
+    timeline = now.parts[-1].timeline
+    if len(now.parts) > 1 and timeline not in histories(files) and f"{timeline:08X}" not in now.waiting:
+        current.append(
+            f"repository {number} lacks {timeline:08X}.history: no recovery finds its way to the present timeline. "
+            "Make a backup: make backup KIND=physical TYPE=full"
+        )
+    older = [
+        f"repository {number} lacks {_named(line.number, low, high)}: no recovery from a backup before it passes it"
+        for line in found.values()
+        for low, high in line.gaps()
+        if not {segment_name(line.number, each) for each in range(low, high + 1)} & {*absent, *now.waiting}
+        and (base is None or low < segment_position(base.start_segment)[1])
+    ]
+    return [*(Finding(text, True) for text in current), *(Finding(text, False) for text in older)]
+
+
+def archive_left_behind(runtime: Runtime, former: str) -> list[str]:
+    """Archive what a former primary had not archived when it went, of the history that goes on. Returns the names.
+
+    Its successor has these segments, and takes them for archived: whatever arrives by the stream is the primary's to
+    archive. What it has no more the former primary may have. The rest stays a gap, which `make health` names.
+    """
+    archive = Repository(runtime)
+    now = present(runtime.cluster)
+    own = f"{now.parts[-1].timeline:08X}"
+    lacking: set[str] = set()
     for number in archive.numbers:
-        with step(f"repository {number} read again"):
+        info = archive.info(number)
+        base = newest_on_history(info.backups, now.parts)
+        lacking |= {each for each in _absent(archive.timelines(info, number), base, now) if each[:8] != own}
+    archived = []
+    for member in (archive.member, runtime.member(former)):
+        if lacking:
+            there = set(member.run(["ls", member.data / "pg_wal"], check=False).output.split())
+            for name in sorted(lacking & there):
+                archive_from(member, name)
+                archived.append(name)
+            lacking -= there
+    return archived
+
+
+def _absent(found: Mapping[int, Timeline], base: BaseBackup | None, now: Present) -> list[str]:
+    """Return the names of the segments that a recovery from a backup to the newest archived segment lacks."""
+    if base is None:
+        return []
+    # Where the newest segment itself is gone, no name stands behind the gap.
+    end = (segment_position(now.archived)[1]) * SEGMENT_BYTES if now.archived else None
+    needed = chain(found, now.parts, base.start_lsn, end)
+    return [
+        segment_name(segment_position(low)[0], number)
+        for low, high in needed.missing
+        for number in range(segment_position(low)[1], segment_position(high)[1] + 1)
+    ]
+
+
+def _runs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the first and the last name of each run of consecutive segments."""
+    by_timeline: dict[int, list[int]] = {}
+    for timeline, number in map(segment_position, names):
+        by_timeline.setdefault(timeline, []).append(number)
+    return [
+        (segment_name(timeline, low), segment_name(timeline, high))
+        for timeline, numbers in by_timeline.items()
+        for low, high in ranges(numbers)
+    ]
+
+
+def damage(archive: Repository, number: int, now: Present | None = None) -> list[Finding]:
+    """Read a repository again: find each damaged file, and segments that have the content of another one.
+
+    now: without it, whatever is damaged counts as needed.
+    """
+    info = archive.info(number)
+    base = newest_on_history(info.backups, now.parts) if now else None
+    with step(f"repository {number} read again"):
+        verdict = archive.verify(number)
+        if not verdict.ok:
+            # A backup that was made meanwhile has removed what was about to be read.
             verdict = archive.verify(number)
-        problems += [
-            f"repository {number}: {', '.join(names)} have the same content, which is one segment's alone"
-            for names in doubled(archive.files(info, number))
-        ]
-        if verdict.ok:
-            continue
-        problems += [f"repository {number}: {file} is damaged" for file in verdict.damaged] or [
-            f"repository {number} did not pass `pgbackrest verify`: {verdict.text.strip()[-500:]}"
-        ]
-    return problems
+    found = [
+        (
+            f"repository {number}: {', '.join(names)} have the same content, which is one segment's alone",
+            base is None or any(segment_position(name)[1] >= segment_position(base.start_segment)[1] for name in names),
+        )
+        for names in doubled(archive.files(info, number))
+    ]
+    damaged = verdict.damaged
+    if not verdict.ok and not damaged:
+        damaged = archive.damaged_segments(info, number)
+    found += [(f"repository {number}: {file} is damaged", base is None or is_needed(file, base)) for file in damaged]
+    remedy = ". Make a backup: make backup KIND=physical TYPE=full"
+    result = [Finding(text + (remedy if is_current else ""), is_current) for text, is_current in found]
+    if not verdict.ok and not verdict.damaged:
+        text = " ".join(verdict.text.split())[-300:]
+        after = (
+            f"it stops at {damaged[0]}. Once there is a newer full backup, remove that file"
+            if damaged
+            else f"it said: {text}"
+        )
+        result.append(Finding(f"repository {number} was not read to its end by `pgbackrest verify`: {after}", True))
+    return result
+
+
+def check(archive: Repository) -> list[Finding]:
+    """Check all repositories for gaps and damage. What a recovery from the newest backup needs comes first."""
+    now = present(archive.cluster) if answers(archive.cluster.primary) else None
+    found: list[Finding] = []
+    for number in archive.numbers:
+        if now:
+            found += gaps(archive, number, now)
+        found += damage(archive, number, now)
+    return sorted(found, key=lambda each: not each.is_current)

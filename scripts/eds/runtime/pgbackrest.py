@@ -21,6 +21,20 @@ from eds.runtime.member import Member, Runtime
 # pgBackRest's exit code when another process of it holds its lock, and how long that is waited for.
 LOCKED = 50
 LOCK_SECONDS = 30.0
+# Reads the names of archived segments, and prints those whose content is not there or has another checksum.
+_READ_SEGMENTS = """
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+while read -r file; do
+    segment=${file##*/}
+    "$@" archive-get "${segment%%-*}" "$place/segment" 2>/dev/null </dev/null || : >"$place/segment"
+    sum=$(sha1sum "$place/segment" 2>/dev/null || shasum "$place/segment")
+    case $segment in
+        "${segment%%-*}-${sum%% *}"*) ;;
+        *) echo "$file" ;;
+    esac
+done
+"""
 
 
 def command(member: Member, *arguments: str | Path) -> list[str | Path]:
@@ -48,7 +62,9 @@ def ensure_stanza(member: Member) -> None:
     )
     done: Finished = retrying(create)
     if not done.ok:
-        raise failure("preparing the repository of WAL and backups", done.code, done.tail)
+        # What could not be decrypted stands in its message as it is.
+        tail = "\n".join(line for line in done.tail.splitlines() if line.isprintable() and "\ufffd" not in line)
+        raise failure("preparing the repository of WAL and backups", done.code, tail)
 
 
 def check_directory(settings: Settings) -> None:
@@ -95,9 +111,10 @@ class Repository:
         env = {"PGHOST": "127.0.0.1", "PGPASSWORD": self.cluster.primary.superuser_password}
         return member.run(command(member, name, *options), env=env, what=what or f"pgbackrest {name}", check=check)
 
-    def info(self) -> Info:
-        """Return the backups and the archives of all repositories."""
-        return repository.parse_info(self.run("info", "--output=json").output)
+    def info(self, number: int | None = None) -> Info:
+        """Return the backups and the archives of all repositories, or of one."""
+        only = [f"--repo={number}"] if number else []
+        return repository.parse_info(self.run("info", "--output=json", *only).output)
 
     def archive_path(self, info: Info, number: int = 1) -> str | None:
         """Return the path of a repository's archive, or None while nothing was archived."""
@@ -125,10 +142,24 @@ class Repository:
 
     def verify(self, number: int = 1) -> Verdict:
         """Read every backup and every archived segment of a repository, and compare their checksums."""
-        done = self.run(
-            "verify", f"--repo={number}", "--output=text", "--verbose", "--log-level-console=info", check=False
-        )
+        # A second retry of each damaged file would wait for 15 seconds.
+        options = ("--output=text", "--verbose", "--log-level-console=info", "--job-retry=1")
+        done = self.run("verify", f"--repo={number}", *options, check=False)
         return repository.parse_verify(done.output + done.errors)
+
+    def damaged_segments(self, info: Info, number: int = 1) -> list[str]:
+        """Read every archived segment of a repository by itself. Returns the files that are not what their names say.
+
+        `verify` ends at the first one that is cut off, without its name.
+        """
+        names = [name for name in self.files(info, number) if repository.is_segment(name)]
+        place, member = self.archive_path(info, number), self.member
+        read = member.run(
+            ["sh", "-c", _READ_SEGMENTS, "read", *command(member, f"--repo={number}")],
+            stdin="".join(f"{name}\n" for name in names),
+            what="reading the archived WAL",
+        )
+        return [f"{place}/{name}" for name in read.output.split()]
 
     def backup(self, kind: str, number: int = 1) -> None:
         """Make a physical backup (full, diff or incr), and remove what the retention no longer keeps."""
@@ -153,5 +184,10 @@ def archive_new_timeline(side: Member) -> None:
     for name in side.run(["ls", side.data / "pg_wal"]).output.split():
         own = name.startswith(present[:8])
         if own and (name.endswith(".history") or (re.fullmatch("[0-9A-F]{24}", name) and name < present)):
-            path = side.data / "pg_wal" / name
-            side.run(command(side, "--no-archive-async", "archive-push", path), what=f"archiving {name}")
+            archive_from(side, name)
+
+
+def archive_from(member: Member, name: str) -> None:
+    """Archive a file of a member's pg_wal that its archiver does not, or no longer, take for its own."""
+    path = member.data / "pg_wal" / name
+    member.run(command(member, "--no-archive-async", "archive-push", path), what=f"archiving {name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,17 @@ _DRILLS = """
         (array_agg(rto_seconds::float order by drill_id desc) filter (where succeeded))[1]
     from audit.drills
 """
+_CHECKS = """
+    select max(checked_at) filter (where succeeded), (array_agg(succeeded order by check_id desc))[1],
+        (array_agg(array_to_string(findings, E'\\n') order by check_id desc))[1],
+        (array_agg(array_to_string(older_findings, E'\\n') order by check_id desc))[1],
+        max(checked_at)
+    from audit.backup_checks
+"""
+# What is read again, for a person, and the command.
+CHECK, CHECK_COMMAND = "check of backups and archive", "make backups VERIFY=1"
+# So many findings are shown; the command names them all.
+SHOWN_FINDINGS = 3
 
 
 @dataclass(frozen=True)
@@ -52,24 +63,45 @@ class Last:
 
 @dataclass(frozen=True)
 class Protection:
-    """The last physical backup, dumps of both databases and proven restore. rpo, rto: of that restore, in seconds."""
+    """The last physical backup, dumps of both databases and proven restore. rpo, rto: of that restore, in seconds.
+
+    check: the last time that all backups and the WAL archive were read again, which found nothing; checked_at: the last
+    time at all. findings: what it found that a recovery from the newest backup meets; older_findings: the rest.
+    """
 
     physical: Last = field(default_factory=Last)
     dump: Last = field(default_factory=Last)
     restore: Last = field(default_factory=Last)
     rpo: float | None = None
     rto: float | None = None
+    check: Last = field(default_factory=Last)
+    checked_at: datetime | None = None
+    findings: tuple[str, ...] = ()
+    older_findings: tuple[str, ...] = ()
 
 
 def protection(connection: psycopg.Connection) -> Protection:
     """Return what the record says. connection: to the warehouse, as a role that may read the schema audit."""
-    known = connection.execute("select to_regclass('audit.backups') is not null").fetchone()
+    known = connection.execute("select to_regclass('audit.backup_checks') is not null").fetchone()
     if not known or not known[0]:
         return Protection()
     kinds = {row[0]: Last(*row[1:]) for row in connection.execute(_LAST).fetchall()}
     row = connection.execute(_DRILLS).fetchone()
     assert row is not None
-    return Protection(kinds.get("physical", Last()), kinds.get("dump", Last()), Last(*row[:3]), row[3], row[4])
+    check = connection.execute(_CHECKS).fetchone()
+    assert check is not None
+    findings, older = (tuple((text or "").splitlines()) for text in check[2:4])
+    return Protection(
+        kinds.get("physical", Last()),
+        kinds.get("dump", Last()),
+        Last(*row[:3]),
+        row[3],
+        row[4],
+        Last(check[0], check[1], findings[0] if findings else None),
+        check[4],
+        findings,
+        older,
+    )
 
 
 def rows(settings: Settings, found: Protection, why_no_physical: str | None = None) -> list[tuple[str, Last, float]]:
@@ -80,7 +112,7 @@ def rows(settings: Settings, found: Protection, why_no_physical: str | None = No
     backups, drills = settings.backup_fresh_hours * 3600.0, settings.drill_fresh_days * 86400.0
     physical = [] if why_no_physical else [("physical backup", found.physical, backups)]
     proven = [] if why_no_physical else [("proven restore", found.restore, drills)]
-    return [*physical, ("dumps of both databases", found.dump, backups), *proven]
+    return [*physical, ("dumps of both databases", found.dump, backups), *proven, (CHECK, found.check, drills)]
 
 
 def age(last: Last, now: datetime) -> str:
@@ -96,16 +128,52 @@ def age(last: Last, now: datetime) -> str:
 def warnings(settings: Settings, found: Protection, why_no_physical: str | None = None) -> list[str]:
     """Return a sentence for each backup or proven restore that is missing or too old, or whose last attempt failed."""
     now, result = datetime.now(UTC), []
-    commands = {"physical backup": "make backup KIND=physical", "proven restore": "make drill"}
+    commands = {"physical backup": "make backup KIND=physical", "proven restore": "make drill", CHECK: CHECK_COMMAND}
     for name, last, limit in rows(settings, found, why_no_physical):
         command = commands.get(name, "make backup")
-        if last.succeeded is False:
+        # What the check found is a problem of its own, see `damage`.
+        if last.succeeded is False and name != CHECK:
             result.append(f"{name}: the newest attempt failed: {(last.reason or 'the log says why').splitlines()[0]}")
         if last.at is None:
             result.append(f"{name}: none yet; {command}")
         elif (now - last.at).total_seconds() > limit:
             result.append(f"{name}: the last one {age(last, now)}, expected within {limit / 3600:.0f} hours; {command}")
-    return result
+    return result + [f"no longer needed by the newest backup: {each}" for each in _shown(found.older_findings)]
+
+
+def damage(found: Protection) -> list[str]:
+    """Return a sentence for each thing that the last check found and that a recovery from the newest backup meets."""
+    when = age(Last(found.checked_at), datetime.now(UTC))
+    return [f"{each} (checked {when}; once mended, {CHECK_COMMAND})" for each in _shown(found.findings)]
+
+
+def _shown(findings: Sequence[str]) -> list[str]:
+    """Return the first ones, and how many there are more."""
+    more = len(findings) - SHOWN_FINDINGS
+    return [*findings[:SHOWN_FINDINGS], *([f"{more} more: {CHECK_COMMAND} names them"] if more > 0 else [])]
+
+
+def record_check(settings: Settings, findings: Sequence[str], older: Sequence[str], *, scheduled: bool) -> None:
+    """Record what reading all backups and the archive again came to. The warehouse need not answer for it."""
+    values = {
+        "started_by": "schedule" if scheduled else "manual",
+        "succeeded": not findings,
+        # One line each, as they are shown.
+        "findings": [" ".join(each.split()) for each in findings],
+        "older_findings": [" ".join(each.split()) for each in older],
+    }
+    _insert(settings, "audit.backup_checks", values)
+
+
+def _insert(settings: Settings, table: str, values: Mapping[str, Any]) -> None:
+    """Add a row to a table of ours in the warehouse, or report that it does not answer."""
+    columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+    try:
+        with Cluster(settings).connect_as_writer() as connection:
+            connection.execute("set local lock_timeout = '5s'")
+            connection.execute(f"insert into {table} ({columns}) values ({places})".encode(), values)  # noqa: S608
+    except (UserError, psycopg.Error) as error:
+        err.print(f"not recorded in {table}: {str(error).strip().splitlines()[0]}", markup=False)
 
 
 @dataclass
@@ -135,13 +203,7 @@ def recorded(
             "size_bytes": attempt.bytes,
             "error_message": None if problem is None else str(problem) or type(problem).__name__,
         }
-        columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
-        try:
-            with Cluster(settings).connect_as_writer() as connection:
-                connection.execute("set local lock_timeout = '5s'")
-                connection.execute(f"insert into audit.backups ({columns}) values ({places})".encode(), values)  # noqa: S608
-        except (UserError, psycopg.Error) as error:
-            err.print(f"not recorded in audit.backups: {str(error).strip().splitlines()[0]}", markup=False)
+        _insert(settings, "audit.backups", values)
 
     try:
         yield attempt

@@ -68,6 +68,7 @@ METRICS = {
         Metric("backup_age_limit_seconds", "From which age of a backup on make health warns"),
         Metric("last_proven_restore_timestamp_seconds", "When a restore drill succeeded last"),
         Metric("last_restore_drill_success", "1 when the newest restore drill succeeded"),
+        Metric("last_backup_check_success", "1 when the newest check of backups and archive found nothing"),
         Metric("proven_restore_age_limit_seconds", "From which age of a proven restore on make health warns"),
         Metric("last_proven_rto_seconds", "How long that restore took"),
         Metric("last_proven_rpo_seconds", "How old the newest recovered transaction was when it began"),
@@ -192,6 +193,7 @@ def _of_backups(connection: psycopg.Connection) -> Iterator[Sample]:
     proven = found.restore
     yield "last_proven_restore_timestamp_seconds", (), proven.at.timestamp() if proven.at else None
     yield "last_restore_drill_success", (), proven.succeeded
+    yield "last_backup_check_success", (), found.check.succeeded
     yield "last_proven_rto_seconds", (), found.rto
     yield "last_proven_rpo_seconds", (), found.rpo
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -82,6 +83,26 @@ def test_a_backup_that_cannot_be_read_is_passed_over_and_named(
         return
     plan, named = pitr.first_that_leads(candidates, attempt, pitr.Target())
     assert (plan.base.label, len(named)) == (chosen, unreadable)
+
+
+def test_the_repository_of_this_machine_is_preferred_of_backups_that_one_command_made() -> None:
+    gap = [("000000010000000000000002", "000000010000000000000002")]
+
+    def plan(label: str, number: int, minutes: int, *, missing: bool = False) -> pitr.Plan:
+        base = backup_that_ended("0/2000100", label)
+        made = base.finished_at + timedelta(minutes=minutes)
+        base = dataclasses.replace(base, repository=number, finished_at=made)
+        return pitr.Plan(base, repository.Chain((1, 2), gap if missing else [], []))
+
+    candidates = [
+        plan("old", 1, -600),
+        plan("far", 2, 12),
+        plan("near", 1, 5),
+        plan("earlier", 1, 1),
+        plan("broken", 1, 600, missing=True),
+    ]
+    labels = [each.base.label for each in sorted(candidates, key=pitr.preference)]
+    assert labels == ["near", "earlier", "far", "old", "broken"]
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from eds.base.settings import load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import answers, count_rows, current_position, fetch_value, in_recovery
-from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, segment_name, stretches
-from eds.ops import recovery
+from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, on_history, segment_name, stretches
+from eds.ops import recovery, restore_points
 from eds.ops.wal import switch_and_wait
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
@@ -32,6 +32,8 @@ app = typer.Typer()
 
 TABLES = ("customers", "loan_products", "loans", "payments", "loan_installments", "audit_log")
 ARCHIVED_SECONDS = 60.0
+# Backups that were made within about so long are as good as each other.
+SAME_AGE_SECONDS = 3600.0
 # What people write for a point in time, and what no restore point should be called.
 WORDS_FOR_TIMES = ("yesterday", "today", "tomorrow", "now", "noon", "midnight", "epoch", "infinity", "last", "earlier")
 # What PostgreSQL says when another base backup may do.
@@ -148,19 +150,51 @@ def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
     result = []
     for number in archive.numbers:
         parts = stretches(timeline, archive.history(info, timeline, number))
-        left_at = {part.timeline: part.end for part in parts}
         found = archive.timelines(info, number)
-        for base in (each for each in in_time if each.repository == number):
-            end = left_at.get(base.timeline, -1)
-            # One that was made after the history left its timeline is on another branch.
-            if end is None or lsn(base.stop_lsn) <= end:
-                result.append(Plan(base, chain(found, parts, base.start_lsn)))
+        result += [
+            Plan(base, chain(found, parts, base.start_lsn))
+            for base in in_time
+            if base.repository == number and on_history(base, parts)
+        ]
     if not result:
         raise UserError(f"No physical backup is on the history of timeline {timeline}.")
-    # One without gaps first; of those the youngest; of the same age the one on this machine.
-    return sorted(
-        result,
-        key=lambda plan: (bool(plan.chain.missing), -plan.base.finished_at.timestamp(), plan.base.repository),
+    return sorted(result, key=preference)
+
+
+def preference(plan: Plan) -> tuple[bool, int, int, float]:
+    """One without gaps first; of those the youngest; of about the same age the one on this machine.
+
+    One command makes the backup of the second repository after that of the first.
+    """
+    made = plan.base.finished_at.timestamp()
+    return bool(plan.chain.missing), -int(made // SAME_AGE_SECONDS), plan.base.repository, -made
+
+
+def leading_to_point(archive: Repository, name: str, candidates: Sequence[Plan]) -> list[Plan]:
+    """Return the candidates from which a recovery comes to a restore point. Raises UserError when there is none.
+
+    Without the search, each backup in turn would be restored and all WAL after it replayed to find out.
+    """
+    segments = max((plan.chain.needed for plan in candidates), key=len)
+    with step(f"restore point {name} looked for in {len(segments)} archived segments"):
+        found = restore_points.search(archive.member, segments, name)
+    if found.position is not None:
+        position = lsn(found.position)
+        if leading := [plan for plan in candidates if lsn(plan.base.stop_lsn) <= position]:
+            return leading
+        raise UserError(
+            f"Restore point {name} is at {found.position}, before the end of the oldest backup that leads there: a "
+            "recovery goes forward only."
+        )
+    primary = archive.cluster.primary
+    if not answers(primary):
+        # Its last WAL was not archived: only a recovery that reads it finds out.
+        return list(candidates[:1])
+    others = f"there are {', '.join(found.others)}" if found.others else "there is none"
+    raise UserError(
+        f"No WAL from the oldest backup on holds a restore point {name!r}: {others}. MARK=<name> makes one; TO= also "
+        "takes a time or a position."
+        + (f" Not readable: {', '.join(found.unreadable)} (make backups VERIFY=1)." if found.unreadable else "")
     )
 
 
@@ -193,6 +227,8 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
             raise UserError(f"TO is {target.position}, and the WAL of {primary.name} ends at {present}.")
     timeline = timeline or present_timeline(runtime)
     candidates = plans(archive, target, timeline)
+    if target.restore_point:
+        candidates = leading_to_point(archive, target.restore_point, candidates)
     with recovery.beside(runtime):
         return _recover(runtime, target, timeline, candidates)
 

@@ -67,7 +67,9 @@ class LocalMember:
     ) -> Finished:
         program = self.home.bindir / command[0]
         words = [program if program.exists() else command[0], *command[1:]]
-        return self.home.run(words, env, what, stdin=stdin, check=check, timeout=timeout)
+        # For what a shell script among them calls.
+        path = {"PATH": f"{self.home.bindir}{os.pathsep}{self.home.environment['PATH']}"}
+        return self.home.run(words, path | (env or {}), what, stdin=stdin, check=check, timeout=timeout)
 
     def exists(self, path: Path) -> bool:
         return path.exists()

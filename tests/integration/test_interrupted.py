@@ -162,6 +162,55 @@ def test_a_failover_that_is_killed_is_finished_by_itself(runtime: LocalRuntime, 
     assert_all_is_well_again(settings)
 
 
+@pytest.mark.parametrize(
+    ("step", "cloned"),
+    [
+        ("stop of", False),
+        ("^rm$", False),
+        ("pg_rewind+", False),
+        ("written: standby.signal", False),
+        ("start of", False),
+        ("pg_basebackup+", True),
+        (r"becomes \w+\.aside", True),
+        (r"^\.\w+\.new\.\w+ becomes", True),
+        ("start of", True),
+    ],
+)
+def test_a_rejoin_that_is_killed_leaves_a_member_that_make_up_brings_back(
+    runtime: LocalRuntime, settings: Settings, step: str, cloned: bool
+) -> None:
+    up.start_servers(runtime)
+    former = diverged(settings, f"only on the former primary, {step}")
+    if cloned:
+        # As after a rewinding that was killed.
+        journal.enter(settings, f"{failover.REJOIN}{former}", name=former)
+    killed(settings, "rejoin", step)
+    assert any("make rejoin was interrupted" in problem for problem in health.health(runtime)["problems"])
+    again = assert_all_is_well_again(settings)
+    assert former in again.cluster.replica_names
+    assert f"only on the former primary, {step}" not in names(again)
+
+
+def diverged(settings: Settings, name: str) -> str:
+    """Leave behind a former primary with a commit that no other member has. Returns which."""
+    runtime = LocalRuntime(settings)
+    cluster = runtime.cluster
+    former, replicas = cluster.primary_name, cluster.replica_names
+    for replica in replicas:
+        fetch_all(cluster.servers[replica], "alter system set primary_conninfo = 'host=127.0.0.1 port=1'")
+        fetch_all(cluster.servers[replica], "select pg_reload_conf()")
+    streams = "select from pg_stat_replication"
+    wait_until(lambda: not fetch_all(cluster.primary, streams), 30, "the replicas are cut off")
+    assert writes(runtime, name)
+    runtime.postmaster.kill(former)
+    wait_until(lambda: runtime.postmaster.pid(former) is None, 20, f"{former} is gone")
+    for replica in replicas:
+        fetch_all(cluster.servers[replica], "alter system reset primary_conninfo")
+    found = failover.failover(runtime, replicas[0], force=True)
+    assert found.rejoined is None
+    return former
+
+
 def test_the_note_of_a_server_in_single_user_mode_is_no_obstacle(runtime: LocalRuntime, settings: Settings) -> None:
     """What pg_rewind leaves in the target when it is killed in its recovery: a process id with a minus sign."""
     up.start_servers(runtime)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -203,7 +204,9 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
 
 
 @needs.pgbackrest
-def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Platform) -> None:
+def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(
+    cluster: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime = cluster.runtime
     server = runtime.cluster.recovered
     first = backup.physical(runtime, "full")
@@ -212,7 +215,7 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Plat
     pitr.restore_point(runtime.cluster, "before_import")
     with cluster.app() as connection:
         add_customer(connection, "after the mark")
-    # A younger backup does not lead there: the older one is tried.
+    # A younger backup does not lead there: the older one is taken.
     second = backup.physical(runtime, "incr")
     assert second.prior == first.label
     found = pitr.recover(runtime, pitr.Target.parse("before_import"))
@@ -227,9 +230,11 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(cluster: Plat
     assert found.shortfall is None
     assert names(server.superuser_conninfo()) == names(cluster.superuser_conninfo)
 
-    with pytest.raises(UserError, match="ends before restore point never_made is reached"):
-        pitr.recover(runtime, pitr.Target.parse("never_made"))
-    assert not runtime.home.data(SIDE).exists()
+    # Nothing is restored to find out.
+    with monkeypatch.context() as without_restores:
+        without_restores.delattr(recovery, "start_recovery")
+        with pytest.raises(UserError, match=r"holds a restore point 'never_made': there are [^.]*before_import"):
+            pitr.recover(runtime, pitr.Target.parse("never_made"))
     with pytest.raises(UserError, match="Every physical backup is younger"):
         pitr.recover(runtime, pitr.Target.parse("2020-01-01 00:00:00+00"))
     for wrong in ("2999-01-01 00:00:00+00", "31.01.2026", "it's"):
@@ -308,8 +313,12 @@ def test_an_archive_that_is_not_complete_is_never_taken_for_the_end_of_the_wal(
     archive = Repository(runtime)
     try:
         harm(first, second)
-        # What make backups VERIFY=1 says.
-        assert [*wal.gaps(archive), *wal.damage(archive)]
+        # What make backups VERIFY=1 says, and what health says of it from then on; of a gap by itself.
+        findings = backup.check_all(archive)
+        assert [each for each in findings if each.is_current]
+        if harm is not _remove:
+            note_check(runtime, findings)
+        assert "make backup KIND=physical" in problem_of_a_repository(runtime)
         try:
             found = pitr.recover(runtime, pitr.Target())
         except UserError as error:
@@ -327,6 +336,71 @@ def test_an_archive_that_is_not_complete_is_never_taken_for_the_end_of_the_wal(
                 os.chown(path, account.uid, account.gid)
         runtime.member(SIDE).remove()
     assert archive.verify().ok
+    note_check(runtime, backup.check_all(archive))
+    assert problem_of_a_repository(runtime) == ""
+
+
+@needs.pgbackrest
+def test_health_names_a_missing_segment_until_a_backup_was_made_after_it(
+    cluster: Platform, chain_of_segments: list[Path]
+) -> None:
+    runtime = cluster.runtime
+    newest, _ = wal.switch_and_wait(runtime, 30)
+    (last,) = (runtime.home.path / "repository").rglob(f"{newest}-*")
+    middle = chain_of_segments[1]
+    # Nothing stands behind the newest one, but what the primary says.
+    for segment in (last, middle):
+        segment.rename(segment.parent.parent / "elsewhere")
+        assert f"lacks {segment.name[:24]}" in problem_of_a_repository(runtime)
+        (segment.parent.parent / "elsewhere").rename(segment)
+        assert problem_of_a_repository(runtime) == ""
+    middle.rename(middle.parent.parent / "elsewhere")
+    backup.physical(runtime, "diff")
+    assert problem_of_a_repository(runtime) == ""
+    # A recovery to an earlier time still meets it.
+    note_check(runtime, backup.check_all(Repository(runtime)))
+    assert problem_of_a_repository(runtime) == ""
+    assert [each for each in health.health(runtime)["warnings"] if f"lacks {middle.name[:24]}" in each]
+    (middle.parent.parent / "elsewhere").rename(middle)
+
+
+def note_check(runtime: LocalRuntime, findings: list[wal.Finding]) -> None:
+    """Record what a check of the backups found, as the command does."""
+    texts = (
+        [each.text for each in findings if each.is_current],
+        [each.text for each in findings if not each.is_current],
+    )
+    backup_record.record_check(runtime.settings, *texts, scheduled=False)
+
+
+def problem_of_a_repository(runtime: LocalRuntime) -> str:
+    """Return what health says of a repository of backups."""
+    return "\n".join(each for each in health.health(runtime)["problems"] if "repository" in each)
+
+
+@needs.pgbackrest
+def test_a_repository_of_another_cluster_keeps_nobody_from_the_book_and_is_reported(
+    cluster: Platform,
+) -> None:
+    runtime = cluster.runtime
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="another-cluster-") as name:
+        place = Path(name)
+        foreign = place / "archive" / "oltp" / "archive.info"
+        foreign.parent.mkdir(parents=True)
+        foreign.write_bytes(b"Salted__" + bytes(range(256)))
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o777)
+        changed = {"backup_repo2": "posix", "backup_repo2_path": name}
+        beside = LocalRuntime(cluster.settings.model_copy(update=changed))
+        up.start_servers(beside)
+        with Platform(beside).app() as connection:
+            add_customer(connection, "although nothing is archived")
+        with pytest.raises(UserError, match="is archived"):
+            wal.switch_and_wait(beside, 5)
+        assert [each for each in health.health(beside)["problems"] if each.startswith("WAL is not archived")]
+        assert foreign.read_bytes().startswith(b"Salted__")
+    up.start_servers(runtime)
+    wal.switch_and_wait(runtime, 90)
 
 
 # --- failover ---------------------------------------------------------------------------------------------------------
@@ -428,9 +502,65 @@ def test_a_planned_failover_back_loses_nothing_and_refuses_what_makes_no_sense(c
     assert followers(runtime) == set(runtime.cluster.replica_names)
     cluster = Platform(runtime)
     assert "just before" in names(cluster.superuser_conninfo)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState), cluster.app() as connection:
+        connection.execute("prepare transaction 'forgotten'")
     options = cluster.warehouse("select srvoptions::text from pg_foreign_server where srvname = 'oltp'")[0][0]
     ports = [str(runtime.cluster.servers[name].port) for name in (*runtime.cluster.replica_names, target)]
     assert f"port={','.join(ports)}" in options
+
+
+@needs.pgbackrest
+def test_what_a_killed_primary_had_not_archived_is_archived_by_its_successor(cluster: Platform) -> None:
+    runtime = cluster.runtime
+    old = runtime.cluster.primary
+    backup.physical(runtime, "diff")
+    fetch_all(old, "alter system set archive_command = 'false'")
+    fetch_all(old, "select pg_reload_conf()")
+    for number in range(3):
+        with cluster.app() as connection:
+            add_customer(connection, f"archived late {number}")
+        fetch_all(old, "select pg_switch_wal()")
+    Platform(runtime).wait_for_replicas()
+    kill_primary(runtime)
+    (runtime.home.data(old.name) / "postgresql.auto.conf").write_text("")
+    failover.failover(runtime, None)
+    assert problem_of_a_repository(runtime) == ""
+    found = pitr.recover(runtime, pitr.Target())
+    assert found.shortfall is None
+    assert "archived late 2" in names(runtime.cluster.recovered.superuser_conninfo())
+    runtime.member(SIDE).remove()
+
+
+def test_a_primary_that_was_promoted_with_room_for_prepared_transactions_is_named_and_restarted(
+    cluster: Platform,
+) -> None:
+    """Replicas of a primary that had room, as an earlier version's had after a failover, ask for it themselves."""
+    settings = cluster.settings
+    up.start_servers(LocalRuntime(settings, extra_conf=("max_prepared_transactions = 10",)))
+    runtime = LocalRuntime(settings)
+    chosen = runtime.cluster.replica_names[0]
+    runtime.postmaster.stop(chosen)
+    assert runtime.up_replica(chosen)
+    assert fetch_value(runtime.cluster.servers[chosen], "show max_prepared_transactions") == "10"
+    failover.failover(runtime, chosen)
+    problem = f"{chosen} accepts PREPARE TRANSACTION"
+    assert [found for found in health.health(runtime)["problems"] if problem in found]
+    with psycopg.connect(runtime.cluster.app_conninfo(), autocommit=True) as connection:
+        connection.execute("begin; select pg_current_xact_id(); prepare transaction 'forgotten'")
+        up.start_servers(runtime)
+        # It would not start with one that is left.
+        assert fetch_value(runtime.cluster.primary, "show max_prepared_transactions") == "10"
+        connection.execute("rollback prepared 'forgotten'")
+    up.start_servers(runtime)
+    # The replicas have seen that their primary has room for none, and ask for none at their next start.
+    Platform(runtime).wait_for_replicas()
+    for name in runtime.cluster.servers:
+        if name != "warehouse":
+            runtime.postmaster.stop(name)
+    up.start_servers(runtime)
+    for name, server in runtime.cluster.servers.items():
+        assert fetch_value(server, "show max_prepared_transactions") == "0", name
+    assert not [found for found in health.health(runtime)["problems"] if problem in found]
 
 
 def test_a_replica_that_lags_behind_the_other_is_not_promoted(cluster: Platform) -> None:

@@ -264,7 +264,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
 ) -> None:
     stack.values |= {"SYNCHRONOUS": "on", "TLS": "on", **second_repository}
     stack.up()
-    assert failures(stack) == []
+    assert encrypted(stack) == {True}
     old = primary(stack)
     assert stack.value(old, "show synchronous_standby_names") == "ANY 1 (primary, replica1, replica2)"
     ahead, behind = stack.runtime.cluster.replica_names

@@ -6,6 +6,7 @@ import os
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import psycopg
 import pytest
@@ -207,6 +208,34 @@ def test_a_change_of_the_time_zone_or_the_tolerance_computes_again_what_depends_
     assert written(platform, run(platform, BUSINESS_TIMEZONE="Pacific/Auckland", ARREARS_TOLERANCE="0.01")) == set()
     run(platform)
     assert_figures(platform)
+
+
+@pytest.mark.proof
+def test_a_midnight_that_comes_twice_belongs_to_the_later_day(platform):
+    """Havana puts its clocks back at 1 a.m. of a 1 November: what happened before and after that is of the same day."""
+    first, zone = date(2026, 11, 1), "America/Havana"
+    shift = max((first + timedelta(days=35) - datetime.now(UTC).date()).days, 0)
+    terms: dict[str, Any] = {"tenure_months": 3, "maturity_date": "2027-02-01", "loan_officer": "Achieng"}
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        # The first midnight is 04:00 UTC, the second one 05:00.
+        new = add_loan(connection, customer, disbursed_at="2026-11-01T04:10:00+00", **terms)
+        old = add_loan(connection, customer, disbursed_at="2026-08-01T12:00:00+00", maturity_date="2026-11-01",
+                       tenure_months=3)  # fmt: skip
+        for loan in (new, old):
+            pay(connection, loan, "200.00", "10.00", payment_date="2026-11-01T04:30:00+00")
+    with days_later(platform, shift):
+        run(platform, BUSINESS_TIMEZONE=zone)
+        assert_figures(platform, zone)
+        as_of = "select loan_id, outstanding_principal from warehouse.portfolio_as_of(date '2026-10-31') order by 1"
+        assert platform.warehouse(as_of) == [(old, Decimal("1000.00"))]
+        with platform.app() as connection:
+            for loan in (new, old):
+                pay(connection, loan, "100.00", "10.00", payment_date="2026-11-20T12:00:00+00")
+        run(platform, BUSINESS_TIMEZONE=zone)
+        assert_figures(platform, zone)
+        full = run(platform, "--full-refresh", BUSINESS_TIMEZONE=zone)
+        assert changed_nodes(platform, full.run["run_id"]) == []
 
 
 @pytest.mark.proof

@@ -144,9 +144,7 @@ payments as (
     from {{ ref('fact_payments') }} as payments
     {% if since %}
     inner join loans on payments.loan_id = loans.loan_id
-    where
-        payments.payment_date
-        >= loans.grid_from::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+    where {{ business_day('payments.payment_date') }} >= loans.grid_from
     {% endif %}
 ),
 
@@ -398,7 +396,8 @@ demanded as (
             when followed.is_first or followed.was_open then followed.due_by_end
             else followed.due_earlier
         end as due_until,
-        greatest(followed.worst_before, before.worst_days_past_due) as worst_in_all_before
+        greatest(followed.worst_before, before.worst_days_past_due) as worst_in_all_before,
+        {{ start_of_day('followed.month_end + 1') }} as ended_at
     from followed
     left join before on followed.loan_id = before.loan_id
     where followed.month >= followed.first_month and (followed.is_first or followed.was_open or followed.has_money)
@@ -459,17 +458,13 @@ final as (
     left join {{ ref('dim_loan') }} as versions
         on
             demanded.loan_id = versions.loan_id
-            and versions.valid_from
-            < (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
-            and versions.valid_to
-            >= (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+            and demanded.ended_at > versions.valid_from
+            and demanded.ended_at <= versions.valid_to
     left join {{ ref('dim_customer') }} as customers
         on
             coalesce(versions.customer_id, loans.customer_id) = customers.customer_id
-            and customers.valid_from
-            < (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
-            and customers.valid_to
-            >= (demanded.month_end + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+            and demanded.ended_at > customers.valid_from
+            and demanded.ended_at <= customers.valid_to
 )
 
 select

@@ -24,7 +24,7 @@ as $$
             sum(payments.principal_amount) as principal,
             sum(payments.principal_amount + payments.interest_amount) as money
         from {{ ref('fact_payments') }} as payments
-        where payments.payment_date >= (day + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+        where payments.payment_date >= {{ start_of_day('day + 1') }}
         group by payments.loan_id
     ),
 
@@ -69,8 +69,8 @@ as $$
     left join {{ ref('dim_loan') }} as versions
         on
             positions.loan_id = versions.loan_id
-            and versions.valid_from < (day + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
-            and versions.valid_to >= (day + 1)::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+            and versions.valid_from < {{ start_of_day('day + 1') }}
+            and versions.valid_to >= {{ start_of_day('day + 1') }}
     left join {{ ref('dim_branch') }} as branches
         on coalesce(versions.branch_sk, positions.branch_sk) = branches.branch_sk
 $$;

@@ -31,7 +31,7 @@
                     then 'table ' || expected.table_name || ' is gone'
                 when not present.is_in_feed
                     then 'table ' || expected.table_name
-                        || ' is not in the change feed (its trigger of the audit trail is missing or disabled)'
+                        || ' is not in the change feed (a trigger of its audit trail is missing or disabled)'
                 when present.column_name is null
                     then 'column ' || expected.table_name || '.' || expected.column_name || ' is gone'
                 else 'column ' || expected.table_name || '.' || expected.column_name || ' is ' || present.data_type

@@ -89,7 +89,8 @@
         select
             max(option_value) filter (where option_name = 'host') as hosts,
             max(option_value) filter (where option_name = 'port') as ports,
-            max(option_value) filter (where option_name = 'target_session_attrs') as attrs
+            max(option_value) filter (where option_name = 'target_session_attrs') as attrs,
+            max(option_value) filter (where option_name = 'fetch_size') as fetch_size
         from pg_foreign_server
         cross join lateral pg_options_to_table(srvoptions)
         where srvname = 'oltp'
@@ -99,7 +100,7 @@
         {{ exceptions.raise_compiler_error("There is no foreign server oltp in the warehouse: `make up` creates it.") }}
     {% endif %}
     {{ return({'hosts': row['hosts'].split(','), 'ports': (row['ports'] | string).split(','),
-               'attrs': row['attrs'] or 'any'}) }}
+               'attrs': row['attrs'] or 'any', 'fetch_size': (row['fetch_size'] or 100) | int}) }}
 {% endmacro %}
 
 {#

@@ -3,13 +3,14 @@
 
     table: see extraction_tables. run_id: stamped on every row that changes. watermark: changes of transactions from
     this one on are read, up to snapshot_xmax (a trail that came with a dump of another cluster has entries of ids that
-    this one has yet to reach); none compares the whole table. allow_mass_delete: switch off the guard.
+    this one has yet to reach); none compares the whole table. allow_mass_delete: switch off the guard. widest_change: the
+    bytes of the widest row among those changes.
 
     Both ways fill the same temporary table <table>_read (delta: changed rows that still exist; otherwise all rows), so
     that one piece of SQL finds and applies the difference. Reading a change twice is harmless: a row that does not
     differ is not written. Rows are compared by their stored form, which every type has (json and point have no equality).
 #}
-{% macro load_landing_table(table, run_id, watermark, snapshot_xmax, allow_mass_delete) %}
+{% macro load_landing_table(table, run_id, watermark, snapshot_xmax, allow_mass_delete, widest_change) %}
     {% set key = table.key %}
     {% set names = table.column_names %}
     {% set landing_rows = rows_to_compare(table.landing, table.compared, table.placement) %}
@@ -59,7 +60,11 @@
         {% endset %}
     {% endif %}
 
-    {% do run_statement("create temporary table " ~ table.read ~ " on commit drop as " ~ read_from) %}
+    {% do run_bounded_fetch(
+        "create temporary table " ~ table.read ~ " on commit drop as " ~ read_from,
+        table.foreign if watermark is none else table.changes,
+        widest_row(table) if watermark is none else widest_change
+    ) %}
     {% do run_statement("analyze " ~ table.read) %}
     {% set keys_read %}
         select {{ key }} from {{ table.read }}
@@ -161,7 +166,7 @@
         insert into {{ table.landing }} ({{ comma_list(table.column_names) }}, _run_id, _changed_at)
         select {{ comma_list(table.column_names) }}, {{ run_id }}, updated_at from {{ table.foreign }}
     {% endset %}
-    {% do run_statement(insertion) %}
+    {% do run_bounded_fetch(insertion, table.foreign, widest_row(table)) %}
     {% set primary_key %}
         alter table {{ table.landing }} add primary key ({{ key_in_place([table.key], table.placement) | join(', ') }})
     {% endset %}
@@ -199,7 +204,7 @@
             select from {{ table.landing }} as present where present.{{ table.key }} = deleted.record_id
         )
     {% endset %}
-    {% do run_statement(insertion) %}
+    {% do run_bounded_fetch(insertion, 'operational_fdw.feed_events', widest_deleted_row(table)) %}
 {% endmacro %}
 
 {#

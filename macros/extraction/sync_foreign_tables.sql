@@ -10,13 +10,21 @@
     {% endif %}
     {% do assert_types_exist(tables) %}
     {% set statements %}
-        drop foreign table if exists operational_fdw.source_columns, operational_fdw.feed_events;
+        drop foreign table if exists
+            operational_fdw.source_columns, operational_fdw.feed_events,
+            operational_fdw.feed_widths, operational_fdw.table_widths;
         create foreign table operational_fdw.feed_events (
             xact_id xid8, table_name text, operation text, record_id bigint, change_time timestamptz,
             old_values jsonb
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.source_columns (
             table_name text, column_name text, data_type text, is_in_feed boolean
+        ) server oltp options (schema_name 'etl');
+        create foreign table operational_fdw.feed_widths (
+            xact_id xid8, table_name text, operation text, width bigint
+        ) server oltp options (schema_name 'etl');
+        create foreign table operational_fdw.table_widths (
+            table_name text, width bigint
         ) server oltp options (schema_name 'etl');
         {% for table in tables %}
         {% set columns = [] %}
@@ -40,11 +48,13 @@
 #}
 {% macro foreign_tables_are_complete() %}
     {% set question %}
-        select count(*) = 2 as are_complete
+        select count(*) = 4 as are_complete
         from pg_attribute
         where not attisdropped and (
             (attrelid = to_regclass('operational_fdw.feed_events') and attname = 'old_values')
             or (attrelid = to_regclass('operational_fdw.source_columns') and attname = 'is_in_feed')
+            or (attrelid = to_regclass('operational_fdw.feed_widths') and attname = 'width')
+            or (attrelid = to_regclass('operational_fdw.table_widths') and attname = 'width')
         )
     {% endset %}
     {{ return(first_row(question)['are_complete']) }}

@@ -68,11 +68,17 @@
         {% set plan.reason = 'a table was filled with the trail switched off' %}
     {% endif %}
 
+    {% set widest = {} %}
+    {% if verdict == 'same' and not plan.reason %}
+        {% set widest = widest_changes(source['watermark'], source['snapshot_xmax']) %}
+    {% endif %}
     {% set total = namespace(inserted=0, updated=0, deleted=0) %}
     {% for table in tables %}
         {% set must_read_all = alter_landing_table(table) %}
         {% set watermark = none if plan.reason or must_read_all or verdict == 'first' else source['watermark'] %}
-        {% set loaded = load_landing_table(table, run_id, watermark, source['snapshot_xmax'], var('allow_mass_delete')) %}
+        {% set loaded = load_landing_table(
+            table, run_id, watermark, source['snapshot_xmax'], var('allow_mass_delete'), widest.get(table.name, 0)
+        ) %}
         {% do log(table.name ~ ': +' ~ loaded.inserted ~ ' ~' ~ loaded.updated ~ ' -' ~ loaded.deleted) %}
         {% set total.inserted = total.inserted + loaded.inserted %}
         {% set total.updated = total.updated + loaded.updated %}

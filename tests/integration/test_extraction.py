@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+
 import pytest
 
 from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import use_only
+from support.platform import Platform, gaps_unnoted, use_only
 
 
 @pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])
@@ -97,7 +100,7 @@ def test_a_primary_that_was_restored_to_an_earlier_state_is_compared(small_book)
 @pytest.mark.proof
 def test_the_nightly_reconcile_repairs_what_the_feed_does_not_have_and_refuses_to_empty(small_book):
     platform = small_book
-    with connect(platform.superuser_conninfo) as connection:
+    with gaps_unnoted(platform), connect(platform.superuser_conninfo) as connection:
         connection.execute("alter table operational.customers disable trigger customers_audit")
         connection.execute("update operational.customers set city = 'Untold' where customer_id = 1")
         connection.execute("alter table operational.customers enable always trigger customers_audit")
@@ -129,6 +132,63 @@ def test_only_changed_rows_travel(small_book):
             for row in connection.execute("explain select * from etl.payments_changes where xact_id >= '700'::xid8")
         )
     assert "audit_log_xact_id_idx" in source_plan, source_plan
+
+
+# How a run comes to read the payments, and from where it fetches them.
+READ = {
+    "changes": ("select 1", "{}", ["etl.payments_changes"]),
+    "comparison": ("select 1", "{reconcile: true}", ["operational.payments"]),
+    "first load": ("drop table operational.payments cascade", "{}", ["operational.payments", "etl.feed_events"]),
+}
+
+
+def fetched(platform: Platform, log_of: str, begin: int) -> dict[str, set[int]]:
+    """Return of how many rows each fetch was that a server's log has, by where the texts came from."""
+    [log] = (platform.runtime.home.path / "log").glob(f"{log_of}-*.log")
+    sizes, relation = defaultdict(set), ""
+    for found in re.finditer(
+        r"DECLARE c\d+ CURSOR FOR\s+SELECT (.*?) FROM (\S+)|FETCH (\d+) FROM c", log.read_text(encoding="utf-8")[begin:]
+    ):
+        if found[3]:
+            sizes[relation].add(int(found[3]))
+        else:
+            relation = found[2] if re.search("notes|old_values", found[1]) else "what is narrow"
+    return sizes
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("way", READ)
+def test_fetches_of_wide_rows_are_bounded_by_bytes(small_book, way):
+    platform = small_book
+    before, what, relations = READ[way]
+    use_only(platform, "primary")
+    # 100 kB that compression makes small, and 100 kB that it does not.
+    noise = "(select string_agg(md5(random()::text), '') from generate_series(1, 3125))"
+    with platform.app() as connection:
+        for key, notes in ((1, "repeat('x', 100000)"), (2, noise), (3, noise)):
+            connection.execute(f"update operational.payments set notes = {notes} where payment_id = {key}")
+        connection.execute("delete from operational.payments where payment_id = 3")
+    platform.warehouse(before)
+    [log] = (platform.runtime.home.path / "log").glob("primary-*.log")
+    begin = len(log.read_text(encoding="utf-8"))
+    platform.primary("alter role etl_reader set log_statement = 'all'")
+    try:
+        platform.build("--vars", "{max_fetch_bytes: 1000000, " + what[1:])
+    finally:
+        platform.primary("alter role etl_reader reset log_statement")
+    sizes = fetched(platform, "primary", begin)
+    for relation in relations:
+        assert sizes[relation] and all(1 < rows * 100_000 <= 1_000_000 for rows in sizes[relation]), sizes
+    # Nothing stays behind.
+    assert (
+        platform.warehouse("select ftrelid::regclass from pg_foreign_table where ftoptions::text like '%fetch_size%'")
+        == []
+    )
+    assert_landing_equals_source(platform)
+    with platform.app() as connection:
+        connection.execute("update operational.payments set notes = null")
+    platform.build()
+    assert_landing_equals_source(platform)
 
 
 @pytest.mark.proof

@@ -697,6 +697,40 @@ CONTROLS = [
         ((EXTRACTION, " and xact_id not in (select xact_id from audit.extraction_transactions)", ""),),
     ),
     Control(
+        "a day begins with its first midnight",
+        test_lender.test_a_midnight_that_comes_twice_belongs_to_the_later_day,
+        r"Decimal\('800.00'\)|Decimal\('1000.00'\)|differ",
+        (("macros/lending/start_of_day.sql", "    least(\n", "    greatest(\n"),),
+    ),
+    Control(
+        "an increment of months takes payments from the first midnight on",
+        test_lender.test_a_midnight_that_comes_twice_belongs_to_the_later_day,
+        "differ|assert",
+        (
+            (
+                "models/marts/lending/fact_loan_month_end.sql",
+                "where {{ business_day('payments.payment_date') }} >= loans.grid_from",
+                "where payments.payment_date >= loans.grid_from::timestamp at time zone 'America/Havana'",
+            ),
+        ),
+    ),
+    Control(
+        "fetches are bounded by bytes",
+        on_a_small_book(test_extraction.test_fetches_of_wide_rows_are_bounded_by_bytes, "changes"),
+        "20000",
+        ((LANDING, "widest_row(table) if watermark is none else widest_change", "0"),),
+    ),
+    Control(
+        "whoever switches the trail off leaves a note in it",
+        on_a_small_book(
+            test_runs.test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run,
+            *test_runs.GAPS[0],
+            False,
+        ),
+        "assert None == 'a table was filled",
+        source="drop event trigger note_gap",
+    ),
+    Control(
         "a changed column waits for its lock only briefly",
         on_a_small_book(test_tested_states.readers_go_on_beside_an_idle_one),
         "readers wait",

@@ -15,7 +15,7 @@ from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import use_only
+from support.platform import gaps_unnoted, use_only
 from support.readers import Readers, oltp_state
 from support.waiting import wait_until
 
@@ -244,7 +244,7 @@ def test_an_emptied_table_does_not_empty_the_warehouse_without_confirmation(smal
 @pytest.mark.proof
 def test_a_table_truncated_behind_the_trail_is_noticed(small_book):
     platform = small_book
-    with connect(platform.superuser_conninfo) as connection:
+    with gaps_unnoted(platform), connect(platform.superuser_conninfo) as connection:
         connection.execute("alter table operational.payments disable trigger payments_no_truncate")
         connection.execute("truncate operational.payments")
         connection.execute("alter table operational.payments enable always trigger payments_no_truncate")
@@ -333,6 +333,64 @@ def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_pu
     assert platform.build().run["extraction_reason"] == "a table was filled with the trail switched off"
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
+
+
+ALL_TRIGGERS = ", ".join(f"enable always trigger payments_{kind}" for kind in ("stamp_row", "audit", "no_truncate"))
+# How the trail of the payments is switched off, what happens meanwhile, and how it is switched on again.
+GAPS = [
+    (
+        "alter table operational.payments disable trigger payments_audit",
+        "delete from operational.payments where payment_id = 3",
+        "alter table operational.payments enable always trigger payments_audit",
+    ),
+    (
+        "set session_replication_role = replica; alter table operational.payments disable trigger all",
+        "update operational.payments set amount = amount + 1, interest_portion = interest_portion + 1",
+        f"alter table operational.payments enable trigger all, {ALL_TRIGGERS}",
+    ),
+    (
+        "alter table operational.payments disable trigger payments_no_truncate",
+        "create temporary table kept as select * from operational.payments where payment_id > 4; "
+        "truncate operational.payments; insert into operational.payments select * from kept",
+        "alter table operational.payments enable always trigger payments_no_truncate",
+    ),
+    (
+        "drop trigger payments_audit on operational.payments",
+        "insert into operational.payments (loan_id, amount, principal_portion, interest_portion, payment_method) "
+        "values (1, 3, 2, 1, 'cash')",
+        "create trigger payments_audit after insert or update or delete on operational.payments for each row "
+        "execute function operational.write_audit('payment_id'); "
+        "alter table operational.payments enable always trigger payments_audit",
+    ),
+]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("off", "change", "on"), GAPS)
+@pytest.mark.parametrize("together", [True, False], ids=["one transaction", "three transactions"])
+def test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run(small_book, off, change, on, together):
+    platform = small_book
+    with connect(platform.superuser_conninfo, autocommit=not together) as connection:
+        for statements in (off, change, on):
+            for statement in statements.split("; "):
+                connection.execute(statement)
+    platform.wait_for_replicas()
+    assert platform.build().run["extraction_reason"] == "a table was filled with the trail switched off"
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+    assert platform.build().run["extraction_mode"] == "changes"
+
+
+def test_publishing_a_table_again_leaves_no_gap_and_other_ddl_is_nobodys_business(small_book):
+    platform = small_book
+    with platform.app() as connection:
+        for statement in ("create temporary table own ()", "alter table own add column a integer", "drop table own"):
+            connection.execute(statement)
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("set role loans_owner")
+        connection.execute("select etl.publish_table('operational.payments')")
+    platform.wait_for_replicas()
+    assert platform.build().run["extraction_mode"] == "changes"
 
 
 @pytest.mark.proof

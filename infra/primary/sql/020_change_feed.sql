@@ -118,7 +118,9 @@ begin
     elsif cls.relrowsecurity then
         problem := 'has row-level security: the warehouse would read part of its rows';
         advice := 'alter table … disable row level security.';
-    elsif cls.relname in ('audit_log', 'feed_events', 'trail', 'trail_end', 'source_state', 'source_columns')
+    elsif cls.relname in (
+            'audit_log', 'feed_events', 'feed_widths', 'table_widths', 'trail', 'trail_end', 'source_state', 'source_columns'
+        )
         or cls.relname ~ '_changes$'
     then
         problem := 'has a name that the feed itself uses';
@@ -201,20 +203,19 @@ begin
         insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
     end if;
 
-    execute format('drop trigger if exists %I on %s', short_name || '_stamp_row', table_name);
+    -- In place: a trigger that is dropped, be it for a moment, leaves a gap in the trail (etl.note_gap).
     execute format(
-        'create trigger %I before insert or update on %s for each row execute function operational.stamp_row()',
+        'create or replace trigger %I before insert or update on %s for each row execute function operational.stamp_row()',
         short_name || '_stamp_row', table_name
     );
-    execute format('drop trigger if exists %I on %s', short_name || '_audit', table_name);
     execute format(
-        'create trigger %I after insert or update or delete on %s for each row '
+        'create or replace trigger %I after insert or update or delete on %s for each row '
         'execute function operational.write_audit(%L)',
         short_name || '_audit', table_name, key_column
     );
-    execute format('drop trigger if exists %I on %s', short_name || '_no_truncate', table_name);
     execute format(
-        'create trigger %I before truncate on %s for each statement execute function operational.refuse_truncate()',
+        'create or replace trigger %I before truncate on %s for each statement '
+        'execute function operational.refuse_truncate()',
         short_name || '_no_truncate', table_name
     );
     -- Always: also for a session with session_replication_role = replica.
@@ -236,6 +237,72 @@ begin
     execute format('grant select on %s to etl_reader', table_name);
 end
 $$;
+
+-- Whoever disables or drops the triggers that keep the trail of a table, and lets them come back, leaves a gap that
+-- nobody could see afterwards. So the trail says at once that the table is to be compared, in the transaction that
+-- opens the gap: a run that sees what changed in it sees that too, and none passes while it is open (source_columns).
+create or replace function etl.note_gap() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    short_name text;
+begin
+    -- Only who may change a table of the book comes as far as to the trail.
+    for short_name in
+        select cls.relname
+        from pg_event_trigger_ddl_commands() as command
+        inner join pg_class as cls on command.objid = cls.oid and command.classid = 'pg_class'::regclass
+        inner join pg_trigger as trg on cls.oid = trg.tgrelid
+        where cls.relnamespace = 'operational'::regnamespace and trg.tgenabled = 'D'
+            and trg.tgname in (cls.relname || '_audit', cls.relname || '_no_truncate')
+        group by cls.relname
+    loop
+        if not exists (
+            select from operational.audit_log as noted
+            where noted.xact_id = pg_current_xact_id() and noted.table_name = short_name and noted.operation = 'RELOAD'
+        ) then
+            insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
+        end if;
+    end loop;
+end
+$$;
+
+create or replace function etl.note_dropped_trigger() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    short_name text;
+begin
+    for short_name in
+        select dropped.address_names[2]
+        from pg_event_trigger_dropped_objects() as dropped
+        where dropped.object_type = 'trigger' and dropped.address_names[1] = 'operational'
+            and dropped.address_names[3] in (
+                dropped.address_names[2] || '_audit', dropped.address_names[2] || '_no_truncate'
+            )
+            -- The whole book may be what is dropped.
+            and to_regclass('operational.audit_log') is not null
+        group by dropped.address_names[2]
+    loop
+        insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
+    end loop;
+end
+$$;
+
+reset role;
+do $$
+begin
+    drop event trigger if exists note_gap;
+    create event trigger note_gap on ddl_command_end when tag in ('ALTER TABLE') execute function etl.note_gap();
+    alter event trigger note_gap enable always;
+    drop event trigger if exists note_dropped_trigger;
+    create event trigger note_dropped_trigger on sql_drop execute function etl.note_dropped_trigger();
+    alter event trigger note_dropped_trigger enable always;
+end
+$$;
+set role loans_owner;
 
 -- What the feed says beyond changed rows: rows that went, as they were, and tables filled with the trail switched off.
 create or replace view etl.feed_events as
@@ -278,6 +345,63 @@ select
     min(feed.change_time) as change_time
 from operational.audit_log as feed
 group by feed.xact_id;
+
+-- How many bytes the row of each entry has: what a fetch of changed rows brings is bounded by it. Only a compressed
+-- value is read for that.
+create or replace view etl.feed_widths as
+select
+    feed.xact_id,
+    feed.table_name,
+    feed.operation,
+    case
+        when pg_column_compression(coalesce(feed.new_values, feed.old_values)) is null
+            then pg_column_size(coalesce(feed.new_values, feed.old_values))
+        else octet_length(coalesce(feed.new_values, feed.old_values)::text)
+    end as width
+from operational.audit_log as feed;
+
+-- The same of the widest row of a table as it is now: one scan, which leaves values that are stored beside the table
+-- where they are.
+create or replace function etl.widest_row(relation regclass) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    widths text;
+    widest bigint;
+begin
+    select
+        string_agg(
+            case
+                when att.atttypid in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'bytea'::regtype)
+                    then format('coalesce(octet_length(%I), 0)', att.attname)
+                else format(
+                    'case when pg_column_compression(%1$I) is null then coalesce(pg_column_size(%1$I), 0) '
+                    'else octet_length(%1$I::text) end', att.attname
+                )
+            end,
+            ' + '
+        )
+    into widths
+    from pg_attribute as att
+    where att.attrelid = relation and att.attnum > 0 and not att.attisdropped and att.attlen = -1
+        and (att.atttypid <> 'numeric'::regtype or att.atttypmod < 0);
+    if widths is not null then
+        execute format('select max(%s) from %s', widths, relation) into widest;
+    end if;
+    return coalesce(widest, 0);
+end
+$$;
+
+create or replace view etl.table_widths as
+select
+    cls.relname::text as table_name,
+    etl.widest_row(cls.oid::regclass) as width
+from pg_class as cls
+where
+    cls.relnamespace = 'operational'::regnamespace and cls.relkind = 'r'
+    and has_table_privilege(cls.oid, 'select');
 
 -- Which instant, of which cluster, the present transaction sees. Runs as the owner, who may look at replication.
 --
@@ -391,8 +515,8 @@ from etl.source_state() as state;
 
 -- The columns the source has now, so that the warehouse can compare them with what it expects before it reads. A type
 -- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
--- text, a domain as its base type. is_in_feed: whether changes of the table are written to the trail; of a table that
--- was put in the place of another one, or whose trigger was disabled, they are not.
+-- text, a domain as its base type. is_in_feed: whether changes of the table are written to the trail, and it cannot
+-- be truncated; of a table that was put in the place of another one, or whose triggers were disabled, that is not so.
 create or replace view etl.source_columns as
 select
     cls.relname::text as table_name,
@@ -405,12 +529,12 @@ select
         else format_type(att.atttypid, att.atttypmod)
     end as data_type,
     (
-        select count(*) > 0
+        select count(distinct prc.proname) = 2
         from pg_trigger as trg
         inner join pg_proc as prc on trg.tgfoid = prc.oid
         where
             trg.tgrelid = cls.oid and trg.tgenabled in ('A', 'O')
-            and prc.pronamespace = 'operational'::regnamespace and prc.proname = 'write_audit'
+            and prc.pronamespace = 'operational'::regnamespace and prc.proname in ('write_audit', 'refuse_truncate')
     ) as is_in_feed
 from pg_class as cls
 inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
@@ -423,11 +547,12 @@ where nsp.nspname = 'operational' and cls.relkind in ('r', 'p') and att.attnum >
 -- table of his own must not be able to.
 revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
+grant execute on function etl.widest_row(regclass) to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 
 grant usage on schema operational, etl to etl_reader;
 grant select on etl.feed_events, etl.trail, etl.trail_end, etl.trail_transactions, etl.source_state,
-etl.source_columns to etl_reader;
+etl.source_columns, etl.feed_widths, etl.table_widths to etl_reader;
 
 select etl.publish_table('operational.customers');
 select etl.publish_table('operational.loan_products');

@@ -211,7 +211,7 @@ class _Filling:
         self._run("insert_payments")
 
     def finish(self) -> None:
-        """Announce in the feed that the tables were filled with the trail off; continue identifiers after the last.
+        """Continue identifiers after the last. The feed knows that the trail was off (etl.note_gap).
 
         The book is marked as an invented one, so that nobody's real customers are imported into it by mistake.
         """
@@ -221,10 +221,6 @@ class _Filling:
         )
         for table, key in _FILLED.items():
             name = sql.Identifier("operational", table)
-            self._cursor.execute(
-                "insert into operational.audit_log (table_name, operation, record_id) values (%s, 'RELOAD', 0)",
-                (table,),
-            )
             sequence, next_key = self._cursor.execute(
                 sql.SQL("select pg_get_serial_sequence(%s, %s), (select coalesce(max({}), 0) + 1 from {})").format(
                     sql.Identifier(key), name

@@ -259,7 +259,7 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
     # What a user of pgAdmin has left: its container will be another one.
     tree, pgadmin = {"/browser": ["servers", "opened by a test"]}, stack.inspect("pgadmin")["Id"]
     browser, base, token = pgadmin_session(stack)
-    headers = {"X-pgA-CSRFToken": token}
+    headers = {"X-pgA-CSRFToken": token, "Content-Type": "application/json"}
     browser.open(Request(f"{base}/settings/save_tree_state/", json.dumps(tree).encode(), headers), timeout=60)
     stack.values |= {
         "OLTP_MEMORY": "96MB",
@@ -273,8 +273,9 @@ def test_changed_settings_reach_the_services_by_up_and_cost_no_data(stack: Stack
         assert stack.value(name, "show shared_buffers") == "96MB"
         assert stack.value(name, "show max_slot_wal_keep_size") == "1GB"
     assert stack.inspect("pgadmin")["Id"] != pgadmin
-    browser, base, _ = pgadmin_session(stack)
-    assert json.loads(browser.open(f"{base}/settings/get_tree_state/", timeout=60).read()) == tree
+    browser, base, token = pgadmin_session(stack)
+    kept = Request(f"{base}/settings/get_tree_state/", headers={"X-pgA-CSRFToken": token})
+    assert json.loads(browser.open(kept, timeout=60).read()) == tree
     assert '"schedule": "7 0 1 1 *"' in stack.log("scheduler")
     with psycopg.connect(stack.app_conninfo(int(stack.values["PGBOUNCER_PORT"]))) as connection:
         assert connection.execute("select current_user").fetchone() == ("app_user",)

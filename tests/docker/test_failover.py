@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -32,29 +29,6 @@ def stack(engine: None) -> Iterator[Stack]:
         stack.values["DISABLED_SERVICES"] = ",".join(OPTIONAL_SERVICES)
         stack.up()
         yield stack
-
-
-@pytest.fixture(scope="module")
-def second_repository(engine: None, stack: Stack) -> Iterator[dict[str, str]]:
-    """Yield the settings of a second repository: a directory of this machine in the place of a mounted one."""
-    place = Path(tempfile.mkdtemp(prefix="second-repository-"))
-    # The servers' account of the containers writes there.
-    place.chmod(0o777)
-    yield {"BACKUP_REPO2": "posix", "BACKUP_REPO2_PATH": str(place)}
-    # Its files are that account's.
-    docker(
-        "run",
-        "--rm",
-        "--volume",
-        f"{place}:/place",
-        "postgres:15-bookworm",
-        "find",
-        "/place",
-        "-mindepth",
-        "1",
-        "-delete",
-    )
-    place.rmdir()
 
 
 def primary(stack: Stack) -> str:
@@ -259,10 +233,8 @@ def test_who_is_the_primary_outlives_down_and_up(stack: Stack) -> None:
     assert has_customer(stack, name, "after the start")
 
 
-def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(
-    stack: Stack, second_repository: dict[str, str]
-) -> None:
-    stack.values |= {"SYNCHRONOUS": "on", "TLS": "on", **second_repository}
+def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_is_killed(stack: Stack) -> None:
+    stack.values |= {"SYNCHRONOUS": "on", "TLS": "on"}
     stack.up()
     assert encrypted(stack) == {True}
     old = primary(stack)
@@ -317,33 +289,3 @@ def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_
     until(lambda: all_follow(stack), 30, "all follow")
     assert encrypted(stack) == {True}
     assert has_customer(stack, old, "after the interrupt")
-
-
-def test_the_machine_is_gone_and_the_second_repository_brings_the_book_back_on_another(
-    stack: Stack, second_repository: dict[str, str]
-) -> None:
-    """On a later timeline than the first. Comes last: the stack of this file is destroyed with its volumes."""
-    stack.eds("backup", "--kind", "physical", "--type", "full")
-    add_customer(stack, "after the backup")
-    stack.eds("wal", "--switch")
-    book = stack.query(primary(stack), BOOK)
-    key = stack.settings.backup_repo2_cipher_key.get_secret_value()
-    stack.eds("nuke", "--force")
-    with throw_away() as other:
-        other.values |= second_repository | {"DISABLED_SERVICES": stack.values["DISABLED_SERVICES"], "TLS": "on"}
-        # What was kept of the other machine: the key. All passwords and certificates are new.
-        text = re.sub(r"(?m)^BACKUP_REPO2_CIPHER_KEY=.*\n?", "", other.env_file.read_text(encoding="utf-8"))
-        other.env_file.write_text(f"{text}\nBACKUP_REPO2_CIPHER_KEY={key}\n", encoding="utf-8")
-        began = time.monotonic()
-        output = other.eds("restore-machine")
-        print(f"\nmake restore-machine: {time.monotonic() - began:.0f} s")
-        assert "all invariants hold" in output
-        assert "RPO: what was committed after" in output
-        assert primary(other) == "primary"
-        assert other.query("primary", BOOK) == book
-        until(lambda: has_customer(other, "replica1", "after the backup"), 20, "it is on the replicas")
-        add_customer(other, "on the new machine")
-        assert encrypted(other) == {True}
-        other.assert_warehouse_equals_book()
-        assert failures(other) == []
-        assert "has a loan book already" in other.eds("restore-machine", code=1)

@@ -1,7 +1,7 @@
 {#
     How many instalments of a schedule are paid: oldest first, one is paid when the money so far reaches the cumulative due
     (less the tolerance), or the principal paid so far reaches its cumulative principal. The last one is not paid while
-    principal is owed.
+    principal is owed. Instalments of nothing at the start are paid, also when more was taken back than there was.
 
     money: principal and interest paid. principal: principal paid. owed: principal owed. All are SQL expressions in cents.
     schedule: the alias of int_loan_schedules.
@@ -10,8 +10,10 @@
     greatest(
         least(
             greatest(
-                width_bucket({{ money }} + {{ lending_settings().tolerance }}::bigint, {{ schedule }}.cum_due),
-                width_bucket({{ principal }}, coalesce({{ schedule }}.principal_steps, {{ schedule }}.cum_principal))
+                width_bucket(greatest({{ money }} + {{ lending_settings().tolerance }}::bigint, 0), {{ schedule }}.cum_due),
+                width_bucket(
+                    greatest({{ principal }}, 0), coalesce({{ schedule }}.principal_steps, {{ schedule }}.cum_principal)
+                )
             ),
             {{ schedule }}.installment_count - ({{ owed }} > 0)::integer
         ), 0

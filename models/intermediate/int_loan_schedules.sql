@@ -15,6 +15,11 @@
 {# Whether a schedule was replaced is seen by comparison with the one kept, and stays so: history, as in a snapshot. #}
 {% set has_history = execute and is_recorded_run()
     and (model.get('computes_in_full') or relation_exists(this.render())) %}
+{# An earlier version kept no digest. #}
+{% set kept_digest = 'kept.lender_digest' if has_history and (
+    model.get('computes_in_full')
+    or 'lender_digest' in adapter.get_columns_in_relation(this) | map(attribute='name')
+) else 'null::bigint' %}
 
 {# A balance is not among the terms: a payment changes no version of its loan, and so none of these rows. #}
 {% if since %}
@@ -87,8 +92,9 @@ settled as (
     from settled_later
 ),
 
--- A schedule whose due dates do not rise with the number can not be believed.
-lender_schedules as (
+-- A schedule whose due dates do not rise with the number can not be believed. Its digest still tells whether the lender
+-- replaced it.
+lender_rows as (
     select
         loan_id,
         count(*)::integer as installment_count,
@@ -100,10 +106,23 @@ lender_schedules as (
         end as principal_steps,
         case
             when bool_or(installment_no <> position) then array_agg(installment_no order by installment_no)
-        end as installment_numbers
+        end as installment_numbers,
+        hash_array_extended(
+            array_agg(due_date order by installment_no),
+            hash_array_extended(
+                array_agg(cum_principal order by installment_no),
+                hash_array_extended(array_agg(cum_due order by installment_no), 0)
+            )
+        ) as lender_digest,
+        bool_and(due_date >= due_before) is not false as is_believable
     from settled
     group by loan_id
-    having bool_and(due_date >= due_before) is not false and max(cum_due) < 9000000000000000000
+    having max(cum_due) < 9000000000000000000
+),
+
+lender_schedules as (
+    select * from lender_rows
+    where is_believable
 ),
 
 -- The last instalment of a monthly annuity is due at maturity. Other terms are no annuity, or not known.
@@ -151,10 +170,10 @@ derived_schedules as (
 versions as (
     select
         loan_id,
-        loan_status,
         is_deleted,
         dbt_valid_from,
-        not is_deleted and loan_status <> 'pending' and disbursed_at is not null as is_disbursed,
+        not is_deleted and loan_status <> 'pending' as is_disbursed,
+        not is_deleted and loan_status = 'written_off' as is_written_off,
         jsonb_build_array(principal_amount, interest_rate, tenure_months, disbursed_at, maturity_date) as terms
     from {{ ref('loans_snapshot') }}
     {% if since %}
@@ -165,16 +184,19 @@ versions as (
 compared as (
     select
         *,
-        lag(is_disbursed) over (partition by loan_id order by dbt_valid_from) as was_disbursed,
-        lag(terms) over (partition by loan_id order by dbt_valid_from) as terms_before
+        lag(is_disbursed) over by_version as was_disbursed,
+        lag(is_written_off, 1, false) over by_version as was_written_off,
+        lag(terms) over by_version as terms_before
     from versions
+    window by_version as (partition by loan_id order by dbt_valid_from)
 ),
 
 history as (
     select
         loan_id,
         bool_or(not is_deleted and was_disbursed and terms <> terms_before) as has_other_terms,
-        min(dbt_valid_from) filter (where loan_status = 'written_off' and not is_deleted) as written_off_at
+        -- the last time: what was taken back, and written off again, left the portfolio on the later day
+        max(dbt_valid_from) filter (where is_written_off and not was_written_off) as written_off_at
     from compared
     group by loan_id
 ),
@@ -204,8 +226,10 @@ schedules as (
                 )
         end as written_off_on,
         loans.restructured_on is not null or coalesce(history.has_other_terms, false) as has_other_terms,
+        lender_rows.lender_digest,
         loans.is_deleted
     from loans
+    left join lender_rows on loans.loan_id = lender_rows.loan_id
     left join lender_schedules on loans.loan_id = lender_schedules.loan_id
     left join derived_schedules on loans.loan_id = derived_schedules.loan_id
     left join history on loans.loan_id = history.loan_id
@@ -219,23 +243,22 @@ nothing_kept as (
     where false
 ),
 
-final as (
+-- What the lender recorded last, also while its rows are gone.
+compared_with_kept as (
     select
         schedules.*,
-        coalesce(
-            kept.is_rescheduled or (
-                schedules.schedule_source = 'lender'
-                and kept.schedule_source = 'lender'
-                and kept.on_book_from is not null
-                and not (
-                    schedules.due_dates = kept.due_dates
-                    and schedules.cum_principal = kept.cum_principal
-                    and schedules.cum_due = kept.cum_due
-                )
-            ), false
-        ) as is_rescheduled
+        kept.is_rescheduled as was_rescheduled,
+        case when kept.on_book_from is not null then {{ kept_digest }} end as digest_before
     from schedules
     left join {{ this if has_history else 'nothing_kept' }} as kept on schedules.loan_id = kept.loan_id
+),
+
+final as (
+    select
+        *,
+        coalesce(lender_digest, digest_before) as last_digest,
+        coalesce(was_rescheduled or lender_digest <> digest_before, false) as is_rescheduled
+    from compared_with_kept
 )
 
 select
@@ -254,5 +277,6 @@ select
     written_off_on,
     has_other_terms,
     is_rescheduled,
+    last_digest as lender_digest,
     hash_array_extended(due_dates, hash_array_extended(cum_due, 0)) as schedule_hash
 from final

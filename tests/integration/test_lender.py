@@ -19,11 +19,13 @@ from eds.warehouse import closing
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.lender_book import (
+    Replacements,
     add_installments,
     add_random_loan,
     as_of,
     assert_months_equal_the_oracle,
     assert_positions_equal_the_oracle,
+    assert_restructured_equal_the_oracle,
     assert_views_equal_the_oracle,
     random_change,
     truths,
@@ -44,8 +46,10 @@ def run(platform, *options, **environment):
     return result
 
 
-def assert_figures(platform, timezone="UTC", tolerance=Decimal("0.00")):
+def assert_figures(platform, timezone="UTC", tolerance=Decimal("0.00"), replacements=None):
     book = truths(platform, timezone, tolerance)
+    if replacements is not None:
+        assert_restructured_equal_the_oracle(platform, book, replacements)
     assert_positions_equal_the_oracle(platform, book)
     assert_months_equal_the_oracle(platform, book, timezone)
     assert_views_equal_the_oracle(platform, book, timezone)
@@ -73,7 +77,8 @@ def random_book(platform, chance, loans=LOANS):
 def test_a_random_book_and_its_increments_equal_the_oracle_and_a_full_refresh(platform, chance):
     today = random_book(platform, chance)
     run(platform)
-    assert_figures(platform)
+    replacements = Replacements()
+    assert_figures(platform, replacements=replacements)
     for _ in range(ROUNDS):
         kinds = []
         for _ in range(CHANGES):
@@ -81,7 +86,7 @@ def test_a_random_book_and_its_increments_equal_the_oracle_and_a_full_refresh(pl
                 kinds.append(random_change(connection, chance, today))
         print(", ".join(kinds))
         run(platform)
-        assert_figures(platform)
+        assert_figures(platform, replacements=replacements)
     full = run(platform, "--full-refresh")
     assert changed_nodes(platform, full.run["run_id"]) == []
 
@@ -193,10 +198,18 @@ def test_a_month_is_reported_from_the_close_day_on(platform):
     today = datetime.now(UTC).date()
     this_month = month_end(today)
     kept = "select count(*) from publish.reported_month_ends where month_end = %s"
-    for days, expected in ((4, 0), (5, 1)):
-        with days_later(platform, (this_month - today).days + days):
-            run(platform)
-        assert platform.warehouse(kept, (this_month,)) == [(expected,)]
+    next_month = month_end(this_month + timedelta(days=1))
+    for month, days, settings, expected in (
+        (this_month, 4, {}, 0),
+        (this_month, 5, {}, 1),
+        (next_month, 2, {}, 0),
+        # Nothing but the setting has changed.
+        (next_month, 2, {"CLOSE_DAY": "2"}, 1),
+        (next_month, 3, {"CLOSE_DAY": "28"}, 1),
+    ):
+        with days_later(platform, (month - today).days + days):
+            run(platform, **settings)
+        assert platform.warehouse(kept, (month,)) == [(expected,)]
 
 
 @pytest.mark.proof
@@ -261,32 +274,83 @@ def test_terms_or_instalments_that_change_after_disbursement_make_a_loan_restruc
         Installment(number, date(2026, 1, 1) + timedelta(days=14 * number), cents("500"), cents("5"))
         for number in (1, 2)
     ]
+    unordered = [Installment(3 - each.number, each.due_date, each.principal, each.interest) for each in plan]
     with platform.app() as connection:
         customer = add_customer(connection)
-        untouched, dated, terms, pending, replaced, planned = (
-            add_loan(connection, customer, status="pending" if position == 3 else "active") for position in range(6)
+        untouched, dated, terms, pending, replaced, planned, unbelievable, dropped = (
+            add_loan(connection, customer, status="pending" if position == 3 else "active") for position in range(8)
         )
         add_installments(connection, replaced, plan)
+        add_installments(connection, dropped, plan)
+        add_installments(connection, unbelievable, unordered)
+        # Disbursed on the day on which they were entered; with a schedule from nowhere.
+        undated, undated_terms = (add_loan(connection, customer, disbursed_at=None) for _ in range(2))
+        open_ended = add_loan(connection, customer, maturity_date=None)
     run(platform)
     assert set(restructured(platform).values()) == {False}
+    delete = "delete from operational.loan_installments where loan_id = %s"
     with platform.app() as connection:
         update = "update operational.loans set {} where loan_id = %s"
         connection.execute(update.format("outstanding_balance = 900"), (untouched,))
+        connection.execute(update.format("outstanding_balance = 900"), (undated,))
         connection.execute(update.format("restructured_on = '2026-03-01'"), (dated,))
-        connection.execute(update.format("interest_rate = 7"), (terms,))
+        for loan in (terms, undated_terms):
+            connection.execute(update.format("interest_rate = 7"), (loan,))
+        connection.execute(update.format("tenure_months = 24"), (open_ended,))
         connection.execute(update.format("status = 'active', amount = 900"), (pending,))
         connection.execute(
             "update operational.loan_installments set due_date = due_date + 90 where loan_id = %s", (replaced,)
         )
         # the first schedule that is recorded is none that was replaced
         add_installments(connection, planned, plan)
+        connection.execute(delete, (unbelievable,))
+        add_installments(connection, unbelievable, plan)
+        connection.execute(delete, (dropped,))
     run(platform)
-    expected = {untouched: False, dated: True, terms: True, pending: False, replaced: True, planned: False}
+    expected = {
+        untouched: False, dated: True, terms: True, pending: False, replaced: True, planned: False,
+        unbelievable: True, dropped: False, undated: False, undated_terms: True, open_ended: True,
+    }  # fmt: skip
+    assert restructured(platform) == expected
+    with platform.app() as connection:
+        add_installments(connection, dropped, plan[:1])
+    run(platform)
+    expected[dropped] = True
     assert restructured(platform) == expected
     run(platform, "--full-refresh")
     assert restructured(platform) == expected
     stages = {row["stage"]: row["loan_count"] for row in platform.view("vw_ifrs9_stages")}
-    assert sum(stages.values()) == 6
+    assert sum(stages.values()) == len(expected) - 3
+
+
+@pytest.mark.proof
+def test_a_write_off_without_a_day_has_the_day_on_which_the_loan_last_became_so(platform):
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        again, once = (
+            add_loan(connection, customer, status="written_off", written_off_on=day)
+            for day in (None, datetime.now(UTC).date())
+        )
+    run(platform)
+    change = "update operational.loans set status = %s, written_off_on = null where loan_id = %s"
+    for status, days in (("active", 40), ("written_off", 70), ("written_off", 75)):
+        with connect(platform.superuser_conninfo) as connection:
+            # As if it were later: the next change of the row is stamped after this one.
+            for trigger in ("disable", "enable"):
+                connection.execute(f"alter table operational.loans {trigger} trigger loans_stamp_row".encode())
+                if trigger == "disable":
+                    connection.execute(
+                        "update operational.loans set updated_at = now() + %s * interval '1 day', loan_officer = %s "
+                        "where loan_id = %s",
+                        (days, f"officer {days}", again),
+                    )
+            connection.execute(change, (status, again))
+            connection.execute(change, ("written_off", once))
+        run(platform)
+    assert_figures(platform)
+    left_on = dict(platform.warehouse("select loan_id, written_off_on from warehouse.int_loan_schedules"))
+    today = datetime.now(UTC).date()
+    assert left_on == {again: today + timedelta(days=70), once: today}
 
 
 def test_loans_whose_terms_are_no_annuity_stand_in_the_balance_and_in_no_figure_of_lateness(platform):

@@ -777,8 +777,8 @@ CONTROLS += [
     lender(
         "principal settles instalments that the money does not reach",
         PAID,
-        "width_bucket({{ principal }}, coalesce({{ schedule }}.principal_steps, {{ schedule }}.cum_principal))",
-        "0",
+        "greatest({{ principal }}, 0), coalesce",
+        "0, coalesce",
     ),
     lender(
         "the last instalment is not paid while principal is owed",

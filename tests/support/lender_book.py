@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from random import Random
@@ -298,10 +299,38 @@ def random_change(connection: psycopg.Connection, random: Random, today: date) -
 # --- the oracle's view of a book --------------------------------------------------------------------------------------
 
 
+@dataclass
+class Past:
+    """What the versions of a loan, which the runs have seen, say of its past."""
+
+    written_off_at: datetime | None = None
+    has_other_terms: bool = False
+
+
+TERMS = ("principal_amount", "interest_rate", "tenure_months", "disbursed_at", "maturity_date")
+
+
+def pasts_in(platform: Any) -> dict[int, Past]:
+    """Walk through each loan's versions, oldest first."""
+    result: dict[int, Past] = {}
+    before: dict[str, Any] = {}
+    for version in rows_of(platform, "select * from snapshots.loans_snapshot order by loan_id, dbt_valid_from"):
+        past = result.setdefault(version["loan_id"], Past())
+        if before.get("loan_id") != version["loan_id"] or before["is_deleted"]:
+            before = {"loan_status": "pending"}
+        if not version["is_deleted"]:
+            if version["loan_status"] == "written_off" != before["loan_status"]:
+                past.written_off_at = version["dbt_valid_from"]
+            if before["loan_status"] != "pending" and any(version[term] != before[term] for term in TERMS):
+                past.has_other_terms = True
+        before = version
+    return result
+
+
 def loans_in(
-    connection: psycopg.Connection, timezone: str = "UTC", seen: Mapping[int, datetime] | None = None
+    connection: psycopg.Connection, timezone: str = "UTC", pasts: Mapping[int, Past] | None = None
 ) -> dict[int, Loan]:
-    """Return the loans of the OLTP with all that is theirs. seen: when each was first seen as written off."""
+    """Return the loans of the OLTP with all that is theirs."""
     zone = ZoneInfo(timezone)
 
     def day(moment: datetime | None) -> date | None:
@@ -312,10 +341,11 @@ def loans_in(
     for row in cursor.execute("select * from operational.loans").fetchall():
         created = day(row["created_at"])
         assert created is not None
+        past = (pasts or {}).get(row["loan_id"], Past())
         result[row["loan_id"]] = Loan(
             row["loan_id"], row["amount"], row["interest_rate"], row["tenure_months"], row["status"],
             day(row["disbursed_at"]), row["maturity_date"], row["outstanding_balance"], created,
-            row["written_off_on"], day((seen or {}).get(row["loan_id"])),
+            row["written_off_on"], day(past.written_off_at), row["restructured_on"], past.has_other_terms,
         )  # fmt: skip
     for row in cursor.execute("select * from operational.payments").fetchall():
         paid = day(row["payment_date"])
@@ -329,15 +359,10 @@ def loans_in(
 
 
 def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> dict[int, Truth]:
-    """Return the oracle's view of each loan, from the OLTP's rows. The first day of a write-off is the history's."""
-    seen = dict(
-        platform.warehouse(
-            "select loan_id, min(dbt_valid_from) from snapshots.loans_snapshot "
-            "where loan_status = 'written_off' and not is_deleted group by loan_id"
-        )
-    )
+    """Return the oracle's view of each loan, from the OLTP's rows and the versions that the runs have seen."""
+    pasts = pasts_in(platform)
     with connect(platform.superuser_conninfo) as connection:
-        return {key: Truth(loan, tolerance) for key, loan in loans_in(connection, timezone, seen).items()}
+        return {key: Truth(loan, tolerance) for key, loan in loans_in(connection, timezone, pasts).items()}
 
 
 def as_of(platform: Any, timezone: str = "UTC") -> date:
@@ -391,6 +416,38 @@ def assert_positions_equal_the_oracle(platform: Any, book: dict[int, Truth]) -> 
             }
             for loan_id, truth in book.items()
             for position, each in enumerate(truth.schedule, start=1)
+        },
+    )
+
+
+class Replacements:
+    """The lender's schedules as each run has seen them: which loans had theirs replaced while they were disbursed."""
+
+    def __init__(self) -> None:
+        self.last: dict[int, list[tuple[date, Decimal, Decimal]]] = {}
+        self.replaced: set[int] = set()
+
+    def take_in(self, book: dict[int, Truth]) -> None:
+        for loan_id, truth in book.items():
+            ordered = sorted(truth.loan.installments, key=lambda each: each.number)
+            now = [(each.due_date, each.principal, each.interest) for each in ordered]
+            if now and self.last.get(loan_id, now) != now:
+                self.replaced.add(loan_id)
+            if truth.loan.status == "pending":
+                self.last.pop(loan_id, None)
+            elif now:
+                self.last[loan_id] = now
+
+
+def assert_restructured_equal_the_oracle(platform: Any, book: dict[int, Truth], replacements: Replacements) -> None:
+    """Compare which loans are restructured. replacements: told of the book after each run."""
+    replacements.take_in(book)
+    _compare(
+        "is_restructured",
+        dict(platform.warehouse("select loan_id, is_restructured from warehouse.fact_loans")),
+        {
+            loan_id: bool(truth.loan.restructured_on) or truth.loan.has_other_terms or loan_id in replacements.replaced
+            for loan_id, truth in book.items()
         },
     )
 
@@ -678,7 +735,7 @@ def _compare(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> None
     assert not wrong, f"{name} differs from the oracle in {len(wrong)} rows:\n{shown}"
 
 
-def _differing(row: dict[str, Any] | None, other: dict[str, Any] | None) -> Any:
-    if row is None or other is None:
+def _differing(row: Any, other: Any) -> Any:
+    if not (isinstance(row, dict) and isinstance(other, dict)):
         return row
     return {name: str(value) for name, value in row.items() if other.get(name) != value}

@@ -87,6 +87,16 @@ def add_telling_loans(connection: psycopg.Connection, today: date) -> TellingBoo
         (end - timedelta(days=33), lost),
     )
     pay(connection, lost, "7", "0", payment_date=_moment(end - timedelta(days=3)))
+    # Corrections booked as payments: one opens a repaid loan again, without money; one takes back what settled a due.
+    repaid = _planned(connection, "1000", end - timedelta(days=90), (end - timedelta(days=60), "1000", "10"))
+    pay(connection, repaid, "1000", "10", payment_date=_moment(end - timedelta(days=60)))
+    pay(connection, repaid, "-50", "50", "0.01", payment_date=_moment(end - timedelta(days=10)))
+    taken_back = _planned(
+        connection, "1000", end - timedelta(days=90),
+        (end - timedelta(days=50), "400", "10"), (end + timedelta(days=60), "600", "10"),
+    )  # fmt: skip
+    pay(connection, taken_back, "400", "10", payment_date=_moment(end - timedelta(days=50)))
+    pay(connection, taken_back, "-200", "-5", "206", payment_date=_moment(end - timedelta(days=10)))
     # For the changes.
     moving = add_loan(connection, 1, "100000", **terms)
     payment = pay(connection, moving, "300", str(ZERO), payment_date=_moment(end - timedelta(days=20)))

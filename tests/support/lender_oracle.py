@@ -50,8 +50,9 @@ class Payment:
 class Loan:
     """A loan as the OLTP has it today. Days are in the business time zone.
 
-    created_on: stands for the day of disbursement where a disbursed loan has none. first_written_off_on: the day on
-    which the status written_off was first seen. installments: the lender's own schedule, or nothing.
+    created_on: stands for the day of disbursement where a disbursed loan has none. seen_written_off_on: the day on
+    which it was seen to become written off, the last time. has_other_terms: whether versions of it after disbursement
+    differ in their terms. installments: the lender's own schedule, or nothing.
     """
 
     loan_id: int
@@ -64,7 +65,9 @@ class Loan:
     balance: Decimal
     created_on: date = date(2026, 1, 1)
     written_off_on: date | None = None
-    first_written_off_on: date | None = None
+    seen_written_off_on: date | None = None
+    restructured_on: date | None = None
+    has_other_terms: bool = False
     installments: list[Installment] = field(default_factory=list)
     payments: list[Payment] = field(default_factory=list)
 
@@ -143,7 +146,7 @@ class Truth:
         self.on_book_from = (loan.disbursed_on or loan.created_on) if disbursed else None
         self.written_off_on = None
         if loan.status == "written_off":
-            days = [loan.written_off_on or loan.first_written_off_on, loan.disbursed_on]
+            days = [loan.written_off_on or loan.seen_written_off_on, loan.disbursed_on]
             self.written_off_on = max((day for day in days if day), default=None)
         self.owed_today = loan.balance
         if loan.status == "written_off" and loan.balance == 0:
@@ -249,9 +252,11 @@ class Truth:
         for end in month_ends_between(self.on_book_from, last):
             before = end.replace(day=1) - timedelta(days=1)
             is_first = before < self.on_book_from
+            # Also what moves money between interest and principal: it may open a loan again.
             paid_within = [
-                p for p in self.loan.payments if before < p.day <= end and p.day >= self.on_book_from and p.money != 0
-            ]
+                p for p in self.loan.payments
+                if before < p.day <= end and p.day >= self.on_book_from and (p.money != 0 or p.principal != 0)
+            ]  # fmt: skip
             if is_first or self.in_portfolio(before) or paid_within:
                 result.append(self._month(end, before, is_first))
         return result

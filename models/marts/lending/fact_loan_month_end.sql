@@ -178,6 +178,7 @@ events as (
             else 0
         end as recovered,
         case when payments.day > loans.written_off_on then payments.principal else 0 end as principal_recovered,
+        payments.day >= loans.on_book_from and (payments.money <> 0 or payments.principal <> 0) as has_come,
         null::bigint as due_before,
         null::bigint as due_with
     from payments
@@ -194,6 +195,7 @@ events as (
         0 as early,
         0 as recovered,
         0 as principal_recovered,
+        false as has_come,
         coalesce(schedules.cum_due[installments.position - 1], 0) as due_before,
         installments.cum_due as due_with
     from loans
@@ -228,7 +230,7 @@ by_month as (
         sum(recovered)::bigint as recovered,
         sum(principal_recovered)::bigint as principal_recovered,
         sum(least(greatest(money_so_far, due_before), due_with) - due_before)::bigint as on_time,
-        count(*) filter (where counted <> 0 or recovered <> 0) > 0 as has_money
+        bool_or(has_come) as has_come
     from running
     group by loan_id, date_trunc('month', day::timestamp)
 ),
@@ -255,7 +257,7 @@ summed as (
         coalesce(by_month.recovered, 0) as recovered,
         coalesce(by_month.principal_recovered, 0) as principal_recovered,
         coalesce(by_month.on_time, 0) as on_time,
-        coalesce(by_month.has_money, false) as has_money,
+        coalesce(by_month.has_come, false) as has_come,
         coalesce(by_month.money, 0) as money_of_month,
         coalesce(sum(by_month.money) over so_far, 0)::bigint as money_since,
         coalesce(sum(by_month.principal) over so_far, 0)::bigint as principal_since
@@ -337,7 +339,7 @@ states as (
         month_end,
         first_month,
         is_first,
-        has_money,
+        has_come,
         is_open,
         days_past_due,
         overdue,
@@ -400,7 +402,7 @@ demanded as (
         {{ start_of_day('followed.month_end + 1') }} as ended_at
     from followed
     left join before on followed.loan_id = before.loan_id
-    where followed.month >= followed.first_month and (followed.is_first or followed.was_open or followed.has_money)
+    where followed.month >= followed.first_month and (followed.is_first or followed.was_open or followed.has_come)
 ),
 
 final as (
@@ -430,13 +432,15 @@ final as (
             least(greatest(demanded.poured_from + demanded.counted, demanded.due_earlier), demanded.due_until)
             - least(greatest(demanded.poured_from, demanded.due_earlier), demanded.due_until)
         ) as paid_of_due,
+        -- Where more was taken back than there was, nothing of a due was: the rest is less ahead.
         0.01 * (
-            least(demanded.poured_from + demanded.counted, demanded.due_earlier)
-            - least(demanded.poured_from, demanded.due_earlier)
+            greatest(least(demanded.poured_from + demanded.counted, demanded.due_earlier), 0)
+            - greatest(least(demanded.poured_from, demanded.due_earlier), 0)
         ) as paid_of_arrears,
         0.01 * (
             greatest(demanded.poured_from + demanded.counted, demanded.due_until)
             - greatest(demanded.poured_from, demanded.due_until)
+            + least(demanded.poured_from + demanded.counted, 0) - least(demanded.poured_from, 0)
         ) as paid_ahead,
         0.01 * case
             when demanded.written_off_on between demanded.month and demanded.month_end

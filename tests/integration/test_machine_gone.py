@@ -162,6 +162,14 @@ def assert_each_repository_makes_up_for_the_other(runtime: LocalRuntime, second:
         path.write_bytes(content)
         path.chmod(0o644)
     runtime.member(SIDE).remove()
+    # A directory that was emptied, or is not mounted: what archiving needs is made there again.
+    backups = second / "backup"
+    backups.rename(second.parent / "lost")
+    assert any(
+        "repository 2 holds no backup" in each.text for each in wal.check(Repository(runtime)) if each.is_current
+    )
+    (second.parent / "lost").rename(backups)
+    assert not any("holds no backup" in each.text for each in wal.check(Repository(runtime)))
 
 
 def test_one_command_brings_the_book_back_on_another_machine(

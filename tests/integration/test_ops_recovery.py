@@ -24,6 +24,7 @@ from eds import up
 from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.base.settings import Settings
+from eds.book import invariants
 from eds.cluster import provision
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery
@@ -248,9 +249,18 @@ def test_a_drill_proves_the_newest_backup_and_leaves_nothing(cluster: Platform) 
     runtime = cluster.runtime
     backup.physical(runtime, "diff")
     with cluster.app() as connection:
-        add_customer(connection, "committed before the drill")
+        loan = add_loan(connection, add_customer(connection, "committed before the drill"))
+        # The book itself breaks a rule: its copy is a true one.
+        connection.execute(
+            "update operational.loans set outstanding_balance = outstanding_balance + 1 where loan_id = %s", (loan,)
+        )
+    assert invariants.violations(runtime.cluster.primary)
     found = drill.drill(runtime)
     assert found.findings == []
+    with cluster.app() as connection:
+        connection.execute(
+            "update operational.loans set outstanding_balance = outstanding_balance - 1 where loan_id = %s", (loan,)
+        )
     assert found.rpo is not None
     assert found.rto is not None
     assert not runtime.home.data(SIDE).exists()

@@ -213,7 +213,9 @@ def gaps(archive: Repository, number: int, now: Present) -> list[Finding]:
         for low, high in _runs(absent)
     ]
     timeline = now.parts[-1].timeline
-    if len(now.parts) > 1 and timeline not in histories(files) and f"{timeline:08X}" not in now.waiting:
+    # A recovery that begins on the present timeline needs no history.
+    begins_before = base is not None and base.timeline != timeline
+    if begins_before and timeline not in histories(files) and f"{timeline:08X}" not in now.waiting:
         current.append(
             f"repository {number} lacks {timeline:08X}.history: no recovery finds its way to the present timeline. "
             "Make a backup: make backup KIND=physical TYPE=full"
@@ -315,10 +317,32 @@ def damage(archive: Repository, number: int, now: Present | None = None) -> list
     return result
 
 
+def _without_backup(archive: Repository, now: Present) -> list[Finding]:
+    """Find repositories from which no recovery can start while one can from another: one that was lost, say.
+
+    `make up` makes what archiving needs in a directory that has become empty.
+    """
+    backups = archive.info().backups
+    empty = [
+        number
+        for number in archive.numbers
+        if newest_on_history([each for each in backups if each.repository == number], now.parts) is None
+    ]
+    return [
+        Finding(
+            f"repository {number} holds no backup that leads to the present, as another one does: was it replaced, or "
+            "is it not mounted? Make a backup: make backup KIND=physical TYPE=full",
+            is_current=True,
+        )
+        for number in empty
+        if len(empty) < len(archive.numbers)
+    ]
+
+
 def check(archive: Repository) -> list[Finding]:
     """Check all repositories for gaps and damage. What a recovery from the newest backup needs comes first."""
     now = present(archive.cluster) if answers(archive.cluster.primary) else None
-    found: list[Finding] = []
+    found = _without_backup(archive, now) if now else []
     for number in archive.numbers:
         if now:
             found += gaps(archive, number, now)

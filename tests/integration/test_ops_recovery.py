@@ -534,6 +534,13 @@ def test_what_a_killed_primary_had_not_archived_is_archived_by_its_successor(clu
     kill_primary(runtime)
     (runtime.home.data(old.name) / "postgresql.auto.conf").write_text("")
     failover.failover(runtime, None)
+    wal.switch_and_wait(runtime, 30)
+    assert problem_of_a_repository(runtime) == ""
+    # The newest backup is on the former timeline: without its history, no recovery comes to the present one.
+    history = max((runtime.home.path / "repository").rglob("0*.history"))
+    history.rename(runtime.home.path / "elsewhere")
+    assert f"lacks {history.name}" in problem_of_a_repository(runtime)
+    (runtime.home.path / "elsewhere").rename(history)
     assert problem_of_a_repository(runtime) == ""
     found = pitr.recover(runtime, pitr.Target())
     assert found.shortfall is None

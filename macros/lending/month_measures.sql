@@ -1,33 +1,21 @@
 {#
     What is summed up of months: the figures of a month in which the state at its end has become the amount of portfolio at
-    risk. As columns of a select, each with a comma but the last.
+    risk. As columns of a select over rows of fact_loan_month_end with _sign, each with a comma but the last.
 
-    has_schedule, loan_count: SQL expressions of a row that has state, _sign and the amounts of fact_loan_month_end.
+    since: what increment() returned.
 #}
-{% macro month_measures(has_schedule, loan_count) -%}
+{% macro month_measures(since) -%}
     {%- set late = ['31-60', '61-90', '91-180', '181-360', 'over_360'] -%}
     {%- set rungs = {30: late, 60: late[1:], 90: late[2:], 180: late[3:]} -%}
-    sum({{ loan_count }})::bigint as loan_count,
-        sum(_sign * outstanding_principal) as gross_loan_portfolio,
-        sum(case when {{ has_schedule }} then _sign * outstanding_principal else 0 end) as scheduled_portfolio,
-        sum(
-            case
-                when state not in ('current', 'repaid', 'written_off')
-                    then _sign * outstanding_principal
-                else 0
-            end
-        ) as par_1,
+    sum(_sign)::bigint as loan_count,
+        {{ signed_sum('outstanding_principal', since) }} as gross_loan_portfolio,
+        {{ signed_sum('outstanding_principal', since, "schedule_source <> 'none'") }} as scheduled_portfolio,
+        {{ signed_sum('outstanding_principal', since, "state not in ('current', 'repaid', 'written_off')") }} as par_1,
         {%- for days, states in rungs.items() %}
-        sum(
-            case
-                when state in ({% for state in states %}{{ sql_literal(state) }}{{ ', ' if not loop.last }}{% endfor %})
-                    then _sign * outstanding_principal
-                else 0
-            end
-        ) as par_{{ days }},
+        {{ signed_sum('outstanding_principal', since, "state in ('" ~ states | join("', '") ~ "')") }} as par_{{ days }},
         {%- endfor %}
         {%- for measure in month_flows() %}
-        sum(_sign * {{ measure }}) as {{ measure }}{{ ',' if not loop.last }}
+        {{ signed_sum(measure, since, measure ~ ' <> 0') }} as {{ measure }}{{ ',' if not loop.last }}
         {%- endfor %}
 {%- endmacro %}
 

@@ -22,7 +22,6 @@
 -- depends_on: {{ ref('fact_payments') }}
 -- depends_on: {{ ref('int_loan_schedules') }}
 -- depends_on: {{ ref('fact_loan_month_end') }}
--- depends_on: {{ ref('agg_month_ends') }}
 -- depends_on: {{ ref('stg_loan_products') }}
 {% endif %}
 select

@@ -101,7 +101,7 @@ def test_midnight_writes_no_row_and_a_quiet_first_of_the_month_appends_the_month
             assert written(platform, run(platform)) == set()
             assert_figures(platform)
     with days_later(platform, to_the_end + 1):
-        assert {"fact_loan_month_end", "agg_month_ends"} <= written(platform, run(platform))
+        assert {"fact_loan_month_end", "agg_month_ends_by_officer"} <= written(platform, run(platform))
         last = platform.warehouse("select max(month_end) from warehouse.fact_loan_month_end")[0][0]
         assert last == month_end(today) < as_of(platform)
         assert_figures(platform)

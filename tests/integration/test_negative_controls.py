@@ -825,21 +825,21 @@ CONTROLS += [
     lender(
         "past balances are counted back from today's",
         MONTHS,
-        "loans.owed_today + loans.principal_in_all - openings.principal - summed.principal_since as owed",
-        "loans.amount - openings.principal - summed.principal_since as owed",
+        "loans.owed_today + coalesce(loans.principal_so_far[loans.payment_count], 0) as owed_before",
+        "loans.amount as owed_before",
     ),
     lender(
         "a month keeps the segment that the borrower was in",
         MONTHS,
         "coalesce(customers.customer_segment, 'unknown') as customer_segment",
         "(select present.customer_segment from {{ ref('dim_customer') }} as present where present.is_current "
-        "and present.customer_id = loans.customer_id) as customer_segment",
+        "and present.customer_id = poured.customer_id) as customer_segment",
     ),
     lender(
         "a month keeps the officer who looked after the loan",
         MONTHS,
         "else {{ officer_of('versions') }}",
-        "else loans.loan_officer",
+        "else poured.loan_officer",
     ),
     lender(
         "a month's dues are summed up by all that a filter acts on",
@@ -847,7 +847,12 @@ CONTROLS += [
         "        loans.loan_officer,\n",
         "        'unassigned'::text as loan_officer,\n",
     ),
-    lender("payments of a day come before what falls due on it", MONTHS, "        0 as kind,", "        2 as kind,"),
+    lender(
+        "payments of a day come before what falls due on it",
+        "macros/lending/paid_by_due_day.sql",
+        "width_bucket({{ book }}.due_dates[{{ position }}], ",
+        "width_bucket({{ book }}.due_dates[{{ position }}] - 1, ",
+    ),
     lender(
         "a payment that moves restates the month that it leaves",
         MONTHS,
@@ -857,8 +862,8 @@ CONTROLS += [
     lender(
         "a month's figures stay at the branch of the time",
         MONTHS,
-        "coalesce(versions.branch_sk, loans.branch_sk) as branch_sk",
-        "loans.branch_sk as branch_sk",
+        "coalesce(versions.branch_sk, poured.branch_sk) as branch_sk",
+        "poured.branch_sk as branch_sk",
         "(?s)'MSA01'.*expected.*'NRB01'",
     ),
     Control(

@@ -66,7 +66,6 @@ MARTS = (
     "agg_officer_totals",
     "agg_expected_dues",
     "agg_overdue",
-    "agg_month_ends",
     "agg_month_ends_by_branch",
     "agg_month_ends_by_officer",
     "agg_last_migration",

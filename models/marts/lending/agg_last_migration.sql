@@ -27,7 +27,7 @@ final as (
         coalesce(state_before, 'new') as state_before,
         state,
         sum(_sign)::bigint as loan_count,
-        sum(_sign * outstanding_principal) as outstanding_principal
+        {{ signed_sum('outstanding_principal', since) }} as outstanding_principal
     from months
     where schedule_source <> 'none' and month_end = (date_trunc('month', {{ data_day() }}::timestamp)::date - 1)
     group by

@@ -9,21 +9,21 @@
 {% set since = increment() %}
 
 {# Without the loans of which no schedule is known: they have no lateness that could change. #}
-with groups as (
-    {{ signed_rows('agg_month_ends', since) }}
+with months as (
+    {{ signed_rows('fact_loan_month_end', since) }}
 ),
 
 final as (
     select
         month_end,
-        state_before,
+        coalesce(state_before, 'new') as state_before,
         state,
-        sum(_sign * loan_count)::bigint as loan_count,
-        sum(_sign * outstanding_principal) as outstanding_principal,
-        sum(_sign * written_off_amount) as written_off_amount
-    from groups
-    where has_schedule
-    group by month_end, state_before, state
+        sum(_sign)::bigint as loan_count,
+        {{ signed_sum('outstanding_principal', since) }} as outstanding_principal,
+        {{ signed_sum('written_off_amount', since, 'written_off_amount <> 0') }} as written_off_amount
+    from months
+    where schedule_source <> 'none'
+    group by month_end, coalesce(state_before, 'new'), state
 )
 
 select

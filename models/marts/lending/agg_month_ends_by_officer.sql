@@ -25,7 +25,7 @@ final as (
         product_sk,
         customer_segment,
         loan_officer,
-        {{ month_measures("schedule_source <> 'none'", '_sign') }}
+        {{ month_measures(since) }}
     from months
     group by month_end, branch_sk, product_sk, customer_segment, loan_officer
 )

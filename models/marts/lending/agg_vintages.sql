@@ -20,13 +20,13 @@ final as (
         cohort_month,
         {{ months_between('cohort_month', 'month_end') }} as months_on_book,
         sum(_sign)::bigint as month_count,
-        sum(_sign * disbursed_amount) as disbursed_amount,
-        sum(_sign * first_over_30_amount) as first_over_30_amount,
-        sum(_sign * first_over_90_amount) as first_over_90_amount,
-        sum(_sign * written_off_amount) as written_off_amount
+        {{ signed_sum('disbursed_amount', since, 'disbursed_amount <> 0') }} as disbursed_amount,
+        {{ signed_sum('first_over_30_amount', since, 'first_over_30_amount <> 0') }} as first_over_30_amount,
+        {{ signed_sum('first_over_90_amount', since, 'first_over_90_amount <> 0') }} as first_over_90_amount,
+        {{ signed_sum('written_off_amount', since, 'written_off_amount <> 0') }} as written_off_amount
     from months
     where schedule_source <> 'none'
-    group by cohort_month, {{ months_between('cohort_month', 'month_end') }}
+    group by cohort_month, month_end
 )
 
 select

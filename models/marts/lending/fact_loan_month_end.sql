@@ -22,6 +22,7 @@
     came.
 #}
 {% if since %}
+{% set from_the_start = "date '0001-01-01'" %}
 {% set keys %}
 with payments as (
     select loan_id
@@ -72,7 +73,7 @@ restated as (
 
 select
     loan_id,
-    date '0001-01-01' as first_day
+    {{ from_the_start }} as first_day
 from restated
 union all
 select
@@ -93,9 +94,54 @@ where
 {% set affected = materialize_keys(since, 'affected', keys) %}
 {% endif %}
 
--- Everything in whole cents. first_month: the first month whose row is wanted; grid_from: the month before it, whose
--- end is the state that the first row begins with; last_day: a closed loan has no month after its last payment.
-with loans as (
+{#
+    Everything in whole cents. The payments of a loan stand in arrays, in the order of their days, with what was paid up
+    to and with each: what was paid up to any day is then found by its position, as what is due is in a schedule.
+
+    A CTE that ends in `offset 0` is computed as it stands: without that, PostgreSQL puts the expressions of one into each
+    place of the next that uses them, and computes an instalment's position for each band of days that it is compared to.
+#}
+with payments as (
+    select
+        payments.loan_id,
+        {{ business_day('payments.payment_date') }} as day,
+        (100 * (payments.principal_amount + payments.interest_amount))::bigint as money,
+        (100 * payments.principal_amount)::bigint as principal
+    from {{ ref('fact_payments') }} as payments
+    {% if since %}
+    inner join {{ affected }} as affected on payments.loan_id = affected.loan_id
+    -- a day more, since a day may begin twice; earlier payments are only added to what was paid before
+    where
+        payments.payment_date
+        >= (affected.first_day - interval '1 month 1 day') at time zone {{ sql_literal(lending_settings().timezone) }}
+    {% endif %}
+),
+
+running as (
+    select
+        loan_id,
+        day,
+        sum(money) over so_far as money,
+        sum(principal) over so_far as principal,
+        count(*) filter (where money <> 0 or principal <> 0) over so_far as number
+    from payments
+    window so_far as (partition by loan_id order by day)
+),
+
+paid as (
+    select
+        loan_id,
+        array_agg(day order by day) as paid_on,
+        array_agg(money::bigint order by day) as money_so_far,
+        array_agg(principal::bigint order by day) as principal_so_far,
+        array_agg(number order by day) as number_so_far
+    from running
+    group by loan_id
+),
+
+-- first_month: the first month whose row is wanted; grid_from: the month before it, whose end is the state that the
+-- first row begins with; last_day: a closed loan has no month after its last payment.
+loans as (
     select
         loans.loan_id,
         loans.product_sk,
@@ -105,10 +151,21 @@ with loans as (
         schedules.on_book_from,
         schedules.written_off_on,
         schedules.schedule_source,
+        schedules.installment_count,
+        -- once out of their compressed form, not at each look at them
+        schedules.due_dates || array[]::date[] as due_dates,
+        schedules.cum_due || array[]::bigint[] as cum_due,
+        schedules.cum_principal || array[]::bigint[] as cum_principal,
+        schedules.principal_steps,
         (100 * loans.principal_amount)::bigint as amount,
         (100 * loans.principal_owed)::bigint as owed_today,
-        (100 * loans.principal_paid)::bigint as principal_in_all,
         (100 * (loans.principal_paid + loans.interest_paid))::bigint as money_in_all,
+        coalesce(paid.paid_on, array[]::date[]) as paid_on,
+        paid.money_so_far,
+        paid.principal_so_far,
+        paid.number_so_far,
+        coalesce(cardinality(paid.paid_on), 0) as payment_count,
+        date_trunc('month', schedules.on_book_from::timestamp)::date as cohort_month,
         greatest(
             {% if since %}affected.first_day,{% endif %}
             date_trunc('month', schedules.on_book_from::timestamp)::date
@@ -132,189 +189,120 @@ with loans as (
     from {{ ref('fact_loans') }} as loans
     {% endif %}
     inner join {{ ref('int_loan_schedules') }} as schedules on loans.loan_id = schedules.loan_id
+    left join paid on loans.loan_id = paid.loan_id
     where loans.is_disbursed and schedules.on_book_from <= {{ last_month_end }}
+    offset 0  -- noqa: AM09
 ),
 
-payments as (
+-- money_before, owed_before: before the payments that are read here, counted back from today's. Payments behind
+-- early_count are of the loan's time on the book, those behind counted_count recoveries of a written-off one.
+books as (
     select
-        payments.loan_id,
-        {{ business_day('payments.payment_date') }} as day,
-        (100 * (payments.principal_amount + payments.interest_amount))::bigint as money,
-        (100 * payments.principal_amount)::bigint as principal
-    from {{ ref('fact_payments') }} as payments
+        loans.*,
+        loans.money_in_all - coalesce(loans.money_so_far[loans.payment_count], 0) as money_before,
+        loans.owed_today + coalesce(loans.principal_so_far[loans.payment_count], 0) as owed_before,
+        width_bucket(loans.on_book_from - 1, loans.paid_on) as early_count,
+        coalesce(width_bucket(loans.written_off_on, loans.paid_on), loans.payment_count) as counted_count,
+        {{ 'before.worst_days_past_due' if since else 'null::integer' }} as worst_kept,
+        -- as arrays, of which the planner expects a handful of rows instead of a thousand
+        array(
+            select series.month::date
+            from
+                generate_series(loans.grid_from::timestamp, loans.last_day::timestamp, interval '1 month')
+                    as series (month)
+        ) as months,
+        array(
+            select (series.month + interval '1 month')::date - 1
+            from
+                generate_series(loans.grid_from::timestamp, loans.last_day::timestamp, interval '1 month')
+                    as series (month)
+        ) as month_ends
+    from loans
     {% if since %}
-    inner join loans on payments.loan_id = loans.loan_id
-    where {{ business_day('payments.payment_date') }} >= loans.grid_from
+    {# How late a loan was before the months that are computed here: its row before them says it. #}
+    left join
+        lateral (
+            select kept.worst_days_past_due
+            from {{ this }} as kept
+            where
+                kept.loan_id = loans.loan_id
+                and kept.month_end < loans.first_month
+                and loans.first_month > loans.on_book_from
+            order by kept.month_end desc
+            limit 1
+        ) as before
+        on true
     {% endif %}
+    offset 0  -- noqa: AM09
 ),
 
--- What the loan had paid before its first month of the grid.
-openings as (
-    select
-        loans.loan_id,
-        loans.money_in_all - coalesce(sum(payments.money), 0)::bigint as money,
-        loans.principal_in_all - coalesce(sum(payments.principal), 0)::bigint as principal
-    from loans
-    left join payments on loans.loan_id = payments.loan_id and loans.grid_from <= payments.day
-    group by loans.loan_id, loans.money_in_all, loans.principal_in_all
-),
-
--- Payments of a day come before what falls due on it.
-events as (
-    select
-        payments.loan_id,
-        payments.day,
-        0 as kind,
-        payments.money,
-        payments.principal,
-        case
-            when payments.day >= loans.on_book_from and coalesce(payments.day <= loans.written_off_on, true)
-                then payments.money
-            else 0
-        end as counted,
-        case when payments.day < loans.on_book_from then payments.money else 0 end as early,
-        case
-            when payments.day >= loans.on_book_from and payments.day > loans.written_off_on then payments.money
-            else 0
-        end as recovered,
-        case when payments.day > loans.written_off_on then payments.principal else 0 end as principal_recovered,
-        payments.day >= loans.on_book_from and (payments.money <> 0 or payments.principal <> 0) as has_come,
-        null::bigint as due_before,
-        null::bigint as due_with
-    from payments
-    inner join loans on payments.loan_id = loans.loan_id
-    where payments.day >= loans.grid_from and payments.day <= {{ last_month_end }}
-    union all
-    select
-        loans.loan_id,
-        installments.due_date as day,
-        1 as kind,
-        0 as money,
-        0 as principal,
-        0 as counted,
-        0 as early,
-        0 as recovered,
-        0 as principal_recovered,
-        false as has_come,
-        coalesce(schedules.cum_due[installments.position - 1], 0) as due_before,
-        installments.cum_due as due_with
-    from loans
-    inner join {{ ref('int_loan_schedules') }} as schedules on loans.loan_id = schedules.loan_id
-    cross join
-        lateral unnest(schedules.due_dates, schedules.cum_due)
-        with ordinality as installments (due_date, cum_due, position)
-    where
-        installments.due_date between loans.first_month and loans.last_day + 31
-        and installments.due_date <= {{ last_month_end }}
-        and coalesce(installments.due_date < loans.written_off_on, true)
-),
-
-running as (
-    select
-        events.*,
-        openings.money + sum(events.money) over (
-            partition by events.loan_id order by events.day, events.kind rows unbounded preceding
-        ) as money_so_far
-    from events
-    inner join openings on events.loan_id = openings.loan_id
-),
-
-by_month as (
-    select
-        loan_id,
-        date_trunc('month', day::timestamp)::date as month,
-        sum(money)::bigint as money,
-        sum(principal)::bigint as principal,
-        sum(counted)::bigint as counted,
-        sum(early)::bigint as early,
-        sum(recovered)::bigint as recovered,
-        sum(principal_recovered)::bigint as principal_recovered,
-        sum(least(greatest(money_so_far, due_before), due_with) - due_before)::bigint as on_time,
-        bool_or(has_come) as has_come
-    from running
-    group by loan_id, date_trunc('month', day::timestamp)
-),
-
+-- What stood at its start and at its end, as positions in the arrays.
 grid as (
     select
-        loans.loan_id,
-        months.month::date as month,
-        (months.month + interval '1 month')::date - 1 as month_end
-    from loans
-    cross join
-        lateral generate_series(
-            loans.grid_from::timestamp, loans.last_day::timestamp, interval '1 month'
-        ) as months (month)
+        books.*,
+        months.month,
+        months.month_end,
+        width_bucket(months.month - 1, books.paid_on) as paid_before,
+        width_bucket(months.month_end, books.paid_on) as paid_by_end,
+        width_bucket(months.month - 1, books.due_dates) as due_before,
+        greatest(
+            width_bucket(least(months.month_end, books.written_off_on - 1), books.due_dates),
+            width_bucket(months.month - 1, books.due_dates)
+        ) as due_by_end
+    from books
+    cross join lateral unnest(books.months, books.month_ends) as months (month, month_end)
+    offset 0  -- noqa: AM09
 ),
 
 summed as (
     select
-        grid.loan_id,
-        grid.month,
-        grid.month_end,
-        coalesce(by_month.counted, 0) as counted,
-        coalesce(by_month.early, 0) as early,
-        coalesce(by_month.recovered, 0) as recovered,
-        coalesce(by_month.principal_recovered, 0) as principal_recovered,
-        coalesce(by_month.on_time, 0) as on_time,
-        coalesce(by_month.has_come, false) as has_come,
-        coalesce(by_month.money, 0) as money_of_month,
-        coalesce(sum(by_month.money) over so_far, 0)::bigint as money_since,
-        coalesce(sum(by_month.principal) over so_far, 0)::bigint as principal_since
+        grid.*,
+        grid.month = grid.cohort_month as is_first,
+        grid.money_before + coalesce(grid.money_so_far[grid.paid_before], 0) as money_at_start,
+        grid.money_before + coalesce(grid.money_so_far[grid.paid_by_end], 0) as money,
+        grid.owed_before - coalesce(grid.principal_so_far[grid.paid_by_end], 0) as owed,
+        greatest(grid.paid_before, grid.early_count) as counted_from,
+        greatest(grid.paid_before, grid.early_count, grid.counted_count) as recovered_from,
+        coalesce(grid.cum_due[grid.due_before], 0) as due_earlier,
+        greatest(grid.cum_due[grid.due_by_end], grid.cum_due[grid.due_before], 0) as due_until_end
     from grid
-    left join by_month on grid.loan_id = by_month.loan_id and grid.month = by_month.month
-    window so_far as (partition by grid.loan_id order by grid.month rows unbounded preceding)
-),
-
--- Once out of its compressed form, not at each look at it.
-schedules as (
-    select
-        loan_id,
-        installment_count,
-        due_dates || array[]::date[] as due_dates,
-        cum_due || array[]::bigint[] as cum_due,
-        cum_principal || array[]::bigint[] as cum_principal,
-        principal_steps
-    from {{ ref('int_loan_schedules') }}
-    {% if since %}
-    where loan_id in (select loan_id from {{ affected }})
-    {% endif %}
-),
-
--- Principal owed at the end: what is owed today, and what was paid back since.
-balances as (
-    select
-        summed.*,
-        loans.first_month,
-        loans.on_book_from,
-        loans.written_off_on,
-        loans.amount,
-        openings.money + summed.money_since as money,
-        loans.owed_today + loans.principal_in_all - openings.principal - summed.principal_since as owed,
-        summed.month = date_trunc('month', loans.on_book_from::timestamp)::date as is_first
-    from summed
-    inner join loans on summed.loan_id = loans.loan_id
-    inner join openings on summed.loan_id = openings.loan_id
+    offset 0  -- noqa: AM09
 ),
 
 positions as (
     select
-        balances.*,
-        schedules.installment_count,
-        schedules.due_dates,
-        schedules.cum_due,
-        balances.owed > 0 and coalesce(balances.month_end < balances.written_off_on, true) as is_open,
-        {{ installments_paid('balances.money', 'balances.amount - balances.owed', 'balances.owed', 'schedules') }}
-            as installments_paid,
-        {{ due_by('schedules', 'balances.month - 1') }} as due_earlier,
-        {{ due_by('schedules', 'least(balances.month_end, balances.written_off_on - 1)') }} as due_by_end
-    from balances
-    inner join schedules on balances.loan_id = schedules.loan_id
+        summed.*,
+        summed.owed > 0 and coalesce(summed.month_end < summed.written_off_on, true) as is_open,
+        case
+            when summed.owed > 0
+                then {{ installments_paid('summed.money', 'summed.amount - summed.owed', 'summed.owed', 'summed') }}
+        end as installments_paid
+    from summed
+    offset 0  -- noqa: AM09
 ),
 
 late as (
     select
-        positions.*,
+        positions.loan_id,
+        positions.product_sk,
+        positions.branch_sk,
+        positions.customer_id,
+        positions.loan_officer,
+        positions.schedule_source,
+        positions.cohort_month,
+        positions.on_book_from,
+        positions.amount,
+        positions.first_month,
+        positions.worst_kept,
+        positions.month,
+        positions.month_end,
+        positions.is_first,
+        positions.is_open,
+        positions.owed,
+        positions.money,
+        positions.due_earlier,
+        positions.due_until_end,
+        positions.written_off_on <= positions.month_end as is_written_off,
         case
             when positions.is_open
                 then greatest(
@@ -328,147 +316,146 @@ late as (
                     'positions', 'positions.month_end', 'positions.money', 'positions.owed', 'positions.installments_paid'
                 ) }}
             else 0
-        end as overdue
+        end as overdue,
+        case
+            when positions.due_by_end <= positions.due_before then 0
+            when positions.due_by_end = positions.due_before + 1
+                then {{ paid_by_due_day('positions', 'positions.due_by_end') }}
+            else (
+                select sum({{ paid_by_due_day('positions', 'due.position') }})::bigint
+                from generate_series(positions.due_before + 1, positions.due_by_end) as due (position)
+            )
+        end as on_time,
+        -- where the month's money begins to pour; without what was paid before the disbursement
+        positions.money_at_start
+        + {{ paid_between(
+            'positions.money_so_far', 'least(positions.paid_before, positions.early_count)',
+            'least(positions.paid_by_end, positions.early_count)'
+        ) }} as poured_from,
+        {{ paid_between(
+            'positions.money_so_far', 'positions.counted_from',
+            'least(positions.paid_by_end, positions.counted_count)'
+        ) }} as counted,
+        {{ paid_between('positions.money_so_far', 'positions.recovered_from', 'positions.paid_by_end') }} as recovered,
+        {{ paid_between('positions.number_so_far', 'positions.counted_from', 'positions.paid_by_end') }} > 0
+            as has_come,
+        case
+            when positions.written_off_on between positions.month and positions.month_end
+                then greatest(
+                    positions.owed_before - coalesce(positions.principal_so_far[positions.counted_count], 0), 0
+                )
+            else 0
+        end as written_off
     from positions
+    offset 0  -- noqa: AM09
 ),
 
 states as (
     select
-        loan_id,
-        month,
-        month_end,
-        first_month,
-        is_first,
-        has_come,
-        is_open,
-        days_past_due,
-        overdue,
-        owed,
-        money,
-        written_off_on,
-        recovered,
-        principal_recovered,
-        on_time,
-        counted,
-        due_earlier,
-        greatest(due_by_end, due_earlier) as due_by_end,
-        -- where the month's money begins to pour; without what was paid before the disbursement
-        money - money_of_month + early as poured_from,
+        *,
         case
-            when written_off_on <= month_end then 'written_off'
+            when is_written_off then 'written_off'
             when owed <= 0 then 'repaid'
             else {{ arrears_band('days_past_due') }}
         end as state
     from late
+    offset 0  -- noqa: AM09
 ),
 
 followed as (
     select
         *,
-        lag(state) over by_month as state_before,
-        coalesce(lag(is_open) over by_month, false) as was_open,
-        max(days_past_due) over (
-            partition by loan_id order by month rows between unbounded preceding and 1 preceding
-        ) as worst_before
+        lag(state) over earlier as state_before,
+        coalesce(lag(is_open) over earlier, false) as was_open,
+        max(days_past_due) over earlier as worst_before
     from states
-    window by_month as (partition by loan_id order by month)
+    window earlier as (partition by loan_id order by month rows between unbounded preceding and 1 preceding)
 ),
 
-{# How late a loan was before the months that are computed here: its row before them says it. #}
-before as (
-    {% if since %}
-    select distinct on (kept.loan_id)
-        kept.loan_id,
-        kept.worst_days_past_due
-    from loans
-    inner join {{ this }} as kept on loans.loan_id = kept.loan_id and loans.first_month > kept.month_end
-    where loans.first_month > loans.on_book_from
-    order by kept.loan_id asc, kept.month_end desc
-    {% else %}
-    select
-        null::bigint as loan_id,
-        null::integer as worst_days_past_due
-    {% endif %}
-),
-
+-- In the last place: when it ended, in the lender's time zone.
 demanded as (
     select
         followed.*,
         case
-            when followed.is_first or followed.was_open then followed.due_by_end
+            when followed.is_first or followed.was_open then followed.due_until_end
             else followed.due_earlier
         end as due_until,
-        greatest(followed.worst_before, before.worst_days_past_due) as worst_in_all_before,
+        greatest(followed.worst_before, followed.worst_kept) as worst_in_all_before,
         {{ start_of_day('followed.month_end + 1') }} as ended_at
     from followed
-    left join before on followed.loan_id = before.loan_id
     where followed.month >= followed.first_month and (followed.is_first or followed.was_open or followed.has_come)
+    offset 0  -- noqa: AM09
+),
+
+-- What the month's money paid: arrears first, then what fell due, then ahead.
+poured as (
+    select
+        demanded.*,
+        case when demanded.is_open then demanded.owed else 0 end as outstanding,
+        demanded.due_until - demanded.due_earlier as due,
+        case when demanded.due_until > demanded.due_earlier then demanded.on_time else 0 end as due_on_time,
+        least(greatest(demanded.poured_from + demanded.counted, demanded.due_earlier), demanded.due_until)
+        - least(greatest(demanded.poured_from, demanded.due_earlier), demanded.due_until) as of_due,
+        -- Where more was taken back than there was, nothing of a due was: the rest is less ahead.
+        greatest(least(demanded.poured_from + demanded.counted, demanded.due_earlier), 0)
+        - greatest(least(demanded.poured_from, demanded.due_earlier), 0) as of_arrears,
+        greatest(demanded.poured_from + demanded.counted, demanded.due_until)
+        - greatest(demanded.poured_from, demanded.due_until)
+        + least(demanded.poured_from + demanded.counted, 0) - least(demanded.poured_from, 0) as ahead,
+        case when demanded.is_first then demanded.amount else 0 end as disbursed,
+        case
+            when demanded.days_past_due > 30 and coalesce(demanded.worst_in_all_before, 0) <= 30 then demanded.amount
+            else 0
+        end as first_over_30,
+        case
+            when demanded.days_past_due > 90 and coalesce(demanded.worst_in_all_before, 0) <= 90 then demanded.amount
+            else 0
+        end as first_over_90
+    from demanded
 ),
 
 final as (
     select
-        demanded.loan_id,
-        demanded.month_end,
+        poured.loan_id,
+        poured.month_end,
         coalesce(versions.loan_sk, {{ unknown_sk() }}) as loan_sk,
-        coalesce(versions.branch_sk, loans.branch_sk) as branch_sk,
-        coalesce(versions.product_sk, loans.product_sk) as product_sk,
+        coalesce(versions.branch_sk, poured.branch_sk) as branch_sk,
+        coalesce(versions.product_sk, poured.product_sk) as product_sk,
         coalesce(customers.customer_segment, 'unknown') as customer_segment,
         case
-            when versions.loan_sk is null then loans.loan_officer
+            when versions.loan_sk is null then poured.loan_officer
             else {{ officer_of('versions') }}
         end as loan_officer,
-        loans.schedule_source,
-        date_trunc('month', loans.on_book_from::timestamp)::date as cohort_month,
-        demanded.state,
-        case when not demanded.is_first then demanded.state_before end as state_before,
-        demanded.days_past_due,
-        greatest(demanded.days_past_due, demanded.worst_in_all_before, 0) as worst_days_past_due,
-        0.01 * case when demanded.is_open then demanded.owed else 0 end as outstanding_principal,
-        0.01 * demanded.overdue as overdue_amount,
-        0.01 * demanded.money as paid_to_date,
-        0.01 * (demanded.due_until - demanded.due_earlier) as due_amount,
-        0.01 * case when demanded.due_until > demanded.due_earlier then demanded.on_time else 0 end as paid_on_time,
-        0.01 * (
-            least(greatest(demanded.poured_from + demanded.counted, demanded.due_earlier), demanded.due_until)
-            - least(greatest(demanded.poured_from, demanded.due_earlier), demanded.due_until)
-        ) as paid_of_due,
-        -- Where more was taken back than there was, nothing of a due was: the rest is less ahead.
-        0.01 * (
-            greatest(least(demanded.poured_from + demanded.counted, demanded.due_earlier), 0)
-            - greatest(least(demanded.poured_from, demanded.due_earlier), 0)
-        ) as paid_of_arrears,
-        0.01 * (
-            greatest(demanded.poured_from + demanded.counted, demanded.due_until)
-            - greatest(demanded.poured_from, demanded.due_until)
-            + least(demanded.poured_from + demanded.counted, 0) - least(demanded.poured_from, 0)
-        ) as paid_ahead,
-        0.01 * case
-            when demanded.written_off_on between demanded.month and demanded.month_end
-                then greatest(demanded.owed + demanded.principal_recovered, 0)
-            else 0
-        end as written_off_amount,
-        0.01 * demanded.recovered as recovered_amount,
-        0.01 * case when demanded.is_first then loans.amount else 0 end as disbursed_amount,
-        0.01 * case
-            when demanded.days_past_due > 30 and coalesce(demanded.worst_in_all_before, 0) <= 30 then loans.amount
-            else 0
-        end as first_over_30_amount,
-        0.01 * case
-            when demanded.days_past_due > 90 and coalesce(demanded.worst_in_all_before, 0) <= 90 then loans.amount
-            else 0
-        end as first_over_90_amount
-    from demanded
-    inner join loans on demanded.loan_id = loans.loan_id
+        poured.schedule_source,
+        poured.cohort_month,
+        poured.state,
+        case when not poured.is_first then poured.state_before end as state_before,
+        poured.days_past_due,
+        greatest(poured.days_past_due, poured.worst_in_all_before, 0) as worst_days_past_due,
+        {{ amount_of('poured.outstanding') }} as outstanding_principal,
+        {{ amount_of('poured.overdue') }} as overdue_amount,
+        {{ amount_of('poured.money') }} as paid_to_date,
+        {{ amount_of('poured.due') }} as due_amount,
+        {{ amount_of('poured.due_on_time') }} as paid_on_time,
+        {{ amount_of('poured.of_due') }} as paid_of_due,
+        {{ amount_of('poured.of_arrears') }} as paid_of_arrears,
+        {{ amount_of('poured.ahead') }} as paid_ahead,
+        {{ amount_of('poured.written_off') }} as written_off_amount,
+        {{ amount_of('poured.recovered') }} as recovered_amount,
+        {{ amount_of('poured.disbursed') }} as disbursed_amount,
+        {{ amount_of('poured.first_over_30') }} as first_over_30_amount,
+        {{ amount_of('poured.first_over_90') }} as first_over_90_amount
+    from poured
     left join {{ ref('dim_loan') }} as versions
         on
-            demanded.loan_id = versions.loan_id
-            and demanded.ended_at > versions.valid_from
-            and demanded.ended_at <= versions.valid_to
+            poured.loan_id = versions.loan_id
+            and poured.ended_at > versions.valid_from
+            and poured.ended_at <= versions.valid_to
     left join {{ ref('dim_customer') }} as customers
         on
-            coalesce(versions.customer_id, loans.customer_id) = customers.customer_id
-            and demanded.ended_at > customers.valid_from
-            and demanded.ended_at <= customers.valid_to
+            coalesce(versions.customer_id, poured.customer_id) = customers.customer_id
+            and poured.ended_at > customers.valid_from
+            and poured.ended_at <= customers.valid_to
 )
 
 select
@@ -504,7 +491,7 @@ select
 from final
 {% if since %}
 union all
--- rows that a restated loan does not have any more
+-- rows that a restated loan does not have any more; a month that is appended has none yet
 select
     true as is_removed,
     present.loan_id,
@@ -534,7 +521,7 @@ select
     present.first_over_30_amount,
     present.first_over_90_amount
 from {{ affected }} as affected
-inner join {{ this }} as present on affected.loan_id = present.loan_id and affected.first_day <= present.month_end
+inner join {{ this }} as present on affected.loan_id = present.loan_id
 left join final on present.loan_id = final.loan_id and present.month_end = final.month_end
-where final.loan_id is null
+where affected.first_day = {{ from_the_start }} and final.loan_id is null
 {% endif %}

@@ -1,22 +1,42 @@
 -- The books of each loan, month by month: it begins as it ended the month before; what it owed, less the principal paid
 -- and what was written off, is what it owes; the month's money paid dues, arrears, ahead or is a recovery; and of what
--- fell due no more is paid than fell due. Looks at the loans whose months changed since the last published state.
+-- fell due no more is paid than fell due. Looks at the months that changed since the last published state, from the one
+-- before the loan's first of them.
 {% set published = none if tests_look_at_everything() else published_before_test() %}
+{% set looks_at_changes = published is not none and not published['has_recomputed'] %}
 
-with months as (
+with
+{% if looks_at_changes %}
+changed as (  -- noqa: ST03
     select
-        months.*,
+        loan_id,
+        date_trunc('month', min(month_end)::timestamp)::date - 1 as month_end_before
+    from {{ changes_of('fact_loan_month_end') }}
+    where _run_id > {{ published['run_id'] }}
+    group by loan_id
+),
+
+{% endif %}
+months as (
+    select
+        months.loan_id,
+        months.month_end,
+        months.state,
+        months.state_before,
+        months.outstanding_principal,
+        months.written_off_amount,
+        months.paid_to_date,
+        months.paid_of_due + months.paid_of_arrears + months.paid_ahead + months.recovered_amount as paid_in_month,
+        least(
+            months.due_amount - months.paid_on_time, months.due_amount - months.paid_of_due, months.paid_on_time
+        ) as least_part,
         lag(months.month_end) over by_month as month_before,
         lag(months.state) over by_month as state_then,
         lag(months.outstanding_principal) over by_month as opening_principal,
         lag(months.paid_to_date) over by_month as paid_before
     from {{ ref('fact_loan_month_end') }} as months
-    {% if published is not none and not published['has_recomputed'] %}
-    where
-        months.loan_id in (
-            select changed.loan_id from {{ changes_of('fact_loan_month_end') }} as changed
-            where changed._run_id > {{ published['run_id'] }}
-        )
+    {% if looks_at_changes %}
+    inner join changed on months.loan_id = changed.loan_id and months.month_end >= changed.month_end_before
     {% endif %}
     window by_month as (partition by months.loan_id order by months.month_end)
 ),
@@ -28,9 +48,14 @@ payments as (
         sum(payments.principal_amount) as principal_amount
     from {{ ref('fact_payments') }} as payments
     inner join {{ ref('int_loan_schedules') }} as schedules on payments.loan_id = schedules.loan_id
-    where
-        payments.loan_id in (select months.loan_id from months)
-        and coalesce({{ business_day('payments.payment_date') }} <= schedules.written_off_on, true)
+    {% if looks_at_changes %}
+    inner join changed
+        on
+            payments.loan_id = changed.loan_id
+            and payments.payment_date
+            > changed.month_end_before::timestamp at time zone {{ sql_literal(lending_settings().timezone) }}
+    {% endif %}
+    where coalesce({{ business_day('payments.payment_date') }} <= schedules.written_off_on, true)
     group by payments.loan_id, {{ business_month('payments.payment_date') }}
 ),
 
@@ -69,6 +94,6 @@ where
     )
     or (
         follows
-        and paid_of_due + paid_of_arrears + paid_ahead + recovered_amount <> paid_to_date - paid_before
+        and paid_in_month <> paid_to_date - paid_before
     )
-    or least(due_amount - paid_on_time, due_amount - paid_of_due, paid_on_time) < 0
+    or least_part < 0

@@ -12,6 +12,8 @@
 # becomes 126, at which PostgreSQL stops. A replica asks its primary instead, so for it any failure is 1.
 # DIRECTORY is the pg_wal of a primary that is down: it has what was not archived any more.
 set -u
+# An error of the shell itself must not look like the end of the WAL either.
+trap 'code=$?; case $code in 0 | 1 | 126) ;; *) exit 126 ;; esac' EXIT
 
 config=$1
 purpose=$2
@@ -38,6 +40,7 @@ is_segment() {
 }
 
 is_in_its_place() {
+    [ -s "$target" ] || return 1
     begins=$(($(od -An -j8 -N8 -tu8 "$target")))
     number=${name#????????}
     [ "$begins" = $(((0x${number%????????} << 32) + 0x${number#????????} * $(wc -c <"$target"))) ]

@@ -74,6 +74,17 @@ def test_all_passes_on_a_platform_that_works_and_nothing_is_left_behind(built):
     assert traces(built) == before
 
 
+def test_a_figure_that_differs_from_the_source_is_named_with_its_month(built):
+    built.warehouse("update warehouse.fact_payments set payment_amount = payment_amount + 1 where payment_id = 1")
+    try:
+        status, detail = outcome(built)["every table of the warehouse equals the OLTP's, by month"]
+    finally:
+        built.warehouse("update warehouse.fact_payments set payment_amount = payment_amount - 1 where payment_id = 1")
+    assert status == "FAIL"
+    assert "payments of 2026-02" in detail
+    assert "fact_payments" in detail
+
+
 def test_what_is_broken_is_named(built):
     with connect(built.superuser_conninfo, autocommit=True) as connection:
         connection.execute("alter table operational.payments disable trigger payments_audit")
@@ -81,11 +92,9 @@ def test_what_is_broken_is_named(built):
         connection.execute("grant update (phone) on operational.customers to readonly_user")
         connection.execute("create table operational.branches (branch_code text)")
         connection.execute("create role intruder login createdb")
-    built.warehouse("update warehouse.fact_payments set payment_amount = payment_amount + 1 where payment_id = 1")
     try:
         found = outcome(built)
     finally:
-        built.warehouse("update warehouse.fact_payments set payment_amount = payment_amount - 1 where payment_id = 1")
         with connect(built.superuser_conninfo, autocommit=True) as connection:
             connection.execute("drop role intruder")
             connection.execute("drop table operational.branches")
@@ -105,9 +114,8 @@ def test_what_is_broken_is_named(built):
     ):
         assert text in detail
     status, detail = found["every table of the warehouse equals the OLTP's, by month"]
-    assert status == "FAIL"
-    assert "payments of 2026-02" in detail
-    assert "fact_payments" in detail
+    # Whoever switches the trail off may have changed any row meanwhile.
+    assert (status, "payments were reloaded since the last run" in detail) == ("FAIL", True)
 
 
 def test_a_missing_privilege_is_a_difference_too(built):

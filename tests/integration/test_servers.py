@@ -80,10 +80,13 @@ def test_the_archive_receives_segments(all_servers):
 
 @pytest.mark.parametrize(
     ("code", "purpose", "expected"),
-    [(0, "recovery", 0), (1, "recovery", 1), (42, "recovery", 126), (255, "recovery", 126), (42, "replica", 1)],
+    [(0, "recovery", 126), (1, "recovery", 1), (42, "recovery", 126), (255, "recovery", 126), (42, "replica", 1)],
 )
 def test_only_a_segment_that_is_not_there_ends_a_recovery(tmp_path, code, purpose, expected):
-    """PostgreSQL takes every exit code up to 125 for the end of the WAL; a damaged segment must not look like it."""
+    """PostgreSQL takes every exit code up to 125 for the end of the WAL; a damaged segment must not look like it.
+
+    Nor a tool that reports success and has fetched nothing.
+    """
     tool = tmp_path / "pgbackrest"
     tool.write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
     tool.chmod(0o755)

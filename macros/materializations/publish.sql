@@ -72,10 +72,47 @@
     {% endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {% do drop_left_copies(copies) %}
     {{ adapter.commit() }}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+{#
+    Drop the copies of models that an earlier version published and this one does not. While a view still reads one (those of
+    the earlier version are replaced behind this model), or somebody has it locked, it stays, and a later run drops it.
+#}
+{% macro drop_left_copies(copies) %}
+    {% set kept = [sql_literal(this.identifier)] %}
+    {% for copy in copies %}
+        {% do kept.append(sql_literal(copy)) %}
+    {% endfor %}
+    {% set left %}
+        select pg_class.relname as name
+        from pg_class
+        inner join {{ audit_schema() }}.model_states on pg_class.relname = model_states.model_name
+        where pg_class.relnamespace = to_regnamespace({{ sql_literal(this.schema) }})
+            and pg_class.relkind = 'r' and pg_class.relname not in ({{ kept | join(', ') }})
+    {% endset %}
+    {% for row in run_query(left).rows %}
+        {% set ddl %}
+            do $ddl$
+            declare
+                usual_timeout text := current_setting('lock_timeout');
+            begin
+                perform set_config('lock_timeout', '300ms', true);
+                begin
+                    drop table {{ published_relation(row['name']) }};
+                exception when lock_not_available or dependent_objects_still_exist then
+                    raise notice 'kept for now: %', sqlerrm;
+                end;
+                perform set_config('lock_timeout', usual_timeout, true);
+            end
+            $ddl$
+        {% endset %}
+        {% do run_statement(ddl) %}
+    {% endfor %}
+{% endmacro %}
 
 {#
     Raise when a mart is to be published that this model does not wait for.

@@ -21,7 +21,7 @@ from cronsim import CronSim
 
 from eds.base.console import log
 from eds.base.errors import UserError
-from eds.base.settings import Settings
+from eds.base.settings import Settings, load
 from eds.cluster.connections import Cluster
 from eds.dashboards import site
 from eds.warehouse import alerts, metrics, runs
@@ -98,7 +98,8 @@ class Scheduler:
     def run_once(self, *, full: bool, trigger: str = "schedule") -> bool:
         """One run, tried again when the source changed under it. Returns whether it succeeded."""
         who = runs.started_by("scheduler")
-        environment = runs.dbt_environment(self.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
+        environment = runs.dbt_environment(self.settings) | self._lending_environment()
+        environment |= {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
         code = runs.with_retries(
             self.cluster,
             who,
@@ -108,6 +109,18 @@ class Scheduler:
         )
         self._report(code, who)
         return code == 0
+
+    def _lending_environment(self) -> dict[str, str]:
+        """Read the settings of the lender's figures anew: a run by hand takes them from the file, and so must this one.
+
+        Otherwise the two would compute everything again after each other, each with its own.
+        """
+        load.cache_clear()
+        try:
+            return runs.lending_environment(load())
+        except UserError as error:
+            log("settings", status="kept", message=str(error))
+            return runs.lending_environment(self.settings)
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
         options = ("--vars", json.dumps(runs.RECONCILE_VARS)) if full else ()

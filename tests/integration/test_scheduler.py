@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eds.base.settings import ROOT
+from eds.base.settings import ROOT, load
 from eds.cluster.connections import connect
 from eds.scheduler import Scheduler
 from eds.warehouse.runs import SCHEDULED_BUILD
@@ -171,6 +172,29 @@ def test_pages_that_cannot_be_written_are_reported_and_fail_no_run(platform, tmp
     process.send_signal(signal.SIGTERM)
     assert [event["event"] for event in events(process)] == ["stopping", "stopped"]
     assert process.returncode == 0
+
+
+def test_a_setting_of_the_lenders_figures_reaches_the_next_run(platform, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "own.env"
+    kept = Path(os.environ["EDS_ENV_FILE"]).read_text(encoding="utf-8")
+    monkeypatch.setenv("EDS_ENV_FILE", str(file))
+    scheduler = Scheduler(platform.settings)
+
+    def zones() -> Any:
+        return platform.warehouse(
+            "select prosrc like '%Africa/Nairobi%' from pg_proc where proname = 'portfolio_as_of'"
+        )
+
+    try:
+        for more, expected in (("", False), ("BUSINESS_TIMEZONE=Africa/Nairobi\n", True), ("CLOSE_DAY=never\n", False)):
+            file.write_text(f"{kept}\n{more}", encoding="utf-8")
+            capsys.readouterr()
+            assert scheduler.run_once(full=False) is True
+            assert zones() == [(expected,)]
+        # What cannot be read is said, and the settings of the start are kept.
+        assert '"event": "settings", "status": "kept"' in capsys.readouterr().out
+    finally:
+        load.cache_clear()
 
 
 def test_a_run_that_was_refused_is_not_reported_as_the_one_before_it(platform, capsys):

@@ -359,9 +359,10 @@ def _pending_loan_deletion(transaction: Transaction) -> None:
 
 
 def _loan_deletion(transaction: Transaction) -> None:
-    """Delete a loan that should never have been, with all its payments."""
+    """Delete a loan that should never have been, with all its payments and instalments."""
     loan = transaction.lock_loan("true")
     transaction.row("delete from operational.payments where loan_id = %s", loan.loan_id)
+    transaction.row("delete from operational.loan_installments where loan_id = %s", loan.loan_id)
     transaction.row("delete from operational.loans where loan_id = %s", loan.loan_id)
 
 

@@ -140,12 +140,19 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
         "DBT_PROJECT_DIR": str(ROOT),
         "ETL_MAX_DELETE_SHARE": str(settings.etl_max_delete_share),
         "ETL_SOURCE_WAIT_SECONDS": str(settings.etl_source_wait_seconds),
+        **lending_environment(settings),
+        # libpq's own: dbt's adapter passes no more on than its profile says.
+        **tls.client_environment(settings),
+    }
+
+
+def lending_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables of the lender's figures: what follows from one is computed again when it changes."""
+    return {
         "BUSINESS_TIMEZONE": settings.business_timezone,
         "ARREARS_TOLERANCE": str(settings.arrears_tolerance),
         "PROVISION_SCHEME": settings.provision_scheme,
         "CLOSE_DAY": str(settings.close_day),
-        # libpq's own: dbt's adapter passes no more on than its profile says.
-        **tls.client_environment(settings),
     }
 
 

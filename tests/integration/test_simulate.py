@@ -1,8 +1,11 @@
 """Live traffic on a real server: the books balance, everything is on record, and trouble is survived."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -11,8 +14,13 @@ from rich.console import Console
 
 from eds.base.errors import UserError
 from eds.book.demo.fill import Scale, fill
+from eds.book.demo.names import Branch
 from eds.book.invariants import INVARIANTS
+from eds.book.operations import WEIGHTED, Transaction
 from eds.book.simulate import OPERATIONS, Counts, simulate
+from support.book import add_customer, add_loan, pay
+from support.lender_book import add_installments
+from support.lender_oracle import annuity, cents
 from support.waiting import wait_until
 
 FREQUENT = (
@@ -174,6 +182,27 @@ def test_high_rate_does_many_rare_operations(
     assert counts.rollbacks > 0
     assert counts.rate < 100_000
     assert broken_rules(owner) == {}
+
+
+@dataclass
+class Alone:
+    """The surroundings of an operation that needs none of them."""
+
+    product_ids: list[int] = field(default_factory=list)
+    branches: list[Branch] = field(default_factory=list)
+    halt: threading.Event = field(default_factory=threading.Event)
+
+
+def test_a_loan_is_deleted_with_its_instalments(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    with connect() as connection, connection.cursor() as cursor:
+        loan = add_loan(connection, add_customer(connection))
+        pay(connection, loan)
+        add_installments(connection, loan, annuity(cents("1000"), cents("12"), 3, date(2026, 1, 31)))
+        WEIGHTED["loan_deletion"][1](Transaction(cursor, random.Random(1), Alone()))
+    assert rows(owner, "select count(*) from operational.loans") == [(0,)]
+    assert rows(owner, "select count(*) from operational.loan_installments") == [(0,)]
 
 
 def test_stop_ends_it_early(owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]) -> None:

@@ -92,10 +92,10 @@ def fill_demo(cluster: Cluster, asked: str | None = None) -> bool:
 
 
 def first_build(cluster: Cluster) -> None:
-    """Fill the warehouse, unless a run has succeeded before."""
+    """Fill the warehouse, unless a run has succeeded before, and of a version that had all views of the dashboards."""
 
     def done() -> bool:
-        return runs.last_success(cluster)[0] is not None
+        return runs.last_success(cluster)[0] is not None and not page.missing_views(cluster)
 
     if done():
         return
@@ -114,9 +114,13 @@ def first_build(cluster: Cluster) -> None:
         return
     last = runs.last_finished(cluster)
     why = "\n".join(f"  {line}" for line in runs.reasons(last.error_message if last else None))
+    why = why or "  without a record of why"
+    if runs.last_success(cluster)[0] is not None:
+        # The dashboards show their last state, and the scheduler tries again.
+        err.print(f"The dbt build of this version failed, dbt's own output is in {log}:\n{why}", markup=False)
+        return
     raise UserError(
-        f"The first dbt build failed:\n{why or '  without a record of why'}\n"
-        f"dbt's own output is in {log}. Fix it, then `make up` resumes from here."
+        f"The first dbt build failed:\n{why}\ndbt's own output is in {log}. Fix it, then `make up` resumes from here."
     )
 
 

@@ -142,6 +142,19 @@ def test_a_plain_up_leaves_the_empty_book_of_a_lender_empty(first_up, other_shel
         assert connection.execute("select count(*) from operational.customers").fetchone() == (0,)
 
 
+def test_an_up_of_a_version_with_more_views_builds_them(first_up, other_shell):
+    checkout, _, _ = first_up
+    with Cluster(checkout.settings).warehouse.connect() as connection:
+        connection.execute("drop view warehouse.vw_loans")
+    assert "failed" not in checkout.eds("up")
+    with Cluster(checkout.settings).warehouse.connect() as connection:
+        assert connection.execute("select count(*) from warehouse.vw_loans").fetchone() == (0,)
+        runs_so_far = connection.execute("select count(*) from audit.etl_runs").fetchone()
+    checkout.eds("up")
+    with Cluster(checkout.settings).warehouse.connect() as connection:
+        assert connection.execute("select count(*) from audit.etl_runs").fetchone() == runs_so_far
+
+
 def test_a_later_environment_is_not_kept(first_up, other_shell):
     checkout, _, _ = first_up
     before = checkout.env_file.read_text(encoding="utf-8")

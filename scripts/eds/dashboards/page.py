@@ -216,17 +216,26 @@ def _units(value: Any, scale: int) -> int | None:
     return None if value is None or not Decimal(value).is_finite() else int(Decimal(value).scaleb(scale))
 
 
+def _missing(connection: psycopg.Connection, views: set[str]) -> list[str]:
+    return sorted(
+        view
+        for view in views
+        if not _one(connection, "select to_regclass(%s) is not null", (f"{content.SCHEMA}.{view}",))
+    )
+
+
+def missing_views(cluster: Cluster) -> list[str]:
+    """Return the views that the dashboards read and the warehouse does not have yet."""
+    with connect(reader_conninfo(cluster)) as connection:
+        return _missing(connection, {view for each in content.load().questions.values() for view in each.views})
+
+
 def read(cluster: Cluster, what: Content) -> dict[str, Any]:
     """All results, of one instant: they are read in one transaction, as the dashboards' role."""
     with connect(reader_conninfo(cluster)) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         views = {view for question in what.questions.values() for view in question.views}
-        missing = sorted(
-            view
-            for view in views
-            if not _one(connection, "select to_regclass(%s) is not null", (f"{content.SCHEMA}.{view}",))
-        )
-        if missing:
+        if missing := _missing(connection, views):
             raise UserError(
                 f"The warehouse has no {', '.join(missing)} yet: the first dbt build makes the views (make etl NOW=1)."
             )

@@ -703,18 +703,6 @@ CONTROLS = [
         (("macros/lending/start_of_day.sql", "    least(\n", "    greatest(\n"),),
     ),
     Control(
-        "an increment of months takes payments from the first midnight on",
-        test_lender.test_a_midnight_that_comes_twice_belongs_to_the_later_day,
-        "differ|assert",
-        (
-            (
-                "models/marts/lending/fact_loan_month_end.sql",
-                "where {{ business_day('payments.payment_date') }} >= loans.grid_from",
-                "where payments.payment_date >= loans.grid_from::timestamp at time zone 'America/Havana'",
-            ),
-        ),
-    ),
-    Control(
         "fetches are bounded by bytes",
         on_a_small_book(test_extraction.test_fetches_of_wide_rows_are_bounded_by_bytes, "changes"),
         "20000",

@@ -4,8 +4,8 @@ drop index if exists operational.loans_customer_id_idx;
 drop index if exists warehouse.fact_payments_loan_id_idx;
 drop index if exists warehouse.fact_loans_branch_sk_first_unpaid_due_date_idx;
 
--- Marts that earlier versions kept, with what changed in them: one that somebody's own view reads stays. Their published
--- copies go with the next run.
+-- Marts that earlier versions kept, with what changed in them: one that a view of somebody reads stays. Their
+-- published copies go with the next run.
 do $$
 declare
     mart text;

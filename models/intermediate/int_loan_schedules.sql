@@ -2,7 +2,7 @@
     config(
         materialized='upsert',
         schema='warehouse',
-        grants={'select': ['warehouse_reader']},
+        grants={'select': ['warehouse_reader', 'warehouse_user']},
         unique_key=['loan_id'],
         log_changes=true
     )

@@ -302,6 +302,9 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
         with gzip.open(path, "rb") as stream:
             try:
                 yield stream
+            except BrokenPipeError:
+                # Not the file: whoever was fed with it has ended.
+                raise
             except (OSError, EOFError) as error:
                 raise UserError(f"{path} is damaged: {error}") from error
         return

@@ -10,12 +10,16 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -84,6 +88,23 @@ def _psql_restricts(version: str) -> bool:
     return major > 17 or minor >= {17: 6, 16: 10, 15: 14, 14: 19, 13: 22}.get(major, 1000)
 
 
+@contextmanager
+def _readable_ca(settings: Settings, account: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield the variable that names the CA's certificate where another account can read it; none where none needs it.
+
+    The state directory, where the certificate is, is closed to other accounts. account: that psql runs as.
+    """
+    if not settings.uses_tls or not account:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="platform-ca-") as folder:
+        Path(folder).chmod(0o755)
+        copy = Path(folder) / "ca.crt"
+        shutil.copyfile(settings.ca_file, copy)
+        copy.chmod(0o644)
+        yield {"PGSSLROOTCERT": str(copy)}
+
+
 def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str) -> None:
     """Feed a dump's SQL to psql, in one transaction that the first error ends.
 
@@ -106,43 +127,45 @@ def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str
         "--set=ON_ERROR_STOP=1",
         "--output=/dev/null",
     ]
-    process = subprocess.Popen(
-        command,
-        env=os.environ
-        | {
-            "PGPASSWORD": server.superuser_password,
-            "LC_ALL": "C",
-            # Nothing of this person's: psql may run as another account.
-            "HOME": "/nonexistent",
-            "PGOPTIONS": f"-c client_min_messages=warning {SUPERUSER_OPTIONS}",
-            **tls.client_environment(settings),
-        },
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        **account,
-    )
-    assert process.stdin is not None
-    assert process.stderr is not None
-    broken: UserError | None = None
-    try:
-        if restricts:
-            process.stdin.write(f"\\restrict {secrets.token_hex(16)}\n".encode())
-        with backup.sql_of(settings, made.path) as stream:
-            for line in backup.without_commands(stream, made.path, ours=bool(made.manifest)):
-                process.stdin.write(line)
-        process.stdin.flush()
-    except BrokenPipeError:
-        # psql has ended; its words say why.
-        pass
-    except UserError as error:
-        broken = error
-        process.kill()
-    with suppress(BrokenPipeError):
-        process.stdin.close()
-    with process.stderr:
-        words = process.stderr.read().decode(errors="replace").strip()
-    code = process.wait()
+    with _readable_ca(settings, account) as ca:
+        process = subprocess.Popen(
+            command,
+            env=os.environ
+            | {
+                "PGPASSWORD": server.superuser_password,
+                "LC_ALL": "C",
+                # Nothing of this person's: psql may run as another account.
+                "HOME": "/nonexistent",
+                "PGOPTIONS": f"-c client_min_messages=warning {SUPERUSER_OPTIONS}",
+                **tls.client_environment(settings),
+                **ca,
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **account,
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        broken: UserError | None = None
+        try:
+            if restricts:
+                process.stdin.write(f"\\restrict {secrets.token_hex(16)}\n".encode())
+            with backup.sql_of(settings, made.path) as stream:
+                for line in backup.without_commands(stream, made.path, ours=bool(made.manifest)):
+                    process.stdin.write(line)
+            process.stdin.flush()
+        except BrokenPipeError:
+            # psql has ended; its words say why.
+            pass
+        except UserError as error:
+            broken = error
+            process.kill()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        with process.stderr:
+            words = process.stderr.read().decode(errors="replace").strip()
+        code = process.wait()
     if broken:
         raise broken
     if code != 0:

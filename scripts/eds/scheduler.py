@@ -115,9 +115,9 @@ class Scheduler:
 
         Otherwise the two would compute everything again after each other, each with its own.
         """
-        load.cache_clear()
         try:
-            return runs.lending_environment(load())
+            # Past the cache, which keeps the settings of the start for the rest of this process.
+            return runs.lending_environment(load.__wrapped__())
         except UserError as error:
             log("settings", status="kept", message=str(error))
             return runs.lending_environment(self.settings)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from eds.base.settings import ROOT, load
+from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from eds.scheduler import Scheduler
 from eds.warehouse.runs import SCHEDULED_BUILD
@@ -185,16 +185,13 @@ def test_a_setting_of_the_lenders_figures_reaches_the_next_run(platform, tmp_pat
             "select prosrc like '%Africa/Nairobi%' from pg_proc where proname = 'portfolio_as_of'"
         )
 
-    try:
-        for more, expected in (("", False), ("BUSINESS_TIMEZONE=Africa/Nairobi\n", True), ("CLOSE_DAY=never\n", False)):
-            file.write_text(f"{kept}\n{more}", encoding="utf-8")
-            capsys.readouterr()
-            assert scheduler.run_once(full=False) is True
-            assert zones() == [(expected,)]
-        # What cannot be read is said, and the settings of the start are kept.
-        assert '"event": "settings", "status": "kept"' in capsys.readouterr().out
-    finally:
-        load.cache_clear()
+    for more, expected in (("", False), ("BUSINESS_TIMEZONE=Africa/Nairobi\n", True), ("CLOSE_DAY=never\n", False)):
+        file.write_text(f"{kept}\n{more}", encoding="utf-8")
+        capsys.readouterr()
+        assert scheduler.run_once(full=False) is True
+        assert zones() == [(expected,)]
+    # What cannot be read is said, and the settings of the start are kept.
+    assert '"event": "settings", "status": "kept"' in capsys.readouterr().out
 
 
 def test_a_run_that_was_refused_is_not_reported_as_the_one_before_it(platform, capsys):

@@ -261,6 +261,8 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
 
 
 def test_a_failover_that_was_interrupted_is_undone_or_finished_by_up_and_nobody_else_takes_writes(stack: Stack) -> None:
+    stack.values["TLS"] = "on"
+    stack.up()
     old, new = primary(stack), stack.runtime.cluster.replica_names[-1]
     # Before the decision was noted.
     stack.runtime.member(old).fence()

@@ -401,7 +401,13 @@ def simulate_command(
             force,
         )
     err.print(f"traffic through {'PgBouncer' if pooled else 'the primary'} for {seconds:.0f} s")
-    counts = simulate.simulate(lambda: connect(conninfo, prepare_threshold=None), rate=rate, seconds=seconds, seed=seed)
+    counts = simulate.simulate(
+        lambda: connect(conninfo, prepare_threshold=None),
+        rate=rate,
+        seconds=seconds,
+        seed=seed,
+        timezone=runtime.settings.business_timezone,
+    )
     out.print(counts.table())
 
 

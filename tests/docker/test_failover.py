@@ -169,6 +169,72 @@ def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -
     assert stack.eds("psql", "primary", "--tuples", stdin="show cluster_name").strip() == "replica1"
 
 
+def cut(stack: Stack, server: str) -> list[tuple[str, list[str]]]:
+    """Take a running member off all networks. Returns them with its names there, for `mend`."""
+    attached = stack.inspect(server)["NetworkSettings"]["Networks"]
+    container = stack.container(server)
+    networks = [
+        (name, [alias for alias in each["Aliases"] or () if alias != container]) for name, each in attached.items()
+    ]
+    for name, _ in networks:
+        docker("network", "disconnect", name, container)
+    return networks
+
+
+def mend(stack: Stack, server: str, networks: list[tuple[str, list[str]]]) -> None:
+    """Connect a member again, under its names."""
+    for name, aliases in networks:
+        docker("network", "connect", *(f"--alias={alias}" for alias in aliases), name, stack.container(server))
+
+
+def test_a_replica_cut_off_by_the_network_is_named_and_catches_up(stack: Stack) -> None:
+    replica = stack.runtime.cluster.replica_names[0]
+    networks = cut(stack, replica)
+    until(lambda: replica not in followers(stack), 40, "the primary notices")
+    add_customer(stack, "while a replica was cut off")
+    assert any(replica in problem for problem in json.loads(stack.eds("health", "--json", code=1))["problems"])
+    # Runs read the other one, and all that was committed.
+    stack.assert_warehouse_equals_book()
+    mend(stack, replica, networks)
+    until(lambda: all_follow(stack), 60, "it follows again")
+    until(lambda: has_customer(stack, replica, "while a replica was cut off"), 20, "it has caught up")
+    stack.up()
+    assert failures(stack) == []
+
+
+def test_a_primary_cut_off_by_the_network_is_replaced_and_never_writes_again(stack: Stack) -> None:
+    """The two halves of a partitioned network: the one with the old primary must not go on taking writes."""
+    old = primary(stack)
+    add_customer(stack, "before the partition")
+    until(lambda: all(has_customer(stack, name, "before the partition") for name in OLTP), 20, "everybody has it")
+    networks = cut(stack, old)
+    # It runs, and takes writes of whoever is on its side: these exist nowhere else.
+    stack.exec(
+        old,
+        "psql",
+        "--no-psqlrc",
+        "--dbname=loans_db",
+        "--username=postgres",
+        "--command",
+        "insert into operational.customers (full_name) values ('on the lost side')",
+    )
+    output = stack.eds("failover", "--force")
+    new = primary(stack)
+    assert new != old
+    assert writers(stack) == {new}
+    assert "RPO: " in output
+    mend(stack, old, networks)
+    assert writers(stack) == {new}
+    add_customer(stack, "on the other side")
+    stack.eds("rejoin", "--force")
+    until(lambda: all_follow(stack), 60, "all follow")
+    assert writers(stack) == {new}
+    assert not any(has_customer(stack, name, "on the lost side") for name in OLTP)
+    stack.assert_warehouse_equals_book()
+    stack.up()
+    assert failures(stack) == []
+
+
 def test_archive_backup_and_recovery_follow_the_primary(stack: Stack) -> None:
     assert primary(stack) != "primary"
     assert "in the archive after" in stack.eds("wal", "--switch")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,8 @@ from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
 from eds.warehouse.dbt_child import warm_up
-from support import saved_state
 from support.platform import Platform, fill_small_book
-from support.saved_state import SavedState
+from support.saved_state import SavedState, begin_with
 
 
 @pytest.fixture(scope="session")
@@ -125,25 +124,10 @@ def saved_states() -> dict[str, SavedState]:
     return {}
 
 
-def _begin_with(
-    platform: Platform, saved_states: dict[str, SavedState], name: str, make: Callable[[Platform], object]
-) -> Platform:
-    """Bring the platform to the state that `make` brings an empty one to."""
-    state = saved_states.get(name)
-    if state and state.holds(platform):
-        saved_state.restore(platform, state)
-    else:
-        platform.empty_book()
-        platform.empty_warehouse()
-        make(platform)
-        saved_states[name] = saved_state.save(platform, name)
-    return platform
-
-
 @pytest.fixture
 def small_book(all_servers: Platform, saved_states: dict[str, SavedState]) -> Platform:
     """Provide the platform with six loans of three payments each, and one run done."""
-    return _begin_with(all_servers, saved_states, "small_book", fill_small_book)
+    return begin_with(all_servers, saved_states, "small_book", fill_small_book)
 
 
 @pytest.fixture
@@ -164,4 +148,4 @@ def demo_platform(all_servers: Platform, saved_states: dict[str, SavedState]) ->
         platform.wait_for_replicas()
         platform.build()
 
-    return _begin_with(all_servers, saved_states, "demo_book", make)
+    return begin_with(all_servers, saved_states, "demo_book", make)

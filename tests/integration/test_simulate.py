@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -16,11 +17,11 @@ from eds.base.errors import UserError
 from eds.book.demo.fill import Scale, fill
 from eds.book.demo.names import Branch
 from eds.book.invariants import INVARIANTS
-from eds.book.operations import WEIGHTED, Transaction
+from eds.book.operations import WEIGHTED, NothingSuitable, Transaction
 from eds.book.simulate import OPERATIONS, Counts, simulate
 from support.book import add_customer, add_loan, pay
 from support.lender_book import add_installments
-from support.lender_oracle import annuity, cents
+from support.lender_oracle import Installment, annuity, cents
 from support.waiting import wait_until
 
 FREQUENT = (
@@ -190,6 +191,7 @@ class Alone:
 
     product_ids: list[int] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
+    timezone: str = "UTC"
     halt: threading.Event = field(default_factory=threading.Event)
 
 
@@ -203,6 +205,66 @@ def test_a_loan_is_deleted_with_its_instalments(
         WEIGHTED["loan_deletion"][1](Transaction(cursor, random.Random(1), Alone()))
     assert rows(owner, "select count(*) from operational.loans") == [(0,)]
     assert rows(owner, "select count(*) from operational.loan_installments") == [(0,)]
+
+
+def operate(connect: Callable[[], psycopg.Connection[Any]], name: str, times: int = 1) -> None:
+    """Carry out one operation alone, each time in a transaction of its own."""
+    with connect() as connection:
+        for seed in range(times):
+            with connection.transaction(), connection.cursor() as cursor:
+                WEIGHTED[name][1](Transaction(cursor, random.Random(seed), Alone()))
+
+
+def test_payments_follow_the_calendar_of_each_loan(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    """What is due is paid first, by its own instalments; what is overdue costs a penalty; nothing due: ahead."""
+    today = owner.execute("select (now() at time zone 'UTC')::date").fetchone()[0]  # type: ignore[index]
+    weekly = [
+        Installment(number, today + timedelta(days=7 * (number - 2)), Decimal("250.00"), Decimal(number))
+        for number in (1, 2, 3, 4)
+    ]
+    with connect() as connection:
+        customer = add_customer(connection)
+        # Two loans of which nothing is due, and one that owes an instalment of last week and one of today.
+        young = [add_loan(connection, customer, disbursed_at=str(today)) for _ in range(2)]
+        due = add_loan(connection, customer, disbursed_at=str(today - timedelta(days=14)))
+        add_installments(connection, due, weekly)
+    operate(connect, "late_payment", 8)
+    paid = rows(
+        owner,
+        "select loan_id, sum(principal_portion), sum(interest_portion), min(penalty_portion) from "
+        "operational.payments group by 1",
+    )
+    # Parts, until the instalment of last week is paid; that of today is not late.
+    assert [(loan, principal, interest) for loan, principal, interest, _ in paid] == [(due, 250, 1)]
+    assert paid[0][3] > 0
+    with pytest.raises(NothingSuitable):
+        operate(connect, "late_payment")
+    operate(connect, "payment")
+    assert rows(owner, "select sum(principal_portion), sum(interest_portion) from operational.payments") == [(500, 3)]
+    operate(connect, "payment")
+    ahead = rows(owner, "select loan_id from operational.payments order by payment_id desc limit 1")[0][0]
+    assert ahead in (due, *young)
+    assert broken_rules(owner) == {}
+
+
+def test_a_weekly_loan_that_is_paid_out_has_its_instalments(
+    owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
+) -> None:
+    product = rows(owner, "select product_id from operational.loan_products where product_name = 'Soko Weekly Loan'")
+    with connect() as connection:
+        loan = add_loan(
+            connection, add_customer(connection), product_id=product[0][0], tenure_months=6, status="pending",
+            amount="5000.00", disbursed_at=None, maturity_date=None, outstanding_balance="0.00",
+        )  # fmt: skip
+    operate(connect, "disbursement")
+    assert rows(
+        owner,
+        "select loan_id, count(*), sum(principal_due), min(due_date) - min(disbursed_at)::date "
+        "from operational.loan_installments inner join operational.loans using (loan_id) group by 1",
+    ) == [(loan, 26, 5000, 7)]
+    assert broken_rules(owner) == {}
 
 
 def test_stop_ends_it_early(owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]) -> None:

@@ -7,6 +7,7 @@ rows, as if it had never been; transaction ids only grow, so the next change is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,3 +82,18 @@ def restore(platform: Platform, state: SavedState) -> None:
             connection.execute("select setval(%s::regclass, %s, %s)", (sequence, last, is_called))
     platform.empty_warehouse(state.warehouse_template)
     platform.wait_for_replicas()
+
+
+def begin_with(
+    platform: Platform, saved_states: dict[str, SavedState], name: str, make: Callable[[Platform], object]
+) -> Platform:
+    """Bring the platform to the state that `make` brings an empty one to, made once for all that begin with it."""
+    state = saved_states.get(name)
+    if state and state.holds(platform):
+        restore(platform, state)
+    else:
+        platform.empty_book()
+        platform.empty_warehouse()
+        make(platform)
+        saved_states[name] = save(platform, name)
+    return platform

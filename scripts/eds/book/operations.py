@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, LiteralString, Protocol
 
@@ -16,12 +18,18 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from eds.book.demo.names import COUNTRIES, METHOD_WEIGHTS, METHODS, SEGMENT_WEIGHTS, SEGMENTS, Branch
+from eds.book.demo.statements import IS_WEEKLY
+from eds.book.repayment import CENT, WEEKS, Instalment, annuity, weeks_of, what_is_left
 
 LONG_SECONDS = (2.0, 8.0)
 # How many rows after a random one are looked at for a row of the right kind, and how often.
 NEIGHBOURS = 64
 PROBES = 6
-CENT = Decimal("0.01")
+# How many days before its due day an instalment is paid at the earliest, while others are due.
+EARLY_DAYS = 3
+# This share of the instalments is missed, and caught up so many days later.
+MISSED_SHARE = 0.08
+CATCH_UP_DAYS = (10, 60)
 
 
 class NothingSuitable(Exception):
@@ -37,6 +45,7 @@ class SharedState(Protocol):
 
     product_ids: list[int]
     branches: list[Branch]
+    timezone: str
     halt: threading.Event
 
 
@@ -51,20 +60,31 @@ class Loan:
     status: str
     balance: Decimal
 
-    @property
-    def interest(self) -> Decimal:
-        """One month's interest on the balance."""
-        return (self.balance * self.interest_rate / 1200).quantize(CENT, ROUND_HALF_UP)
+    disbursed_on: date | None
+    today: date
+    principal_paid: Decimal
+    interest_paid: Decimal
+    instalments: list[Instalment]
 
     @property
-    def instalment(self) -> Decimal:
-        """The monthly payment of the annuity, at least a cent."""
-        monthly = self.interest_rate / 1200
-        if monthly == 0:
-            exact = self.amount / self.tenure_months
-        else:
-            exact = self.amount * monthly / (1 - (1 + monthly) ** -self.tenure_months)
-        return max(exact.quantize(CENT, ROUND_HALF_UP), CENT)
+    def next_instalment(self) -> Instalment:
+        """What is left of the first instalment that is not paid; all of the balance where the schedule has ended."""
+        schedule = self.instalments or annuity(
+            self.amount, self.interest_rate, self.disbursed_on or self.today, self.tenure_months
+        )
+        left = what_is_left(schedule, self.principal_paid, self.interest_paid)
+        if left is None:
+            return Instalment(0, self.today, self.balance, Decimal(0))
+        return dataclasses.replace(left, principal=min(left.principal, self.balance))
+
+    @property
+    def pays_on(self) -> date:
+        """The day from which the next instalment is paid: what is missed is always the same, whoever asks."""
+        instalment = self.next_instalment
+        chance = random.Random(f"{self.loan_id}/{instalment.number}")
+        if chance.random() < MISSED_SHARE:
+            return instalment.due_date + timedelta(days=chance.randint(*CATCH_UP_DAYS))
+        return instalment.due_date - timedelta(days=EARLY_DAYS)
 
 
 class Transaction:
@@ -76,8 +96,8 @@ class Transaction:
         self.shared = shared
 
     def row(self, statement: LiteralString | sql.Composed, *parameters: Any) -> TupleRow | None:
-        """Execute a statement and return its first row, if it has one."""
-        self.cursor.execute(statement, parameters)
+        """Execute a statement and return its first row, if it has one. parameters: or one mapping by name."""
+        self.cursor.execute(statement, parameters[0] if parameters and isinstance(parameters[0], dict) else parameters)
         return self.cursor.fetchone() if self.cursor.description else None
 
     def random_key(
@@ -114,16 +134,63 @@ class Transaction:
 
     def lock_loan_of(self, loan_id: int, condition: LiteralString = "true") -> Loan:
         """Lock one loan. Raises NothingSuitable when it has gone or does not fulfil the condition any more."""
-        row = self.row(
-            sql.SQL(
-                "select loan_id, amount, interest_rate, tenure_months, status, outstanding_balance "
-                "from operational.loans where loan_id = %s and ({}) for update"
-            ).format(sql.SQL(condition)),
+        self.row(
+            sql.SQL("select from operational.loans where loan_id = %s and ({}) for update").format(sql.SQL(condition)),
             loan_id,
+        )
+        if self.cursor.rowcount == 0:
+            raise NothingSuitable
+        return self.read_loan(loan_id)
+
+    def read_loan(self, loan_id: int) -> Loan:
+        """Return one loan as it is now. Raises NothingSuitable when it has gone."""
+        row = self.row(
+            """
+            select
+                loan_id, amount, interest_rate, tenure_months, status, outstanding_balance,
+                (disbursed_at at time zone %(timezone)s)::date, (clock_timestamp() at time zone %(timezone)s)::date,
+                paid.principal, paid.interest, due.instalments
+            from operational.loans
+            cross join lateral (
+                select
+                    coalesce(sum(principal_portion), 0) as principal, coalesce(sum(interest_portion), 0) as interest
+                from operational.payments
+                where payments.loan_id = loans.loan_id
+            ) as paid
+            cross join lateral (
+                select
+                    array_agg(
+                        (installment_no, due_date, principal_due, interest_due) order by installment_no
+                    ) as instalments
+                from operational.loan_installments
+                where loan_installments.loan_id = loans.loan_id
+            ) as due
+            where loan_id = %(loan_id)s
+            """,
+            {"loan_id": loan_id, "timezone": self.shared.timezone},
         )
         if row is None:
             raise NothingSuitable
-        return Loan(*row)
+        *columns, instalments = row
+        columns.append([Instalment(*instalment) for instalment in instalments or ()])
+        return Loan(*columns)
+
+    def lock_paying_loan(self, suits: Callable[[Loan], bool], otherwise: Callable[[Loan], bool]) -> Loan:
+        """Lock an active loan that suits, found among a few; else one of them that suits otherwise, if there is one.
+
+        What is looked at is not locked, so that two who look never wait for each other.
+        """
+        seen: list[Loan] = []
+        for _ in range(PROBES):
+            seen.append(self.read_loan(self.random_key("loans", "loan_id", _ACTIVE)))
+            if suits(seen[-1]):
+                break
+        for suitable in (suits, otherwise):
+            for candidate in filter(suitable, seen):
+                loan = self.lock_loan_of(candidate.loan_id, _ACTIVE)
+                if suitable(loan):
+                    return loan
+        raise NothingSuitable
 
     def pay(self, loan: Loan, principal: Decimal, interest: Decimal, penalty: Decimal, note: str | None) -> None:
         """Record a payment and bring the balance up to date; a loan that owes nothing any more is repaid."""
@@ -237,48 +304,62 @@ def _officer(chance: random.Random, branch: Branch) -> str:
 def _disbursement(transaction: Transaction) -> None:
     """Pay out a pending loan."""
     loan = transaction.lock_loan("status = 'pending'", recent=transaction.chance.random() < 0.7)
-    transaction.row(
-        """
+    row = transaction.row(
+        sql.SQL("""
         update operational.loans
         set
             status = 'active',
             disbursed_at = moment.now,
-            maturity_date = ((moment.now at time zone 'UTC')::date + tenure_months * interval '1 month')::date,
+            maturity_date = ((moment.now at time zone %(timezone)s)::date + tenure_months * interval '1 month')::date,
             outstanding_balance = amount
         from (
-            select greatest(clock_timestamp(), created_at) as now from operational.loans where loan_id = %s
+            select greatest(clock_timestamp(), created_at) as now from operational.loans where loan_id = %(loan_id)s
         ) as moment
-        where loan_id = %s
-        """,
-        loan.loan_id,
-        loan.loan_id,
+        where loan_id = %(loan_id)s
+        returning (
+            select product_name from operational.loan_products
+            where loan_products.product_id = loans.product_id and {is_weekly}
+        ), (disbursed_at at time zone %(timezone)s)::date
+        """).format(is_weekly=sql.SQL(IS_WEEKLY)),
+        {"loan_id": loan.loan_id, "timezone": transaction.shared.timezone},
+    )
+    assert row is not None
+    weekly, disbursed_on = row
+    if weekly is None:
+        return
+    # What is repaid by the week has its instalments on record.
+    schedule = annuity(loan.amount, loan.interest_rate, disbursed_on, weeks_of(loan.tenure_months), WEEKS)
+    transaction.cursor.executemany(
+        "insert into operational.loan_installments (loan_id, installment_no, due_date, principal_due, interest_due) "
+        "values (%s, %s, %s, %s, %s)",
+        [(loan.loan_id, due.number, due.due_date, due.principal, due.interest) for due in schedule],
     )
 
 
 def _payment(transaction: Transaction) -> None:
-    """Pay the month's instalment; now and then the complete balance."""
-    loan = transaction.lock_loan(_ACTIVE)
-    interest = loan.interest
+    """Pay the instalment that is due, or ahead where nothing is; now and then the complete balance."""
+    loan = transaction.lock_paying_loan(
+        lambda loan: loan.pays_on <= loan.today, lambda loan: loan.next_instalment.due_date > loan.today
+    )
+    due = loan.next_instalment
     if transaction.chance.random() < 0.04:
-        transaction.pay(loan, loan.balance, interest, Decimal(0), "Early settlement")
-        return
-    principal = min(loan.balance, max(loan.instalment - interest, CENT))
-    transaction.pay(loan, principal, interest, Decimal(0), None)
+        transaction.pay(loan, loan.balance, due.interest, Decimal(0), "Early settlement")
+    else:
+        transaction.pay(loan, due.principal, due.interest, Decimal(0), None)
 
 
 def _late_payment(transaction: Transaction) -> None:
-    """Late, with a penalty, and in half of the cases only a part of the instalment."""
-    loan = transaction.lock_loan(_ACTIVE)
-    chance = transaction.chance
-    penalty = max(CENT, (loan.instalment * Decimal(chance.randint(10, 80)) / 1000).quantize(CENT, ROUND_HALF_UP))
-    interest = loan.interest
-    principal = min(loan.balance, max(loan.instalment - interest, CENT))
+    """Pay what is overdue, missed or not, with a penalty, and in half of the cases only a part of it."""
+    loan = transaction.lock_paying_loan(lambda loan: loan.next_instalment.due_date < loan.today, lambda _: False)
+    chance, due = transaction.chance, loan.next_instalment
+    owed = due.principal + due.interest
+    penalty = max(CENT, (owed * Decimal(chance.randint(10, 80)) / 1000).quantize(CENT, ROUND_HALF_UP))
     if chance.random() < 0.5:
-        part = ((interest + principal) * Decimal(chance.randint(20, 80)) / 100).quantize(CENT, ROUND_HALF_UP)
-        interest = min(interest, part)
+        part = (owed * Decimal(chance.randint(20, 80)) / 100).quantize(CENT, ROUND_HALF_UP)
+        interest = min(due.interest, part)
         transaction.pay(loan, part - interest, interest, penalty, "Part payment")
     else:
-        transaction.pay(loan, principal, interest, penalty, None)
+        transaction.pay(loan, due.principal, due.interest, penalty, None)
 
 
 def _reversal(transaction: Transaction) -> None:

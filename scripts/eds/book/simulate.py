@@ -169,11 +169,13 @@ class _Shared:
         rate: float,
         product_ids: list[int],
         branches: list[Branch],
+        timezone: str,
     ) -> None:
         self.connect = connect
         self.pace = _Pace(rate)
         self.product_ids = product_ids
         self.branches = branches
+        self.timezone = timezone
         self.counts = Counts()
         self.halt = threading.Event()
         # One long transaction at a time, and none waiting: who gets the lane may put one into the queue.
@@ -360,6 +362,7 @@ def simulate(
     seconds: float,
     seed: int | None = None,
     workers: int = 2,
+    timezone: str = "UTC",
     stop: threading.Event | None = None,
 ) -> Counts:
     """Generate traffic until `seconds` have passed or `stop` is set, and return what was committed.
@@ -367,14 +370,14 @@ def simulate(
     connect: makes a connection to the loan book as the application's role, with prepare_threshold=None when PgBouncer
     is in between; each worker has one, the long transactions have one more. rate: operations per second over all
     workers; when the database is slower, the achieved rate is lower and nothing piles up. seed: makes the choices
-    repeatable, as far as the book's state and the timing allow.
+    repeatable, as far as the book's state and the timing allow. timezone: the lender's, in which a day begins.
     Raises UserError for a rate, a duration or a number of workers that makes no sense, when nothing can be lent, and
     when no database answers at the start; later it retries. An unexpected error ends the simulation and is raised.
     """
     for label, value in (("rate", rate), ("number of seconds", seconds), ("number of workers", workers)):
         check_above_zero(label, value)
     stop = stop or threading.Event()
-    shared = _Shared(connect, rate, _product_ids(connect), read_branches())
+    shared = _Shared(connect, rate, _product_ids(connect), read_branches(), timezone)
     base = secrets.token_hex(8) if seed is None else str(seed)
     threads: list[_Worker] = [_Worker(shared, f"simulate-{number}", f"{base}/{number}") for number in range(workers)]
     threads.append(_LongWorker(shared, "simulate-long", f"{base}/long"))

@@ -6,10 +6,11 @@ import datetime
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from psycopg import sql
 from psycopg.rows import TupleRow
 
 from eds.base.errors import UserError
@@ -25,6 +26,8 @@ ADVANCE_SHARE = 0.35
 ADVANCE_RATE = 21.0
 # What a yearly rate in ten-thousandths of a percent is divided by, for the interest of a month and of a week.
 MONTHLY, WEEKLY = 12_000_000, 52_000_000
+# Whether a product of the catalogue is repaid by the week, as a condition.
+IS_WEEKLY: LiteralString = "(product_name ilike '%%weekly%%' and max_tenure_months <= 24)"
 # Products above this are left out: a schedule in cents would not fit a 64-bit integer.
 HIGHEST_AMOUNT = 100_000_000_000
 # What the statements call by name; money in cents.
@@ -185,15 +188,15 @@ def _name_parameters() -> dict[str, Any]:
 def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
     """Return the product catalogue as arrays, with how likely each segment takes which product."""
     products = cursor.execute(
-        """
+        sql.SQL("""
         select
             product_id, product_type, ceil(min_amount * 100)::bigint,
             floor(least(max_amount, %(highest)s) * 100)::bigint, min_tenure_months, least(max_tenure_months, 900),
-            product_name ilike '%%weekly%%' and max_tenure_months <= 24
+            {is_weekly}
         from operational.loan_products
         where max_amount >= 1 and min_amount < %(highest)s and min_tenure_months <= 900
         order by product_id
-        """,
+        """).format(is_weekly=sql.SQL(IS_WEEKLY)),
         {"highest": HIGHEST_AMOUNT},
     ).fetchall()
     if not products:

@@ -9,10 +9,11 @@ import time
 
 import pytest
 
+from eds.cluster.connections import connect
 from eds.warehouse.runs import SCHEDULED_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import Platform, changed_nodes, kill_server
+from support.platform import MARTS, Platform, changed_nodes, kill_server
 from support.readers import Readers, State, oltp_state
 
 pytestmark = pytest.mark.proof
@@ -68,6 +69,47 @@ def test_runs_killed_at_random_moments_are_repaired_while_dashboards_are_read(sm
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
     # What the increments made of it all is what a full computation makes of it.
+    full = platform.build("--full-refresh", "--vars", "{full_tests: true}")
+    assert changed_nodes(platform, full.run["run_id"]) == []
+
+
+def killed_in(platform: Platform, node: str) -> bool:
+    """Start a run and kill it while it carries out a node. False when it was through before it could be seen there."""
+    child = platform.start_dbt(*SCHEDULED_BUILD)
+    with connect(platform.warehouse_conninfo, autocommit=True) as connection:
+        while child.is_alive():
+            # dbt puts the node's name in front of each statement.
+            if connection.execute(
+                "select from pg_stat_activity where query like %s and usename = 'etl_writer' limit 1",
+                (f"/* invocation %.{node} */%",),
+            ).fetchall():
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+                return True
+            time.sleep(0.001)
+    child.join()
+    return False
+
+
+def test_runs_killed_in_every_node_are_repaired(small_book, chance):
+    """Some nodes, chosen by chance, or all of them with CRASH_NODES=all."""
+    platform = small_book
+    names = [*MARTS, "extraction", "loans_snapshot", "customers_snapshot", "published_state"]
+    if os.environ.get("CRASH_NODES") != "all":
+        names = chance.sample(names, 4)
+    killed = []
+    with Readers(platform.reader_conninfo) as readers:
+        published = [oltp_state(platform.superuser_conninfo)]
+        for name in names:
+            published.append(change_everything(platform, chance))
+            if killed_in(platform, name):
+                killed.append(name)
+                platform.build()
+            assert_views_equal_the_oltp(platform)
+    print(f"killed in {', '.join(killed)}")
+    assert killed
+    readers.assert_good(*published)
+    assert_landing_equals_source(platform)
     full = platform.build("--full-refresh", "--vars", "{full_tests: true}")
     assert changed_nodes(platform, full.run["run_id"]) == []
 

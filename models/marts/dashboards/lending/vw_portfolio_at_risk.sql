@@ -2,24 +2,17 @@ with today as (
     select {{ business_day('data_as_of') }} as as_of from {{ ref('published_state') }}
 ),
 
-products as (
-    select * from {{ published('dim_product') }}
-),
-
 totals as (
     select
-        portfolio.branch_sk,
-        products.product_type,
-        sum(portfolio.loan_count)::bigint as loan_count,
-        sum(portfolio.outstanding_principal) as gross_loan_portfolio,
-        coalesce(sum(portfolio.outstanding_principal) filter (where portfolio.schedule_source <> 'none'), 0)
-            as scheduled_portfolio,
-        coalesce(sum(portfolio.outstanding_principal) filter (
-            where portfolio.is_restructured and portfolio.schedule_source <> 'none'
-        ), 0) as restructured
-    from {{ published('agg_portfolio_totals') }} as portfolio
-    left join products on portfolio.product_sk = products.product_sk
-    group by portfolio.branch_sk, products.product_type
+        branch_sk,
+        product_sk,
+        sum(loan_count) as loan_count,
+        sum(outstanding_principal) as gross_loan_portfolio,
+        coalesce(sum(outstanding_principal) filter (where schedule_source <> 'none'), 0) as scheduled_portfolio,
+        coalesce(sum(outstanding_principal) filter (where is_restructured and schedule_source <> 'none'), 0)
+            as restructured
+    from {{ published('agg_portfolio_totals') }}
+    group by branch_sk, product_sk
 ),
 
 -- Few loans are late: they are looked up, the others are only summed up.
@@ -36,35 +29,34 @@ late as (
 
 ladder as (
     select
-        late.branch_sk,
-        products.product_type,
-        sum(late.outstanding_balance) as par_1,
-        coalesce(sum(late.outstanding_balance) filter (where late.days_past_due > 30), 0) as par_30,
-        coalesce(sum(late.outstanding_balance) filter (where late.days_past_due > 60), 0) as par_60,
-        coalesce(sum(late.outstanding_balance) filter (where late.days_past_due > 90), 0) as par_90,
-        coalesce(sum(late.outstanding_balance) filter (where late.days_past_due > 180), 0) as par_180,
-        coalesce(sum(late.outstanding_balance) filter (where late.days_past_due > 30 and not late.is_restructured), 0)
-            as par_30_not_restructured
+        branch_sk,
+        product_sk,
+        sum(outstanding_balance) as par_1,
+        sum(outstanding_balance) filter (where days_past_due > 30) as par_30,
+        sum(outstanding_balance) filter (where days_past_due > 60) as par_60,
+        sum(outstanding_balance) filter (where days_past_due > 90) as par_90,
+        sum(outstanding_balance) filter (where days_past_due > 180) as par_180,
+        sum(outstanding_balance) filter (where days_past_due > 30 and not is_restructured) as par_30_not_restructured
     from late
-    left join products on late.product_sk = products.product_sk
-    group by late.branch_sk, products.product_type
+    group by branch_sk, product_sk
 )
 
 select
     branches.branch_code,
-    totals.product_type,
-    totals.loan_count,
-    totals.gross_loan_portfolio,
-    coalesce(ladder.par_1, 0) as par_1,
-    coalesce(ladder.par_30, 0) as par_30,
-    coalesce(ladder.par_60, 0) as par_60,
-    coalesce(ladder.par_90, 0) as par_90,
-    coalesce(ladder.par_180, 0) as par_180,
-    round(100 * coalesce(ladder.par_30, 0) / nullif(totals.scheduled_portfolio, 0), 2) as par_30_ratio,
-    totals.scheduled_portfolio,
-    totals.restructured + coalesce(ladder.par_30_not_restructured, 0) as par_30_and_restructured
+    products.product_type,
+    sum(totals.loan_count)::bigint as loan_count,
+    sum(totals.gross_loan_portfolio) as gross_loan_portfolio,
+    coalesce(sum(ladder.par_1), 0) as par_1,
+    coalesce(sum(ladder.par_30), 0) as par_30,
+    coalesce(sum(ladder.par_60), 0) as par_60,
+    coalesce(sum(ladder.par_90), 0) as par_90,
+    coalesce(sum(ladder.par_180), 0) as par_180,
+    round(100 * coalesce(sum(ladder.par_30), 0) / nullif(sum(totals.scheduled_portfolio), 0), 2) as par_30_ratio,
+    sum(totals.scheduled_portfolio) as scheduled_portfolio,
+    sum(totals.restructured) + coalesce(sum(ladder.par_30_not_restructured), 0) as par_30_and_restructured
 from totals
 inner join {{ published('dim_branch') }} as branches on totals.branch_sk = branches.branch_sk
-left join ladder
-    on totals.branch_sk = ladder.branch_sk and totals.product_type is not distinct from ladder.product_type
-order by branches.branch_code, totals.product_type
+left join {{ published('dim_product') }} as products on totals.product_sk = products.product_sk
+left join ladder on totals.branch_sk = ladder.branch_sk and totals.product_sk = ladder.product_sk
+group by branches.branch_code, products.product_type
+order by branches.branch_code, products.product_type

@@ -1,6 +1,6 @@
 {#
-    on-run-start, target citus: stop with a sentence when the warehouse is no Citus cluster, or when a table that it has
-    is stored elsewhere than its YAML declares.
+    on-run-start, target citus: stop with a sentence when the warehouse is not a Citus cluster, or when a table that its
+    YAML declares as distributed or reference is still an ordinary table of the coordinator.
 #}
 {% macro assert_placement() %}
     {% if not is_citus() %}
@@ -23,8 +23,9 @@
 {% endmacro %}
 
 {#
-    The tables that exist and are not where they belong: a list of dictionaries with name (qualified), placement and
-    columns_of_key (its primary key, or none).
+    The tables that exist, should be distributed or reference tables and are neither: a list of dictionaries with name
+    (qualified), placement and columns_of_key (its primary key, or none). A table that is placed in another way than its
+    YAML declares is not found.
 #}
 {% macro tables_to_place() %}
     {% set declared = [] %}

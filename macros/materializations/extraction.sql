@@ -65,7 +65,7 @@
         where operation = 'RELOAD' and xact_id not in (select xact_id from audit.extraction_transactions)
     {% endset %}
     {% if first_row(reloads)['number'] | int > 0 %}
-        {% set plan.reason = 'a table was filled with the trail switched off' %}
+        {% set plan.reason = 'the source says that a table was reloaded' %}
     {% endif %}
 
     {% set widest = {} %}

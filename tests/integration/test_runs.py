@@ -330,7 +330,7 @@ def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_pu
             connection.execute("set role loans_owner")
             connection.execute("select etl.publish_table('operational.payments')")
     platform.wait_for_replicas()
-    assert platform.build().run["extraction_reason"] == "a table was filled with the trail switched off"
+    assert platform.build().run["extraction_reason"] == "the source says that a table was reloaded"
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
 
@@ -375,7 +375,7 @@ def test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run(s
             for statement in statements.split("; "):
                 connection.execute(statement)
     platform.wait_for_replicas()
-    assert platform.build().run["extraction_reason"] == "a table was filled with the trail switched off"
+    assert platform.build().run["extraction_reason"] == "the source says that a table was reloaded"
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
     assert platform.build().run["extraction_mode"] == "changes"

@@ -276,6 +276,8 @@ def test_a_table_that_the_feed_cannot_follow_is_refused_with_the_reason(empty_bo
         ("public.t", "not in schema operational"),
         ("pg_temp.t", "not in schema operational"),
         ("operational.trail", "name that the feed itself uses"),
+        ("operational.trail_transactions", "name that the feed itself uses"),
+        ("operational.server_figures", "name that the feed itself uses"),
         ("operational.loans_changes", "name that the feed itself uses"),
         (f"operational.{'t' * 49}", "name of more than 48 bytes"),
     ],

@@ -200,7 +200,7 @@ class Platform:
                 wait_until(caught_up)
 
     def empty_book(self) -> None:
-        """Empty the four tables (and the trail), keeping the product catalogue of a new book."""
+        """Empty the five tables (and the trail), keeping the product catalogue of a new book."""
         with self.emptied_tables():
             pass
         with connect(self.superuser_conninfo) as connection:
@@ -208,7 +208,7 @@ class Platform:
 
     @contextmanager
     def emptied_tables(self) -> Iterator[psycopg.Connection]:
-        """Yield a transaction in which the four tables and the trail are empty, and no trigger fires."""
+        """Yield a transaction in which the five tables and the trail are empty, and no trigger fires."""
         with connect(self.superuser_conninfo) as connection:
             for table in (*TABLES, "audit_log"):
                 connection.execute(f"alter table operational.{table} disable trigger user")

@@ -10,7 +10,7 @@ begin
         from (
             values
             ('loans_owner', 'nologin'),              -- owns the schema and its functions, nobody logs in as it
-            ('app_user', 'login'),                   -- the application: reads and writes the four tables
+            ('app_user', 'login'),                   -- the application: reads and writes the five tables
             ('readonly_user', 'login'),              -- reports on the operational schema
             ('etl_reader', 'login'),                 -- the warehouse: select on what it extracts
             ('replicator', 'login replication'),     -- streaming replication, nothing else

@@ -93,7 +93,7 @@ create table if not exists operational.demo_book (
     replaced_at timestamptz
 );
 
--- The complete trail of the four tables, and the feed of their changes for the warehouse.
+-- The complete trail of the book's five tables, and the feed of their changes for the warehouse.
 create table if not exists operational.audit_log (
     log_id bigint generated always as identity primary key,
     table_name text not null,
@@ -109,7 +109,7 @@ create table if not exists operational.audit_log (
 create index if not exists audit_log_xact_id_idx on operational.audit_log (xact_id);
 
 comment on column operational.audit_log.operation is
-'INSERT, UPDATE, DELETE of one row; RELOAD (record_id 0) says that the table was filled with the trail switched off.';
+'INSERT, UPDATE, DELETE of one row; RELOAD (record_id 0): rows of the table may have changed without an entry here.';
 comment on column operational.audit_log.xact_id is
 'The transaction that made the change. The warehouse reads the feed by it, because it alone orders with snapshots.';
 

@@ -119,7 +119,8 @@ begin
         problem := 'has row-level security: the warehouse would read part of its rows';
         advice := 'alter table … disable row level security.';
     elsif cls.relname in (
-            'audit_log', 'feed_events', 'feed_widths', 'table_widths', 'trail', 'trail_end', 'source_state', 'source_columns'
+            'audit_log', 'feed_events', 'feed_widths', 'table_widths', 'trail', 'trail_end', 'trail_transactions',
+            'source_state', 'source_columns', 'server_figures'
         )
         or cls.relname ~ '_changes$'
     then
@@ -304,7 +305,8 @@ end
 $$;
 set role loans_owner;
 
--- What the feed says beyond changed rows: rows that went, as they were, and tables filled with the trail switched off.
+-- What the feed says beyond changed rows: deleted rows, as they were, and tables that were reloaded: filled with the
+-- trail switched off, published again, or restored.
 create or replace view etl.feed_events as
 select
     feed.xact_id,

@@ -76,12 +76,12 @@ def import_book(
     """Bring the book in `directory` into the operational tables, in one transaction.
 
     conn: to the primary itself (not through a pool), as the application's role, with no transaction open. directory:
-    holds customers.csv, loan_products.csv, loans.csv, payments.csv, at least one of them; all four when `sync` is
-    set. Rows are inserted or updated by their key, and only rows that differ are written. sync: the tables then hold
-    what the files hold, and nothing else. allow_mass_delete: let the import delete more than half of a table.
-    replace_demo: delete the rows of a demo book first; without it an import into one is refused. dry_run: check and
-    count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml in the directory,
-    if it is there.
+    holds customers.csv, loan_products.csv, loans.csv, payments.csv, loan_installments.csv, at least one of them; the
+    first four when `sync` is set. Rows are inserted or updated by their key, and only rows that differ are written.
+    sync: the tables then hold what the files hold, and nothing else. allow_mass_delete: let the import delete more than
+    half of a table. replace_demo: delete the rows of a demo book first; without it an import into one is refused.
+    dry_run: check and count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml
+    in the directory, if it is there.
 
     Readers are never blocked. Other writers wait while the files' rows are checked and written, not while the files
     are read.

@@ -18,7 +18,7 @@ from eds.book.demo.fill import Scale, fill
 from eds.book.demo.names import Branch
 from eds.book.invariants import INVARIANTS
 from eds.book.operations import WEIGHTED, NothingSuitable, Transaction
-from eds.book.simulate import OPERATIONS, Counts, simulate
+from eds.book.simulate import OPERATIONS, TrafficCounts, simulate
 from support.book import add_customer, add_loan, pay
 from support.lender_book import add_installments
 from support.lender_oracle import Installment, annuity, cents
@@ -274,7 +274,7 @@ def test_stop_ends_it_early(owner: psycopg.Connection[Any], connect: Callable[[]
     stop.set()
     thread.join(60)
     assert not thread.is_alive()
-    assert isinstance(results[0], Counts)
+    assert isinstance(results[0], TrafficCounts)
     assert results[0].seconds < 3600
     assert broken_rules(owner) == {}
 
@@ -291,7 +291,7 @@ def test_terminated_connections_are_made_again(
     wait_for_payments(owner, rows(owner, "select count(*) from operational.payments")[0][0] + 5)
     stop.set()
     thread.join(60)
-    assert isinstance(results[0], Counts), results[0]
+    assert isinstance(results[0], TrafficCounts), results[0]
     assert results[0].retries > 0
     assert broken_rules(owner) == {}
 
@@ -315,7 +315,7 @@ def test_locked_rows_are_retried_and_do_not_keep_it_from_stopping(
         stop.set()
         thread.join(60)
         assert not thread.is_alive()
-    assert isinstance(results[0], Counts), results[0]
+    assert isinstance(results[0], TrafficCounts), results[0]
     assert results[0].retries > 0
     assert broken_rules(owner) == {}
 
@@ -341,7 +341,7 @@ def test_no_server_is_reported() -> None:
 
 
 def test_counts_print_as_a_table() -> None:
-    counts = Counts()
+    counts = TrafficCounts()
     counts.add("payment")
     counts.add(retries=2)
     counts.seconds = 2.0

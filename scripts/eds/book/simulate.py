@@ -1,6 +1,6 @@
 """Live traffic: what a bank's application does to the loan book all day, at a chosen rate.
 
-It uses the application's role and nothing but select, insert, update and delete on the four tables, in short
+It uses the application's role and nothing but select, insert, update and delete on the book's five tables, in short
 transactions without any state of the session, so that it also works through PgBouncer with transaction pooling.
 After each commit the books balance: a loan owes its amount less the principal that was paid.
 """
@@ -83,7 +83,7 @@ _RETRIED = (
 )
 
 
-class Counts(Mapping[str, int]):
+class TrafficCounts(Mapping[str, int]):
     """What a simulation did: committed operations by name, and what came between.
 
     retries: attempts repeated after a deadlock, a lock timeout, a lost connection and the like. rollbacks: transactions
@@ -176,7 +176,7 @@ class _Shared:
         self.product_ids = product_ids
         self.branches = branches
         self.timezone = timezone
-        self.counts = Counts()
+        self.counts = TrafficCounts()
         self.halt = threading.Event()
         # One long transaction at a time, and none waiting: who gets the lane may put one into the queue.
         self.long_lane = threading.BoundedSemaphore(1)
@@ -364,7 +364,7 @@ def simulate(
     workers: int = 2,
     timezone: str = "UTC",
     stop: threading.Event | None = None,
-) -> Counts:
+) -> TrafficCounts:
     """Generate traffic until `seconds` have passed or `stop` is set, and return what was committed.
 
     connect: makes a connection to the loan book as the application's role, with prepare_threshold=None when PgBouncer

@@ -23,8 +23,9 @@ from eds.base.settings import ROOT, Settings, env_file, load
 
 app = typer.Typer()
 
-START_SECONDS = 1800
-STOP_SECONDS = 180
+# The longest that systemd gives `make up` and `make down`.
+UNIT_START_SECONDS = 1800
+UNIT_STOP_SECONDS = 180
 
 
 def unit_name() -> str:
@@ -65,8 +66,8 @@ def unit() -> str:
         f"{environment}\n"
         f"ExecStart={command} up\n"
         f"ExecStop={command} down\n"
-        f"TimeoutStartSec={START_SECONDS}\n"
-        f"TimeoutStopSec={STOP_SECONDS}\n"
+        f"TimeoutStartSec={UNIT_START_SECONDS}\n"
+        f"TimeoutStopSec={UNIT_STOP_SECONDS}\n"
         "\n"
         "[Install]\n"
         "WantedBy=default.target\n"

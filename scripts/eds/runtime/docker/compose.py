@@ -27,7 +27,7 @@ COMPOSE_FILE = INFRA / "compose.yaml"
 # Compose's environment, beside what the containers read.
 ENV_FILE = "compose.env"
 # The longest that a start may take: the first clone of a large book is part of it.
-START_SECONDS = 1800
+STACK_START_SECONDS = 1800
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
 OLTP_REST_KB = 224 * 1024
 WAREHOUSE_REST_KB = 224 * 1024
@@ -225,7 +225,7 @@ class Compose:
         ).output
 
     def up(self, names: Sequence[str]) -> None:
-        options = ("--detach", "--wait", "--wait-timeout", str(START_SECONDS), "--remove-orphans")
+        options = ("--detach", "--wait", "--wait-timeout", str(STACK_START_SECONDS), "--remove-orphans")
         try:
             self.run("up", *options, *names, show=True)
         except UserError as error:

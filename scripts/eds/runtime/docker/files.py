@@ -31,10 +31,10 @@ CERTIFICATES = Path("/run/tls")
 OWN_CERTIFICATES = Path("/tmp/tls")
 CA = CERTIFICATES / "ca.crt"
 # PgBouncer 1.18 looks in a replica's certificate for the whole list that it chose it from.
-POOLS = [",".join(replicas_of(primary)) for primary in MEMBERS]
+REPLICA_LISTS = [",".join(replicas_of(primary)) for primary in MEMBERS]
 # Who has a certificate, and the names in it: those by which infra/compose.yaml lets others find the service.
 CERTIFIED = {
-    **{name: (name, *(pool for pool in POOLS if name in pool.split(","))) for name in MEMBERS},
+    **{name: (name, *(pool for pool in REPLICA_LISTS if name in pool.split(","))) for name in MEMBERS},
     "warehouse": ("warehouse", "warehouse-db"),
     "pgbouncer": ("pgbouncer",),
 }

@@ -17,7 +17,7 @@ from eds.base.services import SIDE
 from eds.cluster.connections import MEMBERS, Cluster, wait_until_accepting
 from eds.cluster.server_conf import Address, Places, set_password_statements
 from eds.runtime.docker import engine
-from eds.runtime.docker.compose import START_SECONDS, Compose
+from eds.runtime.docker.compose import STACK_START_SECONDS, Compose
 from eds.runtime.docker.files import (
     CA,
     CERTIFICATES,
@@ -200,13 +200,13 @@ class ComposeMember:
         health = ("inspect", "--format", "{{.State.Health.Status}}", self.container)
         try:
             Retrying(
-                stop=stop_after_delay(START_SECONDS),
+                stop=stop_after_delay(STACK_START_SECONDS),
                 wait=wait_fixed(0.5),
                 retry=retry_if_result(lambda answer: answer != (0, "healthy")),
             )(engine.ask, *health)
         except RetryError as error:
             raise UserError(
-                f"{self.name} should have cloned the primary, and does not follow it after {START_SECONDS} s; "
+                f"{self.name} should have cloned the primary, and does not follow it after {STACK_START_SECONDS} s; "
                 f"`make logs SERVICE={self.name}` shows more."
             ) from error
 

@@ -25,7 +25,7 @@ from eds.cluster.connections import Cluster, wait_until_accepting
 from eds.runtime.local import binaries, metabase_jar, processes
 from eds.runtime.local.home import Home
 
-START_SECONDS = 120
+SERVICE_START_SECONDS = 120
 # What a scheduler has to bring to an end: a run, a backup, a drill's cluster.
 SCHEDULER_STOPS_SECONDS = 45.0
 # The variable that identifies the settings and the code of a running scheduler.
@@ -108,7 +108,7 @@ class Services:
         for path, text in files.items():
             self.home.write(path, text)
         self.home.run([binary, "-d", "-q", folder / "pgbouncer.ini"], what="start of pgbouncer")
-        wait_until_accepting(self.cluster.pooled_conninfo(), START_SECONDS)
+        wait_until_accepting(self.cluster.pooled_conninfo(), SERVICE_START_SECONDS)
         return True
 
     def reload_pgbouncer(self) -> None:
@@ -145,7 +145,7 @@ class Services:
         process = self._launch(
             name, [sys.executable, "-m", "eds", name], ROOT, {STARTED_WITH: self._scheduler_should_have()}
         )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SERVICE_START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise UserError(f"The {name} ended at once:\n" + tail(self.home.tail(name, 15)))
@@ -154,7 +154,9 @@ class Services:
                 if b'"event": "started"' in log.read():
                     return True
             time.sleep(0.05)
-        raise UserError(f"The {name} did not start within {START_SECONDS} s; `make logs SERVICE={name}` shows more.")
+        raise UserError(
+            f"The {name} did not start within {SERVICE_START_SECONDS} s; `make logs SERVICE={name}` shows more."
+        )
 
     def start_backup_scheduler(self) -> bool:
         """Start the scheduler of backups when one of its schedules is on, else stop it. Returns whether it runs."""

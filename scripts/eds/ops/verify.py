@@ -23,12 +23,12 @@ def verify(runtime: Runtime, report: Callable[[Result], None]) -> Verification:
     """Check everything, and report each result as it comes. No check leaves a row behind."""
     run, cluster = Verification(runtime, report), runtime.cluster
     services.check(run)
-    if run.check("OLTP", "the primary answers", lambda: oltp.answers(cluster)):
+    if run.check("OLTP", "the primary answers", lambda: oltp.primary_answers(cluster)):
         oltp.check(run)
         replication.check(run)
         backup.check_archive(run)
         backup.check_dump(run)
-    if run.check("warehouse", "the warehouse answers", lambda: warehouse.answers(cluster)):
+    if run.check("warehouse", "the warehouse answers", lambda: warehouse.warehouse_answers(cluster)):
         warehouse.check(run)
     roles.check(run)
     return run

@@ -1,4 +1,9 @@
-"""The figures: counts and sums of the warehouse's tables are those of the OLTP."""
+"""The figures: counts and sums of the landing tables and of the two main facts are those of the OLTP.
+
+Customers and products are compared by month of creation, loans by month of creation (landing table) and by status
+(fact_loans), payments by month of payment (landing table and fact_payments). Instalments, aggregates and the marts of
+schedules are not compared here: tests of the dbt project compare them with the facts.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +81,7 @@ def _figures_of(
 
 
 def figures(cluster: Cluster) -> str:
-    """Compare counts and sums by table and month between source and warehouse. Returns what was compared.
+    """Compare counts and sums between source and warehouse, by table and month or status. Returns what was compared.
 
     Rows that changed in transactions that the last extraction did not see are left out on both sides, by their keys, so
     that the comparison is exact also under live traffic, and says something also while an old transaction is open.

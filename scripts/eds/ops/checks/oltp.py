@@ -19,7 +19,7 @@ BUSINESS_TABLES = {
 }
 
 
-def answers(cluster: Cluster) -> str:
+def primary_answers(cluster: Cluster) -> str:
     """Check that the noted primary answers and is one."""
     server = cluster.primary
     must(not in_recovery(server), f"{server.name} at port {server.port} is a replica; who is the primary? (`make ps`)")

@@ -3,7 +3,8 @@
 
     One run at a time is enforced by a unique index on the 'running' row. dbt keeps no session open from a run's start
     to its end that could hold a lock, so a run that is found 'running' is alive when any session of its invocation is
-    seen in pg_stat_activity (every query carries the invocation's id), and dead when none is seen for three seconds.
+    seen in pg_stat_activity (every query carries the invocation's id), and dead when none is seen for three seconds
+    (run_is_alive; the commands in Python look one second longer: RUN_SILENT_SECONDS).
     A run that is wrongly taken for dead does no harm: its next model finds that the run is no longer its own, and stops
     (see assert_run_is_ours).
 #}

@@ -1,4 +1,4 @@
-"""Bring the platform up and down, on either runtime."""
+"""`make up`: start the platform, on either runtime; the first time also create, fill and build it."""
 
 from __future__ import annotations
 

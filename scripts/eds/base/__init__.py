@@ -1,1 +1,1 @@
-"""What everything stands on: settings, console, errors."""
+"""What all other packages use: settings, console, errors, files, programs, journal, disk space, states of services."""

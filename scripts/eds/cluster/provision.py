@@ -27,7 +27,7 @@ from eds.cluster.connections import (
 COMMON_SQL = ROOT / "infra/postgres/sql"
 SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
 
-# Which setting holds the password of which role.
+# The roles that log in; <ROLE>_PASSWORD in `.env` is the password of each.
 OLTP_ROLES = ("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup")
 WAREHOUSE_ROLES = ("warehouse_user", "etl_writer", "warehouse_reader")
 

@@ -1,4 +1,4 @@
-"""`make rotate-password`: a new password for a role: on its server, in `.env`, wherever something logs in."""
+"""`make rotate-password` and `make rotate-certificates`: new passwords and certificates, wherever they are used."""
 
 from __future__ import annotations
 

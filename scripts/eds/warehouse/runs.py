@@ -56,7 +56,8 @@ TRANSIENT = (
 CLOCK_TOLERANCE_MINUTES = 1.0
 # What the scheduler builds: everything but the unit tests, which test the project and not the data.
 SCHEDULED_BUILD = ("build", "--exclude-resource-type", "unit_test")
-# A run of which no session was seen for this long is dead.
+# A run of which no session was seen for this long is dead. One second longer than begin_run() looks
+# (macros/run/run_is_alive.sql): a command that refuses or waits errs on the side of a run that is alive.
 RUN_SILENT_SECONDS = 4.0
 RECONCILE_VARS = {"reconcile": True, "full_tests": True}
 

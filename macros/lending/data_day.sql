@@ -1,5 +1,5 @@
 {#
-    The day of reckoning, as an SQL expression: the calendar day of the data (vw_data_as_of.data_as_of) in
+    The as-of date, as an SQL expression: the calendar day of the data (vw_data_as_of.data_as_of) in
     BUSINESS_TIMEZONE. It moves with the data, not with the clock: when runs stop, figures stay at the data's day.
     No literal, which would make another definition of the model each day.
 #}

@@ -366,7 +366,7 @@ def truths(platform: Any, timezone: str = "UTC", tolerance: Decimal = ZERO) -> d
 
 
 def as_of(platform: Any, timezone: str = "UTC") -> date:
-    """Return the day of reckoning."""
+    """Return the as-of date."""
     moment: datetime = platform.warehouse("select snapshot_time from audit.extraction_state")[0][0]
     return moment.astimezone(ZoneInfo(timezone)).date()
 

@@ -12,11 +12,7 @@ positions as (
 
 portfolio as (
     select
-        case
-            when is_defaulted or days_past_due > 90 then 3
-            when is_restructured or days_past_due > 30 then 2
-            else 1
-        end as stage,
+        {{ ifrs9_stage('days_past_due', 'is_defaulted', 'is_restructured') }} as stage,
         loan_count,
         outstanding_principal
     from positions

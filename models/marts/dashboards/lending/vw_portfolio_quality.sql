@@ -7,7 +7,7 @@ bands as (
     where scheme = {{ sql_literal(lending_settings().provision_scheme) }}
 ),
 
--- A loan without a schedule stands in every balance, and in no figure of lateness.
+-- A loan without a schedule counts in every balance, and in no figure of arrears.
 loans as (
     select
         loan_id,
@@ -28,15 +28,15 @@ loans as (
 
 late as (
     select
-        positions.loan_id,
+        late_loans.loan_id,
         0.01 * {{ overdue_by(
             'schedules', '(select today.as_of from today)',
-            '(100 * (positions.principal_paid + positions.interest_paid))::bigint',
-            '(100 * positions.principal_owed)::bigint', 'positions.installments_paid'
+            '(100 * (late_loans.principal_paid + late_loans.interest_paid))::bigint',
+            '(100 * late_loans.principal_owed)::bigint', 'late_loans.installments_paid'
         ) }} as overdue_amount
-    from {{ published('fact_loans') }} as positions
-    inner join {{ published('dim_open_schedule') }} as schedules on positions.loan_id = schedules.loan_id
-    where positions.is_in_portfolio and positions.first_unpaid_due_date < (select today.as_of from today)
+    from {{ published('fact_loans') }} as late_loans
+    inner join {{ published('dim_open_schedule') }} as schedules on late_loans.loan_id = schedules.loan_id
+    where late_loans.is_in_portfolio and late_loans.first_unpaid_due_date < (select today.as_of from today)
 ),
 
 placed as (
@@ -54,9 +54,7 @@ placed as (
         coalesce(loans.days_past_due, 0) as days_past_due,
         case
             when loans.days_past_due is null then 'no schedule'
-            when loans.is_defaulted or loans.days_past_due > 90 then 'stage 3'
-            when loans.is_restructured or loans.days_past_due > 30 then 'stage 2'
-            else 'stage 1'
+            else 'stage ' || ({{ ifrs9_stage('loans.days_past_due', 'loans.is_defaulted', 'loans.is_restructured') }})
         end as stage,
         loans.outstanding_balance,
         late.overdue_amount

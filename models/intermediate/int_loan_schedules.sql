@@ -92,8 +92,8 @@ settled as (
     from settled_later
 ),
 
--- A schedule whose due dates do not rise with the number can not be believed. Its digest still tells whether the lender
--- replaced it.
+-- A schedule whose due dates do not rise with the number is rejected as inconsistent. Its digest still tells whether
+-- the lender replaced it.
 lender_rows as (
     select
         loan_id,

@@ -1,4 +1,8 @@
-"""The most important promise of the models: an increment gives what a full computation would give, to each column."""
+"""The most important promise of the models: increments give the marts that a full computation gives, in every column.
+
+Not compared: dim_date, in which an increment keeps years that no longer occur in the data (only a full computation
+removes them), and the snapshots, which a full refresh does not rebuild (test_history.py compares them with an oracle).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ BASE += [Change("pay", number, 10 + number) for number in range(24)]
 
 
 def contents(platform: Any) -> dict[str, list[tuple[Any, ...]]]:
-    """Every mart and every published table, whole, in a fixed order."""
+    """Every mart but dim_date, and the published copies: all rows, in a fixed order."""
     result = {}
     tables = [f"warehouse.{mart}" for mart in MARTS if mart != "dim_date"]
     published = {row[0] for row in platform.warehouse("select tablename from pg_tables where schemaname = 'publish'")}

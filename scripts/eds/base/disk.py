@@ -54,7 +54,7 @@ def places(settings: Settings, *, archives: bool = False) -> Iterator[Path]:
         wanted.append(from_root(Path(settings.backup_repo2_path)))
     seen = set()
     for path in wanted:
-        # What is not there yet will be on the file system of what is.
+        # A path that does not exist yet will be on the file system of its nearest parent that does.
         there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
         if (device := there.stat().st_dev) not in seen:
             seen.add(device)

@@ -195,7 +195,7 @@ class _NearestDateLoader(DateLoader):
 
 
 class _NearestTimestamptzLoader(TimestamptzLoader):
-    """The same for a moment."""
+    """Reads a timestamp that Python cannot hold as the nearest one it can."""
 
     def load(self, data: Buffer) -> datetime:
         try:

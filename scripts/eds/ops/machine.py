@@ -51,8 +51,8 @@ def check_given() -> None:
     """Raise UserError when the second repository or its key was not given, before another key is made in its place."""
     if missing := not_given(("BACKUP_REPO2", KEY)):
         raise UserError(
-            f"{' and '.join(missing)} is missing, in {env_file()} and in the environment, and nothing was changed. "
-            "`make up` of the machine that is gone told to keep the lines BACKUP_REPO2… of its .env away from it "
+            f"{' and '.join(missing)} is missing, in {env_file()} and in the environment; nothing was changed. "
+            "On the lost machine, `make up` asked you to store the lines BACKUP_REPO2… of its .env elsewhere "
             f"(repo2.env, in its example). Put them all into {env_file()}; without {KEY} nothing can be restored "
             "(docs/runbooks.md, The machine is gone)."
         )

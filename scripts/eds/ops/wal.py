@@ -105,7 +105,7 @@ def wal_command(
     out.print(
         f"archived {state['archived_count']}, last {state['last_archived_wal'] or 'none yet'}"
         f"{f' at {last_time:%Y-%m-%d %H:%M:%S}' if last_time else ''}; "
-        f"{state['waiting']} waiting; a segment is closed at the latest after {state['archive_timeout']}"
+        f"{state['waiting']} waiting; a segment is closed after {state['archive_timeout']} at the latest"
     )
     if state["is_failing"]:
         problems.append(

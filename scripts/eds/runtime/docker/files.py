@@ -26,7 +26,7 @@ PGDATA = VOLUME / "pgdata"
 CONF_FILE = MOUNTED / "postgresql.conf"
 # Files of libpq must be readable by their owner only, which a mounted secret is not: the entrypoint copies it here.
 PASSFILE = Path("/tmp/pgpass")
-# The same for a server's key (adopt_certificates.sh). All else reads certificates where they are mounted.
+# A server's key must be, too: adopt_certificates.sh copies it here. All else reads certificates where they are mounted.
 CERTIFICATES = Path("/run/tls")
 OWN_CERTIFICATES = Path("/tmp/tls")
 CA = CERTIFICATES / "ca.crt"
@@ -94,7 +94,7 @@ class Files:
         entries = [(place, *role) for place in places for role in (replicator, superuser)]
         entries.append((Address("127.0.0.1", SERVER_PORT), *superuser))
         write_atomically(secrets / "member_pgpass", server_conf.pgpass(entries), mode=0o444)
-        # The same for every member: each has its data and its port in the same place.
+        # One configuration for all members: each has its data and its port in the same place.
         repository = server_conf.RepositoryPlaces(
             repository=WAL_ARCHIVE / "repository",
             second=SECOND_REPOSITORY,

@@ -798,7 +798,7 @@ def test_problems_show_what_the_file_has(app: psycopg.Connection, tmp_path: Path
         ("customer_id\tfull_name\n1\tA\n", {"delimiter": "comma"}, "line 1", "separated otherwise: DELIMITER=tab"),
     ],
 )
-def test_a_header_that_is_none_is_refused_with_what_would_find_it(
+def test_invalid_header_is_refused_with_the_option_to_try(
     app: psycopg.Connection, tmp_path: Path, text: str, options: dict[str, str], place: str, hint: str
 ) -> None:
     message = refused(app, write(tmp_path, customers=text), options=options)

@@ -103,9 +103,7 @@ def test_a_process_that_is_warm_has_one_thread_to_fork_from_and_no_variable_of_a
 IMPORT = "import json, os, dbt.cli.main; print(json.dumps(os.environ.get('ONLY_IN_THE_FILE')))"
 
 
-def test_the_commands_environment_keeps_dbt_from_reading_a_file_which_it_would_do(
-    runtime: LocalRuntime, tmp_path: Path
-) -> None:
+def test_dbt_reads_no_env_file_in_the_environment_of_a_command(runtime: LocalRuntime, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ONLY_IN_THE_FILE=1\n", encoding="utf-8")
     assert python(IMPORT, tmp_path) == "1"
     assert python(IMPORT, tmp_path, **dbt_environment(runtime.settings)) is None

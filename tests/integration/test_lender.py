@@ -324,7 +324,7 @@ def test_terms_or_instalments_that_change_after_disbursement_make_a_loan_restruc
 
 
 @pytest.mark.proof
-def test_a_write_off_without_a_day_has_the_day_on_which_the_loan_last_became_so(platform):
+def test_write_off_without_a_day_takes_the_day_of_the_last_change_of_status(platform):
     with platform.app() as connection:
         customer = add_customer(connection)
         again, once = (

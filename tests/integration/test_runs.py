@@ -381,7 +381,7 @@ def test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run(s
     assert platform.build().run["extraction_mode"] == "changes"
 
 
-def test_publishing_a_table_again_leaves_no_gap_and_other_ddl_is_nobodys_business(small_book):
+def test_publishing_a_table_again_leaves_no_gap_and_other_ddl_is_ignored(small_book):
     platform = small_book
     with platform.app() as connection:
         for statement in ("create temporary table own ()", "alter table own add column a integer", "drop table own"):

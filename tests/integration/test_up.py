@@ -292,6 +292,6 @@ def test_rejoin_does_not_ask_when_there_is_nothing_to_rejoin(first_up, other_she
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "Today", "midnight", "2026-13-45", "31.01.2026", "14:32"])
-def test_a_time_that_is_none_is_refused_before_anything_is_replayed(first_up, other_shell, moment):
+def test_invalid_time_is_refused_before_anything_is_replayed(first_up, other_shell, moment):
     checkout, _, _ = first_up
     assert f"TO is {moment!r}: expected a point in time" in checkout.eds("pitr", "--to", moment, code=1)

@@ -109,7 +109,7 @@ def test_what_could_not_be_delivered_stays_for_the_next_run(settings, receiver):
     assert alerts.deliver(settings)
 
 
-def test_a_webhook_that_is_not_there_and_a_command_that_fails_are_named_without_the_address(settings, receiver, capfd):
+def test_failed_deliveries_are_logged_without_the_webhook_address(settings, receiver, capfd):
     receiver.close()
     broken = settings.model_copy(update={"alert_command": "exit 7"})
     alerts._write(broken, Note("failed", 2, "text", alerts.ways(broken)))

@@ -855,7 +855,7 @@ def test_a_mapped_column_that_is_not_there_is_a_problem() -> None:
     assert (problem.column, problem.expected) == ("loan_id", "the column 'Account', which the mapping file names")
 
 
-def test_a_column_to_skip_by_that_is_not_there_is_a_problem() -> None:
+def test_skip_by_a_missing_column_is_a_problem() -> None:
     header = header_of("loan_id,customer_id,product_id,amount,interest_rate,tenure_months")
     (problem,) = lay_out(LOANS, header, mapping=TableMapping(skip={"State": ("x",)})).problems
     assert problem.expected == "the column 'State', which the mapping file names under skip"
@@ -871,7 +871,7 @@ def test_a_table_of_the_mapping_file_has_a_file(tmp_path: Path) -> None:
             find_files(tmp_path, sync=False, mapping=BookMapping(tables={"customers": table}))
 
 
-def test_a_file_that_is_a_link_to_nothing_is_called_that(tmp_path: Path) -> None:
+def test_dangling_link_is_reported_with_its_target(tmp_path: Path) -> None:
     (tmp_path / "loans.csv").symlink_to("/nowhere/loans.csv")
     with pytest.raises(UserError, match=r"loans\.csv leads to /nowhere/loans\.csv, which is not there"):
         find_files(tmp_path, sync=False)
@@ -1032,7 +1032,7 @@ def test_a_summary_can_be_printed() -> None:
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no directory .*nowhere"):
         find_files(tmp_path / "nowhere", sync=False)
 

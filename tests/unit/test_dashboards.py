@@ -220,7 +220,7 @@ def test_an_export_takes_the_filters_of_an_address(text, chosen):
         ("months=June", "expected 2026-01~2026-06"),
     ],
 )
-def test_a_filter_that_is_no_filter_is_named(text, sentence):
+def test_unknown_filter_is_refused(text, sentence):
     with pytest.raises(UserError, match=sentence):
         export.chosen_filters(text, content.load())
 

@@ -130,7 +130,7 @@ def test_a_reversed_payment_goes_back_to_the_instalment_it_paid():
     assert truth.days_past_due(day("2025-06-30")) == 91
 
 
-def test_interest_alone_is_settled_by_principal_only_with_the_next_instalment_that_has_some():
+def test_principal_settles_an_interest_only_instalment_with_the_next_one():
     pause = [
         Installment(1, day("2026-01-31"), cents("0"), cents("10")),
         Installment(2, day("2026-02-28"), cents("0"), cents("0")),
@@ -143,7 +143,7 @@ def test_interest_alone_is_settled_by_principal_only_with_the_next_instalment_th
     assert Truth(replace(loan, balance=cents("100"))).paid_count() == 3
 
 
-def test_what_a_month_paid_is_split_by_what_was_due_before_in_it_and_after():
+def test_receipts_of_a_month_are_split_into_arrears_dues_and_prepayments():
     late = replace(
         LOAN_A,
         balance=cents("76108.02"),

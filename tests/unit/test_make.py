@@ -1,4 +1,8 @@
-"""What reaches a command from make's command line, and what does not reach it from elsewhere."""
+"""make's command line: what reaches a command from it, and what does not reach it from elsewhere.
+
+Also scripts/activate, the passwords that `make nuke` removes or keeps, the help and the README's table of commands,
+calls of make in documents and messages, and former names of commands.
+"""
 
 import os
 import re
@@ -219,7 +223,7 @@ def test_a_variable_that_the_target_does_not_take_is_refused_before_anything_run
         (["qqqq"], "there is no make qqqq: make alone lists"),
     ],
 )
-def test_a_target_that_there_is_not_is_refused(arguments, message):
+def test_unknown_target_is_refused(arguments, message):
     refused = make("-n", *arguments)
     assert refused.returncode == 2
     assert message in refused.stderr

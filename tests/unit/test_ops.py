@@ -259,7 +259,7 @@ def test_a_manifest_of_another_kind_ends_in_a_sentence(tmp_path, text):
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/null/below", "{file}", "{file}/below", "{link}"])
-def test_a_backup_directory_that_is_none_ends_in_a_sentence(tmp_path, place):
+def test_backup_path_that_is_no_directory_is_refused(tmp_path, place):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     settings = Settings.model_construct(backup_dir=Path(place.format(file=tmp_path / "file", link=tmp_path / "link")))

@@ -110,7 +110,9 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         (("restore", "--file=~no-such-account/backup_operational.sql.gz"), "home of an account that does not exist"),
     ],
 )
-def test_a_wrong_role_server_or_file_is_told_with_what_there_is(capsys, monkeypatch, nothing_runs, arguments, message):
+def test_unknown_role_server_or_file_is_refused_with_the_known_ones(
+    capsys, monkeypatch, nothing_runs, arguments, message
+):
     code, told = refused(capsys, monkeypatch, *arguments)
     assert code == 1
     assert message in told
@@ -147,7 +149,7 @@ def test_a_home_that_the_shell_did_not_replace_is_found(tmp_path, monkeypatch):
         ("import", "--dir=.", "--mapping=~no-such-account/mapping.yml"),
     ],
 )
-def test_the_home_of_nobody_is_called_that(capsys, monkeypatch, arguments):
+def test_home_of_an_unknown_account_is_refused(capsys, monkeypatch, arguments):
     code, told = refused(capsys, monkeypatch, *arguments)
     assert code == 1
     assert "names the home of an account that does not exist" in told

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from eds import up
 from eds.base.errors import UserError
@@ -242,6 +243,31 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(
         with pytest.raises(UserError, match="TO is"):
             pitr.Target.parse(wrong)
     assert followers(runtime) == {"replica1", "replica2"}
+
+
+@needs.pgbackrest
+def test_a_book_from_before_a_rotation_of_the_superusers_password_is_recovered(cluster: Platform) -> None:
+    backup.physical(cluster.runtime, "diff")
+    with cluster.app() as connection:
+        add_customer(connection, "before the rotation")
+    moment = cluster.primary("select clock_timestamp()")[0][0]
+    fresh = cluster.settings.model_copy(update={"postgres_password": SecretStr("another one")})
+    runtime = LocalRuntime(fresh)
+    try:
+        with cluster.cluster.primary.connect() as connection:
+            provision.set_password(connection, "postgres", "another one")
+        with cluster.app() as connection:
+            add_customer(connection, "after the rotation")
+        found = pitr.recover(runtime, pitr.Target(moment))
+        assert found.newest is not None
+        assert found.newest < moment
+        recovered = names(runtime.cluster.recovered.superuser_conninfo())
+        assert "before the rotation" in recovered
+        assert "after the rotation" not in recovered
+    finally:
+        runtime.member(SIDE).remove()
+        with runtime.cluster.primary.connect() as connection:
+            provision.set_password(connection, "postgres", cluster.settings.postgres_password.get_secret_value())
 
 
 @needs.pgbackrest

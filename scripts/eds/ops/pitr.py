@@ -20,7 +20,7 @@ from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
 from eds.book import invariants
 from eds.cluster.connections import Cluster, Server
-from eds.cluster.queries import answers, count_rows, current_position, fetch_value, in_recovery
+from eds.cluster.queries import answers, count_rows, current_position, fetch_value
 from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, on_history, segment_name, stretches
 from eds.ops import recovery, restore_points
 from eds.ops.wal import switch_and_wait
@@ -229,32 +229,34 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
     candidates = plans(archive, target, timeline)
     if target.restore_point:
         candidates = leading_to_point(archive, target.restore_point, candidates)
-    with recovery.beside(runtime):
-        return _recover(runtime, target, timeline, candidates)
+    return recover_from(runtime, candidates, target, timeline)
 
 
-def _recover(runtime: Runtime, target: Target, timeline: int, candidates: list[Plan]) -> Recovery:
-    """Recover from the first of the candidates that leads to the target."""
+def recover_from(runtime: Runtime, candidates: Sequence[Plan], target: Target, timeline: int) -> Recovery:
+    """Recover beside the primary from the first of the candidates that leads to the target, and check the books."""
     began = time.monotonic()
+    side, server = runtime.member(SIDE), runtime.cluster.recovered
 
     def attempt(plan: Plan) -> None:
         with step(f"recovered from backup {plan.base.label} (repository {plan.base.repository}) to {target}"):
             recovery.start_recovery(runtime, plan.base, target.conf(str(timeline)))
-            _wait_until_recovered(runtime)
+            recovery.wait_until_promoted(runtime)
 
-    plan, unreadable = first_that_leads(candidates, attempt, target)
-    server = runtime.cluster.recovered
-    _, end = recovery.fork(server)
-    return Recovery(
-        base=plan.base,
-        newest=fetch_value(server, "select pg_last_xact_replay_timestamp()"),
-        end=end,
-        seconds=time.monotonic() - began,
-        broken=invariants.violations(server),
-        rows=rows_of_the_book_on(server),
-        shortfall=shortfall(plan, end) if target == Target() else None,
-        unreadable=unreadable,
-    )
+    with recovery.beside(runtime):
+        plan, unreadable = first_that_leads(candidates, attempt, target)
+        newest = recovery.newest_commit(side)
+        recovery.let_in(runtime)
+        _, end = recovery.fork(server)
+        return Recovery(
+            base=plan.base,
+            newest=newest,
+            end=end,
+            seconds=time.monotonic() - began,
+            broken=invariants.violations(server),
+            rows=rows_of_the_book_on(server),
+            shortfall=shortfall(plan, end) if target == Target() else None,
+            unreadable=unreadable,
+        )
 
 
 def first_that_leads(
@@ -288,19 +290,6 @@ def shortfall(plan: Plan, end: str) -> str | None:
         return None
     reason = f"missing: {plan.missing}" if plan.missing else "a segment is damaged: make backups VERIFY=1 names it"
     return f"it ended at {end}, and the archive has WAL up to segment {segment_name(timeline, newest)}; {reason}"
-
-
-def _wait_until_recovered(runtime: Runtime) -> None:
-    """Wait until the recovery has ended; it may take as long as it takes. Raises UserError when the server ends."""
-    while True:
-        try:
-            if not in_recovery(runtime.cluster.recovered):
-                return
-        except (psycopg.Error, UserError) as error:
-            side = runtime.member(SIDE)
-            if not side.is_running():
-                raise UserError("The recovery failed:\n" + "\n".join(side.tail(15))) from error
-        time.sleep(0.1)
 
 
 def _explained(message: str, target: Target, plan: Plan) -> str:
@@ -348,6 +337,11 @@ def _report(cluster: Cluster, found: Recovery) -> None:
     else:
         out.print(f"no transaction was replayed: the books are those of the base backup ({found.base.label})")
     out.print(f"recovery took {found.seconds:.1f} s and ended at {found.end}")
+    report_trouble(found)
+
+
+def report_trouble(found: Recovery) -> None:
+    """Print what is wrong with what was recovered, or that all invariants hold."""
     for unreadable in found.unreadable:
         out.print(f"[yellow]could not be restored:[/] {escape(unreadable)}")
     if found.shortfall:
@@ -355,7 +349,19 @@ def _report(cluster: Cluster, found: Recovery) -> None:
     for name, count in found.broken.items():
         out.print(f"[yellow]{count} rows break: {name}[/]")
     if not found.broken:
-        out.print(f"[green]all {len(invariants.INVARIANTS)} invariants hold[/]")
+        out.print("[green]all invariants hold[/]")
+
+
+def confirm_shortfall(found: Recovery) -> None:
+    """Ask before an incomplete book is put in the place of a full one. Raises UserError when the answer is no."""
+    if found.shortfall:
+        # Not even FORCE answers this one: a script must not do that.
+        confirm(
+            f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
+            "incomplete",
+            force=False,
+            otherwise="Neither FORCE=1 nor a script can answer this.",
+        )
 
 
 @app.command(name="pitr")
@@ -405,14 +411,7 @@ def pitr_command(
                 "make pitr REMOVE=1 removes it; make pitr TO=… PROMOTE=1 puts it in place of the primary."
             )
             raise typer.Exit(1 if found.shortfall else 0)
-        if found.shortfall:
-            # Not even FORCE answers this one: a script must not put a truncated book in the place of a full one.
-            confirm(
-                f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
-                "incomplete",
-                force=False,
-                otherwise="Neither FORCE=1 nor a script can answer this.",
-            )
+        confirm_shortfall(found)
         confirm(
             f"This puts the recovered cluster in place of the primary ({runtime.cluster.primary_name}). What was\n"
             "written to the primary since is lost to the applications; its data is kept. The replicas are cloned.",

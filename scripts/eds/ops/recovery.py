@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from eds.base import disk, journal
@@ -13,7 +14,7 @@ from eds.base.console import step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
 from eds.cluster import members, server_conf
-from eds.cluster.connections import Server, wait_until_accepting
+from eds.cluster.connections import Server, WrongPasswordError, wait_until_accepting
 from eds.cluster.queries import fetch_value
 from eds.cluster.repository import BaseBackup
 from eds.cluster.server_conf import conf
@@ -28,6 +29,8 @@ START_SECONDS = 120
 # A server that replays WAL stops where its primary had a higher max_prepared_transactions: it has room for the WAL of a
 # primary of an earlier version of the platform. What is put in the primary's place starts with 0.
 REPLAYS_PREPARED = 10
+# What a server logs at the end of its recovery, in UTC (infra/postgres/common.conf).
+_LAST_COMMIT = re.compile(r"last completed transaction was at log time (\S+ \S+)")
 
 # --- a member and the primary -----------------------------------------------------------------------------------------
 
@@ -143,8 +146,13 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
     _fill_side(runtime, side, restore_into, lines)
     # A first repository that is new (on a new machine) must be known as this cluster's, or reading from it is an error.
     pgbackrest.ensure_stanza(side)
-    side.write(side.data / "recovery.signal", "")
+    side.write(_signal(side), "")
     side.start()
+
+
+def _signal(side: Member) -> Path:
+    """Return the file that makes a server recover; the server removes it at the end of its recovery."""
+    return side.data / "recovery.signal"
 
 
 def free_bytes(listing: str) -> int:
@@ -168,15 +176,46 @@ def beside(runtime: Runtime) -> Iterator[None]:
 
 
 def wait_until_promoted(runtime: Runtime) -> None:
-    """Wait until the recovery has ended, by its control file: nobody can log in yet. Raises UserError when it fails."""
+    """Wait until the recovery has ended; it may take as long as it takes. Raises UserError when the server ends.
+
+    By its files, because its superuser may have another password (see `let_in`). The control file of an online backup
+    says "in production" from the start, but the server removes the signal before it writes that again.
+    """
     side = runtime.member(SIDE)
     while True:
-        control = side.run(["pg_controldata", side.data], what="reading pg_control").output
-        if re.search(r"Database cluster state:\s+in production", control):
+        # Neither may fail: a container that ends takes the programs in it along.
+        control = side.run(["pg_controldata", side.data], check=False).output
+        in_production = re.search(r"Database cluster state:\s+in production", control)
+        if in_production and side.run(["test", "-e", _signal(side)], check=False).code == 1:
             return
         if not side.is_running():
             raise UserError("The recovery failed:\n" + "\n".join(side.tail(15)))
         time.sleep(0.3)
+
+
+def newest_commit(side: Member) -> datetime | None:
+    """Return the commit time of the newest transaction that a recovery replayed, by its log; None without one.
+
+    A restart of the server forgets it.
+    """
+    found = [match[1] for line in side.tail(200) if (match := _LAST_COMMIT.search(line))]
+    return datetime.fromisoformat(found[-1]).replace(tzinfo=UTC) if found else None
+
+
+def let_in(runtime: Runtime) -> None:
+    """Let the superuser log in to the recovered cluster with the password of the settings.
+
+    The book has the password of the moment, and of the machine, that it comes from.
+    """
+    side, conninfo = runtime.member(SIDE), runtime.cluster.recovered.superuser_conninfo()
+    try:
+        wait_until_accepting(conninfo, START_SECONDS)
+    except WrongPasswordError:
+        with step("started with the superuser's present password"):
+            side.stop()
+            side.adopt_superuser_password()
+            side.start()
+            wait_until_accepting(conninfo, START_SECONDS)
 
 
 def start_copy(runtime: Runtime, name: str) -> None:

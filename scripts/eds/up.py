@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eds.base import disk
-from eds.base.console import bar, confirm, err, out, step
+from eds.base.console import bar, err, out, step
 from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import env_file
@@ -18,7 +18,7 @@ from eds.book.demo import fill
 from eds.cluster.connections import POOLS, Cluster, connect, wait_until_accepting
 from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
-from eds.ops import interrupted, machine, transactions
+from eds.ops import interrupted, machine, pitr, transactions
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
@@ -147,6 +147,7 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
 
 def restore_machine(runtime: Runtime) -> None:
     """Bring the loan book back from the second repository on a machine without one, and everything else around it."""
+    began = time.monotonic()
     with exclusive(runtime.settings, "restore-machine"):
         disk.check(runtime.settings)
         runtime.prepare()
@@ -154,30 +155,21 @@ def restore_machine(runtime: Runtime) -> None:
         machine.check_possible(runtime)
         found = machine.recover(runtime)
         _report_recovered(found)
-        if found.shortfall:
-            confirm(
-                f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
-                "incomplete",
-                force=False,
-                otherwise="Neither FORCE=1 nor a script can answer this.",
-            )
+        pitr.confirm_shortfall(found)
         machine.install(runtime)
         start_servers(runtime)
         with connect(runtime.cluster.app_conninfo()) as connection:
             connection.execute("select pg_current_xact_id()")
-        out.print(f"RTO: {time.monotonic() - found.began:.0f} s from the start of this command to the first write")
+        out.print(f"RTO: {time.monotonic() - began:.0f} s from the start of this command to the first write")
     up(runtime)
-    out.print(f"With the warehouse and the dashboards: {time.monotonic() - found.began:.0f} s")
+    out.print(f"With the warehouse and the dashboards: {time.monotonic() - began:.0f} s")
 
 
-def _report_recovered(found: machine.Recovered) -> None:
+def _report_recovered(found: pitr.Recovery) -> None:
     for name, count in found.rows.items():
         out.print(f"  {name}: {count} rows")
-    for name, count in found.broken.items():
-        out.print(f"[yellow]{count} rows break: {name}[/]")
-    if not found.broken:
-        out.print("[green]all invariants hold[/]")
-    newest = found.newest or found.made_at
+    pitr.report_trouble(found)
+    newest = found.newest or found.base.finished_at
     age = timedelta(seconds=round((datetime.now(UTC) - newest).total_seconds()))
     what = "newest recovered transaction" if found.newest else "backup; no transaction came after it"
     out.print(

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import psycopg
@@ -115,7 +116,8 @@ class _Filling:
         self._statements = Statements(seed)
         self._parameters = parameters(seed, scale.payments, scale.customers, today)
 
-    def _run(self, statement: str, **further: Any) -> int:
+    def run(self, statement: str, **further: Any) -> int:
+        """Run a statement by its name. Returns how many rows it affected."""
         self._cursor.execute(self._statements[statement], {**self._parameters, **further})
         return self._cursor.rowcount
 
@@ -171,15 +173,15 @@ class _Filling:
         """Draw customers, loans and payments into work tables: as many loans as the payments need, and some more."""
         self._parameters.update(product_parameters(self._cursor))
         self._cursor.execute(self._statements["work_tables"])
-        self._run("draw_customers")
+        self.run("draw_customers")
         self._cursor.execute("analyze demo_customer")
         drawn, reached = 0, 0
         # A few hundred at least, so that among them is one with the number of payments that is missing at the end.
         wanted = max(600, round(self._scale.loans * 1.02))
         while reached < self._scale.payments:
             numbers = {"first": drawn + 1, "last": wanted}
-            self._run("draw_loans", **numbers)
-            reached += self._run("draw_payments", **numbers) + self._run("draw_recoveries", **numbers)
+            self.run("draw_loans", **numbers)
+            reached += self.run("draw_payments", **numbers) + self.run("draw_recoveries", **numbers)
             drawn = wanted
             # Catalogues of short loans have fewer payments per loan: draw on, by what was seen so far.
             missing = self._scale.payments - reached
@@ -187,28 +189,12 @@ class _Filling:
 
     def choose(self) -> None:
         """Keep as many loans as have the wanted number of payments, and give them their identifiers."""
-        self._run("sum_payments")
+        self.run("sum_payments")
         self._cursor.execute("analyze demo_paid")
-        self._run("choose_loans")
-        self._run("number_loans")
-        self._run("number_customers")
+        self.run("choose_loans")
+        self.run("number_loans")
+        self.run("number_customers")
         self._cursor.execute("analyze demo_customer; analyze demo_loan; analyze demo_payment")
-
-    def insert_customers(self) -> None:
-        """Write the customers from the work tables."""
-        self._run("insert_customers")
-
-    def insert_loans(self) -> None:
-        """Write the loans from the work tables."""
-        self._run("insert_loans")
-
-    def insert_installments(self) -> None:
-        """Write the schedules of loans that no annuity by months describes."""
-        self._run("insert_installments")
-
-    def insert_payments(self) -> None:
-        """Write the payments from the work tables."""
-        self._run("insert_payments")
 
     def finish(self) -> None:
         """Continue identifiers after the last. The feed knows that the trail was off (etl.note_gap).
@@ -254,13 +240,13 @@ def fill(conn: psycopg.Connection[Any], scale: Scale, seed: int = 42, today: dat
             filling = _Filling(cursor, scale, seed, today)
             filling.prepare()
             if scale.payments:
-                stages: list[tuple[str, Callable[[], None]]] = [
+                stages: list[tuple[str, Callable[[], object]]] = [
                     ("Drawing loans and payments", filling.draw),
                     ("Choosing loans", filling.choose),
-                    ("Writing customers", filling.insert_customers),
-                    ("Writing loans", filling.insert_loans),
-                    ("Writing instalments", filling.insert_installments),
-                    ("Writing payments", filling.insert_payments),
+                    ("Writing customers", partial(filling.run, "insert_customers")),
+                    ("Writing loans", partial(filling.run, "insert_loans")),
+                    ("Writing instalments", partial(filling.run, "insert_installments")),
+                    ("Writing payments", partial(filling.run, "insert_payments")),
                     ("Finishing", filling.finish),
                 ]
                 filling.switch_triggers("disable")

@@ -16,12 +16,8 @@ from psycopg import sql
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster import exchange, locks
-from eds.cluster.connections import (
-    Cluster,
-    Server,
-    psycopg_notices_off,
-    refuses_password,
-)
+from eds.cluster.connections import Cluster, Server, psycopg_notices_off, refuses_password
+from eds.cluster.queries import has_relation
 
 # What both databases get, by the files' numbers among those of their own.
 COMMON_SQL = ROOT / "infra/postgres/sql"
@@ -52,7 +48,7 @@ def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     Returns their names. A failure leaves the database as it was.
     """
     psycopg_notices_off(connection)
-    if connection.execute("select to_regclass('platform.applied_file')").fetchone() == (None,):
+    if not has_relation(connection, "platform.applied_file"):
         connection.execute("create schema if not exists platform")
         connection.execute(
             "create table if not exists platform.applied_file ("

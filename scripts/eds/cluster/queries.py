@@ -35,6 +35,11 @@ def fetch_value(server: Server, query: str, parameters: Any = None, database: st
     return fetch_all(server, query, parameters, database)[0][0]
 
 
+def has_relation(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Whether the connection's database has a table or view of this name, which has its schema in front."""
+    return connection.execute("select to_regclass(%s) is not null", (name,)).fetchone() == (True,)
+
+
 def count_rows(connection: psycopg.Connection, tables: Iterable[str]) -> dict[str, int]:
     """Count the rows of tables, in the connection's transaction. tables: their names, quoted where SQL needs it."""
     counts = {}

@@ -28,6 +28,7 @@ from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster, connect
+from eds.cluster.queries import has_relation
 from eds.dashboards import content
 from eds.dashboards.content import CONDITION, Content, Filter, Question
 from eds.warehouse import runs
@@ -217,11 +218,7 @@ def _units(value: Any, scale: int) -> int | None:
 
 
 def _missing(connection: psycopg.Connection, views: set[str]) -> list[str]:
-    return sorted(
-        view
-        for view in views
-        if not _one(connection, "select to_regclass(%s) is not null", (f"{content.SCHEMA}.{view}",))
-    )
+    return sorted(view for view in views if not has_relation(connection, f"{content.SCHEMA}.{view}"))
 
 
 def missing_views(cluster: Cluster) -> list[str]:
@@ -239,7 +236,7 @@ def read(cluster: Cluster, what: Content) -> dict[str, Any]:
             raise UserError(
                 f"The warehouse has no {', '.join(missing)} yet: the first dbt build makes the views (make etl NOW=1)."
             )
-        as_of = _one(connection, "select data_as_of from warehouse.vw_data_as_of")
+        (as_of,) = connection.execute("select data_as_of from warehouse.vw_data_as_of").fetchone() or (None,)
         grains = {view: read_grain(connection, view, what) for view in what.grains if view in views}
         values = {name: _values(kind, grains) for name, kind in what.filters.items()}
         questions = {}
@@ -281,11 +278,6 @@ def rows_of(
 def plain_text(value: object) -> str:
     """Return a value of a filter as the page and its address write it; a month as its first day."""
     return str(plain(value) if isinstance(value, date) else value)
-
-
-def _one(connection: psycopg.Connection, query: str, parameters: Any = None) -> Any:
-    row = connection.execute(query, parameters).fetchone()
-    return row[0] if row else None
 
 
 def _values(kind: Filter, grains: Mapping[str, Grain]) -> list[Any]:

@@ -14,6 +14,7 @@ from eds.base.console import err
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
+from eds.cluster.queries import has_relation
 
 _LAST = """
     with newest as (
@@ -82,8 +83,7 @@ class Protection:
 
 def protection(connection: psycopg.Connection) -> Protection:
     """Return what the record says. connection: to the warehouse, as a role that may read the schema audit."""
-    known = connection.execute("select to_regclass('audit.backup_checks') is not null").fetchone()
-    if not known or not known[0]:
+    if not has_relation(connection, "audit.backup_checks"):
         return Protection()
     kinds = {row[0]: Last(*row[1:]) for row in connection.execute(_LAST).fetchall()}
     row = connection.execute(_DRILLS).fetchone()

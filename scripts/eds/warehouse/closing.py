@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from eds.base.errors import UserError
 from eds.cluster.connections import Cluster
+from eds.cluster.queries import has_relation
 
 
 def month_end(text: str) -> datetime.date:
@@ -89,7 +90,7 @@ def close(cluster: Cluster, month: str, *, again: bool) -> int:
 
 
 def _require_reports(connection: psycopg.Connection[Any]) -> None:
-    if connection.execute("select to_regclass('publish.reported_month_ends') is null").fetchone() == (True,):
+    if not has_relation(connection, "publish.reported_month_ends"):
         raise UserError(
             "Expected a published state, found none: the first run has not finished. Run it: make etl NOW=1"
         )

@@ -17,6 +17,7 @@ from eds.base.errors import UserError
 from eds.base.files import write_atomically
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
+from eds.cluster.queries import has_relation
 from eds.warehouse.backup_record import protection
 
 FILE_NAME = "metrics"
@@ -158,11 +159,7 @@ def _samples(settings: Settings) -> Iterator[Sample]:
 
 
 def _of_runs(connection: psycopg.Connection) -> Iterator[Sample]:
-    known = connection.execute(
-        "select to_regclass('audit.etl_runs') is not null, to_regclass('warehouse.vw_data_as_of') is not null"
-    ).fetchone()
-    recorded, published = known or (False, False)
-    if published:
+    if has_relation(connection, "warehouse.vw_data_as_of"):
         row = connection.execute(
             "select extract(epoch from data_as_of)::float, "
             "extract(epoch from clock_timestamp() - data_as_of)::float from warehouse.vw_data_as_of"
@@ -170,7 +167,7 @@ def _of_runs(connection: psycopg.Connection) -> Iterator[Sample]:
         if row:
             yield "data_as_of_timestamp_seconds", (), row[0]
             yield "data_age_seconds", (), row[1]
-    if not recorded:
+    if not has_relation(connection, "audit.etl_runs"):
         return
     if row := connection.execute(_TOTALS).fetchone():
         yield "runs_total", (("status", "success"),), row[0]

@@ -39,6 +39,7 @@ from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster import tls
 from eds.cluster.connections import Cluster
+from eds.cluster.queries import has_relation
 
 # What a source or a warehouse that changes under a run says; another try may well succeed.
 TRANSIENT = (
@@ -350,7 +351,7 @@ def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun |
         "from audit.etl_runs as runs where runs.status = 'running'"
     )
     with cluster.connect_as_writer(autocommit=True) as connection:
-        if not has_run(connection):
+        if not has_relation(connection, "audit.etl_runs"):
             return None
         end = time.monotonic() + seconds
         while (row := connection.execute(query).fetchone()) and not row[4]:
@@ -382,12 +383,6 @@ def refuse_second_run(cluster: Cluster, trigger: str) -> None:
     )
 
 
-def has_run(connection: psycopg.Connection) -> bool:
-    """Whether the warehouse has a record of runs yet."""
-    row = connection.execute("select to_regclass('audit.etl_runs') is not null").fetchone()
-    return bool(row and row[0])
-
-
 def wait_for_run(cluster: Cluster) -> bool:
     """Wait until no run is active. Returns whether one was.
 
@@ -405,7 +400,7 @@ def wait_for_run(cluster: Cluster) -> bool:
 def history(cluster: Cluster, limit: int = 15) -> list[Run]:
     """Return the newest runs, newest first. Empty when the warehouse has never run."""
     with cluster.connect_as_writer() as connection:
-        if not has_run(connection):
+        if not has_relation(connection, "audit.etl_runs"):
             return []
         columns = sql.SQL(", ").join(map(sql.Identifier, Run.__dataclass_fields__))
         with connection.cursor(row_factory=class_row(Run)) as cursor:
@@ -436,8 +431,7 @@ def test_warnings(cluster: Cluster, run_id: int) -> list[str]:
 def data_as_of(cluster: Cluster) -> datetime | None:
     """Return up to when the published figures have the source's changes; None before the first run."""
     with cluster.connect_as_writer() as connection:
-        known = connection.execute("select to_regclass('warehouse.vw_data_as_of') is not null").fetchone()
-        if not known or not known[0]:
+        if not has_relation(connection, "warehouse.vw_data_as_of"):
             return None
         row = connection.execute("select data_as_of from warehouse.vw_data_as_of").fetchone()
     return row[0] if row else None
@@ -490,7 +484,7 @@ def last_success(cluster: Cluster) -> tuple[datetime | None, float | None]:
     negative (see `stale`).
     """
     with cluster.connect_as_writer() as connection:
-        if not has_run(connection):
+        if not has_relation(connection, "audit.etl_runs"):
             return None, None
         row = connection.execute(
             "select run_finished_at, extract(epoch from clock_timestamp() - run_finished_at) / 60 "

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from eds.base.errors import UserError
 from eds.cluster.connections import Cluster, connect
+from eds.cluster.queries import has_relation
 
 # As in guard_mass_delete() of macros/extraction/load_landing_table.sql.
 _FEW_ROWS = 10
@@ -28,7 +29,7 @@ def mass_deletes(cluster: Cluster, tables: list[str]) -> list[str]:
         with cluster.connect_as_writer() as copies, connect(cluster.app_conninfo()) as primary:
             for table in tables:
                 name = sql.Identifier("operational", table)
-                if copies.execute("select to_regclass(%s) is null", (f"operational.{table}",)).fetchone() == (True,):
+                if not has_relation(copies, f"operational.{table}"):
                     continue
                 live = _count(copies, sql.SQL("select count(*) from {} where _deleted_at is null").format(name))
                 lost = live - _count(primary, sql.SQL("select count(*) from {}").format(name))

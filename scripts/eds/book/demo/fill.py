@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow, tuple_row
 from eds.base import console
 from eds.base.errors import UserError
 from eds.book.demo.statements import Statements, parameters, product_parameters
+from eds.cluster.queries import has_relation
 
 PAYMENTS_PER_LOAN = 17
 PAYMENTS_PER_CUSTOMER = 26
@@ -32,8 +33,7 @@ NAMED_SCALES = {"empty": 0, "small": 20_000, "medium": 250_000, "large": 2_000_0
 def filled_on(cursor: psycopg.Cursor[Any]) -> str | None:
     """Return the day on which the book was filled with invented data, None when it is a lender's own, or empty."""
     # A database of an earlier version may not have the table yet.
-    row = cursor.execute("select to_regclass('operational.demo_book') is not null").fetchone()
-    if row != (True,):
+    if not has_relation(cursor.connection, "operational.demo_book"):
         return None
     row = cursor.execute(
         "select max(filled_at)::date::text from operational.demo_book where replaced_at is null"

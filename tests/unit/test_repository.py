@@ -136,7 +136,6 @@ def a_backup(
         start_segment=repository.segment_name(1, repository.lsn(start) // MB16),
         database_bytes=0,
         repository_bytes=0,
-        prior=None,
         error=error,
     )
 

@@ -18,6 +18,8 @@ from eds.base.errors import UserError
 from eds.cluster.server_conf import STANZA
 
 SEGMENT_BYTES = 16 * 1024 * 1024
+# The names of segments count them in groups of 4 GiB.
+_IN_GROUP = 0x100000000 // SEGMENT_BYTES
 
 # A segment in the archive: its name, the SHA-1 of its content, the compression.
 _ARCHIVED = re.compile(r"(?:.*/)?([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?-([0-9a-f]{40})(?:\.\w+)?")
@@ -34,15 +36,14 @@ def lsn(text: str) -> int:
     return int(high, 16) << 32 | int(low, 16)
 
 
-def segment_name(timeline: int, number: int, segment_bytes: int = SEGMENT_BYTES) -> str:
+def segment_name(timeline: int, number: int) -> str:
     """Return the name of a segment: 000000010000000000000003."""
-    per_file = 0x100000000 // segment_bytes
-    return f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+    return f"{timeline:08X}{number // _IN_GROUP:08X}{number % _IN_GROUP:08X}"
 
 
-def segment_position(name: str, segment_bytes: int = SEGMENT_BYTES) -> tuple[int, int]:
+def segment_position(name: str) -> tuple[int, int]:
     """Return the timeline of a segment, and its number from the beginning of WAL, by its name."""
-    return int(name[:8], 16), int(name[8:16], 16) * (0x100000000 // segment_bytes) + int(name[16:24], 16)
+    return int(name[:8], 16), int(name[8:16], 16) * _IN_GROUP + int(name[16:24], 16)
 
 
 def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -69,7 +70,7 @@ class Timeline:
         return [(low + 1, high - 1) for low, high in pairwise(present) if high - low > 1]
 
 
-def timelines(files: Mapping[str, int], segment_bytes: int = SEGMENT_BYTES) -> dict[int, Timeline]:
+def timelines(files: Mapping[str, int]) -> dict[int, Timeline]:
     """Return what an archive holds, by timeline. A segment that a promotion left incomplete (.partial) does not count.
 
     files: the names in the archive, with their sizes in bytes.
@@ -77,7 +78,7 @@ def timelines(files: Mapping[str, int], segment_bytes: int = SEGMENT_BYTES) -> d
     found: dict[int, Timeline] = {}
     for name, size in files.items():
         if (match := _ARCHIVED.fullmatch(name)) and not match[4]:
-            timeline, number = segment_position("".join(match.group(1, 2, 3)), segment_bytes)
+            timeline, number = segment_position("".join(match.group(1, 2, 3)))
             found.setdefault(timeline, Timeline(timeline)).segments[number] = size
     return dict(sorted(found.items()))
 
@@ -155,13 +156,7 @@ class Chain:
     needed: list[str]
 
 
-def chain(
-    found: Mapping[int, Timeline],
-    parts: Iterable[Stretch],
-    start: str,
-    end: int | None = None,
-    segment_bytes: int = SEGMENT_BYTES,
-) -> Chain:
+def chain(found: Mapping[int, Timeline], parts: Iterable[Stretch], start: str, end: int | None = None) -> Chain:
     """Follow the archived segments from a position to the newest one of a history, or to `end`.
 
     found: the archive's timelines. parts: the history. start: the position where the backup begins. end: a
@@ -170,23 +165,23 @@ def chain(
     begin = lsn(start)
     missing: list[tuple[str, str]] = []
     needed: list[str] = []
-    last = (0, begin // segment_bytes)
+    last = (0, begin // SEGMENT_BYTES)
     for part in parts:
         if part.end is not None and part.end <= begin:
             continue
         present = found.get(part.timeline, Timeline(part.timeline)).segments
-        first = max(begin, part.start) // segment_bytes
+        first = max(begin, part.start) // SEGMENT_BYTES
         if part.end is not None:
             # The segment with the switch is complete on the next timeline only.
-            stop = part.end // segment_bytes - 1
+            stop = part.end // SEGMENT_BYTES - 1
         else:
             stop = max(present, default=first - 1)
             if end is not None:
-                stop = max(stop, end // segment_bytes) if end > begin else stop
+                stop = max(stop, end // SEGMENT_BYTES) if end > begin else stop
         wanted = range(first, stop + 1)
-        needed += [segment_name(part.timeline, number, segment_bytes) for number in wanted if number in present]
+        needed += [segment_name(part.timeline, number) for number in wanted if number in present]
         missing += [
-            (segment_name(part.timeline, low, segment_bytes), segment_name(part.timeline, high, segment_bytes))
+            (segment_name(part.timeline, low), segment_name(part.timeline, high))
             for low, high in ranges(number for number in wanted if number not in present)
         ]
         last = (part.timeline, stop)
@@ -206,7 +201,6 @@ class BaseBackup:
     start_segment: str
     database_bytes: int
     repository_bytes: int
-    prior: str | None
     error: bool
 
     @property
@@ -284,7 +278,6 @@ def _backup(entry: Mapping[str, Any]) -> BaseBackup:
         start_segment=entry["archive"]["start"],
         database_bytes=entry["info"]["size"],
         repository_bytes=entry["info"]["repository"]["delta"],
-        prior=entry.get("prior"),
         error=bool(entry.get("error")),
     )
 

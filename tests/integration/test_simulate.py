@@ -219,7 +219,7 @@ def test_payments_follow_the_calendar_of_each_loan(
     owner: psycopg.Connection[Any], connect: Callable[[], psycopg.Connection[Any]]
 ) -> None:
     """What is due is paid first, by its own instalments; what is overdue costs a penalty; nothing due: ahead."""
-    today = owner.execute("select (now() at time zone 'UTC')::date").fetchone()[0]  # type: ignore[index]
+    today = owner.execute("select (now() at time zone 'UTC')::date").fetchone()[0]
     weekly = [
         Installment(number, today + timedelta(days=7 * (number - 2)), Decimal("250.00"), Decimal(number))
         for number in (1, 2, 3, 4)

@@ -48,7 +48,7 @@ def test_what_is_no_target_is_refused(text: str) -> None:
 
 def backup_that_ended(position: str, label: str = "20260131-020000F") -> repository.BaseBackup:
     at = datetime(2026, 1, 31, 2, tzinfo=UTC)
-    return repository.BaseBackup(label, "full", 1, at, "0/2000028", position, "", 0, 0, None, error=False)
+    return repository.BaseBackup(label, "full", 1, at, "0/2000028", position, "", 0, 0, error=False)
 
 
 DAMAGED = f"{pitr.DAMAGED_BASE} (exit code 55):\nERROR: [055]: unable to open missing file"

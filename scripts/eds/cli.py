@@ -616,7 +616,7 @@ def main(application: typer.Typer = app) -> None:
     try:
         sys.exit(application(standalone_mode=False) or 0)
     except UserError as error:
-        message, code = str(error), error.exit_code
+        message, code = str(error), 1
     except usage.UsageError as error:
         # Without arguments typer has shown the help, and has nothing to add.
         message, code = usage.explain(error), 2

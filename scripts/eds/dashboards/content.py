@@ -134,6 +134,11 @@ class Question(_Strict):
         """The columns that are no measures."""
         return [name for name, column in self.columns.items() if not column.is_measure]
 
+    @property
+    def shown(self) -> dict[str, Column]:
+        """The columns that its result has."""
+        return {name: column for name, column in self.columns.items() if not column.hidden}
+
     def view_of_filter(self, name: str) -> str:
         """Return the view whose column a filter looks at: the one named last before the condition."""
         before = self.sql[: self.sql.index("{{" + name + "}}")]
@@ -224,8 +229,7 @@ def query(question: Question, filters: Mapping[str, str], grain: Grain) -> str:
         else f"case when grouping({name}) = 1 then 'Total' else {name} end as {name}"
         if name == totalled
         else name
-        for name, column in question.columns.items()
-        if not column.hidden
+        for name, column in question.shown.items()
     ]
     lines = [
         "select",

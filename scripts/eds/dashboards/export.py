@@ -177,15 +177,11 @@ def export(settings: Settings, boards: list[str], kind: Kind, folder: Path, filt
 Sheet = tuple[str, Question, list[dict[str, Any]]]
 
 
-def _columns(question: Question) -> dict[str, Column]:
-    return {name: column for name, column in question.columns.items() if not column.hidden}
-
-
 def write_csv_files(folder: Path, sheets: list[Sheet], notes: list[tuple[str, str]], currency: str) -> None:
     """Write a CSV file for each question, and about.csv."""
     folder.mkdir()
     for key, question, rows in sheets:
-        columns = _columns(question)
+        columns = question.shown
         with (folder / f"{key}.csv").open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(heading(column, currency) for column in columns.values())
@@ -216,7 +212,7 @@ def write_workbook(path: Path, sheets: list[Sheet], notes: list[tuple[str, str]]
         formats = {name: book.add_format({"num_format": code}) for name, code in NUMBER_FORMATS.items()}
         taken: set[str] = set()
         for _, question, rows in sheets:
-            columns = _columns(question)
+            columns = question.shown
             if len(rows) >= MOST_SHEET_ROWS:
                 raise UserError(
                     f"{question.name} has {len(rows):,} rows, and a sheet of Excel holds {MOST_SHEET_ROWS - 1:,}: "

@@ -559,7 +559,7 @@ class Provisioner:
             if answer["status"] != "completed":
                 self.report.problems.append(f"question {question.name} fails: {answer.get('error')}")
                 continue
-            missing = set(spec.shown_columns(question)) - {column["name"] for column in answer["data"]["cols"]}
+            missing = set(question.shown) - {column["name"] for column in answer["data"]["cols"]}
             if missing:
                 self.report.problems.append(f"question {question.name} has no column {', '.join(sorted(missing))}")
             rows = answer["data"]["rows"]

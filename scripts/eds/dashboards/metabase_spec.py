@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from eds.dashboards.content import Column, Content, Dashboard, Filter, Question
+from eds.dashboards.content import Content, Dashboard, Filter, Question
 from eds.dashboards.metabase_client import Json
 
 DISPLAYS = {"number": "scalar", "line": "line", "bar": "bar", "row": "row", "pie": "pie", "table": "table"}
@@ -32,11 +32,6 @@ def own_id(*parts: str) -> str:
 # --- from the content to Metabase's words -----------------------------------------------------------------------------
 
 
-def shown_columns(question: Question) -> dict[str, Column]:
-    """Return the columns that a question's result has."""
-    return {name: column for name, column in question.columns.items() if not column.hidden}
-
-
 def columns_with_choices(what: Content) -> set[str]:
     """Return the columns, as view.column, whose values Metabase offers to choose from."""
     return {
@@ -50,7 +45,7 @@ def columns_with_choices(what: Content) -> set[str]:
 def column_settings(question: Question, currency: str) -> Json:
     """How each column of a question is written, in Metabase's settings."""
     found = {}
-    for name, column in shown_columns(question).items():
+    for name, column in question.shown.items():
         settings: Json = {"column_title": column.label}
         if column.format == "money":
             decimals = 2 if question.chart in ("table", "number") else 0
@@ -79,7 +74,7 @@ def visualization(question: Question, currency: str) -> Json:
     if question.chart == "number":
         settings["scalar.field"] = question.y[0]
     elif question.chart == "table":
-        settings["table.columns"] = [{"name": name, "enabled": True} for name in shown_columns(question)]
+        settings["table.columns"] = [{"name": name, "enabled": True} for name in question.shown]
     elif question.chart == "pie":
         settings |= {"pie.dimension": question.x, "pie.metric": question.y[0], "pie.show_legend": True}
         settings |= {"pie.show_total": True, "pie.percent_visibility": "legend", "pie.colors": colours}

@@ -266,11 +266,10 @@ def rows_of(
     """Return what the database answers to a question. Raises UserError when its columns are not those described."""
     cursor = connection.execute(bound_sql(question, chosen, what.filters))
     names = [column.name for column in cursor.description or ()]
-    described = [name for name, column in question.columns.items() if not column.hidden]
-    if set(names) != set(described):
+    if set(names) != set(question.shown):
         raise UserError(
             f"Question {key} in {content.FOLDER / content.QUESTIONS} describes the columns "
-            f"{', '.join(described)}, and its sql gives {', '.join(names)}."
+            f"{', '.join(question.shown)}, and its sql gives {', '.join(names)}."
         )
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import ssl
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from eds.base import programs
@@ -36,13 +37,13 @@ def client_environment(settings: Settings) -> dict[str, str]:
     return {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(settings.ca_file)}
 
 
-def _openssl(*arguments: str | Path, stdin: str = "") -> str:
+def _openssl(*arguments: str | Path) -> str:
     if shutil.which("openssl") is None:
         raise UserError(
             "TLS is on, and there is no openssl to make certificates with: install it (Debian: apt-get install "
             "openssl), or set TLS=off in .env."
         )
-    return programs.run(["openssl", *arguments], what="openssl", stdin=stdin).output
+    return programs.run(["openssl", *arguments], what="openssl").output
 
 
 @contextmanager
@@ -91,14 +92,7 @@ def first_of(text: str) -> str:
 
 def _ends_soon(certificate: Path) -> bool:
     answer = _openssl("x509", "-in", certificate, "-noout", "-enddate").strip().removeprefix("notAfter=")
-    ends = parsedate_to_datetime(_as_mail_date(answer))
-    return ends < datetime.now(UTC) + timedelta(days=RENEW_DAYS)
-
-
-def _as_mail_date(text: str) -> str:
-    """Turn `Nov 26 04:00:00 2026 GMT` into the order that dates of mails have."""
-    month, day, time, year, zone = text.split()
-    return f"{day} {month} {year} {time} {zone}"
+    return ssl.cert_time_to_seconds(answer) < time.time() + RENEW_DAYS * 86400
 
 
 def names_of(*hosts: str) -> list[str]:

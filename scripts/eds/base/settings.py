@@ -444,7 +444,7 @@ def _read(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error.strerror}. Correct that, or move it away.") from error
 
 
-def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bool:
+def ensure_env_file(path: Path | None = None) -> bool:
     """Make `.env` from `.env.example` with fresh secrets, or add secrets that a newer version asks for.
 
     path: the file (default: the one this process reads). Existing values are never changed.
@@ -452,7 +452,7 @@ def ensure_env_file(path: Path | None = None, example: Path = ENV_EXAMPLE) -> bo
     """
     path = path or env_file()
     present = path.exists()
-    text = _read(path if present else example)
+    text = _read(path if present else ENV_EXAMPLE)
     new_text = text
     for name in Settings.secret_names():
         # As python-dotenv reads it: "export" and blanks are allowed, quotes around nothing are nothing.
@@ -504,25 +504,25 @@ def given_by_environment() -> dict[str, str]:
     return {known[name.lower()]: value for name, value in os.environ.items() if value and name.lower() in known}
 
 
-def differing_from_file(path: Path | None = None) -> dict[str, str]:
+def differing_from_file() -> dict[str, str]:
     """Return the settings of the environment that `.env` does not hold with the same value."""
-    held = dotenv_values(path or env_file(), interpolate=False)
+    held = dotenv_values(env_file(), interpolate=False)
     return {name: value for name, value in given_by_environment().items() if held.get(name) != value}
 
 
-def not_given(names: Iterable[str], path: Path | None = None) -> list[str]:
+def not_given(names: Iterable[str]) -> list[str]:
     """Return which of these settings have a value neither in the environment nor in `.env`."""
-    path = path or env_file()
+    path = env_file()
     held = dotenv_values(path, interpolate=False) if path.exists() else {}
     return [name for name in names if not os.environ.get(name) and not held.get(name)]
 
 
-def keep_in_env_file(values: Mapping[str, str], path: Path | None = None) -> None:
+def keep_in_env_file(values: Mapping[str, str]) -> None:
     """Write settings into `.env`, so that the next command, in another shell, finds the same platform.
 
     values: by their names as in `.env`. `load` reads the file again.
     """
-    path = path or env_file()
+    path = env_file()
     text = _read(path)
     for name, value in values.items():
         text = _assign(text, name, _quoted(value))
@@ -530,18 +530,18 @@ def keep_in_env_file(values: Mapping[str, str], path: Path | None = None) -> Non
     load.cache_clear()
 
 
-def file_state_directory(path: Path | None = None) -> Path:
+def file_state_directory() -> Path:
     """Return the state directory that `.env` names by itself, whatever the environment says."""
-    named = dotenv_values(path or env_file(), interpolate=False).get("STATE_DIR")
+    named = dotenv_values(env_file(), interpolate=False).get("STATE_DIR")
     return from_root(Path(named)) if named else ROOT / ".state"
 
 
-def set_secret(name: str, value: str, path: Path | None = None) -> None:
+def set_secret(name: str, value: str) -> None:
     """Give a secret of `.env` another value, and let `load` read it. Nothing else in the file changes.
 
     name: the setting as in `.env`. Raises UserError when the environment has it, which would win.
     """
-    path = path or env_file()
+    path = env_file()
     if any(name == variable.upper() for variable in os.environ):
         raise UserError(f"{name} is set in the environment, which wins over {path.name}: change it there.")
     _write_env_file(path, _assign(_read(path), name, value))

@@ -60,10 +60,10 @@ def lock_table(connection: psycopg.Connection, table: str, what: str, seconds: f
         ) from error
 
 
-def blocked(connection: psycopg.Connection, what: str, seconds: float = LOCK_SECONDS) -> UserError:
+def blocked(connection: psycopg.Connection, what: str) -> UserError:
     """Make the error for a statement whose lock timed out. It names the transactions that may be in its way."""
     return UserError(
-        f"{what} waited {seconds:.0f} s for a lock and gave up; nothing was changed. Open transactions: "
+        f"{what} waited {LOCK_SECONDS:.0f} s for a lock and gave up; nothing was changed. Open transactions: "
         f"{_describe(connection.execute(_OLDEST).fetchall())}. End what was forgotten "
         "(select pg_terminate_backend(<process>)), then try again."
     )

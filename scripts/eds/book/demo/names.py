@@ -55,27 +55,28 @@ class Branch:
     country: str
 
 
-def read_branches(path: Path = BRANCHES_FILE) -> list[Branch]:
+def read_branches() -> list[Branch]:
     """Return the bank's branches, in the order of the file. Raises UserError when the file cannot be used."""
     columns = list(Branch.__dataclass_fields__)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with BRANCHES_FILE.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if reader.fieldnames != columns:
                 raise UserError(
-                    f"Expected the columns {', '.join(columns)} in {path}, found {', '.join(reader.fieldnames or [])}. "
-                    "Correct the file's first line."
+                    f"Expected the columns {', '.join(columns)} in {BRANCHES_FILE}, found "
+                    f"{', '.join(reader.fieldnames or [])}. Correct the file's first line."
                 )
             branches = [Branch(**row) for row in reader]
     except OSError as error:
         raise UserError(
-            f"Expected the list of branches in {path}, found: {error.strerror}. Restore the file."
+            f"Expected the list of branches in {BRANCHES_FILE}, found: {error.strerror}. Restore the file."
         ) from error
     known = {country.name for country in COUNTRIES}
     strange = sorted({branch.country for branch in branches} - known)
     if strange or not branches:
         raise UserError(
-            f"Expected branches in {', '.join(sorted(known))} in {path}, found {', '.join(strange) or 'none'}. "
-            "Correct the file, or add the country's names to scripts/eds/book/demo/names.yml."
+            f"Expected branches in {', '.join(sorted(known))} in {BRANCHES_FILE}, found "
+            f"{', '.join(strange) or 'none'}. Correct the file, or add the country's names to "
+            "scripts/eds/book/demo/names.yml."
         )
     return branches

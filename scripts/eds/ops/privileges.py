@@ -169,9 +169,7 @@ WAREHOUSE = Matrix(
         **dict.fromkeys(_DBT_SCHEMAS, _DBT_SCHEMA),
         "warehouse": _DBT_SCHEMA | {"warehouse_reader": "usage"},
         "platform": {},
-        "public": {
-            **dict.fromkeys(("warehouse_reader", "warehouse_user", "etl_writer", "metabase_user"), "usage"),
-        },
+        "public": dict.fromkeys(("warehouse_reader", "warehouse_user", "etl_writer", "metabase_user"), "usage"),
         # What somebody builds for a try (dbt's target dev).
         "dev_*": _DBT_SCHEMA,
         "dev": _DBT_SCHEMA,
@@ -181,7 +179,7 @@ WAREHOUSE = Matrix(
         "warehouse.*": _DBT | {"warehouse_reader": "select"},
         "platform.*": {},
     },
-    sequences={f"{schema}.*": {"etl_writer": ALL_OF_SEQUENCE} for schema in ("audit",)},
+    sequences={"audit.*": {"etl_writer": ALL_OF_SEQUENCE}},
     # Each runs with its caller's privileges. Others than these are reported.
     functions={
         "staging.annuity_schedule(numeric,numeric,integer,date)": _DBT_FUNCTION,
@@ -257,18 +255,12 @@ _SCHEMAS = f"""
     cross join unnest(array['usage', 'create']) as verb
     where {_OWN_OBJECT.format(oid="nsp.oid")}
 """  # noqa: S608 - no value of anybody in it
-_DATABASE = f"""
-    select current_database()::text, role.rolname, verb,
-        has_database_privilege(role.oid, current_database(), verb)
-    from ({_ROLES}) as role
-    cross join unnest(array['connect', 'create', 'temporary']) as verb
-"""  # noqa: S608 - no value of anybody in it
-_OTHER_DATABASES = f"""
+_DATABASES = f"""
     select place.datname::text, role.rolname, verb, has_database_privilege(role.oid, place.oid, verb)
     from pg_database as place
     cross join ({_ROLES}) as role
     cross join unnest(array['connect', 'create', 'temporary']) as verb
-    where place.datallowconn and place.datname <> current_database()
+    where place.datallowconn
 """  # noqa: S608 - no value of anybody in it
 _LIMITS = "select rolname, rolconnlimit from pg_roles where rolcanlogin and not rolsuper"
 # By role ('' for every role), of this database or of all.
@@ -341,9 +333,9 @@ def differences(connection: Connection, matrix: Matrix) -> tuple[list[str], int]
     compare("function", _FUNCTIONS, matrix.functions, None)
     compare("schema", _SCHEMAS, matrix.schemas, None)
     database = str(connection.info.dbname)
-    compare("database", _DATABASE, {database: matrix.database}, None)
-    kept = {f"{database}_{word}_*": matrix.database for word in ("replaced", "restore")}
-    compare("database", _OTHER_DATABASES, matrix.others | kept | {"*": {}}, None)
+    # Also what a restore keeps or loads.
+    own = dict.fromkeys((database, f"{database}_replaced_*", f"{database}_restore_*"), matrix.database)
+    compare("database", _DATABASES, matrix.others | own | {"*": {}}, None)
     for function, role in connection.execute(_WRITES_BESIDE_TABLES.encode()).fetchall():
         found.append(f"{role} may execute on function {function}, and should not")
     for number, owner in connection.execute(_LARGE_OBJECTS.encode()).fetchall():

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from eds.base.errors import UserError
 from eds.base.services import exclusive
 from eds.base.settings import Settings, load
 from eds.cluster import exchange, provision, tls
-from eds.cluster.connections import SUPERUSER_OPTIONS, Cluster, Server, psycopg_notices_off
+from eds.cluster.connections import SUPERUSER_OPTIONS, Cluster, Server
 from eds.cluster.queries import answers, count_rows, current_position, execute, fetch_all, wait_for_replay
 from eds.ops import backup
 from eds.runtime.choice import select_runtime
@@ -46,6 +46,8 @@ SWAP_ATTEMPTS = 10
 REPLAY_SECONDS = 60.0
 # What the journal calls it.
 RESTORE = "restore"
+# Why a database is dropped that a restore before this one replaced.
+KEPT = "kept by an earlier restore"
 
 
 def rows_now(server: Server) -> Counter[str]:
@@ -225,13 +227,14 @@ def _reconnect_readers(cluster: Cluster, replaced: str) -> None:
         )
 
 
-def _unused_second(server: Server) -> str:
-    """Return the present time, as names of databases have it, when no restore has used it yet."""
+def _unused_names(server: Server) -> tuple[str, str]:
+    """Return the names of a database to load and of the one that it replaces, of a second that no restore has used."""
     while True:
         now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
-        used = "select 1 from pg_database where datname ~ %s"
-        if not fetch_all(server, used, (f"^{server.database}_(replaced|restore)_{now}$",), database="postgres"):
-            return now
+        names = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
+        used = "select from pg_database where datname = any(%s)"
+        if not fetch_all(server, used, (list(names),), database="postgres"):
+            return names
         time.sleep(0.2)
 
 
@@ -241,8 +244,7 @@ def restore(runtime: Runtime, made: backup.Backup, server: Server) -> str:
     An older database kept by a restore before is dropped. Raises UserError with nothing changed.
     """
     settle(runtime)
-    now = _unused_second(server)
-    new, replaced = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
+    new, replaced = _unused_names(server)
     with journal.entered(runtime.settings, RESTORE, server=server.name, new=new, replaced=replaced):
         try:
             _restore(runtime, made, server, new, replaced)
@@ -261,19 +263,16 @@ def _restore(runtime: Runtime, made: backup.Backup, server: Server, new: str, re
     with step(f"{server.database} swapped"):
         swap(runtime.cluster, server, new, replaced)
     runtime.provision()
-    _drop_older(server, replaced)
-
-
-def _drop_older(server: Server, replaced: str) -> None:
-    """Drop the databases that earlier restores kept, all but the last one replaced."""
     with server.connect("postgres", autocommit=True) as connection:
-        psycopg_notices_off(connection)
-        pattern = rf"^{server.database}_(replaced|restore)_[0-9]{{8}}_[0-9]{{6}}$"
-        for (older,) in connection.execute(
-            "select datname from pg_database where datname ~ %s and datname <> %s", (pattern, replaced)
-        ).fetchall():
-            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(older)))
-            err.print(f"dropped {older}, kept by an earlier restore")
+        _, kept = exchange.leftovers(server, exchange.limits(connection))
+        _drop(connection, [name for name in kept if name != replaced], KEPT)
+
+
+def _drop(connection: psycopg.Connection, names: Sequence[str], why: str) -> None:
+    """Drop databases, whoever is in them, and say why."""
+    for name in names:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+        err.print(f"dropped {name}, {why}")
 
 
 def settle(runtime: Runtime) -> None:
@@ -288,15 +287,12 @@ def settle(runtime: Runtime) -> None:
         for line in (reopened := exchange.reopen(server)):
             err.print(line)
         with server.connect("postgres", autocommit=True) as connection:
-            psycopg_notices_off(connection)
             loading, replaced = exchange.leftovers(server, exchange.limits(connection))
-            for name in loading:
-                connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-                err.print(f"dropped {name}: a restore that loaded it was interrupted")
-        if (reopened or noted == server.name) and replaced and not loading:
-            if server.name != "warehouse":
-                _reconnect_readers(cluster, replaced[-1])
-            _drop_older(server, replaced[-1])
+            _drop(connection, loading, "which a restore was loading that was interrupted")
+            if (reopened or noted == server.name) and replaced and not loading:
+                if server.name != "warehouse":
+                    _reconnect_readers(cluster, replaced[-1])
+                _drop(connection, replaced[:-1], KEPT)
     journal.remove(runtime.settings, RESTORE)
 
 

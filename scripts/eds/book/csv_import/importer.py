@@ -31,9 +31,6 @@ from eds.book.demo import fill
 LOCK_PATIENCE_SECONDS = 30.0
 """How long to wait for a time without other writers."""
 
-# In a demo book these were invented; the products are the catalogue that every new book starts with.
-_INVENTED = ("loan_installments", "payments", "loans", "customers")
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -221,8 +218,8 @@ def _look_for_demo(job: Job) -> None:
             "REPLACE_DEMO=1 deletes all of these first. Or start with an empty book: make nuke, then "
             "SCALE=empty make up."
         )
-    known = {str(table.name) for table in job.known}
-    job.replaced = tuple(name for name in (*_INVENTED, *(("loan_products",) if job.sync else ())) if name in known)
+    # Products are not invented: every new book starts with the catalogue.
+    job.replaced = tuple(table.name for table in job.known if job.sync or table.name != "loan_products")
     would = "" if job.replace_demo else "; an import needs REPLACE_DEMO=1"
     job.remarks.append(f"the demo book is replaced: {what} are deleted{would}")
 

@@ -9,31 +9,33 @@ from psycopg import sql
 from eds.book.csv_import import planning
 from eds.book.csv_import.job import Counts, Job
 from eds.book.csv_import.schema import Table
-from eds.book.csv_import.statements import names, same, statement, table_of
+from eds.book.csv_import.statements import names, same, statement
 
 
 def write(job: Job, deletions: dict[str, int]) -> dict[str, Counts]:
-    for name in ("loan_installments", "payments", "loans", "customers", "loan_products"):
-        if name in job.replaced:
-            job.cursor.execute(statement(table_of(name), "delete from {target}"))
+    # A table refers to those before it.
+    backwards = job.known[::-1]
+    for table in backwards:
+        if table.name in job.replaced:
+            job.cursor.execute(statement(table, "delete from {target}"))
     if job.replaced:
         job.cursor.execute("update operational.demo_book set replaced_at = now() where replaced_at is null")
     _free_unique_values(job)
     # Payments and instalments go first, as loans may go. Loans, customers and products go when every row that stays
     # was written, because one that stays may have referred to one that goes.
-    gone = [name for name, number in deletions.items() if number and name not in job.replaced]
-    for name in ("loan_installments", "payments"):
-        if name in gone:
-            _delete(job, table_of(name))
+    gone = [table for table in backwards if deletions[table.name] and table.name not in job.replaced]
+    for table in gone:
+        if table.name in ("loan_installments", "payments"):
+            _delete(job, table)
     counts: dict[str, Counts] = {}
     for table in job.tables:
         updated = _update(job, table)
         inserted = _insert(job, table)
         (unchanged,) = job.numbers(table, "select count(*) from {final} where is_present and not is_changed")
         counts[table.name] = Counts(inserted, updated, deletions[table.name], unchanged)
-    for name in ("loans", "customers", "loan_products"):
-        if name in gone:
-            _delete(job, table_of(name))
+    for table in gone:
+        if table.name not in ("loan_installments", "payments"):
+            _delete(job, table)
     for table in job.tables:
         # Where the key comes from the file.
         if counts[table.name].inserted and table.key_size == 1:

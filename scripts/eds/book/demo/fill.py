@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow, tuple_row
 from eds.base import console
 from eds.base.errors import UserError
 from eds.book.demo.statements import Statements, parameters, product_parameters
+from eds.book.tables import TABLES
 from eds.cluster.queries import has_relation
 
 PAYMENTS_PER_LOAN = 17
@@ -97,12 +98,9 @@ class Summary:
         return f"{self.customers:,} customers, {self.loans:,} loans, {self.payments:,} payments in {self.seconds:.1f} s"
 
 
-_FILLED = {
-    "customers": "customer_id",
-    "loans": "loan_id",
-    "payments": "payment_id",
-    "loan_installments": "installment_id",
-}
+# A new book has the catalogue of products already.
+_FILLED = {table: key for table, key in TABLES.items() if table != "loan_products"}
+_ALL_TABLES = sql.SQL(", ").join(sql.Identifier("operational", table) for table in TABLES)
 _TRIGGERS = ("stamp_row", "audit", "no_truncate")
 
 
@@ -135,10 +133,7 @@ class _Filling:
             """
         )
         try:
-            self._cursor.execute(
-                "lock table operational.customers, operational.loan_products, operational.loans, operational.payments, "
-                "operational.loan_installments in share row exclusive mode"
-            )
+            self._cursor.execute(sql.SQL("lock table {} in share row exclusive mode").format(_ALL_TABLES))
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise UserError(
                 f"Expected the loan book's tables in schema operational, found: {error.diag.message_primary}. "
@@ -257,10 +252,7 @@ def fill(conn: psycopg.Connection[Any], scale: Scale, seed: int = 42, today: dat
                         advance(1, label)
                 filling.switch_triggers("enable always")
         with console.step("Analyzing the loan book"), conn.transaction():
-            cursor.execute(
-                "analyze operational.customers, operational.loan_products, operational.loans, operational.payments, "
-                "operational.loan_installments"
-            )
+            cursor.execute(sql.SQL("analyze {}").format(_ALL_TABLES))
             counts = cursor.execute(
                 """
                 select

@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 
+from eds.book.tables import TABLES
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_value, wait_for
-from eds.ops.checks.oltp import BUSINESS_TABLES
 from eds.ops.checks.result import Failed, must
 
 RUN_ENDS_SECONDS = 60.0
@@ -119,7 +119,7 @@ def figures(cluster: Cluster) -> str:
         groups = 0
         counterparts = _counterparts()
         for pair in counterparts:
-            key, left_out = BUSINESS_TABLES[pair.table], touched.get(pair.table, [])
+            key, left_out = TABLES[pair.table], touched.get(pair.table, [])
             relation = f"operational.{pair.table}"
             theirs = _figures_of(source, relation, pair.source_group, pair.source_columns, key, left_out)
             ours = _figures_of(target, pair.place, pair.group, pair.columns, key, left_out)

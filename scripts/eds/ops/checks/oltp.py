@@ -5,18 +5,11 @@ from __future__ import annotations
 import secrets
 
 from eds.book.invariants import INVARIANTS, violations
+from eds.book.tables import TABLES
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery
 from eds.ops.checks.result import Verification, Warned, must
 from eds.ops.transactions import accepts_prepared, oldest_transaction
-
-BUSINESS_TABLES = {
-    "customers": "customer_id",
-    "loan_products": "product_id",
-    "loans": "loan_id",
-    "payments": "payment_id",
-    "loan_installments": "installment_id",
-}
 
 
 def primary_answers(cluster: Cluster) -> str:
@@ -43,9 +36,9 @@ def check(run: Verification) -> None:
             server,
             "select count(*) filter (where tgenabled = 'A'), count(*) from pg_trigger "
             "where tgrelid = any(%s::regclass[]) and not tgisinternal",
-            ([f"operational.{table}" for table in (*BUSINESS_TABLES, "audit_log")],),
+            ([f"operational.{table}" for table in (*TABLES, "audit_log")],),
         )
-        expected = 3 * len(BUSINESS_TABLES) + 1
+        expected = 3 * len(TABLES) + 1
         must(
             rows[0] == (expected, expected), f"{expected} should be enabled always, found {rows[0][0]} of {rows[0][1]}"
         )
@@ -66,7 +59,7 @@ def check(run: Verification) -> None:
         return f"max_prepared_transactions is {fetch_value(server, 'show max_prepared_transactions')}"
 
     # A lender need not record schedules.
-    filled = [table for table in BUSINESS_TABLES if table != "loan_installments"]
+    filled = [table for table in TABLES if table != "loan_installments"]
     for table in (*filled, "audit_log", "vw_active_loans", "vw_customer_payment_summary"):
         run.check("OLTP", f"operational.{table} has rows", lambda table=table: has_data(table))  # type: ignore[misc]
     run.check("OLTP", "the audit trail cannot be bypassed", triggers)

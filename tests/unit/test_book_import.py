@@ -915,7 +915,7 @@ def test_values_are_translated() -> None:
 
 
 def test_a_template_can_be_completed(tmp_path: Path) -> None:
-    (tmp_path / "Loans.csv").write_text("Loan ID;Status;Betrag, netto\n1;Open;5\n2;active;6\n")
+    (tmp_path / "Loans.csv").write_text("sep=;\nLoan ID;Status;Betrag, netto\n1;Open;5\n2;active;6\n")
     (tmp_path / "clients.csv").write_text("Client No,Name\n1,A\n")
     path = write_template(tmp_path)
     mapping = load_mapping(path)

@@ -29,7 +29,7 @@ FORMATS: dict[str, dict[str, str]] = {
 }
 """What FORMAT=… stands for. Delimiter and encoding are visible in the file."""
 
-_OPTIONS = {
+OPTIONS = {
     "format": "FORMAT",
     "delimiter": "DELIMITER",
     "encoding": "ENCODING",
@@ -66,7 +66,7 @@ class Dialect:
         return not (self.decimal or self.dates or self.century or self.timezone or self.empty)
 
     def with_options(self, options: Mapping[str, str]) -> Dialect:
-        """Return the dialect with these options, which have the names of _OPTIONS. Raises UserError for a wrong one."""
+        """Return the dialect with these options, which have the names of OPTIONS. Raises UserError for a wrong one."""
         changes: dict[str, object] = {}
         named = options.get("format")
         if named is not None:
@@ -80,7 +80,7 @@ class Dialect:
 
 
 def _wrong_option(name: str, value: str, expected: str) -> UserError:
-    return UserError(f"{_OPTIONS[name]}={value}: expected {expected}.")
+    return UserError(f"{OPTIONS[name]}={value}: expected {expected}.")
 
 
 def _parse_option(name: str, text: str) -> object:
@@ -275,6 +275,21 @@ def _looks_western(word: str) -> bool:
         if not character.isalpha() or beyond > 2 or (character.isupper() and before.islower()):
             return False
     return True
+
+
+def header_of(source: Source, number: int = 1) -> tuple[str, int, str | None]:
+    """Return the line with the names of the columns, its number, and the delimiter that a line `sep=;` before it names.
+
+    number: which line it is, not counting that one, which Excel reads and writes.
+    """
+    at, separator = 0, None
+    with source.open() as lines:
+        while at < number:
+            at += 1
+            line = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
+            if separator is None and (named := re.fullmatch(r"sep=(.)", line)):
+                separator, number = named[1], number + 1
+    return line, number, separator
 
 
 def squeeze(name: str) -> str:

@@ -10,7 +10,7 @@ from eds.book.csv_import.dialect import squeeze
 from eds.book.csv_import.mapping import MAPPING_FILE, BookMapping, load_mapping
 from eds.book.csv_import.schema import TABLES, Table
 
-_EXTENSIONS = (".csv", ".tsv", ".txt")
+EXTENSIONS = (".csv", ".tsv", ".txt")
 
 
 def find_mapping(directory: Path, mapping_file: Path | None) -> BookMapping:
@@ -59,7 +59,7 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
             raise UserError(f"{path} is not a file.")
         else:
             paths[table.name] = path
-    others = [path.name for path in present if path.suffix.lower() in _EXTENSIONS and path not in paths.values()]
+    others = [path.name for path in present if path.suffix.lower() in EXTENSIONS and path not in paths.values()]
     aside = f"\nOther CSV files there: {', '.join(others[:10])}" if others else ""
     workbooks = [path.name for path in present if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".xlsm")]
     if workbooks and not paths:
@@ -80,7 +80,7 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
 def _file_of(table: Table, present: list[Path]) -> Path | None:
     """Return the file of a table, whatever the case of its name; None when there is none."""
     found = [
-        path for path in present if path.suffix.lower() in _EXTENSIONS and squeeze(path.stem) == squeeze(table.name)
+        path for path in present if path.suffix.lower() in EXTENSIONS and squeeze(path.stem) == squeeze(table.name)
     ]
     exact = [path for path in found if path.name == table.file]
     if len(found) > 1 and not exact:

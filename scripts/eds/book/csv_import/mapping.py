@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from eds.base.errors import UserError
-from eds.book.csv_import.dialect import Dialect
+from eds.book.csv_import.dialect import OPTIONS, Dialect
 from eds.book.csv_import.schema import TABLES
 
 MAPPING_FILE = "mapping.yml"
@@ -128,10 +128,9 @@ def _shown(value: object) -> str:
 def _errors(mapping: BookMapping) -> Iterator[str]:
     """Yield what is wrong with a mapping beyond its form, one sentence each."""
     known = {table.name: [column.name for column in table.columns] for table in TABLES}
-    formats = ("format", "delimiter", "encoding", "decimal", "dates", "century", "timezone", "header_line", "empty")
     for name in mapping.format:
-        if name not in formats:
-            yield f"format.{name}: expected one of {', '.join(formats)}"
+        if name not in OPTIONS:
+            yield f"format.{name}: expected one of {', '.join(OPTIONS)}"
     for name, table in mapping.tables.items():
         if name not in known:
             yield f"tables.{name}: expected one of {', '.join(known)}"

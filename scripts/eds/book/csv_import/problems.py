@@ -90,7 +90,24 @@ class Problems:
     def raise_if_any(self, files: Iterable[str]) -> None:
         """Raise UserError with the problems of all files. files: those of the import, in order."""
         if self.total:
-            raise UserError(format_problems(self._groups.values(), files, self.at_least))
+            raise UserError(self._message(files))
+
+    def _message(self, files: Iterable[str]) -> str:
+        """Return the message of a refused import: every file, its groups of problems by their first line."""
+        least = "at least " if self.at_least else ""
+        plural = "" if self.total == 1 else "s"
+        lines = [f"The import was refused: {least}{self.total:,} problem{plural}. Nothing was changed."]
+        for file in files:
+            found = sorted(self.groups_of(file), key=lambda group: group.first.line)
+            if not found:
+                lines += ["", f"{file}: no problem{' in what could be checked' if self.at_least else ''}"]
+                continue
+            lines += ["", file]
+            for group in found[:MAX_GROUPS]:
+                lines += group.lines()
+            if len(found) > MAX_GROUPS:
+                lines.append(f"  and {sum(group.rows for group in found[MAX_GROUPS:]):,} more")
+        return "\n".join(lines)
 
 
 def show_value(value: str | None) -> str:
@@ -101,29 +118,6 @@ def show_value(value: str | None) -> str:
     # Bytes that are not of the file's encoding were read as lone surrogates, see read_records().
     shown = re.sub(r"\\udc([89a-f][0-9a-f])", r"\\x\1", shown)
     return f"{shown} …" if len(value) > SHOWN_CHARACTERS else shown
-
-
-def format_problems(groups: Iterable[Group], files: Iterable[str], at_least: bool = False) -> str:
-    """Return the message of a refused import: every file, its groups of problems by their first line.
-
-    files: those of the import, in order. at_least: whether there may be more problems.
-    """
-    groups = list(groups)
-    total = sum(group.rows for group in groups)
-    least = "at least " if at_least else ""
-    lines = [f"The import was refused: {least}{total:,} problem{'' if total == 1 else 's'}. Nothing was changed."]
-    for file in files:
-        found = [group for group in groups if group.first.file == file]
-        found.sort(key=lambda group: group.first.line)
-        if not found:
-            lines += ["", f"{file}: no problem{' in what could be checked' if at_least else ''}"]
-            continue
-        lines += ["", file]
-        for group in found[:MAX_GROUPS]:
-            lines += group.lines()
-        if len(found) > MAX_GROUPS:
-            lines.append(f"  and {sum(group.rows for group in found[MAX_GROUPS:]):,} more")
-    return "\n".join(lines)
 
 
 def format_rows(number: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,7 +11,7 @@ from itertools import islice
 from psycopg import sql
 
 from eds.base.console import bar, err
-from eds.book.csv_import.dialect import DELIMITERS, Source, examine, sniff_delimiter, squeeze
+from eds.book.csv_import.dialect import DELIMITERS, Source, examine, header_of, sniff_delimiter, squeeze
 from eds.book.csv_import.interpretation import Reading
 from eds.book.csv_import.job import Job, Loaded
 from eds.book.csv_import.mapping import TableMapping
@@ -131,17 +130,9 @@ def _records(source: Source, delimiter: str, header_line: int) -> Iterator[Itera
 
 def _delimiter(job: Job, table: Table, source: Source) -> tuple[str, int]:
     """Return what separates the columns, and on which line their names stand."""
-    header_line = job.dialect.header_line
-    with source.open() as lines:
-        for _ in range(header_line):
-            line = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
-            named = re.fullmatch(r"sep=(.)", line)
-            if named and header_line == job.dialect.header_line:
-                # Excel reads and writes this line before the header.
-                return job.dialect.delimiter or named[1], header_line + 1
-    if job.dialect.delimiter:
-        return job.dialect.delimiter, header_line
-    return sniff_delimiter(line, _names_of(table, job.mapping.table(table.name))), header_line
+    header, line, separator = header_of(source, job.dialect.header_line)
+    names_of_columns = _names_of(table, job.mapping.table(table.name))
+    return job.dialect.delimiter or separator or sniff_delimiter(header, names_of_columns), line
 
 
 def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, layout: Layout) -> list[Problem]:

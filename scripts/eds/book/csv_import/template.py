@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from eds.base.errors import UserError
-from eds.book.csv_import.dialect import DELIMITERS, Dialect, examine, sniff_delimiter, squeeze
+from eds.book.csv_import.dialect import Dialect, examine, header_of, sniff_delimiter, squeeze
+from eds.book.csv_import.files import EXTENSIONS
 from eds.book.csv_import.mapping import MAPPING_FILE
 from eds.book.csv_import.records import Record, read_records
 from eds.book.csv_import.schema import TABLES, Column, Table
@@ -45,7 +46,7 @@ def write_template(directory: Path) -> Path:
     path = directory / MAPPING_FILE
     if path.exists():
         raise UserError(f"{path} is there already. Nothing was changed. Move it away to get a new template.")
-    files = sorted(file for file in directory.iterdir() if file.suffix.lower() in (".csv", ".tsv", ".txt"))
+    files = sorted(file for file in directory.iterdir() if file.suffix.lower() in EXTENSIONS)
     headers = {file: _look_into(file) for file in files if file.is_file()}
     if not headers:
         found = ", ".join(sorted(each.name for each in directory.iterdir())[:10]) or "nothing"
@@ -62,16 +63,13 @@ def write_template(directory: Path) -> Path:
 def _look_into(file: Path) -> tuple[list[str], list[list[str | None]]]:
     """Return the names of a file's columns, and its first rows."""
     source = examine(file, Dialect())
-    with source.open() as lines:
-        header = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
+    header, line, separator = header_of(source)
     known = {squeeze(column.name) for table in TABLES for column in table.columns}
-    delimiter = sniff_delimiter(header, known)
-    if not known.intersection(squeeze(name) for name in header.split(delimiter)):
-        delimiter = max(DELIMITERS.values(), key=header.count)
+    delimiter = separator or sniff_delimiter(header, known)
     with source.open() as lines:
         records = [
             record.fields
-            for record in islice(read_records(lines, delimiter), _ROWS)
+            for record in islice(read_records(lines, delimiter, line), _ROWS)
             if isinstance(record, Record) and record.is_clean
         ]
     return [(name or "").strip() for name in records[0]] if records else [], records[1:]

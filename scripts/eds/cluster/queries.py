@@ -59,7 +59,7 @@ def answers(server: Server, seconds: float = 1.0) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float, what: str, every: float = 0.05) -> None:
     """Wait until `condition` holds; what a server that restarts answers is no. Raises UserError after `seconds`."""
 
     def holds() -> bool:
@@ -69,7 +69,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
             return False
 
     try:
-        Retrying(stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry=retry_if_result(lambda met: not met))(
+        Retrying(stop=stop_after_delay(seconds), wait=wait_fixed(every), retry=retry_if_result(lambda met: not met))(
             holds
         )
     except RetryError as error:

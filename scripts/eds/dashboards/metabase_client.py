@@ -75,17 +75,15 @@ class Client:
 
         try:
             Retrying(
-                stop=stop_after_delay(seconds), wait=wait_exponential(multiplier=0.1, max=3), retry=retry_if_result(_no)
+                stop=stop_after_delay(seconds),
+                wait=wait_exponential(multiplier=0.1, max=3),
+                retry=retry_if_result(lambda answer: not answer),
             )(healthy)
         except RetryError as error:
             raise UserError(
                 f"Metabase at {self.url} was not ready within {seconds:.0f} s: {last}. Is it running there "
                 "(METABASE_HOST, METABASE_PORT)? METABASE_START_SECONDS waits longer."
             ) from error
-
-
-def _no(answer: bool) -> bool:
-    return not answer
 
 
 def _sentence(answer: requests.Response) -> str:

@@ -29,8 +29,7 @@ ENV_FILE = "compose.env"
 # The longest that a start may take: the first clone of a large book is part of it.
 STACK_START_SECONDS = 1800
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
-OLTP_REST_KB = 224 * 1024
-WAREHOUSE_REST_KB = 224 * 1024
+REST_KB = 224 * 1024
 
 # Metabase's own database, where sessions are encrypted: of the variables that take its parts, none takes these.
 METABASE_URI = f"jdbc:postgresql://warehouse:{SERVER_PORT}/{METABASE_DB}?sslmode=verify-full&sslrootcert={CA}"
@@ -102,8 +101,8 @@ class Compose:
             "TLS": "on" if settings.uses_tls else "off",
             "METABASE_DB_URI": METABASE_URI if settings.uses_tls else "",
             "BACKUP_REPO2_PLACE": self.second_repository if settings.backup_repo2 == "posix" else "wal_archive",
-            "OLTP_MEMORY_LIMIT": f"{3 * oltp + OLTP_REST_KB}k",
-            "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + WAREHOUSE_REST_KB}k",
+            "OLTP_MEMORY_LIMIT": f"{3 * oltp + REST_KB}k",
+            "WAREHOUSE_MEMORY_LIMIT": f"{3 * warehouse + REST_KB}k",
         }
 
     @property
@@ -250,6 +249,10 @@ class Compose:
         parsed = [json.loads(line) for line in output.splitlines() if line.strip()]
         return parsed[0] if parsed and isinstance(parsed[0], list) else parsed
 
+    def running(self) -> set[str]:
+        """Return the names of the services whose containers run."""
+        return {row["Service"] for row in self.containers() if row["State"] == "running"}
+
     @property
     def owned(self) -> bool:
         """Whether the project is this checkout's. One that is not is left alone, whatever the command."""
@@ -295,16 +298,14 @@ class Compose:
     def missing_names(self) -> list[tuple[str, str, set[str]]]:
         """Return the services that run and are not found by their names: service, network, names."""
         missing = []
-        for row in self.containers():
-            if row["State"] != "running" or row["Service"] not in self.config["services"]:
-                continue
-            code, answer = ask("inspect", "--format", "{{json .NetworkSettings.Networks}}", row["Name"])
+        for service in sorted(self.running() & self.config["services"].keys()):
+            code, answer = ask("inspect", "--format", "{{json .NetworkSettings.Networks}}", self.container(service))
             if code != 0:
                 continue
             found = json.loads(answer)
-            for network, names in self._wanted_names(row["Service"]).items():
+            for network, names in self._wanted_names(service).items():
                 if names - set((found.get(network) or {}).get("Aliases") or []):
-                    missing.append((row["Service"], network, names))
+                    missing.append((service, network, names))
         return missing
 
     def connect_again(self, service: str, network: str, names: set[str]) -> None:

@@ -172,8 +172,9 @@ class Files:
         )
         write_atomically(self.subfolder("pgbouncer") / POOL_CONF, ini)
 
-    def places(self, name: str) -> Places:
-        """Where a server finds what its configuration names."""
+    @property
+    def places(self) -> Places:
+        """Where each server finds what its configuration names."""
         return Places(
             scripts=MOUNTED,
             repository_conf=REPOSITORY_CONF,
@@ -190,7 +191,7 @@ class Files:
             f"port = {SERVER_PORT}",
             "unix_socket_directories = ''",
             f"hba_file = {conf(MOUNTED / 'pg_hba.conf')}",
-            *server_conf.settings_lines(self.settings, name, self.places(name)),
+            *server_conf.settings_lines(self.settings, name, self.places),
         ]
         files = static | {"90-runtime.conf": "\n".join(lines) + "\n"}
         includes = [file for file in files if file != "pg_hba.conf"] + ([PART_CONF] if name in MEMBERS else [])
@@ -213,7 +214,7 @@ class Files:
         # The one that takes the writes learns it last.
         for name in (*cluster.replica_names, primary):
             follows = Address(primary, SERVER_PORT) if name != primary else None
-            lines = server_conf.part_lines(name, self.places(name), follows)
+            lines = server_conf.part_lines(name, self.places, follows)
             write_atomically(self.subfolder(name) / PART_CONF, "\n".join(lines) + "\n")
             write_atomically(self.subfolder(name) / NOTE, f"{primary}\n")
         write_atomically(self.subfolder("provision") / NOTE, f"{primary}\n")

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
-
 from eds.base import programs
-from eds.base.errors import UserError
 from eds.base.programs import Finished
 from eds.base.services import SIDE
 from eds.cluster.connections import MEMBERS, Cluster, wait_until_accepting
+from eds.cluster.queries import wait_for
 from eds.cluster.server_conf import Address, Places, set_password_statements
 from eds.runtime.docker import engine
 from eds.runtime.docker.compose import STACK_START_SECONDS, Compose
@@ -65,7 +63,7 @@ class ComposeMember:
 
     @property
     def places(self) -> Places:
-        return self.files.places(self.name)
+        return self.files.places
 
     @property
     def address(self) -> Address:
@@ -198,17 +196,8 @@ class ComposeMember:
         self._shell(f"touch {VOLUME}/clone-again")
         self.compose.start(self.name)
         health = ("inspect", "--format", "{{.State.Health.Status}}", self.container)
-        try:
-            Retrying(
-                stop=stop_after_delay(STACK_START_SECONDS),
-                wait=wait_fixed(0.5),
-                retry=retry_if_result(lambda answer: answer != (0, "healthy")),
-            )(engine.ask, *health)
-        except RetryError as error:
-            raise UserError(
-                f"{self.name} should have cloned the primary, and does not follow it after {STACK_START_SECONDS} s; "
-                f"`make logs SERVICE={self.name}` shows more."
-            ) from error
+        what = f"{self.name} clones the primary and follows it (`make logs SERVICE={self.name}` shows more)"
+        wait_for(lambda: engine.ask(*health) == (0, "healthy"), STACK_START_SECONDS, what, every=0.5)
 
     def fill(self, source: str | Callable[[Path], list[str | Path]], lines: Sequence[str]) -> None:
         self.files.render_recovered(lines)

@@ -208,7 +208,7 @@ class ComposeRuntime:
         At no point do two of them take writes. A member that starts later reads the note by itself.
         """
         primary, replicas = self.cluster.primary_name, self.cluster.replica_names
-        running = {row["Service"] for row in self.compose.containers() if row["State"] == "running"}
+        running = self.compose.running()
         for name in replicas:
             if name in running and self._ask_inside(name, "select pg_is_in_recovery()") == "f":
                 with step(f"stopped {name}: it takes writes, and the primary is {primary}"):
@@ -286,7 +286,7 @@ class ComposeRuntime:
         """Let the servers that run read their certificates again. Sessions that are open stay."""
         if not self.settings.uses_tls:
             return
-        running = {row["Service"] for row in self.compose.containers() if row["State"] == "running"}
+        running = self.compose.running()
         script = f"{MOUNTED / ADOPT_CERTIFICATES} && pg_ctl reload --silent --pgdata={PGDATA}"
         for name in self.cluster.servers:
             if name not in running or self.files.is_fenced(name):
@@ -300,7 +300,7 @@ class ComposeRuntime:
         """Say which of these members are not reached, by their names, from where their clients are."""
         trouble = []
         probe = 'for host in "$@"; do pg_isready -q -h "$host" -p 5432 -t 3 || echo "$host"; done'
-        running = {row["Service"] for row in self.compose.containers() if row["State"] == "running"}
+        running = self.compose.running()
         for place in ("pgbouncer", "warehouse", *self.cluster.replica_names):
             others = [name for name in names if name != place]
             if place not in running or not others:
@@ -390,9 +390,7 @@ class ComposeRuntime:
         """Return whether a service runs. A fenced server does not, although its container may be there."""
         if name == BACKUP_SCHEDULER:
             return self.host_services.pid(name) is not None
-        return not self.files.is_fenced(name) and any(
-            row["Service"] == name and row["State"] == "running" for row in self.compose.containers()
-        )
+        return not self.files.is_fenced(name) and name in self.compose.running()
 
     def log_place(self, name: str) -> str:
         if name == BACKUP_SCHEDULER:

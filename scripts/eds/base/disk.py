@@ -55,10 +55,15 @@ def places(settings: Settings, *, archives: bool = False) -> Iterator[Path]:
     seen = set()
     for path in wanted:
         # A path that does not exist yet will be on the file system of its nearest parent that does.
-        there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
+        there = _nearest(path)
         if (device := there.stat().st_dev) not in seen:
             seen.add(device)
             yield path if path.exists() else there
+
+
+def _nearest(path: Path) -> Path:
+    """Return a path, or the directory above it that is there."""
+    return next((each for each in (path, *path.parents) if each.exists()), Path("/"))
 
 
 def describe(path: Path) -> str:
@@ -100,7 +105,6 @@ def explain(error: OSError, settings: Settings | None) -> str:
         return system_sentence(error)
     if error.filename:
         path = Path(error.filename)
-        there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
-        return f"{path} could not be written, the disk is full. {describe(there)}"
+        return f"{path} could not be written, the disk is full. {describe(_nearest(path))}"
     free = "; ".join(describe(path) for path in places(settings)) if settings else ""
     return f"The disk is full ({error.strerror}). {free}".rstrip()

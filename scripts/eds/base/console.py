@@ -111,6 +111,16 @@ def bar(label: str, total: float | None = None) -> Iterator[Callable[..., None]]
         yield advance
 
 
+def age(since: datetime | None) -> str:
+    """Return how long ago something was; None: it never was."""
+    if since is None:
+        return "never"
+    seconds = max((datetime.now(UTC) - since).total_seconds(), 0)
+    units = (("days", 86400), ("hours", 3600), ("minutes", 60))
+    unit, length = next(((unit, length) for unit, length in units if seconds >= 2 * length), ("seconds", 1))
+    return f"{seconds / length:.0f} {unit} ago"
+
+
 def log(event: str, **fields: Any) -> None:
     """Print an event as one line of JSON on standard output: the log of a process that runs unattended."""
     record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}

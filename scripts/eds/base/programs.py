@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,8 +87,3 @@ def run(
 def failure(what: str, code: int, reason: str) -> UserError:
     """Return the error of a program that failed."""
     return UserError(f"{what} failed (exit code {code})" + (f":\n{reason}" if reason else ""))
-
-
-def in_english(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment with further variables, for a program whose messages are read."""
-    return os.environ | {"LC_ALL": "C"} | dict(env or {})

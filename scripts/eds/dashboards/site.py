@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 
+from eds.base.console import age
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
@@ -115,7 +116,7 @@ def refresh_protection(settings: Settings) -> None:
         # The page says of when its figures are.
         return
     shown = [
-        (name, last, backup_record.age(last, now), last.at is None or (now - last.at).total_seconds() > limit)
+        (name, last, age(last.at), last.at is None or (now - last.at).total_seconds() > limit)
         for name, last, limit in backup_record.rows(settings, found)
     ]
     part = page.environment().get_template("protection.html.j2").render(rows=shown, found=found, now=now)

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from rich.markup import escape
 from rich.table import Table
 
-from eds.base.console import AsCsv, AsJson, err, out, print_rows, step
+from eds.base.console import AsCsv, AsJson, age, err, out, print_rows, step
 from eds.base.disk import size
 from eds.base.errors import UserError
 from eds.base.files import sync_directory, write_atomically
@@ -39,7 +39,7 @@ from eds.cluster.queries import count_rows
 from eds.cluster.repository import BaseBackup
 from eds.ops import wal
 from eds.runtime.choice import select_runtime
-from eds.runtime.client_programs import connection_args, program, run_program
+from eds.runtime.client_programs import connection_args, run_program
 from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
 from eds.warehouse.backup_record import record_check, recorded
@@ -313,9 +313,8 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
         raise UserError(
             f"{path} is no dump: expected gzip or pg_dump's format, found {found}. `make backups` lists the backups."
         )
-    process = subprocess.Popen(
-        [*program(settings, "pg_restore"), "--file=-", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [*select_runtime(settings)[0].client("pg_restore"), "--file=-", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     with process.stdout:
@@ -581,7 +580,7 @@ def backups_command(
                 escape(backup.path.name),
                 backup.kind,
                 size(backup.bytes),
-                _age(backup.made_at),
+                age(backup.made_at),
                 str(rows or ""),
                 f"[green]{at_time}[/]" if backup.verified else "[red]no[/]",
             )
@@ -611,15 +610,7 @@ def _show_physical(backups: Sequence[BaseBackup], skipped: str | None) -> None:
             str(each.repository),
             size(each.database_bytes),
             size(each.repository_bytes),
-            _age(each.finished_at),
+            age(each.finished_at),
             "[red]damaged[/]" if each.error else "[green]checked[/]",
         )
     out.print(table)
-
-
-def _age(when: datetime) -> str:
-    seconds = (datetime.now(UTC) - when).total_seconds()
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from eds.base import disk, journal
-from eds.base.console import AsJson, out
+from eds.base.console import AsJson, age, out
 from eds.base.errors import UserError
 from eds.base.services import running_command
 from eds.base.settings import load
@@ -178,9 +178,8 @@ def _protection(cluster: Cluster) -> backup_record.Protection:
 
 def _ages(runtime: Runtime, protection: backup_record.Protection) -> str:
     """Return how old the last backups and the last proven restore are, for a person."""
-    now, why = datetime.now(UTC), runtime.why_no_repository
-    rows = backup_record.rows(runtime.settings, protection, why)
-    return ", ".join(f"{name} {backup_record.age(last, now)}" for name, last, _ in rows)
+    rows = backup_record.rows(runtime.settings, protection, runtime.why_no_repository)
+    return ", ".join(f"{name} {age(last.at)}" for name, last, _ in rows)
 
 
 def _archive_fails(cluster: Cluster) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,6 @@ from eds.base.settings import Settings
 from eds.cluster import tls
 from eds.cluster.connections import Server
 from eds.runtime.choice import select_runtime
-
-
-def program(settings: Settings, name: str) -> list[str]:
-    """Return the command line, up to its options, of a client program. Raises UserError when there is none."""
-    return select_runtime(settings)[0].client(name)
 
 
 def run_program(
@@ -30,8 +26,10 @@ def run_program(
     password: of the role it logs in as.
     """
     secret = {"PGPASSWORD": password} if password is not None else {}
-    environment = programs.in_english(secret | tls.client_environment(settings))
-    return programs.run([*program(settings, name), *arguments], env=environment, what=what or name).output
+    # In English: its messages are read.
+    environment = os.environ | {"LC_ALL": "C"} | secret | tls.client_environment(settings)
+    command = [*select_runtime(settings)[0].client(name), *arguments]
+    return programs.run(command, env=environment, what=what or name).output
 
 
 def connection_args(server: Server, role: str = "postgres", database: str | None = None) -> list[str]:

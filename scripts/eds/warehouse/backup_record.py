@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import psycopg
 
-from eds.base.console import err
+from eds.base.console import age, err
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
@@ -115,16 +115,6 @@ def rows(settings: Settings, found: Protection, why_no_physical: str | None = No
     return [*physical, ("dumps of both databases", found.dump, backups), *proven, (CHECK, found.check, drills)]
 
 
-def age(last: Last, now: datetime) -> str:
-    """Return how old something is, for a person."""
-    if last.at is None:
-        return "never"
-    seconds = (now - last.at).total_seconds()
-    if seconds < 2 * 3600:
-        return f"{max(seconds, 0) / 60:.0f} minutes ago"
-    return f"{seconds / 3600:.0f} hours ago" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days ago"
-
-
 def warnings(settings: Settings, found: Protection, why_no_physical: str | None = None) -> list[str]:
     """Return a sentence for each backup or proven restore that is missing or too old, or whose last attempt failed."""
     now, result = datetime.now(UTC), []
@@ -137,13 +127,13 @@ def warnings(settings: Settings, found: Protection, why_no_physical: str | None 
         if last.at is None:
             result.append(f"{name}: none yet; {command}")
         elif (now - last.at).total_seconds() > limit:
-            result.append(f"{name}: the last one {age(last, now)}, expected within {limit / 3600:.0f} hours; {command}")
+            result.append(f"{name}: the last one {age(last.at)}, expected within {limit / 3600:.0f} hours; {command}")
     return result + [f"no longer needed by the newest backup: {each}" for each in _shown(found.older_findings)]
 
 
 def damage(found: Protection) -> list[str]:
     """Return a sentence for each thing that the last check found and that a recovery from the newest backup meets."""
-    when = age(Last(found.checked_at), datetime.now(UTC))
+    when = age(found.checked_at)
     return [f"{each} (checked {when}; once mended, {CHECK_COMMAND})" for each in _shown(found.findings)]
 
 

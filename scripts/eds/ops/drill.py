@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from eds.base import journal
-from eds.base.console import out
+from eds.base.console import AsJson, out
 from eds.base.errors import UserError
 from eds.base.services import SIDE, exclusive
 from eds.base.settings import load
@@ -127,7 +127,7 @@ def record(cluster: Cluster, found: Drill) -> None:
 
 @app.command(name="drill")
 def drill_command(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
     scheduled: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Restore the newest physical backup beside the primary, compare, record RPO and RTO. Exit code 1 on a finding."""

@@ -67,9 +67,12 @@ def replication_command(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     found = status(Cluster(load()))
     if as_json and not as_csv:
         print(json.dumps(found))
-        raise typer.Exit(1 if missing(found) else 0)
-    if print_rows(found["replicas"], as_json=as_json, as_csv=as_csv):
-        raise typer.Exit(1 if missing(found) else 0)
+    elif not print_rows(found["replicas"], as_json=as_json, as_csv=as_csv):
+        _show(found)
+    raise typer.Exit(1 if missing(found) else 0)
+
+
+def _show(found: dict[str, Any]) -> None:
     streams = Table(
         title=f"Followers of the primary ({found['primary']}), synchronous: {found['synchronous'] or 'off'}"
     )
@@ -104,4 +107,3 @@ def replication_command(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     out.print(slots)
     if away := missing(found):
         out.print(f"[red]not streaming: {', '.join(away)}[/]; `make up` repairs it")
-        raise typer.Exit(1)

@@ -104,7 +104,7 @@ class Bench:
     def run(self, *options: str) -> RunCost:
         """One `dbt build` in a child of this warm process. Raises RuntimeError when it fails."""
         who = runs.started_by("bench")
-        arguments = dbt_arguments(self.settings, *runs.SCHEDULED_BUILD, *options)
+        arguments = dbt_arguments(self.settings, *runs.DATA_BUILD, *options)
         cpu = {name: self._cpu(name) for name in ("primary", "warehouse")}
         started = time.monotonic()
         child = spawn_dbt(arguments, runs.dbt_environment(self.settings) | {"ETL_STARTED_BY": who})

@@ -69,9 +69,7 @@ app = typer.Typer(
     help="The data platform's commands. `make` lists the same by group; its KIND=physical is --kind physical here.",
 )
 app.add_typer(ops.app)
-
-
-dashboard_commands.register(app)
+app.add_typer(dashboard_commands.app)
 
 
 def _runtime() -> Runtime:
@@ -308,7 +306,7 @@ def etl_command(
             "MASS_DELETE=1 accepts a loss for one run, and none was asked for: make etl NOW=1 MASS_DELETE=1"
         )
     if now:
-        code = _run(settings, variables={"allow_mass_delete": True} if mass_delete else None, scheduled=True)
+        code = _run(settings, variables={"allow_mass_delete": True} if mass_delete else None, unit_tests=False)
     history = runs.history(Cluster(settings), limit)
     if not print_rows([runs.run_as_json(run) for run in history], as_json=as_json, as_csv=as_csv):
         out.print(runs.history_table(history, out.width) if history else "No run yet.")
@@ -323,7 +321,7 @@ def reconcile(
 ) -> None:
     """Compare every row with the source, repair what differs, test all data (also done nightly)."""
     variables = runs.RECONCILE_VARS | ({"allow_mass_delete": True} if mass_delete else {})
-    raise typer.Exit(_run(load(), variables=variables, scheduled=True, trigger="reconcile"))
+    raise typer.Exit(_run(load(), variables=variables, unit_tests=False, trigger="reconcile"))
 
 
 @app.command(rich_help_panel=WAREHOUSE)

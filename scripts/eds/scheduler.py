@@ -124,7 +124,7 @@ class Scheduler:
 
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
         options = ("--vars", json.dumps(runs.RECONCILE_VARS)) if full else ()
-        child = spawn_dbt(dbt_arguments(self.settings, *runs.SCHEDULED_BUILD, *options), environment)
+        child = spawn_dbt(dbt_arguments(self.settings, *runs.DATA_BUILD, *options), environment)
         while child.is_alive() and not self.stopping.is_set():
             child.join(0.2)
             self._write_metrics()

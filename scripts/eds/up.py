@@ -104,7 +104,7 @@ def first_build(cluster: Cluster) -> None:
 
     def build() -> bool:
         with bar("first dbt build") as advance:
-            return runs.build(cluster, scheduled=True, trigger="start", log=log, on_node=advance) == 0
+            return runs.build(cluster, unit_tests=False, trigger="start", log=log, on_node=advance) == 0
 
     if build():
         return

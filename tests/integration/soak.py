@@ -23,7 +23,7 @@ import pytest
 from eds.book.demo import fill
 from eds.book.simulate import parse_duration
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import MARTS, Platform, kill_server, project_copy, use_only
@@ -271,7 +271,7 @@ class Soak:
             use_only(platform, *dict.fromkeys([*chosen, "primary"] if self.paused | self.cut else chosen))
         elif what.startswith("killed"):
             name = chance.choice(REPLICAS)
-            child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
+            child = platform.start_dbt(*DATA_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
             time.sleep(chance.uniform(0.1, self.seconds))
             if what == "killed run":
                 os.kill(child.pid, signal.SIGKILL)
@@ -284,7 +284,7 @@ class Soak:
         elif what == "stopped source":
             use_only(platform, *names)
             platform.runtime.postmaster.stop("replica1")
-            self.dbt(*SCHEDULED_BUILD)
+            self.dbt(*DATA_BUILD)
             platform.runtime.postmaster.start("replica1")
             platform.wait_for_replicas()
         elif what == "partial build":
@@ -304,12 +304,12 @@ class Soak:
                 "models/staging/stg_payments.sql",
                 lambda text: text.replace("payment_method as method_code", "'cash'::text as method_code"),
             )
-            self.dbt(*SCHEDULED_BUILD, platform=rule)
+            self.dbt(*DATA_BUILD, platform=rule)
         elif what == "failed test":
             failing = self.other_project(
                 SINGULAR, lambda _: "select payment_id from {{ ref('fact_payments') }} limit 1"
             )
-            assert self.dbt(*SCHEDULED_BUILD, platform=failing) != 0
+            assert self.dbt(*DATA_BUILD, platform=failing) != 0
         return []
 
     def count(self, what: str) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, fill_small_book, use_only
@@ -114,7 +114,7 @@ def test_a_replica_that_lacks_a_transaction_is_behind_though_an_older_one_is_ope
         assert platform.warehouse(NO_DELETION) == []
         # With nobody but the replica that lacks it, the run waits, fails, and says why.
         use_only(platform, "replica2")
-        failed = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
+        failed = platform.dbt(*DATA_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
         assert failed.exit_code != 0
         assert "behind what the warehouse has seen" in failed.run["error_message"]
         assert_landing_equals_source(platform)
@@ -180,7 +180,7 @@ def test_a_failed_run_that_had_moved_to_another_server_leaves_the_foreign_server
         behind_replica_first(platform, stack)
         before = foreign_server(platform)
         platform.warehouse("alter table operational.customers add constraint nowhere check (city <> 'Eldoret')")
-        failed = platform.dbt(*SCHEDULED_BUILD)
+        failed = platform.dbt(*DATA_BUILD)
         assert failed.exit_code != 0
         assert "nowhere" in failed.run["error_message"]
         assert foreign_server(platform) == before
@@ -198,7 +198,7 @@ def test_a_killed_run_that_had_moved_to_another_server_leaves_the_foreign_server
         before = foreign_server(platform)
         with connect(platform.warehouse_conninfo) as lock:
             lock.execute("lock table operational.customers in access exclusive mode")
-            child = platform.start_dbt(*SCHEDULED_BUILD)
+            child = platform.start_dbt(*DATA_BUILD)
             wait_until(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
             os.kill(child.pid, signal.SIGKILL)
             child.join()
@@ -257,7 +257,7 @@ def test_a_primary_that_does_not_show_a_commit_yet_was_not_put_back(small_book):
     with commit_that_waits_for_a_standby(platform):
         see_it_on_a_standby(platform)
         use_only(platform, "primary")
-        failed = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "3"})
+        failed = platform.dbt(*DATA_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "3"})
         assert failed.exit_code != 0
         assert "waits there for synchronous replication" in failed.run["error_message"]
         assert platform.warehouse("select count(*) from operational.payments where amount = 5.50") == [(1,)]
@@ -271,7 +271,7 @@ def test_a_run_waits_for_a_commit_that_a_standby_has_shown(small_book):
         see_it_on_a_standby(platform)
         use_only(platform, "primary")
         child = platform.start_dbt(
-            *SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "patient", "ETL_SOURCE_WAIT_SECONDS": "30"}
+            *DATA_BUILD, environment={"ETL_STARTED_BY": "patient", "ETL_SOURCE_WAIT_SECONDS": "30"}
         )
         wait_until(lambda: platform.warehouse("select 1 from pg_stat_activity where query like '%pg_sleep(0.5)%'"))
         released.set()
@@ -307,7 +307,7 @@ def test_a_lagging_replica_is_never_read_however_many_transactions_overlapped(sm
         if complete:
             assert platform.build(*options).run["extraction_mode"] == "changes"
         else:
-            failed = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
+            failed = platform.dbt(*DATA_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
             assert failed.exit_code != 0 and "is behind" in failed.run["error_message"]
             # The primary cannot be behind; what cannot be distinguished is compared.
             use_only(platform, "primary")

@@ -10,7 +10,7 @@ import pytest
 from eds.book.demo import fill
 from eds.cluster.connections import connect
 from eds.runtime.local.runtime import LocalRuntime
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.citus_cluster import citus_cluster
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.placement import declared
@@ -96,7 +96,7 @@ def test_a_cluster_gives_what_one_server_gives_through_random_changes(platform, 
     for _ in range(4):
         platform.wait_for_replicas()
         for warehouse in (platform, cluster):
-            result = warehouse.dbt(*SCHEDULED_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
+            result = warehouse.dbt(*DATA_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
             assert result.exit_code == 0, result.run
         assert comparable(cluster) == comparable(platform)
         assert_landing_equals_source(cluster)
@@ -129,14 +129,14 @@ def test_a_warehouse_of_one_server_moves_to_a_cluster_with_its_history(platform,
     one_server = {"DBT_TARGET": "prod"}
     for _ in range(2):
         platform.wait_for_replicas()
-        assert cluster.dbt(*SCHEDULED_BUILD, environment=one_server).exit_code == 0
+        assert cluster.dbt(*DATA_BUILD, environment=one_server).exit_code == 0
         for kind in ("change_segment", "change_branch", "move_payment"):
             apply(platform.app_conninfo, Change(kind, chance.randrange(1000), chance.randrange(1000)))
     assert placed(cluster) == {}
     before = contents(cluster)
 
     capfd.readouterr()
-    assert cluster.dbt(*SCHEDULED_BUILD).exit_code != 0
+    assert cluster.dbt(*DATA_BUILD).exit_code != 0
     assert "dbt run-operation place_all_tables" in capfd.readouterr().out
     for _ in range(2):
         assert cluster.dbt("run-operation", "place_all_tables").exit_code == 0
@@ -187,7 +187,7 @@ def test_a_mart_whose_columns_change_keeps_its_place(platform, cluster, tmp_path
 
 def test_target_citus_on_one_server_is_refused_with_what_to_do(platform, capfd):
     capfd.readouterr()
-    assert platform.dbt(*SCHEDULED_BUILD, environment={"DBT_TARGET": "citus"}).exit_code != 0
+    assert platform.dbt(*DATA_BUILD, environment={"DBT_TARGET": "citus"}).exit_code != 0
     assert "has no extension citus. Set DBT_TARGET=prod" in capfd.readouterr().out
     assert not platform.warehouse("select to_regclass('audit.etl_runs')")[0][0]
     platform.build()

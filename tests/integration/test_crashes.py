@@ -10,7 +10,7 @@ import time
 import pytest
 
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import MARTS, Platform, changed_nodes, kill_server
@@ -55,7 +55,7 @@ def test_runs_killed_at_random_moments_are_repaired_while_dashboards_are_read(sm
         for _ in range(KILLS):
             published.append(change_everything(platform, chance))
             extra = ["--full-refresh"] if chance.random() < 0.25 else []
-            child = platform.start_dbt(*SCHEDULED_BUILD, *extra)
+            child = platform.start_dbt(*DATA_BUILD, *extra)
             delay = chance.uniform(0.1, seconds)
             time.sleep(delay)
             os.kill(child.pid, signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_runs_killed_at_random_moments_are_repaired_while_dashboards_are_read(sm
 
 def killed_in(platform: Platform, node: str) -> bool:
     """Start a run and kill it while it carries out a node. False when it was through before it could be seen there."""
-    child = platform.start_dbt(*SCHEDULED_BUILD)
+    child = platform.start_dbt(*DATA_BUILD)
     with connect(platform.warehouse_conninfo, autocommit=True) as connection:
         while child.is_alive():
             # dbt puts the node's name in front of each statement.
@@ -121,7 +121,7 @@ def test_a_database_server_killed_at_a_random_moment_of_a_run(small_book, chance
     seconds = 4.0
     for _ in range(2):
         published.append(change_everything(platform, chance))
-        child = platform.start_dbt(*SCHEDULED_BUILD)
+        child = platform.start_dbt(*DATA_BUILD)
         delay = chance.uniform(0.1, seconds)
         time.sleep(delay)
         kill_server(platform, name)

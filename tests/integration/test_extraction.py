@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, gaps_unnoted, use_only
@@ -45,7 +45,7 @@ def test_a_replica_that_is_behind_is_never_read_backwards(small_book):
             assert_landing_equals_source(platform)
             # With nobody else to ask, the run fails and says why; nothing goes backwards.
             use_only(platform, "replica1")
-            failed = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
+            failed = platform.dbt(*DATA_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
             assert failed.exit_code != 0
             assert "is behind what the warehouse has seen" in failed.run["error_message"]
             assert_landing_equals_source(platform)

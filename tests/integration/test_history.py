@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eds.warehouse.runs import RECONCILE_VARS, SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD, RECONCILE_VARS
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_views_equal_the_oltp
 from support.random_book import Change, changes
@@ -139,7 +139,7 @@ def test_history_and_figures_do_not_depend_on_the_time_zone_of_a_session(small_b
         platform.wait_for_replicas()
 
     def build(*options: str) -> None:
-        result = platform.dbt(*SCHEDULED_BUILD, *options, environment=environment)
+        result = platform.dbt(*DATA_BUILD, *options, environment=environment)
         assert result.exit_code == 0, f"dbt build failed: {result.run and result.run['error_message']}"
         assert_views_equal_the_oltp(platform)
 

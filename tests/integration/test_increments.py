@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import MARTS, changed_nodes
 from support.random_book import Change, apply, changes
@@ -59,7 +59,7 @@ def test_increments_equal_a_full_refresh(all_servers, rounds):
             apply(platform.app_conninfo, change)
         platform.wait_for_replicas()
         # An environment variable, because another --vars would make dbt parse the complete project again.
-        result = platform.dbt(*SCHEDULED_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
+        result = platform.dbt(*DATA_BUILD, environment={"ETL_MAX_DELETE_SHARE": "1"})
         assert result.exit_code == 0, result.run
     incremental = contents(platform)
     assert_landing_equals_source(platform)

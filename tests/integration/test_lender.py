@@ -16,7 +16,7 @@ from eds.base.errors import UserError
 from eds.cluster.connections import connect
 from eds.dashboards import content, page
 from eds.warehouse import closing
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.lender_book import (
     Replacements,
@@ -41,7 +41,7 @@ CHANGES = int(os.environ.get("LENDER_CHANGES", "50"))
 
 def run(platform, *options, **environment):
     platform.wait_for_replicas()
-    result = platform.dbt(*SCHEDULED_BUILD, *options, environment={"ETL_MAX_DELETE_SHARE": "1"} | environment)
+    result = platform.dbt(*DATA_BUILD, *options, environment={"ETL_MAX_DELETE_SHARE": "1"} | environment)
     assert result.exit_code == 0, result.run
     return result
 
@@ -259,7 +259,7 @@ def test_another_scheme_of_classification_is_shown_and_one_that_is_not_there_is_
     assert {row["scheme"] for row in platform.view("vw_loan_classification")} == {"ke_bank"}
     assert found == {"normal": 0, "watch": 0, "substandard": 1, "doubtful": 0, "loss": 0}
     platform.wait_for_replicas()
-    refused = platform.dbt(*SCHEDULED_BUILD, environment={"PROVISION_SCHEME": "nobodys"})
+    refused = platform.dbt(*DATA_BUILD, environment={"PROVISION_SCHEME": "nobodys"})
     assert refused.exit_code != 0
     assert "assert_provision_bands_cover_all_days" in refused.run["error_message"]
 

@@ -9,7 +9,7 @@ import pytest
 from eds.book import simulate
 from eds.book.demo import fill
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import use_only
@@ -85,7 +85,7 @@ def test_what_changes_while_a_run_reads_is_seen_completely_or_not_at_all(small_b
     with connect(platform.warehouse_conninfo) as lock:
         # The run has read the loans, and reads the payments after it has written them.
         lock.execute("lock table operational.loans in exclusive mode")
-        child = platform.start_dbt(*SCHEDULED_BUILD)
+        child = platform.start_dbt(*DATA_BUILD)
         wait_until(
             lambda: platform.warehouse(
                 "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"

@@ -18,7 +18,7 @@ from eds.base.services import exclusive, running_command
 from eds.cluster.connections import Cluster, connect
 from eds.ops import backup, health, restore
 from eds.warehouse import alerts, backup_record, metrics
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support import needs
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -260,7 +260,7 @@ def test_a_run_does_not_wait_for_a_dump_of_the_warehouse(small):
     with connect(platform.warehouse_conninfo) as dumping:
         dumping.execute("set transaction isolation level repeatable read, read only")
         dumping.execute(f"lock table {', '.join(relations)} in access share mode")
-        child = platform.start_dbt(*SCHEDULED_BUILD)
+        child = platform.start_dbt(*DATA_BUILD)
         child.join(120)
         waited = child.is_alive()
     child.join()

@@ -12,7 +12,7 @@ import pytest
 
 from bench.lender import days_later
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import gaps_unnoted, use_only
@@ -41,9 +41,9 @@ def test_a_second_build_is_refused_with_who_and_since_when_and_counted(small_boo
     # Holds the first run inside a model, so that both are certainly running together.
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute("lock table warehouse.fact_loans in access exclusive mode")
-        first = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "first one"})
+        first = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "first one"})
         wait_until(lambda: running(platform))
-        second = platform.dbt(*SCHEDULED_BUILD)
+        second = platform.dbt(*DATA_BUILD)
         assert second.exit_code != 0
         assert second.run is None
     first.join()
@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_is_marked_and_repaired_by_the_next_one(small_book
     before = platform.view("vw_loan_status_distribution")
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute(f"lock table {table} in access exclusive mode")
-        child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the killed one"})
+        child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "the killed one"})
         wait_until(
             lambda: platform.warehouse("select 1 from pg_locks where not granted and relation = %s::regclass", (table,))
         )
@@ -99,7 +99,7 @@ def test_a_run_that_was_taken_for_dead_writes_nothing_more(small_book):
     platform.wait_for_replicas()
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute("lock table operational.payments in access exclusive mode")
-        child = platform.start_dbt(*SCHEDULED_BUILD)
+        child = platform.start_dbt(*DATA_BUILD)
         wait_until(lambda: running(platform))
         # Another run that found this one dead would do this before it starts itself.
         stolen = threading.Thread(
@@ -129,7 +129,7 @@ def test_a_failed_test_leaves_the_last_good_figures_until_the_data_is_corrected(
     )
     for _ in range(2):
         # The second run finds nothing new to do, and must not publish what failed before.
-        failed = platform.dbt(*SCHEDULED_BUILD)
+        failed = platform.dbt(*DATA_BUILD)
         assert failed.exit_code != 0
         assert failed.run["status"] == "failed"
         assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
@@ -221,7 +221,7 @@ def assert_stopped_before_harm(platform: Any, *expected: str) -> None:
     """Assert that the run failed with these words, and that the warehouse and the views are as they were."""
     before = platform.view("vw_branch_performance"), platform.warehouse("select count(*) from operational.payments")
     platform.wait_for_replicas()
-    result = platform.dbt(*SCHEDULED_BUILD)
+    result = platform.dbt(*DATA_BUILD)
     assert result.exit_code != 0
     assert result.run["status"] == "failed"
     for words in expected:
@@ -236,7 +236,7 @@ def test_an_emptied_table_does_not_empty_the_warehouse_without_confirmation(smal
     with platform.app() as connection:
         connection.execute("delete from operational.payments")
     assert_stopped_before_harm(platform, "lost 18 of the 18 rows of table payments", "MASS_DELETE=1")
-    result = platform.dbt(*SCHEDULED_BUILD, "--vars", "{allow_mass_delete: true}")
+    result = platform.dbt(*DATA_BUILD, "--vars", "{allow_mass_delete: true}")
     assert result.exit_code == 0
     assert_views_equal_the_oltp(platform)
 
@@ -323,7 +323,7 @@ def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_pu
             pay(connection, 1)
             connection.execute("delete from operational.payments where payment_id = 3")
         platform.wait_for_replicas()
-        refused = platform.dbt(*SCHEDULED_BUILD)
+        refused = platform.dbt(*DATA_BUILD)
         assert "table payments is not in the change feed" in refused.run["error_message"]
     finally:
         with connect(platform.superuser_conninfo) as connection:
@@ -409,7 +409,7 @@ def test_a_run_does_not_wait_for_a_table_that_stays_locked(small_book):
             pay(connection, 1)
             connection.commit()
             connection.execute("lock table operational.payments in access exclusive mode")
-            failed = platform.dbt(*SCHEDULED_BUILD)
+            failed = platform.dbt(*DATA_BUILD)
         assert failed.exit_code != 0
         assert "lock timeout" in failed.run["error_message"]
         platform.build()
@@ -424,7 +424,7 @@ def test_a_warehouse_run_survives_the_source_being_away(small_book):
         options = connection.execute("select srvoptions from pg_foreign_server where srvname = 'oltp'").fetchone()
         connection.execute("alter server oltp options (set port '1,1,1')")
         try:
-            failed = platform.dbt(*SCHEDULED_BUILD)
+            failed = platform.dbt(*DATA_BUILD)
             assert failed.exit_code != 0
             assert "could not connect to server" in failed.run["error_message"]
         finally:
@@ -459,7 +459,7 @@ def test_the_published_tables_change_together_or_not_at_all(small_book):
     with Readers(platform.reader_conninfo) as readers, connect(platform.warehouse_conninfo) as lock:
         # Writers wait here, in the middle of publishing; readers do not.
         lock.execute("lock table publish.agg_loans in exclusive mode")
-        child = platform.start_dbt(*SCHEDULED_BUILD)
+        child = platform.start_dbt(*DATA_BUILD)
         wait_until(
             lambda: platform.warehouse(
                 "select 1 from pg_locks where not granted and relation = 'publish.agg_loans'::regclass"
@@ -478,7 +478,7 @@ def test_of_two_builds_started_together_one_runs_and_one_is_refused(small_book):
         with connect(platform.warehouse_conninfo) as lock:
             # Neither can end before the other has started.
             lock.execute("lock table publish.published_state in access exclusive mode")
-            children += [platform.start_dbt(*SCHEDULED_BUILD) for _ in range(2)]
+            children += [platform.start_dbt(*DATA_BUILD) for _ in range(2)]
             wait_until(lambda: any(child.exitcode is not None for child in children), seconds=20)
             refused = [child.exitcode for child in children if child.exitcode is not None]
             assert len(refused) == 1 and refused[0] != 0

@@ -16,7 +16,7 @@ import pytest
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
 from eds.scheduler import Scheduler
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_views_equal_the_oltp
 from support.waiting import wait_until
@@ -199,7 +199,7 @@ def test_a_run_that_was_refused_is_not_reported_as_the_one_before_it(platform, c
     assert scheduler.run_once(full=False) is True
     with connect(platform.warehouse_conninfo) as lock:
         lock.execute("lock table warehouse.fact_loans in access exclusive mode")
-        other = platform.start_dbt(*SCHEDULED_BUILD)
+        other = platform.start_dbt(*DATA_BUILD)
         wait_for_row(platform, "select 1 from audit.etl_runs where status = 'running'")
         capsys.readouterr()
         assert scheduler.run_once(full=False) is False

@@ -22,7 +22,7 @@ from eds.book.demo import fill
 from eds.cluster.connections import Server, connect
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, kill_server, point_at, use_only
@@ -72,7 +72,7 @@ def test_a_source_that_is_killed_in_the_middle_of_a_run(small_book, name):
         with connect(platform.warehouse_conninfo) as lock:
             # Customers come first: the run has read them, and has the other tables before it.
             lock.execute("lock table operational.customers in access exclusive mode")
-            child = platform.start_dbt(*SCHEDULED_BUILD, environment={"ETL_STARTED_BY": "the one in the middle"})
+            child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "the one in the middle"})
             wait_until(lambda: platform.warehouse("select 1 from pg_locks where not granted and locktype = 'relation'"))
             kill_server(platform, name)
         child.join()

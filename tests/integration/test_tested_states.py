@@ -10,7 +10,7 @@ import pytest
 from eds.cluster.connections import connect
 from eds.ops.checks.dashboard_figures import dashboard_figures
 from eds.ops.checks.result import Failed
-from eds.warehouse.runs import RECONCILE_VARS, SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD, RECONCILE_VARS
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
@@ -210,7 +210,7 @@ def test_an_aggregate_that_disagrees_with_the_others_is_not_published(small_book
     before = platform.view("vw_monthly_revenue")
     platform.warehouse(statement)
     pay_and_wait(platform)
-    result = platform.dbt(*SCHEDULED_BUILD)
+    result = platform.dbt(*DATA_BUILD)
     assert result.exit_code != 0
     assert "assert_aggregates_agree" in result.run["error_message"]
     assert platform.view("vw_monthly_revenue") == before
@@ -416,7 +416,7 @@ def spoil_fact_payments(platform: Platform) -> None:
         "create trigger spoil before insert on warehouse.fact_payments for each row execute function public.spoil()"
     )
     pay_and_wait(platform)
-    failed = platform.dbt(*SCHEDULED_BUILD)
+    failed = platform.dbt(*DATA_BUILD)
     assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
 
 
@@ -458,7 +458,7 @@ def older_rows_are_tested_under_a_new_rule(platform: Platform) -> None:
     replace(rule, "segment as", "'private'::text as")
     try:
         for _ in range(2):
-            failed = platform.dbt(*SCHEDULED_BUILD)
+            failed = platform.dbt(*DATA_BUILD)
             assert failed.exit_code != 0, "a state that fails its test was published"
             assert "accepted_values_stg_customers_customer_segment" in failed.run["error_message"]
             assert platform.view("vw_loan_status_distribution") == before
@@ -476,7 +476,7 @@ def test_a_rule_under_which_older_rows_fail_a_test_is_not_published(small_book, 
     replace(mart, "coalesce(dim_customer.customer_sk, {{ unknown_sk() }}) as customer_sk", "999::bigint as customer_sk")
     before = platform.view("vw_monthly_revenue")
     for _ in range(2):
-        failed = changed.dbt(*SCHEDULED_BUILD)
+        failed = changed.dbt(*DATA_BUILD)
         assert failed.exit_code != 0
         assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
     assert platform.view("vw_monthly_revenue") == before
@@ -499,7 +499,7 @@ def rows_that_change_with_others_are_tested(platform: Platform) -> None:
     with platform.app() as connection:
         connection.execute("update operational.loans set branch_code = 'MSA01' where loan_id = 1")
     platform.wait_for_replicas()
-    failed = platform.dbt(*SCHEDULED_BUILD)
+    failed = platform.dbt(*DATA_BUILD)
     assert failed.exit_code != 0, "a spoiled row was published"
     assert "relationships_fact_payments_customer_sk" in failed.run["error_message"]
     assert platform.view("vw_branch_performance") == before
@@ -559,7 +559,7 @@ def readers_go_on_beside_an_idle_one(platform: Platform) -> None:
     try:
         with connect(platform.reader_conninfo + " application_name=quarterly_report") as idle:
             idle.execute("select * from warehouse.vw_branch_performance")
-            child = platform.start_dbt(*SCHEDULED_BUILD, *IMPATIENT)
+            child = platform.start_dbt(*DATA_BUILD, *IMPATIENT)
             while child.is_alive() and not slow:
                 with connect(platform.reader_conninfo) as reader:
                     reader.execute("set statement_timeout = '4s'")

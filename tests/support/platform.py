@@ -169,7 +169,7 @@ class Platform:
 
     def build(self, *arguments: str) -> BuildResult:
         """`dbt build` the scheduler's way; fails the test when it fails."""
-        result = self.dbt(*runs.SCHEDULED_BUILD, *arguments)
+        result = self.dbt(*runs.DATA_BUILD, *arguments)
         assert result.exit_code == 0, f"dbt build failed: {result.run and result.run['error_message']}"
         return result
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psycopg
 
 from eds.cluster.connections import connect
-from eds.warehouse.runs import SCHEDULED_BUILD
+from eds.warehouse.runs import DATA_BUILD
 from support.history_oracle import History
 from support.platform import Platform
 from support.random_book import Change, change_book
@@ -75,7 +75,7 @@ class Story:
         Returns a superuser's connection string of that server; `state` is what it showed.
         """
         self.wait()
-        result = self.platform.dbt(*SCHEDULED_BUILD, *options, environment={"ETL_MAX_DELETE_SHARE": "1"})
+        result = self.platform.dbt(*DATA_BUILD, *options, environment={"ETL_MAX_DELETE_SHARE": "1"})
         assert result.exit_code == 0 and result.run is not None, result.run
         read = self.platform.servers[server_read(self.platform, result.run)].superuser_conninfo()
         self.state = oltp_state(read)

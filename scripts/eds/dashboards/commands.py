@@ -18,9 +18,13 @@ from eds.dashboards import page, site
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 
+app = typer.Typer()
+
+PANEL = "Dashboards and documentation"
 CONNECT_SECONDS = 3.0
 
 
+@app.command(rich_help_panel=PANEL)
 def dashboards() -> None:
     """Write the dashboards as one HTML page (the scheduler does it after each run)."""
     settings = load()
@@ -29,6 +33,7 @@ def dashboards() -> None:
     out.print(f"{path.as_uri()}", soft_wrap=True)
 
 
+@app.command(rich_help_panel=PANEL)
 def export(
     board: Annotated[str | None, typer.Option(metavar="portfolio", help="One dashboard; all when left out.")] = None,
     format: Annotated[
@@ -79,6 +84,7 @@ def answers_at(host: str, port: int) -> bool:
     return False
 
 
+@app.command(rich_help_panel=PANEL)
 def metabase() -> None:
     """Bring Metabase to what infra/dashboards/*.yml say. Exit code 1 when a question or a filter does not work."""
     runtime, _ = select_runtime(load())
@@ -94,6 +100,7 @@ def metabase() -> None:
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=PANEL)
 def docs(
     generate_only: Annotated[bool, typer.Option("--generate-only", help="Write the pages and end.")] = False,
 ) -> None:
@@ -123,6 +130,7 @@ def docs(
             running.serve_forever()
 
 
+@app.command(rich_help_panel="For programs")
 def screenshots() -> None:
     """Take the README's pictures of this checkout's pages, with a headless Chromium."""
     from eds.dashboards import screenshots as pictures
@@ -132,10 +140,3 @@ def screenshots() -> None:
         site.refresh(settings)
     for path in pictures.take(settings):
         out.print(str(path), soft_wrap=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to the command line."""
-    for command in (dashboards, export, metabase, docs):
-        app.command(rich_help_panel="Dashboards and documentation")(command)
-    app.command(rich_help_panel="For programs")(screenshots)

@@ -55,8 +55,8 @@ TRANSIENT = (
 )
 # A clock that is corrected steps back by seconds.
 CLOCK_TOLERANCE_MINUTES = 1.0
-# What the scheduler builds: everything but the unit tests, which test the project and not the data.
-SCHEDULED_BUILD = ("build", "--exclude-resource-type", "unit_test")
+# Everything but the unit tests, which test the project and not the data.
+DATA_BUILD = ("build", "--exclude-resource-type", "unit_test")
 # A run of which no session was seen for this long is dead. One second longer than begin_run() looks
 # (macros/run/run_is_alive.sql): a command that refuses or waits errs on the side of a run that is alive.
 RUN_SILENT_SECONDS = 4.0
@@ -197,7 +197,7 @@ def build(
     select: str | None = None,
     full_refresh: bool = False,
     variables: dict[str, Any] | None = None,
-    scheduled: bool = False,
+    unit_tests: bool = True,
     trigger: str = "manual",
     log: Path | None = None,
     on_node: Callable[..., None] = lambda amount, **more: None,
@@ -210,7 +210,7 @@ def build(
     """
     # A selection that matches nothing is a mistake, and would succeed without building anything.
     strict = ("--warn-error-options", '{"error": ["NoNodesForSelectionCriteria"]}') if select else ()
-    what = SCHEDULED_BUILD if scheduled else ("build",)
+    what = ("build",) if unit_tests else DATA_BUILD
     command = [str(dbt_executable()), *strict, *what, "--project-dir", str(ROOT)]
     if select:
         command += ["--select", *select.split()]

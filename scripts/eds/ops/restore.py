@@ -232,7 +232,7 @@ def _unused_names(server: Server) -> tuple[str, str]:
     while True:
         now = f"{datetime.now(UTC):%Y%m%d_%H%M%S}"
         names = f"{server.database}_restore_{now}", f"{server.database}_replaced_{now}"
-        used = "select from pg_database where datname = any(%s)"
+        used = "select 1 from pg_database where datname = any(%s)"
         if not fetch_all(server, used, (list(names),), database="postgres"):
             return names
         time.sleep(0.2)

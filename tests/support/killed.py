@@ -70,7 +70,7 @@ def _statement(_connection: psycopg.Connection, query: Any, *_: Any, **__: Any) 
 def _program(_home: Home, command: Any, *_: Any, **__: Any) -> str | None:
     name = Path(command[0]).name
     # What only reads is no step.
-    reads = ("pg_controldata", "pg_waldump", "ls", "build.sh", "choose_settings.sh")
+    reads = ("pg_controldata", "pg_waldump", "ls", "test", "build.sh", "choose_settings.sh")
     if name in reads or (name == "pgbackrest" and command[-1] not in ("restore",) and "archive-push" not in command):
         return None
     return name

@@ -341,7 +341,7 @@ def test_only_a_sync_deletes(app: psycopg.Connection, admin: psycopg.Connection,
     rows = admin.execute(
         "select table_name, operation from operational.audit_log where log_id > %s order by log_id", [trail]
     ).fetchall()
-    assert [name for name, _ in rows] == ["payments", "payments", "loans", "customers", "customers", "loan_products"]
+    assert [name for name, _ in rows] == ["payments", "payments", "loans", "loan_products", "customers", "customers"]
     assert {operation for _, operation in rows} == {"DELETE"}
 
 

@@ -792,6 +792,13 @@ CONTROLS += [
         "when {{ days }} < 30 then",
     ),
     lender(
+        "a loan more than 90 days past due is in stage 3 whatever its status",
+        "macros/lending/ifrs9_stage.sql",
+        "when {{ defaulted }} or {{ days }} > 90 then 3",
+        "when {{ defaulted }} then 3",
+        "vw_ifrs9_stages",
+    ),
+    lender(
         "principal settles instalments that the money does not reach",
         PAID,
         "greatest({{ principal }}, 0), coalesce",

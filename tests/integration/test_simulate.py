@@ -230,7 +230,8 @@ def test_payments_follow_the_calendar_of_each_loan(
         young = [add_loan(connection, customer, disbursed_at=str(today)) for _ in range(2)]
         due = add_loan(connection, customer, disbursed_at=str(today - timedelta(days=14)))
         add_installments(connection, due, weekly)
-    operate(connect, "late_payment", 8)
+    with pytest.raises(NothingSuitable):
+        operate(connect, "late_payment", 20)
     paid = rows(
         owner,
         "select loan_id, sum(principal_portion), sum(interest_portion), min(penalty_portion) from "
@@ -239,8 +240,6 @@ def test_payments_follow_the_calendar_of_each_loan(
     # Parts, until the instalment of last week is paid; that of today is not late.
     assert [(loan, principal, interest) for loan, principal, interest, _ in paid] == [(due, 250, 1)]
     assert paid[0][3] > 0
-    with pytest.raises(NothingSuitable):
-        operate(connect, "late_payment")
     operate(connect, "payment")
     assert rows(owner, "select sum(principal_portion), sum(interest_portion) from operational.payments") == [(500, 3)]
     operate(connect, "payment")

@@ -149,7 +149,7 @@ class Transaction:
             select
                 loan_id, amount, interest_rate, tenure_months, status, outstanding_balance,
                 (disbursed_at at time zone %(timezone)s)::date, (clock_timestamp() at time zone %(timezone)s)::date,
-                paid.principal, paid.interest, due.instalments
+                paid.principal, paid.interest, due.numbers, due.due_dates, due.principal, due.interest
             from operational.loans
             cross join lateral (
                 select
@@ -159,9 +159,10 @@ class Transaction:
             ) as paid
             cross join lateral (
                 select
-                    array_agg(
-                        (installment_no, due_date, principal_due, interest_due) order by installment_no
-                    ) as instalments
+                    array_agg(installment_no order by installment_no) as numbers,
+                    array_agg(due_date order by installment_no) as due_dates,
+                    array_agg(principal_due order by installment_no) as principal,
+                    array_agg(interest_due order by installment_no) as interest
                 from operational.loan_installments
                 where loan_installments.loan_id = loans.loan_id
             ) as due
@@ -171,9 +172,10 @@ class Transaction:
         )
         if row is None:
             raise NothingSuitable
-        *columns, instalments = row
-        columns.append([Instalment(*instalment) for instalment in instalments or ()])
-        return Loan(*columns)
+        columns, due = row[:-4], row[-4:]
+        # No instalments on record: null instead of arrays.
+        instalments = [Instalment(*each) for each in zip(*due, strict=True)] if due[0] else []
+        return Loan(*(*columns, instalments))
 
     def lock_paying_loan(self, suits: Callable[[Loan], bool], otherwise: Callable[[Loan], bool]) -> Loan:
         """Lock an active loan that suits, found among a few; else one of them that suits otherwise, if there is one.

@@ -184,12 +184,12 @@ class Transaction:
         """
         seen: list[Loan] = []
         for _ in range(PROBES):
-            seen.append(self.read_loan(self.random_key("loans", "loan_id", _ACTIVE)))
+            seen.append(self.read_loan(self.random_key("loans", "loan_id", _PAYING)))
             if suits(seen[-1]):
                 break
         for suitable in (suits, otherwise):
             for candidate in filter(suitable, seen):
-                loan = self.lock_loan_of(candidate.loan_id, _ACTIVE)
+                loan = self.lock_loan_of(candidate.loan_id, _PAYING)
                 if suitable(loan):
                     return loan
         raise NothingSuitable
@@ -232,6 +232,12 @@ class Transaction:
 
 
 _ACTIVE = "status = 'active' and outstanding_balance > 0"
+# What a schedule can be computed of in a moment, with sums that a payment can hold: the table accepts much more.
+_PAYING = (
+    "status = 'active' and outstanding_balance > 0 and greatest(amount, outstanding_balance) <= 100000000000 "
+    "and tenure_months <= 1200 "
+    "and coalesce(disbursed_at, now()) between '1900-01-01' and '2100-01-01'"
+)
 
 
 def _application(transaction: Transaction) -> None:
@@ -321,6 +327,7 @@ def _disbursement(transaction: Transaction) -> None:
         returning (
             select product_name from operational.loan_products
             where loan_products.product_id = loans.product_id and {is_weekly}
+                and loans.tenure_months <= max_tenure_months and loans.disbursed_at < '2100-01-01'
         ), (disbursed_at at time zone %(timezone)s)::date
         """).format(is_weekly=sql.SQL(IS_WEEKLY)),
         {"loan_id": loan.loan_id, "timezone": transaction.shared.timezone},

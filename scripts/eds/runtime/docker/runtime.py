@@ -160,8 +160,9 @@ class ComposeRuntime:
         """
         if kept := self._member_volumes():
             raise UserError(
-                f"FRESH=1 is for a checkout whose data is gone, and there is {', '.join(kept)}. `make up` starts what "
-                "is there; `make nuke` destroys it; docker volume rm removes one of them."
+                f"This checkout has a loan book already, in {', '.join(kept)}: FRESH=1 and restore-machine are for one "
+                "whose data is gone. `make up` starts what is there; `make nuke` destroys it; docker volume rm removes "
+                "one of them."
             )
         self.cluster.set_primary("primary")
         self.files.unfence(*MEMBERS)

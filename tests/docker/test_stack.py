@@ -170,7 +170,7 @@ def test_five_hundred_clients_share_twenty_five_server_connections(stack: Stack)
     password = {"PGPASSWORD": stack.settings.app_user_password.get_secret_value()}
     container = stack.container("replica1")
     docker("exec", "--interactive", container, "sh", "-c", "cat >/tmp/load.sql", stdin=script)
-    load = ("pgbench", "-n", "-h", "pgbouncer", "-p", "6432", "-U", "app_user", "-c", "500", "-j", "2", "-T", "10")
+    load = ("pgbench", "-n", "-h", "pgbouncer", "-p", "6432", "-U", "app_user", "-c", "500", "-j", "2", "-T", "20")
     most = 0
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         run = pool.submit(
@@ -188,8 +188,7 @@ def test_five_hundred_clients_share_twenty_five_server_connections(stack: Stack)
     assert "number of failed transactions: 0 (0.000%)" in output
     assert "number of clients: 500" in output
     assert "error" not in output.lower().replace("number of failed", "")
-    # How many of them a pool opens in these seconds depends on the machine.
-    assert 10 <= most <= 25
+    assert 20 <= most <= 25
 
 
 def test_the_read_only_pool_is_over_both_replicas_and_the_other_on_the_primary(stack: Stack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import random
 import secrets
 import threading
@@ -66,7 +67,7 @@ class Loan:
     interest_paid: Decimal
     instalments: list[Instalment]
 
-    @property
+    @functools.cached_property
     def next_instalment(self) -> Instalment:
         """What is left of the first instalment that is not paid; all of the balance where the schedule has ended."""
         schedule = self.instalments or annuity(
@@ -233,10 +234,9 @@ class Transaction:
 
 _ACTIVE = "status = 'active' and outstanding_balance > 0"
 # What a schedule can be computed of in a moment, with sums that a payment can hold: the table accepts much more.
-_PAYING = (
-    "status = 'active' and outstanding_balance > 0 and greatest(amount, outstanding_balance) <= 100000000000 "
-    "and tenure_months <= 1200 "
-    "and coalesce(disbursed_at, now()) between '1900-01-01' and '2100-01-01'"
+_PAYING = _ACTIVE + (
+    " and greatest(amount, outstanding_balance) <= 100000000000 and tenure_months <= 1200"
+    " and coalesce(disbursed_at, now()) between '1900-01-01' and '2100-01-01'"
 )
 
 

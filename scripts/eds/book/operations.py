@@ -61,6 +61,11 @@ class Loan:
     status: str
     balance: Decimal
 
+
+@dataclass(frozen=True)
+class PayingLoan(Loan):
+    """A loan with what was paid on it, and the instalments on record."""
+
     disbursed_on: date | None
     today: date
     principal_paid: Decimal
@@ -135,16 +140,19 @@ class Transaction:
 
     def lock_loan_of(self, loan_id: int, condition: LiteralString = "true") -> Loan:
         """Lock one loan. Raises NothingSuitable when it has gone or does not fulfil the condition any more."""
-        self.row(
-            sql.SQL("select from operational.loans where loan_id = %s and ({}) for update").format(sql.SQL(condition)),
+        row = self.row(
+            sql.SQL(
+                "select loan_id, amount, interest_rate, tenure_months, status, outstanding_balance "
+                "from operational.loans where loan_id = %s and ({}) for update"
+            ).format(sql.SQL(condition)),
             loan_id,
         )
-        if self.cursor.rowcount == 0:
+        if row is None:
             raise NothingSuitable
-        return self.read_loan(loan_id)
+        return Loan(*row)
 
-    def read_loan(self, loan_id: int) -> Loan:
-        """Return one loan as it is now. Raises NothingSuitable when it has gone."""
+    def read_paying_loan(self, loan_id: int) -> PayingLoan:
+        """Return one loan as it is now, with its payments and its schedule. Raises NothingSuitable when it has gone."""
         row = self.row(
             """
             select
@@ -176,21 +184,24 @@ class Transaction:
         columns, due = row[:-4], row[-4:]
         # No instalments on record: null instead of arrays.
         instalments = [Instalment(*each) for each in zip(*due, strict=True)] if due[0] else []
-        return Loan(*(*columns, instalments))
+        return PayingLoan(*(*columns, instalments))
 
-    def lock_paying_loan(self, suits: Callable[[Loan], bool], otherwise: Callable[[Loan], bool]) -> Loan:
+    def lock_paying_loan(
+        self, suits: Callable[[PayingLoan], bool], otherwise: Callable[[PayingLoan], bool]
+    ) -> PayingLoan:
         """Lock an active loan that suits, found among a few; else one of them that suits otherwise, if there is one.
 
         What is looked at is not locked, so that two who look never wait for each other.
         """
-        seen: list[Loan] = []
+        seen: list[PayingLoan] = []
         for _ in range(PROBES):
-            seen.append(self.read_loan(self.random_key("loans", "loan_id", _PAYING)))
+            seen.append(self.read_paying_loan(self.random_key("loans", "loan_id", _PAYING)))
             if suits(seen[-1]):
                 break
         for suitable in (suits, otherwise):
             for candidate in filter(suitable, seen):
-                loan = self.lock_loan_of(candidate.loan_id, _PAYING)
+                self.lock_loan_of(candidate.loan_id, _PAYING)
+                loan = self.read_paying_loan(candidate.loan_id)
                 if suitable(loan):
                     return loan
         raise NothingSuitable

@@ -55,7 +55,7 @@ def test_volumes_that_are_gone_are_noticed_and_nothing_takes_their_place_unasked
     stack.eds("backup", "--kind", "operational")
     payments = stack.value("primary", "select count(*) from operational.payments")
     env_file = str(stack.runtime.files.folder / "compose.env")
-    assert "there is" in stack.eds("up", "--fresh", code=1)
+    assert "has a loan book already" in stack.eds("up", "--fresh", code=1)
     # As after a failover: the note names another member.
     stack.eds("failover", "--to", "replica1", "--force")
     docker("compose", "--env-file", env_file, "--file", str(ROOT / "compose.yaml"), "down", "--volumes")

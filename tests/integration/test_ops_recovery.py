@@ -57,6 +57,8 @@ def settings() -> Iterator[Settings]:
 def runtime(settings: Settings) -> Iterator[LocalRuntime]:
     with separate_servers(settings) as started:
         warm_up(settings)
+        # Whichever test comes first: the warehouse knows the source that it moves away from.
+        Platform(started).build()
         yield started
 
 
@@ -245,17 +247,39 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(
     assert followers(runtime) == {"replica1", "replica2"}
 
 
+@contextmanager
+def rotated_passwords(cluster: Platform) -> Iterator[LocalRuntime]:
+    """Other passwords of the superuser and of a reader, on the primary and in the settings, for a while."""
+
+    def set_passwords(settings: Settings) -> None:
+        with cluster.cluster.primary.connect() as connection:
+            provision.set_password(connection, "readonly_user", settings.readonly_user_password.get_secret_value())
+            provision.set_password(connection, "postgres", settings.postgres_password.get_secret_value())
+
+    others = {"postgres_password": SecretStr("another one"), "readonly_user_password": SecretStr("a third one")}
+    fresh = LocalRuntime(cluster.settings.model_copy(update=others))
+    set_passwords(fresh.settings)
+    try:
+        yield fresh
+    finally:
+        fresh.member(SIDE).remove()
+        with fresh.cluster.primary.connect() as connection:
+            provision.set_password(connection, "postgres", cluster.settings.postgres_password.get_secret_value())
+        set_passwords(cluster.settings)
+
+
+def readers_names(runtime: LocalRuntime) -> set[str]:
+    """Return the customers of the cluster beside the primary, as `make psql-recovered` reads them."""
+    return names(runtime.cluster.conninfo(runtime.cluster.recovered, "readonly_user"))
+
+
 @needs.pgbackrest
-def test_a_book_from_before_a_rotation_of_the_superusers_password_is_recovered(cluster: Platform) -> None:
+def test_a_book_from_before_a_rotation_of_passwords_is_recovered_and_read(cluster: Platform) -> None:
     backup.physical(cluster.runtime, "diff")
     with cluster.app() as connection:
         add_customer(connection, "before the rotation")
     moment = cluster.primary("select clock_timestamp()")[0][0]
-    fresh = cluster.settings.model_copy(update={"postgres_password": SecretStr("another one")})
-    runtime = LocalRuntime(fresh)
-    try:
-        with cluster.cluster.primary.connect() as connection:
-            provision.set_password(connection, "postgres", "another one")
+    with rotated_passwords(cluster) as runtime:
         with cluster.app() as connection:
             add_customer(connection, "after the rotation")
         found = pitr.recover(runtime, pitr.Target(moment))
@@ -264,10 +288,7 @@ def test_a_book_from_before_a_rotation_of_the_superusers_password_is_recovered(c
         recovered = names(runtime.cluster.recovered.superuser_conninfo())
         assert "before the rotation" in recovered
         assert "after the rotation" not in recovered
-    finally:
-        runtime.member(SIDE).remove()
-        with runtime.cluster.primary.connect() as connection:
-            provision.set_password(connection, "postgres", cluster.settings.postgres_password.get_secret_value())
+        assert readers_names(runtime) == recovered
 
 
 @needs.pgbackrest
@@ -516,6 +537,10 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
     assert listed == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         fetch_all(runtime.cluster.recovered, "create table nothing ()")
+    # The copy has the passwords of the time before the failover; whoever looks has those of today.
+    with rotated_passwords(cluster) as fresh:
+        assert failover.lost_changes(fresh, old) == (commits, changes)
+        assert {f"lost {number}" for number in range(7)} <= readers_names(fresh)
     assert failover.rejoin(runtime, None) == {old: "rewound"}
     assert failover.rejoin(runtime, None) == {}
     assert followers(runtime) == set(runtime.cluster.replica_names)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from eds.base.errors import UserError
-from eds.base.settings import ROOT
+from eds.base.settings import ROOT, Settings
 from eds.cluster import exchange, locks
 from eds.cluster.connections import Cluster, Server, psycopg_notices_off, refuses_password
 from eds.cluster.queries import has_relation
@@ -108,6 +108,20 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
             ) from error
         set_password(connection, role, password)
         return True
+
+
+def adopt_passwords(server: Server, settings: Settings) -> None:
+    """Give the roles of an OLTP server that is not provisioned, a recovered one, the passwords of the settings."""
+    with server.connect("postgres") as connection:
+        # A copy that is there to be looked at takes no writes by default.
+        connection.execute("set transaction read write")
+        rows = connection.execute(
+            "select rolname, rolpassword from pg_authid where rolname = any(%s)", (list(OLTP_ROLES),)
+        ).fetchall()
+        for role, verifier in rows:
+            password = getattr(settings, f"{role}_password").get_secret_value()
+            if not verifies(verifier, password):
+                set_password(connection, role, password)
 
 
 def verifies(verifier: str | None, password: str) -> bool:

@@ -13,7 +13,7 @@ from eds.base import disk, journal
 from eds.base.console import step
 from eds.base.errors import UserError
 from eds.base.services import SIDE
-from eds.cluster import members, server_conf
+from eds.cluster import members, provision, server_conf
 from eds.cluster.connections import Server, WrongPasswordError, wait_until_accepting
 from eds.cluster.queries import fetch_value
 from eds.cluster.repository import BaseBackup
@@ -203,11 +203,11 @@ def newest_commit(side: Member) -> datetime | None:
 
 
 def let_in(runtime: Runtime) -> None:
-    """Let the superuser log in to the recovered cluster with the password of the settings.
+    """Let every role log in to the cluster beside the primary with the password of the settings.
 
-    The book has the password of the moment, and of the machine, that it comes from.
+    Its data has the passwords of the moment, and of the machine, that it comes from.
     """
-    side, conninfo = runtime.member(SIDE), runtime.cluster.recovered.superuser_conninfo()
+    side, conninfo = runtime.member(SIDE), runtime.cluster.recovered.superuser_conninfo("postgres")
     try:
         wait_until_accepting(conninfo, START_SECONDS)
     except WrongPasswordError:
@@ -216,6 +216,7 @@ def let_in(runtime: Runtime) -> None:
             side.adopt_superuser_password()
             side.start()
             wait_until_accepting(conninfo, START_SECONDS)
+    provision.adopt_passwords(runtime.cluster.recovered, runtime.settings)
 
 
 def start_copy(runtime: Runtime, name: str) -> None:
@@ -228,7 +229,7 @@ def start_copy(runtime: Runtime, name: str) -> None:
     _fill_side(runtime, side, name, ["default_transaction_read_only = on"])
     try:
         side.start()
-        wait_until_accepting(runtime.cluster.recovered.superuser_conninfo("postgres"), START_SECONDS)
+        let_in(runtime)
     except UserError as error:
         raise UserError(f"The copy of {name} does not start: {error}\n" + "\n".join(side.tail(15))) from error
 

@@ -22,6 +22,6 @@
             {% endif %}
         {% endset %}
         {% do run_statement(copy) %}
-        {% do run_statement("analyze " ~ name) %}
+        {% do analyze_passing(name) %}
     {% endif %}
 {% endmacro %}

@@ -65,7 +65,7 @@
         table.foreign if watermark is none else table.changes,
         widest_row(table) if watermark is none else widest_change
     ) %}
-    {% do run_statement("analyze " ~ table.read) %}
+    {% do analyze_passing(table.read) %}
     {% set keys_read %}
         select {{ key }} from {{ table.read }}
         union

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from dbt.v2_announcement import V2_AVAILABLE_MSG
 from typer.core import TyperGroup
 
 import reference
@@ -100,11 +101,15 @@ def test_dbt_is_activated_by_hand_in_any_shell(tmp_path, shell, place, message):
     ensure_env_file(tmp_path / "env")
     shown = tmp_path / "bin" / "dbt"
     shown.parent.mkdir()
-    shown.write_text('#!/bin/sh\nprintf "%s " "$@"\n', encoding="utf-8")
+    version = f"Core:\n00:00:00  {V2_AVAILABLE_MSG}\nPlugins:"
+    shown.write_text(
+        f'#!/bin/sh\nprintf "%s " "$@"\n[ "$1" != --version ] || printf "%s\n" {shlex.quote(version)}\n',
+        encoding="utf-8",
+    )
     shown.chmod(0o755)
     script = f""". {shlex.quote(str(ROOT))}/scripts/activate && (unset -f dbt; command -v dbt) || exit 1
         PATH={shlex.quote(str(shown.parent))}:$PATH
-        dbt docs generate --no-compile; echo; dbt build --select fact_loans"""
+        dbt docs generate --no-compile; echo; dbt build --select fact_loans; echo; dbt --version"""
     done = subprocess.run(
         [shell, "-c", script],
         cwd=place,
@@ -122,6 +127,9 @@ def test_dbt_is_activated_by_hand_in_any_shell(tmp_path, shell, place, message):
             str(ROOT / ".venv/bin/dbt"),
             'docs generate --vars {"build_order": false} --no-compile',
             "build --select fact_loans",
+            # Without its advertising.
+            "--version Core:",
+            "Plugins:",
         ]
 
 

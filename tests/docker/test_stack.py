@@ -192,19 +192,20 @@ def test_five_hundred_clients_share_twenty_five_server_connections(stack: Stack)
 
 
 def test_the_read_only_pool_is_over_both_replicas_and_the_other_on_the_primary(stack: Stack) -> None:
-    port = stack.settings.pgbouncer_port
-
-    def where(database: str) -> tuple[str, bool]:
-        with psycopg.connect(stack.app_conninfo(port, database), prepare_threshold=None) as connection:
+    def where(conninfo: str) -> tuple[str, bool]:
+        with psycopg.connect(conninfo, prepare_threshold=None) as connection:
             row = connection.execute(
                 "select inet_server_addr()::text, pg_is_in_recovery() from pg_sleep(0.5)"
             ).fetchone()
             assert row is not None
             return row[0], row[1]
 
+    # Before the threads start: to read the settings changes the environment for a moment.
+    port = stack.settings.pgbouncer_port
+    readers, writers = (stack.app_conninfo(port, name) for name in ("loans_db_ro", "loans_db"))
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        read_only = set(pool.map(where, ["loans_db_ro"] * 16))
-        writing = set(pool.map(where, ["loans_db"] * 8))
+        read_only = set(pool.map(where, [readers] * 16))
+        writing = set(pool.map(where, [writers] * 8))
     assert len(read_only) == 2
     assert {recovering for _, recovering in read_only} == {True}
     assert [recovering for _, recovering in writing] == [False]

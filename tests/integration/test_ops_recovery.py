@@ -29,6 +29,7 @@ from eds.book import invariants
 from eds.cluster import provision
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import fetch_all, fetch_value, in_recovery
+from eds.cluster.server_conf import STANZA
 from eds.ops import backup, drill, failover, health, pitr, recovery, wal
 from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
@@ -435,18 +436,44 @@ def problem_of_a_repository(runtime: LocalRuntime) -> str:
     return "\n".join(each for each in health.health(runtime)["problems"] if "repository" in each)
 
 
+def undecipherable(runtime: LocalRuntime, place: Path) -> None:
+    """Let the repository in this place be one whose key nobody has."""
+    info = place / "archive" / STANZA / "archive.info"
+    info.parent.mkdir(parents=True)
+    info.write_bytes(b"Salted__" + bytes(range(256)))
+
+
+def anothers(runtime: LocalRuntime, place: Path) -> None:
+    """Let the repository in this place be sound, of the same name and key, and that of another cluster."""
+    options = {
+        "stanza": STANZA,
+        "pg1-path": runtime.home.data("warehouse"),
+        "repo1-path": place,
+        "repo1-cipher-type": "aes-256-cbc",
+        "lock-path": place / "locks",
+    }
+    runtime.member(runtime.cluster.primary_name).run(
+        ["pgbackrest", "--no-config", "--no-online", "--log-level-file=off"]
+        + [f"--{name}={value}" for name, value in options.items()]
+        + ["stanza-create"],
+        env={"PGBACKREST_REPO1_CIPHER_PASS": runtime.settings.backup_repo2_cipher_key.get_secret_value()},
+    )
+
+
 @needs.pgbackrest
+@pytest.mark.parametrize("repository", [undecipherable, anothers], ids=["without its key", "sound"])
 def test_a_repository_of_another_cluster_keeps_nobody_from_the_book_and_is_reported(
-    cluster: Platform,
+    cluster: Platform, repository: Callable[[LocalRuntime, Path], None]
 ) -> None:
     runtime = cluster.runtime
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="another-cluster-") as name:
         place = Path(name)
-        foreign = place / "archive" / "oltp" / "archive.info"
-        foreign.parent.mkdir(parents=True)
-        foreign.write_bytes(b"Salted__" + bytes(range(256)))
-        for path in (place, *place.rglob("*")):
+        place.chmod(0o777)
+        repository(runtime, place)
+        for path in place.rglob("*"):
             path.chmod(0o777)
+        foreign = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        assert foreign
         changed = {"backup_repo2": "posix", "backup_repo2_path": name}
         beside = LocalRuntime(cluster.settings.model_copy(update=changed))
         up.start_servers(beside)
@@ -455,7 +482,7 @@ def test_a_repository_of_another_cluster_keeps_nobody_from_the_book_and_is_repor
         with pytest.raises(UserError, match="is archived"):
             wal.switch_and_wait(beside, 5)
         assert [each for each in health.health(beside)["problems"] if each.startswith("WAL is not archived")]
-        assert foreign.read_bytes().startswith(b"Salted__")
+        assert {path: path.read_bytes() for path in foreign} == foreign
     up.start_servers(runtime)
     wal.switch_and_wait(runtime, 90)
 

@@ -207,7 +207,7 @@ def test_descriptions_come_from_the_dbt_project(api):
     view = tables["vw_branch_performance"]
     assert view["description"].startswith("One row per branch that holds loans")
     fields = {column["name"]: column["description"] for column in view["fields"]}
-    assert fields["default_rate"] == ("Percent of the loans paid out that are defaulted or written off, two decimals.")
+    assert fields["default_rate"] == ("Percent of the disbursed loans that are defaulted or written off, two decimals.")
     assert all(fields.values())
 
 
@@ -482,6 +482,7 @@ def test_a_connection_that_leads_elsewhere_is_reported_with_its_settings(setting
     assert provision(settings, url, check=False).changes == []
 
 
+@pytest.mark.proof
 @needs.metabase
 def test_questions_and_filters_that_do_not_work_are_named(settings, url):
     what = content.load()
@@ -504,6 +505,7 @@ def test_questions_and_filters_that_do_not_work_are_named(settings, url):
     assert provision(settings, url).problems == []
 
 
+@pytest.mark.proof
 @needs.metabase
 def test_a_first_start_tries_a_filter_once_per_view(settings, url):
     what = content.load()
@@ -524,6 +526,7 @@ def test_a_first_start_tries_a_filter_once_per_view(settings, url):
     assert provision(settings, url).problems == []
 
 
+@pytest.mark.proof
 @needs.metabase
 def test_a_metabase_that_was_set_up_by_hand_before_and_starts_late(settings, tmp_path):
     (port,) = free_ports(1)
@@ -614,6 +617,7 @@ exec {needs.METABASE_COMMAND or "false"}
     return put
 
 
+@pytest.mark.proof
 @needs.metabase
 def test_the_embedded_runtime_runs_a_metabase_jar(demo_platform, java, tmp_path):
     java("21.0.4")

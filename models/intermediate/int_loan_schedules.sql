@@ -92,8 +92,8 @@ settled as (
     from settled_later
 ),
 
--- A schedule whose due dates do not rise with the number is rejected as inconsistent. Its digest still tells whether
--- the lender replaced it.
+-- A schedule in which a later number is due before an earlier one is rejected as inconsistent. Its digest still tells
+-- whether the lender replaced it.
 lender_rows as (
     select
         loan_id,

@@ -133,7 +133,7 @@ owed as (
         payment_totals.last_payment_date,
         case
             when loans.loan_status = 'written_off' and loans.outstanding_balance = 0
-                then greatest(loans.principal_amount - coalesce(payment_totals.principal_paid, 0), 0)
+                then loans.principal_amount - coalesce(payment_totals.principal_paid, 0)
             else loans.outstanding_balance
         end as principal_owed
     from loans

@@ -353,6 +353,26 @@ def test_write_off_without_a_day_takes_the_day_of_the_last_change_of_status(plat
     assert left_on == {again: today + timedelta(days=70), once: today}
 
 
+def test_recoveries_above_the_loss_do_not_raise_what_was_written_off(platform):
+    today = datetime.now(UTC).date()
+    start, lost = months_after(today, -8), months_after(today, -3)
+    with platform.app() as connection:
+        loan = add_loan(connection, add_customer(connection), "1000.00", disbursed_at=f"{start} 09:00+00")
+        pay(connection, loan, "600.00", "0.00", payment_date=f"{months_after(start, 1)} 09:00+00")
+        # The collector booked all of it as principal, with the costs.
+        pay(connection, loan, "450.00", "0.00", payment_date=f"{months_after(today, -2)} 09:00+00")
+        connection.execute(
+            "update operational.loans set status = 'written_off', written_off_on = %s, outstanding_balance = 0 "
+            "where loan_id = %s",
+            (lost, loan),
+        )
+    run(platform)
+    assert_figures(platform)
+    losses = {row["month_end"]: row for row in platform.view("vw_write_offs")}
+    assert losses[month_end(lost)]["written_off_amount"] == 400
+    assert losses[month_end(months_after(today, -2))]["recovered_amount"] == 450
+
+
 def test_loans_whose_terms_are_no_annuity_stand_in_the_balance_and_in_no_figure_of_lateness(platform):
     with platform.app() as connection:
         customer = add_customer(connection)

@@ -150,7 +150,7 @@ class Truth:
             self.written_off_on = max((day for day in days if day), default=None)
         self.owed_today = loan.balance
         if loan.status == "written_off" and loan.balance == 0:
-            self.owed_today = max(loan.amount - sum((p.principal for p in loan.payments), ZERO), ZERO)
+            self.owed_today = loan.amount - sum((p.principal for p in loan.payments), ZERO)
 
     # --- money ---
 

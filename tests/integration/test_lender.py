@@ -453,6 +453,40 @@ def test_the_arrears_rate_stands_beside_the_portfolio_at_risk_and_is_much_less(p
     }  # fmt: skip
 
 
+# The ageing of March 2003 in table 13 of Sa-Dhan's "Tracking Financial Performance Standards of Microfinance
+# Institutions": what is owed in each class, days past due of such a loan, and the provision.
+SA_DHAN = {
+    "regular": (128_000, None, 0),
+    "past_due_1_30": (17_500, 30, 1_750),
+    "past_due_31_60": (10_000, 31, 2_500),
+    "past_due_61_90": (5_000, 90, 2_500),
+    "past_due_91_180": (3_500, 91, 2_625),
+    "past_due_181_365": (2_500, 365, 2_250),
+    "past_due_over_365": (1_500, 366, 1_500),
+}
+
+
+def test_a_published_ageing_gives_its_portfolio_at_risk_and_its_provisions(platform):
+    today = datetime.now(UTC).date()
+    start = f"{today - timedelta(days=400)} 09:00+00"
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        for owed, days, _ in SA_DHAN.values():
+            loan = add_loan(connection, customer, str(owed), disbursed_at=start, maturity_date=None)
+            due = today + timedelta(days=30) if days is None else today - timedelta(days=days)
+            add_installments(connection, loan, [Installment(1, due, cents(str(owed)), cents("0"))])
+    run(platform, PROVISION_SCHEME="sa_dhan")
+    classes = {row["class"]: row for row in platform.view("vw_loan_classification")}
+    assert {name: (row["outstanding_principal"], row["provision_amount"]) for name, row in classes.items()} == {
+        name: (owed, provision) for name, (owed, _, provision) in SA_DHAN.items()
+    }
+    assert sum(row["provision_amount"] for row in classes.values()) == 13_125
+    (row,) = platform.view("vw_portfolio_at_risk")
+    assert row["gross_loan_portfolio"] == 168_000
+    assert round(100 * row["par_1"] / row["gross_loan_portfolio"], 2) == Decimal("23.81")
+    assert (row["par_30"], row["par_30_ratio"]) == (22_500, Decimal("13.39"))
+
+
 # As the World Bank's statement of loans has them: amount, repaid in all, months since the approval, and since the last
 # repayment. There are neither instalments nor a maturity, and what was repaid is known as one sum.
 TAKEN_OVER = (

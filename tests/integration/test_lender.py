@@ -485,6 +485,8 @@ def test_a_published_ageing_gives_its_portfolio_at_risk_and_its_provisions(platf
     assert row["gross_loan_portfolio"] == 168_000
     assert round(100 * row["par_1"] / row["gross_loan_portfolio"], 2) == Decimal("23.81")
     assert (row["par_30"], row["par_30_ratio"]) == (22_500, Decimal("13.39"))
+    scales = "select distinct scale(principal_due), scale(interest_due) from warehouse.fact_installments"
+    assert platform.warehouse(scales) == [(2, 2)]
 
 
 # As the World Bank's statement of loans has them: amount, repaid in all, months since the approval, and since the last

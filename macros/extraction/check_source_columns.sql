@@ -10,7 +10,7 @@
     {% endfor %}
     {% set comparison %}
         with present as (
-            select table_name, column_name, data_type, is_in_feed from operational_fdw.source_columns
+            select table_name, column_name, data_type, feed_problem from operational_fdw.source_columns
         ),
 
         expected as (
@@ -29,18 +29,18 @@
             case
                 when not exists (select from present where present.table_name = expected.table_name)
                     then 'table ' || expected.table_name || ' is gone'
-                when not present.is_in_feed
-                    then 'table ' || expected.table_name
-                        || ' is not in the change feed (a trigger of its audit trail is missing or disabled)'
                 when present.column_name is null
                     then 'column ' || expected.table_name || '.' || expected.column_name || ' is gone'
-                else 'column ' || expected.table_name || '.' || expected.column_name || ' is ' || present.data_type
-                    || ', expected ' || expected.data_type
+                when present.data_type <> expected.data_type
+                    then 'column ' || expected.table_name || '.' || expected.column_name || ' is ' || present.data_type
+                        || ', expected ' || expected.data_type
+                else 'table ' || expected.table_name || ' is not in the change feed (' || present.feed_problem || ')'
             end as problem
         from expected
         left join present
             on expected.table_name = present.table_name and expected.column_name = present.column_name
-        where present.column_name is null or present.data_type <> expected.data_type or not present.is_in_feed
+        where present.column_name is null or present.data_type <> expected.data_type
+            or present.feed_problem is not null
         group by 1
         order by 1
     {% endset %}
@@ -50,6 +50,22 @@
             "The source has changed: " ~ problems.columns[0].values() | join('; ')
             ~ ". Nothing was extracted. Change it back, or describe the new shape in models/staging/__sources.yml"
             ~ " (and run etl.publish_table() on the OLTP side), then run again."
+        ) }}
+    {% endif %}
+{% endmacro %}
+
+{#
+    Stop when a table that was just read is not the one of this snapshot any more: rows that `alter table` has written
+    anew since are invisible to it, and the table would seem empty. What is read stays locked against that.
+#}
+{% macro assert_table_was_not_replaced(table) %}
+    {% set question %}
+        select count(*) as number from operational_fdw.replaced_tables where table_name = {{ sql_literal(table.name) }}
+    {% endset %}
+    {% if first_row(question)['number'] | int > 0 %}
+        {{ exceptions.raise_compiler_error(
+            "Table " ~ table.name ~ " of the source was replaced or rewritten (alter table) while this run was about to"
+            ~ " read it. Nothing was extracted; the next run reads it as it is then."
         ) }}
     {% endif %}
 {% endmacro %}

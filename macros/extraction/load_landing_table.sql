@@ -65,6 +65,7 @@
         table.foreign if watermark is none else table.changes,
         widest_row(table) if watermark is none else widest_change
     ) %}
+    {% do assert_table_was_not_replaced(table) %}
     {% do analyze_passing(table.read) %}
     {% set keys_read %}
         select {{ key }} from {{ table.read }}
@@ -167,6 +168,7 @@
         select {{ comma_list(table.column_names) }}, {{ run_id }}, updated_at from {{ table.foreign }}
     {% endset %}
     {% do run_bounded_fetch(insertion, table.foreign, widest_row(table)) %}
+    {% do assert_table_was_not_replaced(table) %}
     {% set primary_key %}
         alter table {{ table.landing }} add primary key ({{ key_in_place([table.key], table.placement) | join(', ') }})
     {% endset %}

@@ -12,19 +12,22 @@
     {% set statements %}
         drop foreign table if exists
             operational_fdw.source_columns, operational_fdw.feed_events,
-            operational_fdw.feed_widths, operational_fdw.table_widths;
+            operational_fdw.feed_widths, operational_fdw.table_widths, operational_fdw.replaced_tables;
         create foreign table operational_fdw.feed_events (
             xact_id xid8, table_name text, operation text, record_id bigint, change_time timestamptz,
             old_values jsonb
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.source_columns (
-            table_name text, column_name text, data_type text, is_in_feed boolean
+            table_name text, column_name text, data_type text, feed_problem text
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.feed_widths (
             xact_id xid8, table_name text, operation text, width bigint
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.table_widths (
             table_name text, width bigint
+        ) server oltp options (schema_name 'etl');
+        create foreign table operational_fdw.replaced_tables (
+            table_name text
         ) server oltp options (schema_name 'etl');
         {% for table in tables %}
         {% set columns = [] %}
@@ -48,13 +51,14 @@
 #}
 {% macro foreign_tables_are_complete() %}
     {% set question %}
-        select count(*) = 4 as are_complete
+        select count(*) = 5 as are_complete
         from pg_attribute
         where not attisdropped and (
             (attrelid = to_regclass('operational_fdw.feed_events') and attname = 'old_values')
-            or (attrelid = to_regclass('operational_fdw.source_columns') and attname = 'is_in_feed')
+            or (attrelid = to_regclass('operational_fdw.source_columns') and attname = 'feed_problem')
             or (attrelid = to_regclass('operational_fdw.feed_widths') and attname = 'width')
             or (attrelid = to_regclass('operational_fdw.table_widths') and attname = 'width')
+            or (attrelid = to_regclass('operational_fdw.replaced_tables') and attname = 'table_name')
         )
     {% endset %}
     {{ return(first_row(question)['are_complete']) }}

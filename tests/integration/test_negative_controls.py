@@ -743,8 +743,50 @@ CONTROLS = [
             *test_runs.GAPS[0],
             False,
         ),
-        "assert None == 'a table was filled",
+        "assert None == 'the source says",
         source="drop event trigger note_gap",
+    ),
+    Control(
+        "a view of the changes reads each column under the name that it has now",
+        on_a_small_book(
+            test_runs.test_what_ddl_changes_without_a_trigger_is_found_by_the_next_run,
+            "two columns exchange their names",
+        ),
+        "assert None == 'the source says",
+        source="create or replace function etl.changes_view_fits(relation regclass) returns boolean "
+        "language sql stable as 'select true'",
+    ),
+    Control(
+        "whoever rewrites a table leaves a note in the trail",
+        on_a_small_book(
+            test_runs.test_what_ddl_changes_without_a_trigger_is_found_by_the_next_run,
+            "a column is computed anew, below a view that is made again as it was",
+        ),
+        "assert None == 'the source says",
+        source="drop event trigger note_rewrite",
+    ),
+    Control(
+        "a published table that gets row-level security stops the run",
+        on_a_small_book(
+            test_runs.test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run, *test_runs.OUT_OF_THE_FEED[2]
+        ),
+        "assert 0 != 0",
+        source="do $$ begin execute replace(pg_get_functiondef('etl.unpublishable(regclass)'::regprocedure), "
+        "'elsif cls.relrowsecurity', 'elsif false and cls.relrowsecurity'); end $$",
+    ),
+    Control(
+        "a table that was rewritten since the snapshot is not read",
+        on_a_small_book(
+            test_runs.test_a_table_that_is_rewritten_between_the_snapshot_and_its_reading_is_not_taken_for_empty
+        ),
+        "assert 0 != 0",
+        (
+            (
+                LANDING,
+                '    {% do assert_table_was_not_replaced(table) %}\n    {% do run_statement("analyze " ~ table.read) %}\n',
+                "",
+            ),
+        ),
     ),
     Control(
         "a changed column waits for its lock only briefly",

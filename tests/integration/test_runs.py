@@ -381,6 +381,166 @@ def test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run(s
     assert platform.build().run["extraction_mode"] == "changes"
 
 
+# What changes rows, or the columns that are read, without firing a trigger, and how it is taken back.
+PUBLISH_PAYMENTS = "select etl.publish_table('operational.payments')"
+EXCHANGE_COLUMNS = (
+    "alter table operational.payments rename recorded_by to kept",
+    "alter table operational.payments rename notes to recorded_by",
+    "alter table operational.payments rename kept to notes",
+)
+UNNOTED_CHANGES = {
+    "a column is dropped and added again": (
+        (
+            "alter table operational.loans drop column restructured_on cascade",
+            "alter table operational.loans add column restructured_on date",
+            "select etl.publish_table('operational.loans')",
+        ),
+        (),
+    ),
+    "two columns exchange their names": (
+        (*EXCHANGE_COLUMNS, PUBLISH_PAYMENTS),
+        (*EXCHANGE_COLUMNS, PUBLISH_PAYMENTS),
+    ),
+    "a column is computed anew, below a view that is published again": (
+        (
+            "drop view etl.payments_changes",
+            "alter table operational.payments alter column notes type text using upper(notes)",
+            PUBLISH_PAYMENTS,
+        ),
+        (),
+    ),
+    "a column is computed anew, below a view that is made again as it was": (
+        (
+            "do $$ declare query text := pg_get_viewdef('etl.payments_changes'::regclass); begin "
+            "drop view etl.payments_changes; "
+            "alter table operational.payments alter column notes type text using upper(notes); "
+            "execute 'create view etl.payments_changes as ' || query; end $$",
+            "grant select on etl.payments_changes to etl_reader",
+        ),
+        (),
+    ),
+    "another published table takes the name": (
+        (
+            "create table operational.payments_new (like operational.payments including all)",
+            "select etl.publish_table('operational.payments_new')",
+            "insert into operational.payments_new select * from operational.payments where payment_id > 1",
+            "alter table operational.payments rename to payments_former",
+            "alter table operational.payments_new rename to payments",
+            PUBLISH_PAYMENTS,
+        ),
+        (
+            "alter table operational.payments rename to payments_new",
+            "alter table operational.payments_former rename to payments",
+            "drop table operational.payments_new cascade",
+            "drop view if exists etl.payments_former_changes",
+            PUBLISH_PAYMENTS,
+        ),
+    ),
+}
+
+
+def as_owner(platform: Any, *statements: str) -> None:
+    """Run these statements on the primary, as the owner of the book, in one transaction."""
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("set role loans_owner")
+        for statement in statements:
+            connection.execute(statement)
+    platform.wait_for_replicas()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("case", UNNOTED_CHANGES)
+def test_what_ddl_changes_without_a_trigger_is_found_by_the_next_run(small_book, case):
+    platform = small_book
+    change, undo = UNNOTED_CHANGES[case]
+    with platform.app() as connection:
+        connection.execute("update operational.loans set restructured_on = disbursed_at::date where loan_id = 2")
+        connection.execute("update operational.payments set notes = 'by phone', recorded_by = 'teller'")
+    platform.wait_for_replicas()
+    platform.build()
+    try:
+        as_owner(platform, *change)
+        assert platform.build().run["extraction_reason"] == "the source says that a table was reloaded"
+        assert_landing_equals_source(platform)
+        assert_views_equal_the_oltp(platform)
+        assert platform.build().run["extraction_mode"] == "changes"
+    finally:
+        as_owner(platform, *undo)
+
+
+# What makes the feed or the reading of a table incomplete once it is published, how it is taken back, and what the run says.
+OUT_OF_THE_FEED = [
+    (EXCHANGE_COLUMNS, EXCHANGE_COLUMNS, "columns were renamed or dropped"),
+    (
+        ("drop view etl.payments_changes",),
+        (PUBLISH_PAYMENTS,),
+        "columns were renamed or dropped",
+    ),
+    (
+        (
+            "create policy recent on operational.payments for select using (payment_id > 3)",
+            "alter table operational.payments enable row level security",
+        ),
+        ("alter table operational.payments disable row level security", "drop policy recent on operational.payments"),
+        "it has row-level security",
+    ),
+    (
+        ("create table operational.old_payments () inherits (operational.payments)",),
+        ("drop table operational.old_payments",),
+        "it inherits, or is inherited",
+    ),
+]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("change", "undo", "expected"), OUT_OF_THE_FEED)
+def test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run(small_book, change, undo, expected):
+    platform = small_book
+    as_owner(platform, *change)
+    try:
+        for options in ((), ("--vars", "{reconcile: true}")):
+            failed = platform.dbt(*DATA_BUILD, *options)
+            assert failed.exit_code != 0
+            assert f"table payments is not in the change feed ({expected}" in failed.run["error_message"]
+    finally:
+        as_owner(platform, *undo)
+    platform.build()
+    assert_landing_equals_source(platform)
+
+
+@pytest.mark.proof
+def test_a_table_that_is_rewritten_between_the_snapshot_and_its_reading_is_not_taken_for_empty(small_book):
+    """`alter table` makes rows invisible to older snapshots; the landing table is empty, so that no guard would see it."""
+    platform = small_book
+    use_only(platform, "primary")
+    with platform.app() as connection:
+        connection.execute(
+            "insert into operational.loan_installments (loan_id, installment_no, due_date, principal_due) "
+            "select loan_id, 1, maturity_date, amount from operational.loans where loan_id = 1"
+        )
+    try:
+        with connect(platform.superuser_conninfo) as connection:
+            connection.execute(
+                "alter table operational.loan_installments add column stamped timestamptz default clock_timestamp()"
+            )
+            child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "the early one"})
+            wait_until(
+                lambda: platform.primary(
+                    "select 1 from pg_locks "
+                    "where not granted and relation = 'operational.loan_installments'::regclass"
+                )
+            )
+        child.join()
+        assert child.exitcode != 0
+        assert "loan_installments of the source was replaced or rewritten" in (
+            platform.run_of("the early one")["error_message"]
+        )
+        platform.build()
+    finally:
+        platform.primary("alter table operational.loan_installments drop column stamped")
+    assert_landing_equals_source(platform)
+
+
 def test_publishing_a_table_again_leaves_no_gap_and_other_ddl_is_ignored(small_book):
     platform = small_book
     with platform.app() as connection:

@@ -340,6 +340,9 @@ def test_names_that_need_quotes_and_types_without_equality_arrive_and_change(unu
     # Every row is compared again, and none is taken for another.
     result = changed.dbt(*extract, "--vars", "{reconcile: true}")
     assert (result.run["extraction_mode"], result.run["rows_updated"]) == ("reconcile", 0)
+    # No row is written, and two read differently.
+    as_owner(platform, "alter type operational.risk_grade rename value 'B' to 'Z'")
+    compare("reconcile", (0, 2, 0))
 
 
 REFUSED_COLUMNS = (

@@ -81,16 +81,15 @@ before update or delete or truncate on operational.audit_log
 for each statement execute function operational.refuse_rewriting_the_trail();
 alter table operational.audit_log enable always trigger audit_log_append_only;
 
--- Stops with the reason when a table cannot be in the change feed: whatever it is, it would break writes of the
--- application or change rows without a trace.
-create or replace function etl.refuse_unpublishable(relation regclass) returns void
+-- Why a table cannot be in the change feed, and what to do about it; null for one that can. Whatever it is, it would
+-- break writes of the application or change rows without a trace.
+create or replace function etl.unpublishable(relation regclass, out problem text, out advice text)
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     cls record;
-    problem text;
-    advice text;
     names text;
 begin
     select
@@ -101,48 +100,47 @@ begin
     where pg_class.oid = relation;
 
     if cls.relnamespace <> 'operational'::regnamespace then
-        problem := 'is not in schema operational';
+        problem := 'it is not in schema operational';
         advice := 'Move it there: alter table … set schema operational.';
     elsif cls.relkind = 'p' or cls.relispartition then
-        problem := 'is partitioned: a partition that is truncated, detached or dropped leaves no trace in the feed';
+        problem := 'it is partitioned: a partition that is truncated, detached or dropped leaves no trace in the feed';
         advice := 'Publish an ordinary table.';
     elsif cls.relkind <> 'r' then
-        problem := 'is not a table';
+        problem := 'it is not a table';
         advice := 'Publish the tables that it reads.';
     elsif cls.is_inherited then
-        problem := 'inherits, or is inherited: rows of one table would show up in another';
+        problem := 'it inherits, or is inherited: rows of one table would show up in another';
         advice := 'Publish a table without inheritance.';
     elsif cls.relpersistence <> 'p' then
-        problem := 'is unlogged: the replicas do not have its rows, and a crash empties it without a trace';
+        problem := 'it is unlogged: the replicas do not have its rows, and a crash empties it without a trace';
         advice := 'alter table … set logged.';
     elsif cls.relrowsecurity then
-        problem := 'has row-level security: the warehouse would read part of its rows';
+        problem := 'it has row-level security: the warehouse would read part of its rows';
         advice := 'alter table … disable row level security.';
     elsif cls.relname in (
             'audit_log', 'feed_events', 'feed_widths', 'table_widths', 'trail', 'trail_end', 'trail_transactions',
-            'source_state', 'source_columns', 'server_figures'
+            'source_state', 'source_columns', 'server_figures', 'replaced_tables'
         )
         or cls.relname ~ '_changes$'
     then
-        problem := 'has a name that the feed itself uses';
+        problem := 'it has a name that the feed itself uses';
         advice := 'Rename it.';
     elsif octet_length(cls.relname) > 48 then
-        problem := 'has a name of more than 48 bytes, and its triggers and views add to it';
+        problem := 'it has a name of more than 48 bytes, and its triggers and views add to it';
         advice := 'Rename it.';
+    elsif (
+            select count(*)
+            from pg_index as idx
+            inner join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
+            where idx.indrelid = relation and idx.indisprimary and idx.indnkeyatts = 1
+                and att.atttypid in ('integer'::regtype, 'bigint'::regtype)
+        ) <> 1
+    then
+        problem := 'it needs a primary key of one integer column';
+        advice := 'The feed names a row by it: alter table … add primary key (…), of type integer or bigint.';
     end if;
     if problem is not null then
-        raise exception 'table % cannot be in the change feed: it %', relation, problem using hint = advice;
-    end if;
-
-    if (
-        select count(*)
-        from pg_index as idx
-        inner join pg_attribute as att on att.attrelid = idx.indrelid and att.attnum = any(idx.indkey)
-        where idx.indrelid = relation and idx.indisprimary and idx.indnkeyatts = 1
-            and att.atttypid in ('integer'::regtype, 'bigint'::regtype)
-    ) <> 1 then
-        raise exception 'table % cannot be in the change feed: it needs a primary key of one integer column', relation
-            using hint = 'The feed names a row by it: alter table … add primary key (…), of type integer or bigint.';
+        return;
     end if;
 
     select string_agg(wanted.name, ' and ' order by wanted.name)
@@ -154,10 +152,11 @@ begin
             and att.atttypid = 'timestamptz'::regtype and att.attnotnull and att.attgenerated = ''
     );
     if names is not null then
-        raise exception 'table % cannot be in the change feed: it has no % of type timestamptz not null', relation, names
-            using hint = format(
-                'The feed stamps each row: alter table %s add column … timestamptz not null default now().', relation
-            );
+        problem := format('it has no %s of type timestamptz not null', names);
+        advice := format(
+            'The feed stamps each row: alter table %s add column … timestamptz not null default now().', relation
+        );
+        return;
     end if;
 
     select string_agg(quote_ident(att.attname), ', ' order by att.attnum)
@@ -166,10 +165,85 @@ begin
     where att.attrelid = relation and att.attnum > 0 and not att.attisdropped
         and att.attname in ('xact_id', '_run_id', '_changed_at', '_deleted_at', '_is_new');
     if names is not null then
-        raise exception 'table % cannot be in the change feed: the feed has columns of its own named %', relation, names
-            using hint = 'alter table … rename column …';
+        problem := format('the feed has columns of its own named %s', names);
+        advice := 'alter table … rename column …';
     end if;
 end
+$$;
+
+create or replace function etl.refuse_unpublishable(relation regclass) returns void
+language plpgsql
+stable
+as $$
+declare
+    found record;
+begin
+    select * into found from etl.unpublishable(relation);
+    if found.problem is not null then
+        raise exception 'table % cannot be in the change feed: %', relation, found.problem using hint = found.advice;
+    end if;
+end
+$$;
+
+-- Whether the view etl.<table>_changes reads this table, and each column under the name that it has there now. It does
+-- not when columns were renamed, or dropped with it, or when another table took the name. Both name their columns in
+-- the same order, also after a dump was restored.
+create or replace function etl.changes_view_fits(relation regclass) returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    with view as (
+        select changes.oid
+        from pg_class as cls
+        inner join pg_class as changes on changes.relname = cls.relname || '_changes'
+        inner join pg_namespace as nsp on changes.relnamespace = nsp.oid and nsp.nspname = 'etl'
+        where cls.oid = relation and changes.relkind = 'v'
+    )
+
+    select coalesce(
+        (
+            select array_agg(shown.attname order by shown.attnum)
+            from view
+            -- The first one is xact_id, of the trail.
+            inner join pg_attribute as shown on view.oid = shown.attrelid and shown.attnum > 1
+        ) = (
+            select array_agg(att.attname order by att.attnum)
+            from pg_attribute as att
+            where att.attrelid = relation and att.attnum in (
+                select dep.refobjsubid
+                from view
+                inner join pg_rewrite as rule on view.oid = rule.ev_class
+                inner join pg_depend as dep on rule.oid = dep.objid and dep.classid = 'pg_rewrite'::regclass
+                where dep.refclassid = 'pg_class'::regclass and dep.refobjid = relation
+            )
+        ),
+        false
+    )
+$$;
+
+-- Why changes of a table do not reach the feed completely, though it may once have been published; null when they do.
+create or replace function etl.feed_problem(relation regclass) returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(
+        (select found.problem from etl.unpublishable(relation) as found),
+        case
+            when (
+                select count(distinct prc.proname)
+                from pg_trigger as trg
+                inner join pg_proc as prc on trg.tgfoid = prc.oid
+                where
+                    trg.tgrelid = relation and trg.tgenabled in ('A', 'O')
+                    and prc.pronamespace = 'operational'::regnamespace
+                    and prc.proname in ('write_audit', 'refuse_truncate')
+            ) < 2 then 'a trigger of its audit trail is missing or disabled'
+            when not etl.changes_view_fits(relation)
+                then 'columns were renamed or dropped since it was published, or it took the place of another table'
+        end
+    )
 $$;
 
 -- Puts a table into the change feed: its triggers, the bounds of its values (015), and a view etl.<table>_changes with
@@ -195,11 +269,15 @@ begin
     inner join pg_attribute as att on cls.oid = att.attrelid and att.attnum = idx.indkey[0]
     where cls.oid = table_name;
 
-    -- What happened while its changes were not written down is known to nobody: the next run compares every row.
-    if not exists (
-        select from pg_trigger as trg
-        where trg.tgrelid = table_name and trg.tgfoid = 'operational.write_audit()'::regprocedure
-        and trg.tgenabled in ('A', 'O')
+    -- What happened while its changes were not written down is known to nobody, nor what became of columns that were
+    -- renamed, or dropped with the view: the next run compares every row.
+    if (
+        not exists (
+            select from pg_trigger as trg
+            where trg.tgrelid = table_name and trg.tgfoid = 'operational.write_audit()'::regprocedure
+            and trg.tgenabled in ('A', 'O')
+        )
+        or not etl.changes_view_fits(table_name)
     ) and exists (select from operational.audit_log as feed where feed.table_name = short_name) then
         insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
     end if;
@@ -292,6 +370,42 @@ begin
 end
 $$;
 
+-- An `alter table` that writes all rows anew (another type, computed by `using`; a column whose default differs from row
+-- to row) changes them without firing their triggers.
+create or replace function etl.note_rewrite() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into operational.audit_log (table_name, operation, record_id)
+    select cls.relname, 'RELOAD', 0
+    from pg_class as cls
+    where cls.oid = pg_event_trigger_table_rewrite_oid() and cls.relnamespace = 'operational'::regnamespace
+        and exists (
+            select from pg_trigger as trg
+            where trg.tgrelid = cls.oid and trg.tgfoid = 'operational.write_audit()'::regprocedure
+        );
+end
+$$;
+
+-- `alter type … rename value` changes what every row with that label reads as, and writes none of them.
+create or replace function etl.note_altered_type() returns event_trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into operational.audit_log (table_name, operation, record_id)
+    select distinct cls.relname, 'RELOAD', 0
+    from pg_event_trigger_ddl_commands() as command
+    inner join pg_type as typ on typ.typelem = command.objid or typ.typbasetype = command.objid or typ.oid = command.objid
+    inner join pg_attribute as att on typ.oid = att.atttypid and not att.attisdropped
+    inner join pg_class as cls on att.attrelid = cls.oid and cls.relnamespace = 'operational'::regnamespace
+    inner join pg_trigger as trg
+        on cls.oid = trg.tgrelid and trg.tgfoid = 'operational.write_audit()'::regprocedure
+    where command.classid = 'pg_type'::regclass;
+end
+$$;
+
 reset role;
 do $$
 begin
@@ -301,6 +415,13 @@ begin
     drop event trigger if exists note_dropped_trigger;
     create event trigger note_dropped_trigger on sql_drop execute function etl.note_dropped_trigger();
     alter event trigger note_dropped_trigger enable always;
+    drop event trigger if exists note_rewrite;
+    create event trigger note_rewrite on table_rewrite execute function etl.note_rewrite();
+    alter event trigger note_rewrite enable always;
+    drop event trigger if exists note_altered_type;
+    create event trigger note_altered_type on ddl_command_end when tag in ('ALTER TYPE')
+    execute function etl.note_altered_type();
+    alter event trigger note_altered_type enable always;
 end
 $$;
 set role loans_owner;
@@ -517,11 +638,30 @@ from etl.source_state() as state;
 
 -- The columns the source has now, so that the warehouse can compare them with what it expects before it reads. A type
 -- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
--- text, a domain as its base type. is_in_feed: whether changes of the table are written to the trail, and it cannot
--- be truncated; of a table that was put in the place of another one, or whose triggers were disabled, that is not so.
+-- text, a domain as its base type. feed_problem: why changes of the table do not reach the feed (etl.feed_problem).
+do $$
+begin
+    -- A view's columns cannot be changed in place.
+    if exists (
+        select from pg_attribute where attrelid = to_regclass('etl.source_columns') and attname = 'is_in_feed'
+    ) then
+        drop view etl.source_columns;
+    end if;
+end
+$$;
+
 create or replace view etl.source_columns as
+with tables as materialized (
+    select
+        cls.oid,
+        cls.relname,
+        etl.feed_problem(cls.oid) as feed_problem
+    from pg_class as cls
+    where cls.relnamespace = 'operational'::regnamespace and cls.relkind in ('r', 'p')
+)
+
 select
-    cls.relname::text as table_name,
+    tables.relname::text as table_name,
     att.attname::text as column_name,
     case
         when typ.typtype = 'd' then format_type(typ.typbasetype, typ.typtypmod)
@@ -530,31 +670,36 @@ select
         when element.typtype = 'e' or element.typcategory = 'S' then 'text[]'
         else format_type(att.atttypid, att.atttypmod)
     end as data_type,
-    (
-        select count(distinct prc.proname) = 2
-        from pg_trigger as trg
-        inner join pg_proc as prc on trg.tgfoid = prc.oid
-        where
-            trg.tgrelid = cls.oid and trg.tgenabled in ('A', 'O')
-            and prc.pronamespace = 'operational'::regnamespace and prc.proname in ('write_audit', 'refuse_truncate')
-    ) as is_in_feed
-from pg_class as cls
-inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
-inner join pg_attribute as att on cls.oid = att.attrelid
+    tables.feed_problem
+from tables
+inner join pg_attribute as att on tables.oid = att.attrelid
 inner join pg_type as typ on att.atttypid = typ.oid
 left join pg_type as element on typ.typelem = element.oid and typ.typcategory = 'A'
-where nsp.nspname = 'operational' and cls.relkind in ('r', 'p') and att.attnum > 0 and not att.attisdropped;
+where att.attnum > 0 and not att.attisdropped;
+
+-- The tables that are others now than this snapshot shows: another one has the name, or `alter table` has written the
+-- rows anew, which makes all of them invisible to snapshots from before it. A table that was read is locked against
+-- that; so whoever asks afterwards knows what he has read.
+create or replace view etl.replaced_tables as
+select cls.relname::text as table_name
+from pg_class as cls
+where
+    cls.relnamespace = 'operational'::regnamespace and cls.relkind in ('r', 'p')
+    -- The catalogue of the snapshot, beside the one that statements go by.
+    and cls.relfilenode is distinct from pg_relation_filenode(to_regclass(format('operational.%I', cls.relname)));
 
 -- A function is executable by PUBLIC unless it says otherwise. Trigger functions need no grant: who may attach one to a
 -- table of his own must not be able to.
 revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
 grant execute on function etl.widest_row(regclass) to etl_reader;
+grant execute on function etl.unpublishable(regclass), etl.changes_view_fits(regclass), etl.feed_problem(regclass)
+to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 
 grant usage on schema operational, etl to etl_reader;
 grant select on etl.feed_events, etl.trail, etl.trail_end, etl.trail_transactions, etl.source_state,
-etl.source_columns, etl.feed_widths, etl.table_widths to etl_reader;
+etl.source_columns, etl.feed_widths, etl.table_widths, etl.replaced_tables to etl_reader;
 
 select etl.publish_table('operational.customers');
 select etl.publish_table('operational.loan_products');

@@ -468,7 +468,7 @@ def test_what_ddl_changes_without_a_trigger_is_found_by_the_next_run(small_book,
         as_owner(platform, *undo)
 
 
-# What makes the feed or the reading of a table incomplete once it is published, how it is taken back, and what the run says.
+# What makes the feed or the reading of a published table incomplete, how it is taken back, and what the run says.
 OUT_OF_THE_FEED = [
     (EXCHANGE_COLUMNS, EXCHANGE_COLUMNS, "columns were renamed or dropped"),
     (
@@ -510,7 +510,7 @@ def test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run(small_boo
 
 @pytest.mark.proof
 def test_a_table_that_is_rewritten_between_the_snapshot_and_its_reading_is_not_taken_for_empty(small_book):
-    """`alter table` makes rows invisible to older snapshots; the landing table is empty, so that no guard would see it."""
+    """`alter table` makes rows invisible to older snapshots; the landing table is empty: no guard would see it."""
     platform = small_book
     use_only(platform, "primary")
     with platform.app() as connection:
@@ -526,14 +526,14 @@ def test_a_table_that_is_rewritten_between_the_snapshot_and_its_reading_is_not_t
             child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "the early one"})
             wait_until(
                 lambda: platform.primary(
-                    "select 1 from pg_locks "
-                    "where not granted and relation = 'operational.loan_installments'::regclass"
+                    "select 1 from pg_locks where not granted and relation = 'operational.loan_installments'::regclass"
                 )
             )
         child.join()
         assert child.exitcode != 0
-        assert "loan_installments of the source was replaced or rewritten" in (
-            platform.run_of("the early one")["error_message"]
+        assert (
+            "loan_installments of the source was replaced or rewritten"
+            in (platform.run_of("the early one")["error_message"])
         )
         platform.build()
     finally:

@@ -308,7 +308,7 @@ def test_names_that_need_quotes_and_types_without_equality_arrive_and_change(unu
     platform = unusual_columns
     described(project, {name: kind for name, (_, kind, *_) in UNUSUAL_COLUMNS.items()}, OWN_TABLE)
     extract = ("build", "-s", "extraction")
-    # A column of a domain with a check makes PostgreSQL write all rows anew, which the trail notes: every row is compared.
+    # A column of a domain with a check makes PostgreSQL write all rows anew, which the trail notes.
     assert platform.dbt(*extract).exit_code == 0
     changed = platform.of_project(project)
     names = ", ".join(f"""c."{name.replace('"', '""')}"::text""" for name in UNUSUAL_COLUMNS)

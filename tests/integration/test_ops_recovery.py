@@ -443,7 +443,7 @@ def undecipherable(runtime: LocalRuntime, place: Path) -> None:
     info.write_bytes(b"Salted__" + bytes(range(256)))
 
 
-def anothers(runtime: LocalRuntime, place: Path) -> None:
+def of_another(runtime: LocalRuntime, place: Path) -> None:
     """Let the repository in this place be sound, of the same name and key, and that of another cluster."""
     options = {
         "stanza": STANZA,
@@ -461,7 +461,7 @@ def anothers(runtime: LocalRuntime, place: Path) -> None:
 
 
 @needs.pgbackrest
-@pytest.mark.parametrize("repository", [undecipherable, anothers], ids=["without its key", "sound"])
+@pytest.mark.parametrize("repository", [undecipherable, of_another], ids=["without its key", "sound"])
 def test_a_repository_of_another_cluster_keeps_nobody_from_the_book_and_is_reported(
     cluster: Platform, repository: Callable[[LocalRuntime, Path], None]
 ) -> None:

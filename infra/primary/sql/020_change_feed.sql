@@ -370,8 +370,8 @@ begin
 end
 $$;
 
--- An `alter table` that writes all rows anew (another type, computed by `using`; a column whose default differs from row
--- to row) changes them without firing their triggers.
+-- An `alter table` that writes all rows anew (another type, computed by `using`; a column whose default differs from
+-- row to row) changes them without firing their triggers.
 create or replace function etl.note_rewrite() returns event_trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp

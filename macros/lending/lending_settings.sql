@@ -7,7 +7,7 @@
     {{ return({
         'timezone': env_var('BUSINESS_TIMEZONE', '') or 'UTC',
         'tolerance': ((env_var('ARREARS_TOLERANCE', '') or '0') | float * 100) | round | int,
-        'provision_scheme': env_var('PROVISION_SCHEME', '') or 'example',
+        'provision_scheme': env_var('PROVISION_SCHEME', '') or 'sa_dhan',
         'close_day': (env_var('CLOSE_DAY', '') or '5') | int
     }) }}
 {% endmacro %}

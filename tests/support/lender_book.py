@@ -20,6 +20,11 @@ from support.lender_oracle import BANDS, ZERO, Installment, Loan, Payment, Truth
 BRANCHES = ("NRB01", "MSA01", "KSM01", None)
 # The columns that a dashboard's filters act on.
 FILTERED = ("branch_code", "product_type", "loan_officer", "customer_segment")
+# Of the default scheme, the greatest number of days past due in each class but the last.
+CLASSES = (
+    (0, "regular"), (30, "past_due_1_30"), (60, "past_due_31_60"), (90, "past_due_61_90"),
+    (180, "past_due_91_180"), (365, "past_due_181_365"),
+)  # fmt: skip
 OFFICERS = ("Achieng", "Baraka", None)
 SHAPES = ("annuity",) * 8 + (
     "weekly",
@@ -570,9 +575,9 @@ def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezon
     check("vw_schedule_coverage", ("schedule_source",), ("loan_count", "gross_loan_portfolio"), portfolio)
     check("vw_arrears_ageing", ("band",), ("loan_count", "outstanding_principal", "overdue_amount"), scheduled)
     check("vw_ifrs9_stages", ("stage",), ("loan_count", "outstanding_principal"), scheduled)
-    classes = {"current": "normal", "1-30": "watch", "31-60": "substandard", "61-90": "doubtful"}
     check("vw_loan_classification", ("class",), ("loan_count", "outstanding_principal"),
-          [row | {"class": classes.get(row["band"], "loss")} for row in scheduled])  # fmt: skip
+          [row | {"class": next((n for limit, n in CLASSES if row["days"] <= limit), "past_due_over_365")}
+           for row in scheduled])  # fmt: skip
     for row in platform.view("vw_loan_classification"):
         provision = row["outstanding_principal"] * row["provision_rate"]
         assert row["provision_amount"] == provision.quantize(Decimal("0.01"), ROUND_HALF_UP)

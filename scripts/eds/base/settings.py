@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     # The lender's figures. What follows from one of these is computed again when it changes.
     business_timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]{1,64}$")] = "UTC"
     arrears_tolerance: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=2)] = Decimal("0.00")
-    provision_scheme: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = "example"
+    provision_scheme: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = "sa_dhan"
     close_day: Annotated[int, Field(ge=1, le=28)] = 5
 
     # Durability beyond one machine, and backups.

@@ -1,7 +1,7 @@
 {#
     dbt's hook for a test's `where`. Four words stand for "what this build has to look at":
 
-      where: __changed_rows__        on a staging model, whose rows have _run_id
+      where: __changed_rows__        on a staging model, whose rows have _run_id; deleted ones prove nothing, and are left out
       where: __changed_payments__    on a relation with payment_id
       where: __changed_loans__       on a relation with loan_id
       where: __changed_customers__   on a relation with customer_id
@@ -21,5 +21,8 @@
     {% set marts = graph.nodes.values() | selectattr('name', 'equalto', relation.identifier)
         | selectattr('config.log_changes', 'true') | map(attribute='name') | list if execute else [] %}
     {% set condition = changed_since_published(words[where][0], words[where][1], marts | first if marts else none) | trim %}
+    {% if where == '__changed_rows__' %}
+        {% set condition = "(" ~ condition ~ ") and not is_deleted" %}
+    {% endif %}
     {{ return("(select * from " ~ relation ~ " where " ~ condition ~ ") as dbt_subquery") }}
 {% endmacro %}

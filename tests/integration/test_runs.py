@@ -214,6 +214,33 @@ def test_dbt_run_does_not_publish_because_it_does_not_test(small_book):
     assert_views_equal_the_oltp(platform)
 
 
+@pytest.mark.proof
+def test_rows_without_the_row_they_refer_to_stop_publishing_until_they_are_deleted(small_book):
+    """Foreign keys do not hold for whoever loads rows as a replica does: pg_restore --disable-triggers, for example."""
+    platform = small_book
+    before = platform.view("vw_branch_performance")
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("set session_replication_role = replica")
+        pay(connection, 999)
+        add_loan(connection, 999)
+        connection.execute(
+            "insert into operational.loan_installments (loan_id, installment_no, due_date, principal_due) "
+            "values (999, 1, '2026-01-31', 5), (1, 1, '2026-01-31', 5)"
+        )
+    platform.wait_for_replicas()
+    failed = platform.dbt(*DATA_BUILD)
+    assert failed.exit_code != 0
+    assert "relationships" in failed.run["error_message"]
+    assert platform.view("vw_branch_performance") == before
+    for table, column in (("payments", "loan_id"), ("loan_installments", "loan_id"), ("loans", "customer_id")):
+        platform.primary(f"delete from operational.{table} where {column} = 999")
+    platform.wait_for_replicas()
+    platform.build()
+    platform.build("--vars", "{reconcile: true, full_tests: true}")
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
 # --- guards -----------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
 
 import pytest
@@ -12,6 +13,7 @@ from eds.warehouse.runs import DATA_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, gaps_unnoted, use_only
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])
@@ -218,6 +220,51 @@ def test_a_run_reads_standbys_whatever_isolation_is_set_for_the_warehouse(small_
         assert "replica" in platform.build().run["source_host"]
     finally:
         platform.warehouse(f"alter database {database} reset default_transaction_isolation")
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("side", ["source", "warehouse"])
+def test_quoted_names_for_a_whole_database_stop_no_run(small_book, side):
+    """Names and types of the two sides are compared as texts, which this setting changes on one of them."""
+    platform = small_book
+    ask = platform.primary if side == "source" else platform.warehouse
+    database = platform.settings.oltp_db if side == "source" else platform.settings.warehouse_db
+    with platform.app() as connection:
+        pay(connection, 1)
+    ask(f"alter database {database} set quote_all_identifiers = on")
+    try:
+        platform.wait_for_replicas()
+        platform.build()
+    finally:
+        ask(f"alter database {database} reset quote_all_identifiers")
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.proof
+def test_a_run_outlasts_a_limit_on_idle_transactions_that_is_set_for_the_source(small_book):
+    """The source's session is idle while the warehouse writes what it has read."""
+    platform = small_book
+    database = platform.settings.oltp_db
+    with platform.app() as connection:
+        pay(connection, 1)
+        connection.execute("update operational.loans set loan_officer = 'Achieng' where loan_id = 3")
+    platform.primary(f"alter database {database} set idle_in_transaction_session_timeout = '300ms'")
+    try:
+        platform.wait_for_replicas()
+        with connect(platform.warehouse_conninfo) as lock:
+            lock.execute("lock table operational.loans in exclusive mode")
+            child = platform.start_dbt(*DATA_BUILD)
+            wait_until(
+                lambda: platform.warehouse(
+                    "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"
+                )
+            )
+            time.sleep(1)
+        child.join()
+        assert child.exitcode == 0
+    finally:
+        platform.primary(f"alter database {database} reset idle_in_transaction_session_timeout")
     assert_views_equal_the_oltp(platform)
 
 

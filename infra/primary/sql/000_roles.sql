@@ -56,7 +56,7 @@ alter role readonly_user set idle_session_timeout = '8h';
 alter role pgbouncer_lookup set statement_timeout = '10s';
 
 -- A session that was forgotten in an open transaction holds its locks, the warehouse's watermark and every dead row.
--- Not etl_reader: between two tables its session waits for the warehouse to write.
+-- Not etl_reader, whatever is set for the database: between two tables its session waits for the warehouse to write.
 do $$
 begin
     execute format(
@@ -66,6 +66,9 @@ begin
         'alter role readonly_user in database %I set idle_in_transaction_session_timeout = %L',
         current_database(), '10min'
     );
+    execute format('alter role etl_reader in database %I set idle_in_transaction_session_timeout = 0', current_database());
+    -- Names and types of both sides are compared as texts.
+    execute format('alter role etl_reader in database %I set quote_all_identifiers = off', current_database());
     -- A run that waits for a locked table would keep all later ones from starting.
     execute format('alter role etl_reader in database %I set lock_timeout = %L', current_database(), '1min');
 end

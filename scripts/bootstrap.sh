@@ -102,15 +102,30 @@ if [ "$made_for" != "$root" ] || ! .venv/bin/python -c 'import pip' 2>/dev/null;
     printf '%s\n' "$root" >.venv/.made-for
 fi
 rm -f "$stamp"
-quiet=
-[ -t 2 ] || quiet=--quiet
 set --
 for lock in $locks; do
     set -- "$@" -r "$lock"
 done
-# shellcheck disable=SC2086
-if ! PIP_USER=0 .venv/bin/python -m pip install $quiet --disable-pip-version-check --require-hashes --no-deps \
-    "$@" >&2; then
+install_packages() { # OPTION… of pip
+    PIP_USER=0 .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps "$@"
+}
+# pip says some lines for each package. In a terminal they become one, which counts; elsewhere it says what goes wrong.
+counted() {
+    # shellcheck disable=SC2086
+    awk -v all="$(cat $locks | grep -c '==')" '
+        /^(Collecting|Processing|Requirement already satisfied)/ { printf "\r  %d of %d packages\r", ++n, all; fflush() }
+        /^Installing collected/ { printf "\r  unpacking %d packages\r", n; fflush() }
+        END { printf "\r%40s\r", "" }'
+}
+failed=.venv/.failed
+rm -f "$failed"
+if [ -t 2 ]; then
+    { install_packages "$@" || : >"$failed"; } | counted >&2
+else
+    install_packages --quiet "$@" >&2 || : >"$failed"
+fi
+if [ -e "$failed" ]; then
+    rm -f "$failed"
     echo "bootstrap: the dependencies could not be installed, see above. The next try resumes from here." >&2
     exit 1
 fi

@@ -340,3 +340,46 @@ def test_what_is_for_programs_is_no_option_of_make():
     assert {
         (target.name, each.name) for target in TARGETS.values() for each in target.options if each.name == "SCHEDULED"
     } == set()
+
+
+# Stands for Python: makes an environment of itself, and says what pip says of three packages.
+INTERPRETER = """#!/bin/sh
+case "$*" in
+    "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    "-m pip install"*)
+        case "$*" in *--quiet*) ;; *) printf 'Collecting %s\\n  Downloading it\\n' one two three
+            echo 'Installing collected packages: one, two, three' ;; esac
+        [ ! -e fails ] || { echo 'ERROR: no such package' >&2; exit 1; } ;;
+    *purelib*) echo . ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_installation_is_one_line_and_its_errors(tmp_path, terminal, fails):
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "bootstrap.sh", tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("one==1\ntwo==1\nthree==1\n")
+    (tmp_path / "requirements-dev.txt").touch()
+    (tmp_path / "python").write_text(INTERPRETER)
+    (tmp_path / "python").chmod(0o755)
+    if fails:
+        (tmp_path / "fails").touch()
+    ours, its = os.openpty() if terminal else os.pipe()
+    done = subprocess.run(
+        [tmp_path / "scripts" / "bootstrap.sh"],
+        env=os.environ | {"PYTHON": str(tmp_path / "python")},
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+        check=False,
+    )
+    os.close(its)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert done.returncode == fails
+    assert "Collecting" not in shown and "Downloading" not in shown
+    assert ("  2 of 3 packages" in shown) is terminal
+    assert ("ERROR: no such package" in shown and "could not be installed, see above" in shown) is fails
+    assert (tmp_path / ".venv" / ".installed").exists() is not fails

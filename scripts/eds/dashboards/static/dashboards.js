@@ -324,8 +324,10 @@
       }));
     }
     const [y] = question.y;
-    const at = [...new Set(rows.map((row) => row[question.x]))].sort(question.chart === "line" ? compare : () => 0);
+    let at = [...new Set(rows.map((row) => row[question.x]))].sort(question.chart === "line" ? compare : () => 0);
     const isRunning = Object.values(question.columns).some((column) => column.running);
+    // Of what is added up there are rows only where something came: the places between them keep their width.
+    if (isRunning && at.length && at.every(Number.isInteger)) at = Array.from({ length: at.at(-1) - at[0] + 1 }, (_, index) => at[0] + index);
     return [...new Set(rows.map((row) => row[question.series]))].map((value, index) => ({
       name: words(value), format: question.columns[y].format, colour: colourOf(question, value, index), at,
       values: (isRunning ? carried : (values) => values)(at.map((place) => rows.find((row) => row[question.x] === place && row[question.series] === value)?.[y] ?? (question.chart === "line" ? null : 0))),

@@ -806,6 +806,46 @@ def test_invalid_header_is_refused_with_the_option_to_try(
     assert hint in message
 
 
+def test_each_file_may_have_its_names_on_another_line(app: psycopg.Connection, tmp_path: Path) -> None:
+    titled = BOOK | {"customers": "Client register\nas at 31 March\n" + CUSTOMERS}
+    message = refused(app, write(tmp_path, **titled))
+    assert "line 3 looks like it: HEADER_LINE=3, or for this file alone header_line: 3 in a mapping file" in message
+    (tmp_path / "mapping.yml").write_text("tables: {customers: {header_line: 3}}")
+    summary = import_book(app, tmp_path)
+    assert {name: counts.inserted for name, counts in summary.tables.items()} == {
+        "customers": 3, "loan_products": 2, "loans": 2, "payments": 2,
+    }  # fmt: skip
+
+
+def test_a_dash_for_no_value_is_refused_with_the_option_that_takes_it(
+    app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path
+) -> None:
+    # A spreadsheet's format for accounts shows zero as a dash, with blanks around it.
+    directory = write(tmp_path, **BOOK | {"loans": LOANS.replace(",9000\n", ", -   \n")})
+    assert "expected a number such as 1234.50; where - stands for no value: EMPTY=-" in refused(app, directory)
+    import_book(app, directory, options={"empty": "-"})
+    assert admin.execute("select outstanding_balance from operational.loans where loan_id = 1001").fetchall() == [(0,)]
+
+
+def test_an_interrupted_import_says_that_nothing_was_changed(
+    app: psycopg.Connection,
+    admin: psycopg.Connection,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = state(admin)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        import_book(app, write(tmp_path, **BOOK))
+    assert "The import was interrupted. Nothing was changed." in " ".join(capsys.readouterr().err.split())
+    assert state(admin) == before
+
+
 def test_a_file_that_cannot_be_read_is_named_without_the_systems_code(app: psycopg.Connection, tmp_path: Path) -> None:
     write(tmp_path, **BOOK)
     (tmp_path / "customers.csv").unlink()

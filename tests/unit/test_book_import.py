@@ -929,9 +929,65 @@ def test_a_template_can_be_completed(tmp_path: Path) -> None:
     )
     completed = "tables:\n" + uncommented.replace("YOUR COLUMN", "Client No")
     path.write_text(completed)
-    assert load_mapping(path).table("customers").columns["full_name"].column == "Client No"
+    customers = load_mapping(path).table("customers")
+    assert (customers.columns["customer_id"].column, customers.columns["full_name"].column) == ("Client No", "Name")
     with pytest.raises(UserError, match="is there already"):
         write_template(tmp_path)
+
+
+def test_a_template_suggests_what_is_spelled_alike_and_does_not_ignore_it(tmp_path: Path) -> None:
+    # An import refuses Active, Officer and Branch as typing errors; a draft that ignored them would drop their values.
+    (tmp_path / "customers.csv").write_text("Customer ID,Full Name,Active,Shoe Size\n1,A,yes,42\n")
+    (tmp_path / "loans.csv").write_text(
+        "Loan No,Customer ID,Product ID,Amount,Tenure,Officer,Branch\n1,1,1,5,12,Otto,N\n"
+    )
+    path = write_template(tmp_path)
+    text = path.read_text()
+    suggestions = {
+        "is_active": "Active", "loan_id": "Loan No", "tenure_months": "Tenure", "loan_officer": "Officer",
+        "branch_code": "Branch",
+    }  # fmt: skip
+    for column, name in suggestions.items():
+        assert f"\n#      {column}: {name}    # " in text
+    mapping = load_mapping(path)
+    assert mapping.table("customers").ignore == ("Shoe Size",)
+    assert mapping.table("loans").ignore == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "columns"),
+    [
+        ("Customer ID,Full Name\n1,A\n", None, ["customer_id", "full_name"]),
+        ("Client register\n\nCustomer ID;Full Name;Town\n1;A;B\n", 3, ["customer_id", "full_name"]),
+        ("sep=;\nClient register;;\nCustomer ID;Full Name;Town\n1;A;B\n", 2, ["customer_id", "full_name"]),
+        # Not one of the names is known.
+        ("Uwezo Ltd,,,\nas at,31 March,,\nCode,Client,Mobile,Joined\n1,A,0712,x\nTotal,1,,\n", 3, []),
+        ("Code\n1\n", None, []),
+        ("", None, []),
+    ],
+)
+def test_a_template_finds_the_names_behind_titles(
+    tmp_path: Path, text: str, line: int | None, columns: list[str]
+) -> None:
+    (tmp_path / "customers.csv").write_text(text)
+    customers = load_mapping(write_template(tmp_path)).table("customers")
+    assert (customers.header_line, list(customers.columns)) == (line, columns)
+
+
+@pytest.mark.parametrize("line", ["0", "x", "1001"])
+def test_a_header_line_in_a_mapping_is_a_number(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mapping.yml").write_text(f"tables: {{loans: {{header_line: {line}}}}}")
+    with pytest.raises(
+        UserError, match=rf"tables\.loans\.header_line: expected a whole number from 1 to 1000, found '{line}'"
+    ):
+        load_mapping(tmp_path / "mapping.yml")
+
+
+def test_workbooks_beside_the_files_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("customers.csv", "loans.xlsx"):
+        (tmp_path / name).touch()
+    find_files(tmp_path, sync=False)
+    assert "not read: loans.xlsx (save each sheet as “CSV UTF-8”)" in capsys.readouterr().err
 
 
 # -- afterwards -----------------------------------------------------------------------------------------------------

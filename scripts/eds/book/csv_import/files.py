@@ -74,6 +74,8 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
         )
     if others:
         err.print(f"not read: {', '.join(others[:10])} (the import reads {wanted})", markup=False)
+    if workbooks:
+        err.print(f"not read: {', '.join(workbooks[:10])} (save each sheet as “CSV UTF-8”)", markup=False)
     return paths
 
 

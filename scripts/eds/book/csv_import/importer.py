@@ -17,7 +17,7 @@ from psycopg import errors
 from psycopg.rows import tuple_row
 from rich.table import Table as RichTable
 
-from eds.base.console import step
+from eds.base.console import err, step
 from eds.base.disk import system_sentence
 from eds.base.errors import UserError
 from eds.book.csv_import import checking, planning, reading, writing
@@ -93,12 +93,17 @@ def import_book(
     mapping = find_mapping(directory, mapping_file)
     dialect = Dialect().with_options(mapping.format).with_options(options or {})
     paths = find_files(directory, sync=sync, mapping=mapping)
+    counts: dict[str, Counts] | None = None
     try:
         with conn.transaction() as transaction, conn.cursor(row_factory=tuple_row) as cursor:
             job = Job(conn, cursor, paths, mapping, dialect, sync, allow_mass_delete, replace_demo, dry_run)
             counts = _run(job)
             if dry_run:
                 raise psycopg.Rollback(transaction)
+    except KeyboardInterrupt:
+        if counts is None:
+            err.print("The import was interrupted. Nothing was changed.", markup=False)
+        raise
     except psycopg.OperationalError as problem:
         raise UserError(
             f"The import failed: {_first_line(problem)}\n"

@@ -45,6 +45,8 @@ class TableMapping(_Strict):
     """How the rows of a table are read from a file."""
 
     file: str | None = None
+    header_line: int | None = Field(default=None, ge=1, le=1000)
+    """The line of the column names, when it is another than in the other files."""
     distinct: bool | Literal["first"] = False
     """Whether equal rows count once, for a table that is read from another one's file; first: of each key the first."""
     columns: dict[str, ColumnMapping] = Field(default_factory=dict)
@@ -103,6 +105,9 @@ _EXPECTED = {
     "tuple_type": "a list, such as [Photo, Remarks]",
     "string_type": "a text",
     "bool_parsing": "true or false",
+    "int_parsing": "a whole number from 1 to 1000",
+    "greater_than_equal": "a whole number from 1 to 1000",
+    "less_than_equal": "a whole number from 1 to 1000",
 }
 
 

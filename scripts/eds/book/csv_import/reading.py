@@ -75,7 +75,8 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
         header = next(records, None)
     layout = lay_out(table, header, file=file, mapping=mapping, sync=job.sync)
     if header is None and header_line > 1:
-        more = f"; the file has fewer lines than HEADER_LINE={header_line} says"
+        option = f"header_line: {mapping.header_line}" if mapping.header_line else f"HEADER_LINE={header_line}"
+        more = f"; the file has fewer lines than {option} says"
         layout.problems = [replace(each, line=header_line, expected=each.expected + more) for each in layout.problems]
     if layout.problems:
         for problem in _with_header_hint(job, table, source, delimiter, layout):
@@ -130,8 +131,9 @@ def _records(source: Source, delimiter: str, header_line: int) -> Iterator[Itera
 
 def _delimiter(job: Job, table: Table, source: Source) -> tuple[str, int]:
     """Return what separates the columns, and on which line their names stand."""
-    header, line, separator = header_of(source, job.dialect.header_line)
-    names_of_columns = _names_of(table, job.mapping.table(table.name))
+    mapping = job.mapping.table(table.name)
+    header, line, separator = header_of(source, mapping.header_line or job.dialect.header_line)
+    names_of_columns = _names_of(table, mapping)
     return job.dialect.delimiter or separator or sniff_delimiter(header, names_of_columns), line
 
 
@@ -149,6 +151,8 @@ def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, la
             fields = record.fields if isinstance(record, Record) else []
             if len(known.intersection(squeeze(name or "") for name in fields)) >= 2:
                 hint = f"; line {record.line} looks like it: HEADER_LINE={record.line}"
+                if len(job.paths) > 1:
+                    hint += f", or for this file alone header_line: {record.line} in a mapping file"
                 expected = layout.problems[0].expected.removesuffix(OTHER_NAMES) + hint
                 return [replace(layout.problems[0], expected=expected)]
     return layout.problems

@@ -334,7 +334,8 @@ class RowReader:
                             value = None
                         else:
                             has_problem = True
-                            self.note(Problem(file, record.line, target.label, text, str(problem), problem.cause))
+                            expected = f"{problem}{_placeholder_hint(text)}"
+                            self.note(Problem(file, record.line, target.label, text, expected, problem.cause))
                 if value is None and required and index not in wrong:
                     has_problem = True
                     self.note(Problem(file, record.line, target.label, None, "a value: it may not be empty"))
@@ -424,6 +425,14 @@ class RowReader:
                 if value := fields[index]:
                     evidence.look(column, value, record.line)
         return evidence
+
+
+def _placeholder_hint(text: str) -> str:
+    """Return how to say that a text without a letter or digit, such as a spreadsheet's dash for zero, is no value."""
+    shown = text.strip()
+    if len(shown) > 3 or squeeze(shown) or "," in shown or not shown.isprintable():
+        return ""
+    return f"; where {shown} stands for no value: EMPTY={shown}"
 
 
 def _getter(target: Target) -> Getter:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import yaml
 
 from eds.base.errors import UserError
-from eds.book.csv_import.dialect import Dialect, examine, header_of, sniff_delimiter, squeeze
+from eds.book.csv_import.dialect import DELIMITERS, Dialect, Source, examine, header_of, sniff_delimiter, squeeze
 from eds.book.csv_import.files import EXTENSIONS
 from eds.book.csv_import.mapping import MAPPING_FILE
 from eds.book.csv_import.records import Record, read_records
@@ -17,10 +19,12 @@ from eds.book.csv_import.schema import TABLES, Column, Table
 # How many rows are read to find the values of a column of codes, and how many of these values are listed.
 _ROWS = 10_000
 _LISTED = 30
+# Among how many lines the one with the names of the columns is looked for.
+_HEADER_AMONG = 30
 
 _HEAD = """\
 # Which of your columns and values are which of the book's. docs/import.md explains every key.
-# Lines that begin with # are suggestions: complete the names, remove the #.
+# Lines that begin with # are suggestions: check and complete the names, remove the #.
 
 format:
 #  format: excel-eu       # auto, excel-us (month first), excel-uk (day first), excel-eu (day first, decimal comma)
@@ -47,53 +51,98 @@ def write_template(directory: Path) -> Path:
     if path.exists():
         raise UserError(f"{path} is there already. Nothing was changed. Move it away to get a new template.")
     files = sorted(file for file in directory.iterdir() if file.suffix.lower() in EXTENSIONS)
-    headers = {file: _look_into(file) for file in files if file.is_file()}
-    if not headers:
+    heads = {file: _look_into(file) for file in files if file.is_file()}
+    if not heads:
         found = ", ".join(sorted(each.name for each in directory.iterdir())[:10]) or "nothing"
         raise UserError(
             f"{directory}: expected files that end in .csv, .tsv or .txt, to read their headers; found {found}. "
             "Nothing was written. Of a workbook, save each sheet as “CSV UTF-8”."
         )
-    text = _HEAD + "\n".join(_section(table, headers) for table in TABLES)
+    text = _HEAD + "\n".join(_section(table, heads) for table in TABLES)
     with path.open("x", encoding="utf-8") as handle:
         handle.write(text)
     return path
 
 
-def _look_into(file: Path) -> tuple[list[str], list[list[str | None]]]:
-    """Return the names of a file's columns, and its first rows."""
+@dataclass(frozen=True)
+class _Head:
+    """The start of a file: the names of its columns, the line they are on, and its first rows."""
+
+    names: list[str]
+    line: int
+    rows: list[list[str | None]]
+
+
+def _look_into(file: Path) -> _Head:
     source = examine(file, Dialect())
-    header, line, separator = header_of(source)
+    _, start, separator = header_of(source)
     known = {squeeze(column.name) for table in TABLES for column in table.columns}
-    delimiter = separator or sniff_delimiter(header, known)
+    delimiter = separator or sniff_delimiter(_likely_header(source, known), known)
     with source.open() as lines:
         records = [
-            record.fields
-            for record in islice(read_records(lines, delimiter, line), _ROWS)
+            record
+            for record in islice(read_records(lines, delimiter, start), _ROWS)
             if isinstance(record, Record) and record.is_clean
         ]
-    return [(name or "").strip() for name in records[0]] if records else [], records[1:]
+    at = _place_of_names([record.fields for record in records[:_HEADER_AMONG]], known)
+    if at is None:
+        return _Head([], 1, [])
+    # Excel's line `sep=;` is not counted.
+    line = records[at].line - (start - 1)
+    names = [(name or "").strip() for name in records[at].fields]
+    return _Head(names, line, [record.fields for record in records[at + 1 :]])
 
 
-def _section(table: Table, headers: dict[Path, tuple[list[str], list[list[str | None]]]]) -> str:
+def _likely_header(source: Source, known: set[str]) -> str:
+    """Return the line that has most of the known names; without any, the one with the most columns."""
+    with source.open() as lines:
+        texts = [lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff") for _ in range(_HEADER_AMONG)]
+
+    def score(text: str) -> tuple[int, int]:
+        parts = [text.split(delimiter) for delimiter in DELIMITERS.values()]
+        return max((len(known.intersection(map(squeeze, names))), len(names)) for names in parts)
+
+    return max(texts, key=score)
+
+
+def _place_of_names(records: list[list[str | None]], known: set[str]) -> int | None:
+    """Return which record has the names of the columns, behind the titles that spreadsheets have.
+
+    It is the first with two known names. Without one, the first with more than half as many texts as the fullest.
+    """
+    filled = [[name for name in fields if name and name.strip()] for fields in records]
+    named = (place for place, names in enumerate(filled) if len(known.intersection(map(squeeze, names))) >= 2)
+    fullest = max(map(len, filled), default=0)
+    full = (place for place, names in enumerate(filled) if len(names) * 2 > fullest)
+    return next(named, next(full, None))
+
+
+def _section(table: Table, heads: dict[Path, _Head]) -> str:
     """Return the part of the template that is about a table."""
     wanted = {squeeze(column.name) for column in table.columns}
-    named = [file for file in headers if squeeze(file.stem) == squeeze(table.name)]
+    named = [file for file in heads if squeeze(file.stem) == squeeze(table.name)]
 
-    def matches(file: Path) -> int:
-        return len(wanted.intersection(squeeze(name) for name in headers[file][0]))
+    def matches(file: Path) -> tuple[int, int]:
+        names = [squeeze(name) for name in heads[file].names if name]
+        return len(wanted.intersection(names)), len(_similar(table, names))
 
-    best = max(named or headers, key=matches, default=None)
-    names, rows = headers[best] if best is not None else ([], [])
+    best = max(named or heads, key=matches, default=None)
+    head = heads[best] if best is not None else _Head([], 1, [])
+    names, rows = head.names, head.rows
     lines = [f"  {table.name}:", f"    file: {_scalar(best.name if best is not None else table.file)}"]
+    if head.line > 1:
+        lines.append(f"    header_line: {head.line}")
     lines.append("#    distinct: true       # equal rows count once, for a table that is read from another one's file")
     lines.append("    columns:")
     free = {squeeze(name): position for position, name in enumerate(names) if name}
+    similar = _similar(table, list(free))
     for column in table.columns:
         position = free.pop(squeeze(column.name), None)
         if position is None:
             need = "required" if column.required else "optional"
-            lines.append(f"#      {column.name}: YOUR COLUMN    # {need}, {_kind(table, column)}")
+            other = similar.get(squeeze(column.name))
+            name = "YOUR COLUMN" if other is None else _scalar(names[free.pop(other)])
+            lines.append(f"#      {column.name}: {name}    # {need}, {_kind(table, column)}")
             continue
         values = _codes(table, column, [row[position] for row in rows if position < len(row)])
         if values:
@@ -110,6 +159,20 @@ def _section(table: Table, headers: dict[Path, tuple[list[str], list[list[str | 
         # Nothing says that this file is the table's: a suggestion.
         lines = [line if line.startswith("#") else f"#{line}" for line in lines]
     return "\n".join(lines) + "\n"
+
+
+def _similar(table: Table, names: list[str]) -> dict[str, str]:
+    """Return which of a file's other (squeezed) names may mean which column that has none. Each name stands once."""
+    missing = [squeeze(column.name) for column in table.columns if squeeze(column.name) not in names]
+    found: dict[str, str] = {}
+    known = {squeeze(column.name) for column in table.columns}
+    for name in names:
+        # Less alike than what an import takes for a typing error: here it is only a suggestion.
+        close = [] if name in known else difflib.get_close_matches(name, missing, n=1, cutoff=0.6)
+        if close:
+            missing.remove(close[0])
+            found[close[0]] = name
+    return found
 
 
 _KINDS = {"integer": "a whole number", "bigint": "a whole number", "date": "a date", "text": "a text"}

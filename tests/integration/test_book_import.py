@@ -1053,6 +1053,17 @@ BAD: dict[str, tuple[str, str | bytes, int, str, str, str]] = {
     "three decimals": ("loans", LOAN + "1,101,901,1.005,1,1,,,\n", 2, "amount", "'1.005'", "DECIMAL=point or DECIMAL="),
     "decimals": ("loans", LOAN + "1,101,901,1.0050,1.5,1,,,\n", 2, "amount", "'1.0050'", "at most 2 decimals"),
     "shortened": ("loans", LOAN + "1,101,901,1.5E+06,1,1,,,\n", 2, "amount", "'1.5E+06'", "a spreadsheet has"),
+    "shortened identity": (
+        "customers", "customer_id,full_name,national_id\n1,A,2.34E+07\n", 2, "national_id", "'2.34E+07'",
+        "a spreadsheet has",
+    ),
+    "shortened telephone": (
+        "customers", "customer_id,full_name,phone\n1,A,\"2,54712E+11\"\n", 2, "phone", "'2,54712E+11'",
+        "a spreadsheet has",
+    ),
+    "error for a telephone": (
+        "customers", "customer_id,full_name,phone\n1,A,####\n", 2, "phone", "'####'", "a spreadsheet has"
+    ),
     "two currencies": (
         "loans", LOAN + "1,101,901,KES 5,1,1,,,\n2,101,901,USD 5,1,1,,,\n", 3, "amount", "'USD 5'", "one currency"
     ),

@@ -813,6 +813,10 @@ def test_an_option_wins_over_its_format() -> None:
     ("text", "message"),
     [
         ("tables: [", "is not YAML"),
+        (
+            "tables:\n  loans:\n    file: a\n     columns: {}\n",
+            "is not YAML, line 4, column 13: [^\\n]*\\nKeys of one level begin in",
+        ),
         ("tables: {clients: {}}", "tables.clients: expected one of customers"),
         ("tables: {loans: {columns: {colour: X}}}", "tables.loans.columns.colour: expected one of loan_id"),
         ("tables: {loans: {columns: {amount: {}}}}", "expected either column .* or value"),

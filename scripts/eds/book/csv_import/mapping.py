@@ -85,7 +85,14 @@ def load_mapping(path: Path) -> BookMapping:
         # BaseLoader: Yes, 007 and 2024-01-01 are texts here, as they are in the files.
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path.name} is not YAML: {' '.join(str(problem).split())}") from problem
+        mark = getattr(problem, "problem_mark", None)
+        if mark is None:
+            raise UserError(f"{path.name} is not YAML: {' '.join(str(problem).split())}") from problem
+        what = getattr(problem, "problem", None) or "it ends too early"
+        raise UserError(
+            f"{path.name} is not YAML, line {mark.line + 1}, column {mark.column + 1}: {what}.\n"
+            "Keys of one level begin in the same column, a blank follows each colon, and texts with : or # need quotes."
+        ) from problem
     try:
         mapping = BookMapping.model_validate(content or {})
     except ValidationError as problem:

@@ -11,6 +11,7 @@ class Column:
     """A column of a table, and so of its file.
 
     kind: the column's SQL type. default_is_now: whether its default is the time of the import, which differs each time.
+    is_number_like: whether its texts are mostly digits, so that a spreadsheet takes them for numbers.
     """
 
     name: LiteralString
@@ -21,6 +22,7 @@ class Column:
     is_percent: bool = False
     unique: bool = False
     references: LiteralString | None = None
+    is_number_like: bool = False
 
     @property
     def required(self) -> bool:
@@ -115,8 +117,8 @@ TABLES: tuple[Table, ...] = (
             Column("customer_id", "integer"),
             Column("full_name", "text"),
             Column("email", "text", nullable=True, unique=True),
-            Column("phone", "text", nullable=True),
-            Column("national_id", "text", nullable=True, unique=True),
+            Column("phone", "text", nullable=True, is_number_like=True),
+            Column("national_id", "text", nullable=True, unique=True, is_number_like=True),
             Column("date_of_birth", "date", nullable=True),
             Column("city", "text", nullable=True),
             Column("country", "text", has_default=True),
@@ -184,7 +186,7 @@ TABLES: tuple[Table, ...] = (
             Column("interest_portion", _MONEY),
             Column("penalty_portion", _MONEY, has_default=True),
             Column("payment_method", "text"),
-            Column("reference_number", "text", nullable=True),
+            Column("reference_number", "text", nullable=True, is_number_like=True),
             Column("payment_date", "timestamptz", has_default=True, default_is_now=True),
             Column("recorded_by", "text", nullable=True),
             Column("notes", "text", nullable=True),

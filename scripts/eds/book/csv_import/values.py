@@ -98,6 +98,23 @@ def _convert_unique_text(text: str) -> str | None:
     return text
 
 
+_DAMAGED = re.compile(r"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{2,3}|#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|#+)")
+
+
+def _number_like_converter(convert_text: Converter | None) -> Converter:
+    """Return a converter of texts that are mostly digits, which a spreadsheet takes for numbers."""
+
+    def convert(text: str) -> str | None:
+        if _DAMAGED.fullmatch(text.strip()):
+            raise ExpectedError(
+                "a text; a spreadsheet has shortened this one and lost digits, or shows an error in its place: "
+                "give the column the format “Text”, and save again"
+            )
+        return convert_text(text) if convert_text else text
+
+    return convert
+
+
 def is_no_value(text: str) -> bool:
     """Whether a number or a date of this text is what a program writes for no value."""
     return text.strip().lower() in _NO_VALUE
@@ -121,7 +138,8 @@ def converter(table: Table, column: Column, reading: Reading) -> Converter | Non
             codes = table.codes(column)
             if codes:
                 return _code_converter(column, codes, reading)
-            return _convert_unique_text if column.unique else None
+            text_converter = _convert_unique_text if column.unique else None
+            return _number_like_converter(text_converter) if column.is_number_like else text_converter
     numbers = re.fullmatch(r"numeric\(([0-9]+), ([0-9]+)\)", column.kind)
     assert numbers is not None, column.kind
     return numeric_converter(column, int(numbers[1]), int(numbers[2]), reading)

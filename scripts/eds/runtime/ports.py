@@ -82,7 +82,7 @@ def bind_error(host: str, port: int) -> str | None:
                 _bind(probe, address)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    return f"taken by {_listener(port) or 'another process'}"
+                    return f"taken by {_listener(port) or 'another process'}{_hint_of_outgoing(port)}"
                 if error.errno == errno.EADDRNOTAVAIL:
                     return f"{host} is no address of this machine"
                 return f"this account may not listen there ({error.strerror})"
@@ -120,6 +120,17 @@ def _listener(port: int) -> str | None:
     if owner := _owner_of_listener(port):
         return f"a process of user {owner}"
     return None
+
+
+def _hint_of_outgoing(port: int) -> str:
+    """Return what to do about a port that an outgoing connection was given for a while; "" when it is none of those."""
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not given.exists() or _owner_of_listener(port):
+        return ""
+    lowest, highest = map(int, given.read_text(encoding="ascii").split())
+    if not lowest <= port <= highest:
+        return ""
+    return f", for a connection: the system gives {lowest}-{highest} to those; try again, or choose a port below {lowest}"
 
 
 def _owner_of_listener(port: int) -> str | None:

@@ -285,7 +285,8 @@ def _after_run(settings: Settings) -> None:
     try:
         page.refresh(settings)
     except (UserError, OSError, psycopg.Error) as error:
-        err.print(f"the dashboards page was not written: {error}", markup=False)
+        why = disk.explain(error, settings) if isinstance(error, OSError) else error
+        err.print(f"the dashboards page was not written: {why}", markup=False)
 
 
 @app.command(name="etl", rich_help_panel=WAREHOUSE)

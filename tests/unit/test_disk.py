@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eds import cli
 from eds.base import disk, services
 from eds.base.errors import UserError
 from eds.base.settings import Settings, ensure_env_file
@@ -127,3 +128,15 @@ def test_a_command_that_meets_a_full_disk_ends_with_a_sentence():
     assert done.returncode == 1
     assert "disk is full" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_page_that_finds_no_space_after_a_run_is_explained(settings, monkeypatch, capsys):
+    def full(_: Settings) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli.alerts, "notify", lambda _: None)
+    monkeypatch.setattr(cli.page, "refresh", full)
+    cli._after_run(settings.model_copy(update={"runtime": "local"}))
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "the dashboards page was not written: The disk is full" in shown
+    assert "[Errno" not in shown

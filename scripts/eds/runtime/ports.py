@@ -130,7 +130,8 @@ def _hint_of_outgoing(port: int) -> str:
     lowest, highest = map(int, given.read_text(encoding="ascii").split())
     if not lowest <= port <= highest:
         return ""
-    return f", for a connection: the system gives {lowest}-{highest} to those; try again, or choose a port below {lowest}"
+    those = f"the system gives {lowest} to {highest} to those"
+    return f", for a connection: {those}; try again, or choose a port below {lowest}"
 
 
 def _owner_of_listener(port: int) -> str | None:

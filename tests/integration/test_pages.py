@@ -867,7 +867,7 @@ def test_dashboards_lineage_and_index_lead_to_each_other(chromium, address, sche
         shown.get_by_role("link", name="Dashboards").last.click()
         shown.locator("#portfolio-outstanding details.menu summary").click()
         shown.locator("#portfolio-outstanding details.menu a").click()
-        shown.get_by_text("the grain of the filters on what is lent and owed").first.wait_for()
+        shown.get_by_text("the grain on which the dashboard filters act, for what is lent and owed").first.wait_for()
         assert seen.errors == []
 
 

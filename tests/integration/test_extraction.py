@@ -13,7 +13,6 @@ from eds.warehouse.runs import DATA_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, gaps_unnoted, use_only
-from support.waiting import wait_until
 
 
 @pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])
@@ -252,14 +251,7 @@ def test_a_run_outlasts_a_limit_on_idle_transactions_that_is_set_for_the_source(
     platform.primary(f"alter database {database} set idle_in_transaction_session_timeout = '300ms'")
     try:
         platform.wait_for_replicas()
-        with connect(platform.warehouse_conninfo) as lock:
-            lock.execute("lock table operational.loans in exclusive mode")
-            child = platform.start_dbt(*DATA_BUILD)
-            wait_until(
-                lambda: platform.warehouse(
-                    "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"
-                )
-            )
+        with platform.held_run("loans") as child:
             time.sleep(1)
         child.join()
         assert child.exitcode == 0

@@ -9,11 +9,9 @@ import pytest
 from eds.book import simulate
 from eds.book.demo import fill
 from eds.cluster.connections import connect
-from eds.warehouse.runs import DATA_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import use_only
-from support.waiting import wait_until
 
 pytestmark = pytest.mark.proof
 
@@ -82,15 +80,8 @@ def test_what_changes_while_a_run_reads_is_seen_completely_or_not_at_all(small_b
     with platform.app() as connection:
         connection.execute("update operational.loans set loan_officer = 'Achieng' where loan_id = 3")
     platform.wait_for_replicas()
-    with connect(platform.warehouse_conninfo) as lock:
-        # The run has read the loans, and reads the payments after it has written them.
-        lock.execute("lock table operational.loans in exclusive mode")
-        child = platform.start_dbt(*DATA_BUILD)
-        wait_until(
-            lambda: platform.warehouse(
-                "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"
-            )
-        )
+    # It reads the payments after it has written the loans.
+    with platform.held_run("loans") as child:
         with platform.app() as connection:
             # a payment with its balance, a transfer from one loan to another, a reversal with its compensation
             pay(connection, 1, "40.00", "4.00")

@@ -119,6 +119,19 @@ class Platform:
             shutil.copy(parsed, other.target_path / PARSED)
         return other
 
+    @contextmanager
+    def held_run(self, table: str) -> Iterator[Any]:
+        """Yield a run that has read this table and cannot write it yet: it goes on, with the next table, at the end."""
+        with connect(self.warehouse_conninfo) as lock:
+            lock.execute(f"lock table operational.{table} in exclusive mode".encode())
+            child = self.start_dbt(*runs.DATA_BUILD)
+            wait_until(
+                lambda: self.warehouse(
+                    "select 1 from pg_locks where not granted and relation = %s::regclass", (f"operational.{table}",)
+                )
+            )
+            yield child
+
     # --- queries ------------------------------------------------------------------------------------------------------
 
     @contextmanager

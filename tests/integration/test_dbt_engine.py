@@ -43,7 +43,8 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     from dbt.contracts.graph.manifest import Manifest
     from dbt.task import build
     from dbt_common.clients.jinja import MacroFuzzEnvironment, get_environment, template_cache
-    from dbt_common.events.base_types import EventMsg
+    from dbt_common.events.base_types import EventLevel, EventMsg
+    from dbt_common.events.event_manager import EventManager
 
     assert inspect.ismodule(connections)
     assert inspect.ismodule(build)
@@ -60,6 +61,11 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     assert get_rendered("'plain'", {}, native=True) == _render_cache["'plain'"]
     # What a callback gets: message.info.level, message.info.msg.
     assert inspect.isclass(EventMsg)
+    # Of eds.warehouse.dbt_events: every event goes through this method, and these levels are worth a message.
+    assert list(inspect.signature(EventManager.fire_event).parameters) == [
+        *("self", "e", "level", "node", "force_warn_or_error_handling")
+    ]
+    assert [level.value for level in EventLevel] == ["debug", "test", "info", "warn", "error"]
     known = {option for parameter in cli.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for command in ("parse", "build"):
         known_here = known | {

@@ -119,8 +119,10 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
     from dbt.cli.main import dbtRunner
 
     from eds.warehouse.dbt_connections import keep_connections
+    from eds.warehouse.dbt_events import drop_unseen_events
 
     keep_connections()
+    drop_unseen_events()
     try:
         result = dbtRunner(callbacks=[_say]).invoke(list(arguments))
         # The work is done: whoever asks this process to stop now gets what it wants anyway.

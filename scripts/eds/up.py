@@ -102,8 +102,10 @@ def first_build(cluster: Cluster) -> None:
     # dbt's own lines go into a log; on a terminal, a bar shows how many nodes are done.
     log = cluster.settings.state / "dbt-logs" / "first-build.log"
 
+    label = "first dbt build" if runs.last_success(cluster)[0] is None else "dbt build of this version"
+
     def build() -> bool:
-        with bar("first dbt build") as advance:
+        with bar(label) as advance:
             return runs.build(cluster, unit_tests=False, trigger="start", log=log, on_node=advance) == 0
 
     if build():

@@ -68,16 +68,23 @@ def confirm(
         raise UserError("Not done: the word was not typed.")
 
 
+def done(label: str) -> None:
+    """Show that a piece of work is done."""
+    if err.is_terminal:
+        err.print(f"[green]✓[/] {escape(label)}")
+    else:
+        err.print(f"ok: {label}", markup=False)
+
+
 @contextmanager
 def step(label: str) -> Iterator[None]:
     """Show a piece of work without a measurable length: a spinner on a terminal, one line in a log."""
     if err.is_terminal:
         with err.status(escape(label)):
             yield
-        err.print(f"[green]✓[/] {escape(label)}")
     else:
         yield
-        err.print(f"ok: {label}", markup=False)
+    done(label)
 
 
 @contextmanager
@@ -93,7 +100,7 @@ def bar(label: str, total: float | None = None) -> Iterator[Callable[..., None]]
             pass
 
         yield ignore
-        err.print(f"ok: {label}", markup=False)
+        done(label)
         return
     with Progress(
         SpinnerColumn(),

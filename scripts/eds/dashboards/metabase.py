@@ -295,7 +295,7 @@ class Provisioner:
     def _card(self, key: str, question: Question, database: int, collection: int, fields: Mapping[str, int]) -> Json:
         wanted: Json = {
             "name": question.name,
-            "description": question.description,
+            "description": spec.card_description(question),
             "display": spec.DISPLAYS[question.chart],
             "type": "question",
             "dataset_query": spec.native_query(question, key, self.what, database, fields),

@@ -118,6 +118,12 @@ def target(name: str) -> list[Any]:
     return ["dimension", ["template-tag", name]]
 
 
+def card_description(question: Question) -> str:
+    """Return what a card says of itself: also that a long table shows its first rows only."""
+    cut = question.limit if question.chart == "table" else None
+    return question.description + (f" These are the first {cut:,}." if cut else "")
+
+
 def card_parameters(question: Question, key: str, what: Content) -> list[Json]:
     """Return the filters that a question shows when it is looked at alone."""
     return [

@@ -216,5 +216,7 @@ def show(found: dict[str, Any]) -> None:
     else:
         for problem in found["problems"]:
             out.print(problem, style="red", markup=False)
+        if "stopped" in found.get("services", {}).values():
+            out.print("make up starts what is stopped.")
     for warning in found["warnings"]:
         out.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from eds.base import programs
-from eds.base.console import err, step
+from eds.base.console import done, err, step
 from eds.base.errors import UserError
 from eds.base.services import BACKUP_SCHEDULER, OWN_STATE_MARK, SIDE, ServiceState, embedded_note
 from eds.base.settings import OPTIONAL_SERVICES, SERVICES_WITH_HOST, Settings
@@ -259,7 +259,7 @@ class ComposeRuntime:
             # With what they depend on: without it, they would differ from what plain `docker compose` makes.
             self.compose.up(names)
         if self.host_services.start_backup_scheduler():
-            err.print("ok: scheduler of backups, a process of this machine")
+            done("scheduler of backups, a process of this machine")
         for name, why in reasons.items():
             if self.is_running(name):
                 self.compose.run("rm", "--stop", "--force", name)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import psycopg
 
-from eds.base.console import err, step
+from eds.base.console import done, err, step
 from eds.base.errors import UserError
 from eds.base.services import BACKUP_SCHEDULER, SIDE, ServiceState
 from eds.base.settings import Settings
@@ -213,7 +213,7 @@ class LocalRuntime:
         with step("scheduler"):
             self.services.start_scheduler()
         if self.services.start_backup_scheduler():
-            err.print("ok: scheduler of backups")
+            done("scheduler of backups")
         if self.settings.metabase_jar:
             with step("Metabase, which takes a minute or two at its first start"):
                 self.services.start_metabase()

@@ -47,9 +47,10 @@ test-unit: venv-dev ## Run the tests that need no server, in seconds ## ARGS="-k
 test-all.words := ARGS JOBS
 test-all: venv-dev ## Run all tests but those of Docker: also negative controls, crashes, recovery, browser; with coverage ## ARGS="-m proof" JOBS=2
 	@$(pytest) $(on_clusters) --cov --cov-report=term:skip-covered $(call given,ARGS)
-test-docker.words := ARGS
-test-docker: venv-dev ## Test the Docker runtime on a throw-away stack; needs an engine ## ARGS="-k network"
-	@.venv/bin/python -m pytest tests/docker $(call given,ARGS)
+test-docker.words := ARGS JOBS
+# They wait for containers most of the time. Each worker has a stack of its own.
+test-docker: venv-dev ## Test the Docker runtime on throw-away stacks; needs an engine ## ARGS="-k network" JOBS=1
+	@$(pytest) tests/docker --numprocesses $(or $(call given,JOBS),2) --dist loadfile --no-loadscope-reorder $(call given,ARGS)
 soak.words := FOR RANDOM_SEED
 soak: venv-dev ## Random changes, crashes and moving sources for as long as you like ## FOR=30m RANDOM_SEED=7
 	@SOAK_FOR=$(call quote,$(call given,FOR)) RANDOM_SEED=$(call quote,$(call given,RANDOM_SEED)) .venv/bin/python -m pytest tests/integration/soak.py -s --timeout=0

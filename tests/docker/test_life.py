@@ -113,6 +113,9 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_that_run_at_most(stack: St
     # The replicas serve a run when the primary is away; without the warehouse there is none.
     assert (run.returncode != 0) if victim == "warehouse" else (run.returncode in (0, 1)), output
     assert "Traceback" not in output
+    if victim == "primary":
+        # It stays away until its replicas are unhealthy: Compose then gives up before they can be well again.
+        until(lambda: not stack.healthy("replica1"), 90, "replica1 is unhealthy without its primary")
     stack.up()
     stack.wait_healthy()
     reaches_replicas(stack, insert_payment(stack))

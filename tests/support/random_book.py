@@ -116,8 +116,7 @@ def change_book(connection: psycopg.Connection, change: Change) -> None:
         else:
             connection.execute("delete from operational.payments where payment_id = %s", (payment,))
     elif kind == "delete_loan" and loan is not None:
-        connection.execute("delete from operational.payments where loan_id = %s", (loan,))
-        connection.execute("delete from operational.loans where loan_id = %s", (loan,))
+        _delete_loans(connection, "loan_id", loan)
     elif kind in ("delete_customer", "reinsert_customer"):
         _delete_customer(connection, customer)
         if kind == "reinsert_customer":
@@ -151,10 +150,16 @@ def change_book(connection: psycopg.Connection, change: Change) -> None:
 
 
 def _delete_customer(connection: psycopg.Connection, customer: int) -> None:
-    connection.execute(
-        "delete from operational.payments using operational.loans where payments.loan_id = loans.loan_id "
-        "and loans.customer_id = %s",
-        (customer,),
-    )
-    connection.execute("delete from operational.loans where customer_id = %s", (customer,))
+    _delete_loans(connection, "customer_id", customer)
     connection.execute("delete from operational.customers where customer_id = %s", (customer,))
+
+
+def _delete_loans(connection: psycopg.Connection, column: str, value: int) -> None:
+    """Delete the loans with this value, and what refers to them."""
+    for table in ("payments", "loan_installments"):
+        connection.execute(
+            f"delete from operational.{table} as theirs using operational.loans "
+            f"where theirs.loan_id = loans.loan_id and loans.{column} = %s",
+            (value,),
+        )
+    connection.execute(f"delete from operational.loans where {column} = %s", (value,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from eds.base.services import compose_note
 from eds.base.settings import OPTIONAL_SERVICES, ROOT, Settings, env_file, from_root, size_in_kb
 from eds.cluster.connections import MEMBERS
 from eds.cluster.provision import METABASE_DB
+from eds.cluster.queries import wait_for
 from eds.cluster.server_conf import INFRA
 from eds.runtime.docker.engine import ask, docker, exists
 from eds.runtime.docker.files import CA, LIVE_FILES, SERVER_PORT, Files, sslmode
@@ -28,6 +30,10 @@ COMPOSE_FILE = INFRA / "compose.yaml"
 ENV_FILE = "compose.env"
 # The longest that a start may take: the first clone of a large book is part of it.
 STACK_START_SECONDS = 1800
+# Within this, a container that is unhealthy for what another one lacked is healthy again: it is asked every 15 seconds.
+HEAL_SECONDS = 60
+# States of a container that nothing starts again.
+ENDED = ("exited", "dead")
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
 REST_KB = 224 * 1024
 
@@ -224,20 +230,52 @@ class Compose:
         ).output
 
     def up(self, names: Sequence[str]) -> None:
-        options = ("--detach", "--wait", "--wait-timeout", str(STACK_START_SECONDS), "--remove-orphans")
+        """Start services, with what they depend on, and wait until they are healthy. Raises UserError with the reason."""
         try:
-            self.run("up", *options, *names, show=True)
+            return self._up(names)
         except UserError as error:
-            raise UserError("\n".join([str(error), *self._logs_of_unhealthy()])) from None
+            failed = error
+        # Compose gives up at once when a container is unhealthy from before: a replica whose primary was away, or a
+        # member that was fenced, which what was started just now has cured.
+        if self._heals():
+            try:
+                return self._up(names)
+            except UserError as error:
+                failed = error
+        raise UserError("\n".join([str(failed), *self._logs_of_unhealthy()]))
+
+    def _up(self, names: Sequence[str]) -> None:
+        options = ("--detach", "--wait", "--wait-timeout", str(STACK_START_SECONDS), "--remove-orphans")
+        self.run("up", *options, *names, show=True)
+
+    def _heals(self) -> bool:
+        """Wait for containers that are unhealthy to become healthy. Returns whether there were some, and all did."""
+        unwell = self._unwell()
+        if not unwell or any(row["State"] in ENDED for row in unwell):
+            return False
+        names = ", ".join(sorted({row["Service"] for row in unwell}))
+        err.print(f"not healthy yet: {names}; waiting", markup=False)
+        with contextlib.suppress(UserError):
+            wait_for(lambda: not self._unwell(), HEAL_SECONDS, f"{names} became healthy", every=1)
+            return True
+        return False
+
+    def _unwell(self) -> list[dict[str, Any]]:
+        """Return the containers that ended with an error, start again and again, or are unhealthy."""
+        return [
+            row
+            for row in self.containers()
+            if (row["State"] in ENDED and row["ExitCode"] != 0)
+            or row["State"] == "restarting"
+            or row["Health"] == "unhealthy"
+        ]
 
     def _logs_of_unhealthy(self) -> list[str]:
         """Return the ends of the logs of the containers that are not well."""
         lines = []
-        for row in self.containers():
-            ended = row["State"] in ("exited", "dead") and row["ExitCode"] != 0
-            if ended or row["State"] == "restarting" or row["Health"] == "unhealthy":
-                lines.append(f"The end of the log of {row['Service']}:")
-                lines += [f"  {line}" for line in self.tail(row["Service"], 15)]
+        for row in self._unwell():
+            lines.append(f"The end of the log of {row['Service']}:")
+            lines += [f"  {line}" for line in self.tail(row["Service"], 15)]
         return lines
 
     def containers(self) -> list[dict[str, Any]]:

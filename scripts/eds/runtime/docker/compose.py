@@ -230,7 +230,7 @@ class Compose:
         ).output
 
     def up(self, names: Sequence[str]) -> None:
-        """Start services, with what they depend on, and wait until they are healthy. Raises UserError with the reason."""
+        """Start services with what they depend on, and wait until they are healthy. Raises UserError with a reason."""
         try:
             return self._up(names)
         except UserError as error:

@@ -766,6 +766,15 @@ CONTROLS = [
         source="drop event trigger note_rewrite",
     ),
     Control(
+        "whoever renames a label of a type leaves a note in the trail",
+        on_a_small_book(
+            test_runs.test_what_ddl_changes_without_a_trigger_is_found_by_the_next_run,
+            "a label of a column's type is renamed",
+        ),
+        "assert None == 'the source says",
+        source="drop event trigger note_altered_type",
+    ),
+    Control(
         "a published table that gets row-level security stops the run",
         on_a_small_book(
             test_runs.test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run, *test_runs.OUT_OF_THE_FEED[2]

@@ -446,6 +446,17 @@ UNNOTED_CHANGES = {
         ),
         (),
     ),
+    "a label of a column's type is renamed": (
+        (
+            "create type operational.risk_grade as enum ('A', 'B')",
+            "alter table operational.loans add column grade operational.risk_grade default 'A'",
+            "alter type operational.risk_grade rename value 'A' to 'AAA'",
+            # What the note says does not depend on whether the warehouse reads the column.
+            "alter table operational.loans drop column grade",
+            "drop type operational.risk_grade",
+        ),
+        (),
+    ),
     "another published table takes the name": (
         (
             "create table operational.payments_new (like operational.payments including all)",

@@ -2,6 +2,7 @@
     Settle on a server of the cluster that may be read, and return how to reach it, as a dictionary:
       candidate       options of the foreign server `oltp` for this run, or none when they stay as they are
       server_port     the server's port
+      name            the server's cluster_name
       snapshot_time   the time up to which it had provably replayed
       was_put_back    its state is older than what was seen, and no transaction is still to come that would explain it
 
@@ -32,6 +33,7 @@
                 {% set choice = {
                     'candidate': candidate,
                     'server_port': source['server_port'],
+                    'name': source['name'],
                     'snapshot_time': source['snapshot_time'],
                     'was_put_back': source['verdict'] == 'unfinished'
                 } %}
@@ -80,8 +82,25 @@
             {% set source = source_verdict() %}
         {% endif %}
     {% endif %}
+    {% if source is not none %}
+        {% set name = first_row("select setting from operational_fdw.source_settings where name = 'cluster_name'") %}
+        {% do source.update({'name': name['setting']}) %}
+    {% endif %}
     {% do run_statement('rollback') %}
     {{ return(source) }}
+{% endmacro %}
+
+{#
+    Note which server this run is about to read, before it does: should that server freeze, its name is how anybody else
+    finds out what the run waits for (scripts/eds/warehouse/source_watch.py).
+#}
+{% macro note_source(server) %}
+    {% set note %}
+        update audit.etl_runs
+        set source_name = {{ sql_literal(server.name) }}
+        where dbt_invocation_id = {{ sql_literal(invocation_id) }} and status = 'running'
+    {% endset %}
+    {% do run_statement(note) %}
 {% endmacro %}
 
 {% macro server_options() %}

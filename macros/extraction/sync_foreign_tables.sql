@@ -68,7 +68,7 @@
     The foreign views of the source's state are needed before anything else, also by the choice of the source.
 #}
 {% macro ensure_source_state_tables() %}
-    {% if not relation_exists('operational_fdw.trail_transactions') %}
+    {% if not relation_exists('operational_fdw.source_settings') %}
         {% set creation %}
             drop foreign table if exists operational_fdw.source_state;
             create foreign table operational_fdw.source_state (
@@ -82,9 +82,12 @@
             create foreign table if not exists operational_fdw.trail_end (
                 log_id bigint, xact_id xid8, change_time timestamptz
             ) server oltp options (schema_name 'etl');
-            create foreign table operational_fdw.trail_transactions (
+            create foreign table if not exists operational_fdw.trail_transactions (
                 xact_id xid8, log_id bigint, change_time timestamptz
-            ) server oltp options (schema_name 'etl')
+            ) server oltp options (schema_name 'etl');
+            create foreign table operational_fdw.source_settings (
+                name text, setting text
+            ) server oltp options (schema_name 'pg_catalog', table_name 'pg_settings')
         {% endset %}
         {% do run_statement(creation) %}
     {% endif %}

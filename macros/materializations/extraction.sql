@@ -21,6 +21,7 @@
     {% set yaml_hash = local_md5(tojson(tables)) %}
     {% do ensure_source_state_tables() %}
     {% set server = choose_source() %}
+    {% do note_source(server) %}
     {% set usual_options = server_options() %}
 
     {# From here on one transaction, here and on the source. The driver opens none by itself after a commit in SQL. #}

@@ -32,6 +32,7 @@
             'extraction_mode': 'text',
             'extraction_reason': 'text',
             'source_host': 'text',
+            'source_name': 'text',
             'source_position': 'pg_lsn',
             'snapshot_time': 'timestamptz',
             'system_identifier': 'text',

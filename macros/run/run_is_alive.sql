@@ -1,6 +1,8 @@
 {#
     Whether any session of a run is connected. A session whose client was killed lives on for a second at most
-    (client_connection_check_interval), so what is seen before that proves nothing.
+    (client_connection_check_interval), so what is seen before that proves nothing. Nor does one whose transaction has
+    ended and that hangs since, in its farewell to a frozen source (before PostgreSQL 17, without a time limit): it
+    writes nothing any more.
 #}
 {% macro run_is_alive(invocation) %}
     {% set found = namespace(alive=false) %}
@@ -11,6 +13,10 @@
                 select count(*) as sessions, pg_sleep(0.03)::text as pause
                 from pg_stat_activity
                 where query like {{ sql_literal('%invocation ' ~ invocation ~ '%') }} and pid <> pg_backend_pid()
+                    and not (
+                        state = 'active' and wait_event is null and backend_xid is null and backend_xmin is null
+                        and state_change < clock_timestamp() - interval '30 seconds'
+                    )
             {% endset %}
             {% set seen = first_row(question) %}
             {% do run_statement('commit') %}

@@ -125,9 +125,10 @@ class Scheduler:
     def _run_child(self, full: bool, environment: dict[str, str], who: str) -> int:
         options = ("--vars", json.dumps(runs.RECONCILE_VARS)) if full else ()
         child = spawn_dbt(dbt_arguments(self.settings, *runs.DATA_BUILD, *options), environment)
-        while child.is_alive() and not self.stopping.is_set():
-            child.join(0.2)
-            self._write_metrics()
+        with runs.ending_when_silent(self.cluster, who, child.kill):
+            while child.is_alive() and not self.stopping.is_set():
+                child.join(0.2)
+                self._write_metrics()
         if child.is_alive():
             self._say_stopping()
             log("cancelling", pid=child.pid)

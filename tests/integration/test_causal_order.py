@@ -6,9 +6,10 @@ xmin and xmax cannot order two servers while an older transaction is open, nor c
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eds.cluster.connections import connect
+from eds.ops import health
+from eds.scheduler import Scheduler
+from eds.warehouse import runs, source_watch
 from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -33,6 +37,7 @@ from support.servers import (
     replay_paused,
     replica_cut_off,
     resume_replay,
+    server_frozen,
     server_read,
     server_stopped,
     superuser,
@@ -205,6 +210,98 @@ def test_a_killed_run_that_had_moved_to_another_server_leaves_the_foreign_server
         assert foreign_server(platform) == before
         platform.build()
         assert_landing_equals_source(platform)
+
+
+# --- a server that freezes while it is read --------------------------------------------------------------------------
+
+
+@contextmanager
+def source_that_freezes(platform: Platform) -> Iterator[Callable[[], None]]:
+    """Yield a server that is frozen as soon as a run is in the middle of reading it, and what waits for that moment."""
+    with ExitStack() as stack:
+        lock = stack.enter_context(connect(platform.warehouse_conninfo))
+        lock.execute("lock table operational.loans in exclusive mode")
+
+        def freeze() -> None:
+            waiting = "select 1 from pg_locks where not granted and relation = 'operational.loans'::regclass"
+            wait_until(lambda: platform.warehouse(waiting))
+            stack.enter_context(server_frozen(platform, "replica1"))
+            lock.rollback()
+
+        yield freeze
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let a run be ended as soon as its source has not answered once."""
+    monkeypatch.setattr(source_watch, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(source_watch, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(source_watch, "PING_SECONDS", 2)
+
+
+def test_a_run_whose_source_freezes_is_named_and_ended_and_the_next_one_reads_another(small_book, impatient):
+    platform = small_book
+    with platform.app() as connection:
+        pay(connection, 1, "5.00", "0.50")
+    platform.wait_for_replicas()
+    use_only(platform, "replica1", "replica2", "primary")
+    with source_that_freezes(platform) as freeze:
+        child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "reader of what freezes"})
+        freeze()
+        wait_until(lambda: source_watch.reading(platform.cluster))
+        problems = health.health(platform.runtime)["problems"]
+        named = r"run \d+ by reader of what freezes waits for replica1, which does not answer"
+        assert any(re.search(named, text) for text in problems), problems
+        with runs.ending_when_silent(platform.cluster, "reader of what freezes", child.kill):
+            child.join(20)
+        ended = not child.is_alive()
+        child.kill()
+        child.join()
+        assert ended, "the run went on waiting"
+        run = platform.run_of("reader of what freezes")
+        assert run is not None and "replica1 has stopped answering" in run["error_message"]
+        assert runs.failed_transiently(platform.cluster, "reader of what freezes")
+        assert platform.build().run["source_host"].endswith(port_of(platform, "replica2"))
+        assert_landing_equals_source(platform)
+        # The same when nobody watched, and the run was killed: its session still hangs on a frozen server (PostgreSQL
+        # before version 17), and is not taken for a run that is alive.
+        platform.warehouse(f"update audit.etl_runs set status = 'running' where run_id = {run['run_id']}")
+        hanging = "select count(*) from pg_stat_activity where query like %s and pid <> pg_backend_pid()"
+        recent = f"{hanging} and state_change > clock_timestamp() - interval '31 seconds'"
+        sessions = (f"/* invocation {run['dbt_invocation_id']}%",)
+        wait_until(lambda: platform.warehouse(recent, sessions) == [(0,)], 60)
+        assert runs.live_run(platform.cluster, 0) is None
+        assert platform.dbt("run", "--select", "extraction").exit_code == 0
+    platform.wait_for_replicas()
+    platform.build()
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.parametrize("way", ["scheduler", "make etl"])
+def test_whoever_starts_a_run_tries_again_when_its_source_freezes(small_book, impatient, way, tmp_path):
+    platform = small_book
+    with platform.app() as connection:
+        pay(connection, 1, "5.00", "0.50")
+    platform.wait_for_replicas()
+    use_only(platform, "replica1", "replica2", "primary")
+    succeeded = []
+
+    def start() -> None:
+        if way == "scheduler":
+            succeeded.append(Scheduler(platform.settings).run_once(full=False))
+        else:
+            succeeded.append(runs.build(platform.cluster, unit_tests=False, log=tmp_path / "dbt.log") == 0)
+
+    with source_that_freezes(platform) as freeze:
+        thread = threading.Thread(target=start)
+        thread.start()
+        freeze()
+        thread.join(180)
+        ended = not thread.is_alive()
+    thread.join()
+    assert ended and succeeded == [True]
+    assert_landing_equals_source(platform)
 
 
 # --- a standby that is ahead of its primary --------------------------------------------------------------------------

@@ -810,6 +810,14 @@ CONTROLS = [
         (("macros/run/assert_run_is_ours.sql", " and status = 'running' for share", ""),),
     ),
     Control(
+        "a run says which server it reads, so that one that has frozen is found",
+        on_a_small_book(
+            test_causal_order.test_a_run_whose_source_freezes_is_named_and_ended_and_the_next_one_reads_another, None
+        ),
+        "did not come true|not within",
+        ((EXTRACTION, "    {% do note_source(server) %}\n", ""),),
+    ),
+    Control(
         "a running run is seen to be alive",
         on_a_small_book(test_runs.test_of_two_builds_started_together_one_runs_and_one_is_refused),
         r"what was awaited: not within|did not come true|assert \[\(0,\)\] == \[\(1,\)\]",

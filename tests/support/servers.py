@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import psycopg
 
 from eds.cluster.connections import connect
@@ -87,6 +88,25 @@ def server_stopped(platform: Platform, name: str) -> Iterator[None]:
         yield
     finally:
         platform.runtime.postmaster.start(name)
+
+
+@contextmanager
+def server_frozen(platform: Platform, name: str) -> Iterator[None]:
+    """Yield a server whose processes are all stopped: its connections stay, and nobody answers on them."""
+    pid = platform.runtime.postmaster.pid(name)
+    assert pid is not None
+    postmaster = psutil.Process(pid)
+    processes = [postmaster]
+    try:
+        # First the one that starts others.
+        postmaster.suspend()
+        processes += postmaster.children()
+        for process in processes[1:]:
+            process.suspend()
+        yield
+    finally:
+        for process in reversed(processes):
+            process.resume()
 
 
 def wait_for_replica(platform: Platform, name: str) -> None:

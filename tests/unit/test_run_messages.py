@@ -1,14 +1,12 @@
 """What a person reads of a run that failed: our own sentence first, without what dbt puts around it."""
 
 import io
-import os
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.console import Console
 
-from eds.warehouse.runs import Run, _run_into, history_table, reason, reasons, unknown_names
+from eds.warehouse.runs import Run, _follow, history_table, reason, reasons, unknown_names
 
 LOST = (
     "extraction: Compilation Error in model extraction (models/extraction/extraction.sql)\n"
@@ -67,16 +65,13 @@ def test_output_into_a_log_counts_the_nodes_that_have_ended(tmp_path):
         "12:00:03  4 of 87 SKIP relation warehouse.x ..................... [SKIP]",
     ]
     seen: list[tuple[int, int]] = []
-    script = "import sys; print(sys.argv[1]); sys.exit(3)"
-    code = _run_into(
-        tmp_path / "logs/first.log",
-        [sys.executable, "-c", script, "\n".join(lines)],
-        dict(os.environ),
+    _follow(
+        io.StringIO("".join(f"{line}\n" for line in lines)),
+        tmp_path / "first.log",
         lambda amount, total: seen.append((amount, total)),
     )
-    assert code == 3
     assert seen == [(1, 87)] * 4
-    assert (tmp_path / "logs/first.log").read_text(encoding="utf-8").splitlines() == lines
+    assert (tmp_path / "first.log").read_text(encoding="utf-8").splitlines() == lines
 
 
 @pytest.mark.parametrize("width", [80, 100, 139, 140, 180])

@@ -25,7 +25,7 @@ from eds.ops.transactions import accepts_prepared, oldest_transaction
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
-from eds.warehouse import backup_record, runs
+from eds.warehouse import backup_record, runs, source_watch
 
 app = typer.Typer()
 
@@ -63,6 +63,11 @@ def health(runtime: Runtime) -> dict[str, Any]:
     has_warehouse = services.get("warehouse") == "running"
     last = found.look("warehouse", lambda: runs.last_success(runtime.cluster)) if has_warehouse else None
     _look_at_last_run(runtime.cluster, found, answers=last is not None)
+    if last is not None and (waits := source_watch.silent_source(runtime.cluster)):
+        found.problems.append(
+            f"run {waits.run_id} by {waits.started_by} waits for {waits.member}, which does not answer: end that "
+            "server or let it go on (is its container paused, its machine suspended?)"
+        )
     found.values |= {"backup_ages": "", "warnings": []}
     if has_warehouse:
         _look_at_backups(runtime, found)

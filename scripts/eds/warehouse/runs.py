@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg
 from psycopg import sql
@@ -40,6 +41,7 @@ from eds.base.settings import ROOT, Settings
 from eds.cluster import tls
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import has_relation
+from eds.warehouse.source_watch import SILENT, watched
 
 # What a source or a warehouse that changes under a run says; another try may well succeed.
 TRANSIENT = (
@@ -52,6 +54,7 @@ TRANSIENT = (
     "lock timeout",
     "SSL SYSCALL error",
     "changed over to a server that is behind",
+    SILENT,
 )
 # A clock that is corrected steps back by seconds.
 CLOCK_TOLERANCE_MINUTES = 1.0
@@ -229,10 +232,7 @@ def build(
 
     def attempt() -> int:
         try:
-            # A process group of its own: an interrupt at the keyboard is for us, dbt would answer with a traceback.
-            if log is None:
-                return subprocess.run(command, env=environment, cwd=ROOT, check=False, process_group=0).returncode
-            return _run_into(log, command, environment, on_node)
+            return _run_watched(cluster, who, command, environment, log, on_node)
         except KeyboardInterrupt:
             mark_cancelled(cluster, who, "cancelled at the keyboard")
             raise
@@ -240,31 +240,55 @@ def build(
     return with_retries(cluster, who, attempt)
 
 
-def _run_into(log: Path, command: Sequence[str], environment: dict[str, str], on_node: Callable[..., None]) -> int:
-    """Run a command with its output in a log file; call `on_node` for each node that it says has ended."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("w", encoding="utf-8") as file,
-        subprocess.Popen(
-            command,
-            env=environment | {"DBT_USE_COLORS": "false"},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            process_group=0,
-        ) as process,
-    ):
+def _run_watched(
+    cluster: Cluster,
+    who: str,
+    command: Sequence[str],
+    environment: dict[str, str],
+    log: Path | None,
+    on_node: Callable[..., None],
+) -> int:
+    """Run a command, a run signed `who`, and end it when its source falls silent. Returns its exit code.
+
+    log: a file that takes its output instead; `on_node` is then called for each node that it says has ended.
+    """
+    options: dict[str, Any] = {}
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = environment | {"DBT_USE_COLORS": "false"}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    # A process group of its own: an interrupt at the keyboard is for us, dbt would answer with a traceback.
+    with subprocess.Popen(command, env=environment, cwd=ROOT, process_group=0, **options) as process:
         try:
-            for line in process.stdout or ():
-                file.write(line)
-                if found := _NODE_ENDED.search(line):
-                    on_node(1, total=int(found[1]))
-            return process.wait()
+            with ending_when_silent(cluster, who, process.kill):
+                if log is not None:
+                    _follow(process.stdout, log, on_node)
+                return process.wait()
         except BaseException:
             process.kill()
             raise
+
+
+def _follow(lines: IO[str] | None, log: Path, on_node: Callable[..., None]) -> None:
+    """Write a command's output to a log file, and call `on_node` for each node that it says has ended."""
+    with log.open("w", encoding="utf-8") as file:
+        for line in lines or ():
+            file.write(line)
+            if found := _NODE_ENDED.search(line):
+                on_node(1, total=int(found[1]))
+
+
+@contextmanager
+def ending_when_silent(cluster: Cluster, who: str, kill: Callable[[], None]) -> Iterator[None]:
+    """End the run of `who`, whose process `kill` kills, when the server that it reads stops answering meanwhile."""
+
+    def end(reason: str) -> None:
+        mark_cancelled(cluster, who, reason)
+        # dbt would wait for its session, which may hang in its farewell to the frozen server.
+        kill()
+
+    with watched(cluster, who, end):
+        yield
 
 
 def with_retries(
@@ -308,6 +332,8 @@ def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
     """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go."""
     try:
         with cluster.connect_as_writer(autocommit=True) as connection:
+            # A session that does not end keeps its lock on the run's row; whoever calls this must not wait for it.
+            connection.execute("set lock_timeout = '10s'")
             row = connection.execute(
                 "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
             ).fetchone()
@@ -347,7 +373,10 @@ def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun |
     query = (
         "select run_id, run_trigger, started_by, run_started_at as since, exists (select from pg_stat_activity as "
         "activity where activity.pid <> pg_backend_pid() "
-        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%') as seen "
+        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%' "
+        # As in run_is_alive.sql.
+        "and not (state = 'active' and wait_event is null and backend_xid is null and backend_xmin is null "
+        "and state_change < clock_timestamp() - interval '30 seconds')) as seen "
         "from audit.etl_runs as runs where runs.status = 'running'"
     )
     with cluster.connect_as_writer(autocommit=True) as connection:

@@ -9,7 +9,8 @@
     The foreign server lists all servers and prefers a standby. When the one that answers lacks what the warehouse has
     seen, or is not current, each server is tried by itself. When all lack something, wait for them, up to
     ETL_SOURCE_WAIT_SECONDS; when those that may be read are not current, wait for two seconds, then take the one that
-    is least behind. Every attempt is a transaction that is rolled back: the choice is an option of the run, which the
+    is least behind. A server that was promoted beside the primary, which the list names last, is passed over while that
+    one takes writes (follows_another_primary). Every attempt is a transaction that is rolled back: the choice is an option of the run, which the
     foreign server never keeps.
 #}
 {% macro choose_source() %}
@@ -20,7 +21,7 @@
     {% endfor %}
     {% set wait_seconds = env_var('ETL_SOURCE_WAIT_SECONDS', '30') | int %}
     {% set patience = [4, wait_seconds * 2] | min %}
-    {% set found = namespace(choice=none, fallback=none, refused=[]) %}
+    {% set found = namespace(choice=none, fallback=none, refused=[], has_former_timeline=false) %}
     {% for attempt in range(wait_seconds * 2 + 1) if found.choice is none %}
         {% if not loop.first %}
             {% do run_statement('select pg_sleep(0.5)') %}
@@ -35,9 +36,16 @@
                     'server_port': source['server_port'],
                     'name': source['name'],
                     'snapshot_time': source['snapshot_time'],
-                    'was_put_back': source['verdict'] == 'unfinished'
+                    'was_put_back': source['verdict'] == 'unfinished' or is_former_timeline(source, candidate, candidates)
                 } %}
-                {% if source['verdict'] == 'behind' %}
+                {% if follows_another_primary(source, candidate, candidates) %}
+                    {% do candidate and found.refused.append('port ' ~ source['server_port'] ~ ' (timeline ' ~ source['timeline']
+                        ~ ', not that of the primary, ' ~ candidates[-1].host ~ ':' ~ candidates[-1].port
+                        ~ ', which takes writes: make rejoin)') %}
+                {% elif source['verdict'] == 'behind'
+                    and not (var('reconcile') and is_former_timeline(source, candidate, candidates)) %}
+                    {% set found.has_former_timeline =
+                        found.has_former_timeline or is_former_timeline(source, candidate, candidates) %}
                     {% do found.refused.append('port ' ~ source['server_port'] ~ ' (timeline ' ~ source['timeline']
                         ~ ', position ' ~ source['position_lsn'] ~ ')') %}
                 {% elif source['verdict'] == 'unfinished' and (
@@ -62,9 +70,43 @@
         {{ exceptions.raise_compiler_error(
             "Every server of the source is behind what the warehouse has seen: " ~ found.refused | unique | join(', ')
             ~ ". Waited " ~ wait_seconds ~ " s. Look at replication (make ps, the servers' logs); the next run tries again."
+            ~ (" A server that was promoted meanwhile, and that the warehouse has read, has a later timeline than the"
+               ~ " primary. When the primary is the right one: make reconcile." if found.has_former_timeline else '')
         ) }}
     {% endif %}
     {{ return(found.choice) }}
+{% endmacro %}
+
+{#
+    Whether a server belongs to another line of history than the primary, which the list names last, while that one takes
+    writes: it was promoted by hand, or follows one that was. What it has newer than the primary is not the bank's. When
+    the primary does not answer, nobody but the one that was promoted can have the later history.
+
+    With several servers, whoever answers first (no candidate) is taken when it is a standby; one that takes writes is
+    looked at under its own name.
+#}
+{% macro follows_another_primary(source, candidate, candidates) %}
+    {% set named_last = candidates[-1] %}
+    {% if candidates | length <= 2 or candidate == named_last
+            or (source['is_standby'] and source['verdict'] != 'other') %}
+        {{ return(false) }}
+    {% endif %}
+    {% set primary = look_at(named_last) %}
+    {{ return(
+        primary is not none and not primary['is_standby']
+        and (not source['is_standby'] or source['timeline'] | int > primary['timeline'] | int)
+    ) }}
+{% endmacro %}
+
+{#
+    Whether this is the primary, which takes writes on an earlier timeline than the one that the warehouse has read: that
+    of a server that was promoted beside it, or in its absence. No ordinary run decides which of them is right.
+#}
+{% macro is_former_timeline(source, candidate, candidates) %}
+    {{ return(
+        source['verdict'] == 'behind' and not source['is_standby']
+        and (candidate == candidates[-1] or candidates | length <= 2)
+    ) }}
 {% endmacro %}
 
 {#

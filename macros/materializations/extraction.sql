@@ -32,7 +32,7 @@
     {% endif %}
     {% set source = source_verdict() %}
     {% set verdict = source['verdict'] %}
-    {% if verdict == 'unfinished' and server.was_put_back %}
+    {% if verdict in ('unfinished', 'behind') and server.was_put_back and not source['is_standby'] %}
         {% set verdict = 'other' %}
     {% endif %}
     {% if verdict in ('behind', 'unfinished') %}

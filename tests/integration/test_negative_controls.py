@@ -33,6 +33,7 @@ from . import (
     test_lender,
     test_one_instant,
     test_runs,
+    test_source_moves,
     test_tested_states,
     test_warehouse,
 )
@@ -478,6 +479,14 @@ CONTROLS = [
         on_a_small_book(test_causal_order.test_a_replica_that_is_cut_off_is_not_read_while_another_server_is_current),
         "endswith",
         ((CHOICE, "{% elif source['is_current'] %}", "{% elif true %}"),),
+    ),
+    Control(
+        "a server that was promoted beside the primary is passed over",
+        on_a_small_book(
+            test_source_moves.test_a_replica_that_was_promoted_beside_the_primary_is_read_in_its_absence_alone
+        ),
+        "reconcile",
+        ((CHOICE, "{% if follows_another_primary(source, candidate, candidates) %}", "{% if false %}"),),
     ),
     Control(
         "data are as old as what a standby has replayed",

@@ -184,6 +184,48 @@ def test_a_second_failover_to_a_replica_that_did_not_follow_the_first(small_book
                 shutil.rmtree(kept)
 
 
+def test_a_replica_that_was_promoted_beside_the_primary_is_read_in_its_absence_alone(small_book):
+    """Two servers take writes, and the list of sources has both: the primary last, as the platform names it."""
+    platform = small_book
+    runtime, promoted = platform.runtime, platform.servers["replica1"]
+
+    def extract(*options: str) -> Any:
+        result = platform.dbt("run", "-s", "extraction", *options, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
+        return result.run
+
+    try:
+        promote(promoted)
+        some_changes(platform, promoted)
+        some_changes(platform, platform.servers["primary"])
+        for names in (("replica1", "replica2", "primary"), ("replica1", "primary")):
+            use_only(platform, *names)
+            run = extract()
+            assert (run["status"], run["extraction_mode"]) == ("success", "changes")
+            assert_landing_equals_source(platform)
+        # Whether the primary is gone for good is not for a run to know.
+        runtime.postmaster.stop("primary")
+        assert extract()["extraction_reason"] == "timeline 2 after 1"
+        assert_landing_equals_source(platform, promoted.superuser_conninfo())
+        # Then it is back, with another history than the warehouse has: somebody must decide.
+        runtime.postmaster.start("primary")
+        refused = extract()["error_message"]
+        assert "timeline 2, not that of the primary" in refused and "make reconcile" in refused
+        assert_landing_equals_source(platform, promoted.superuser_conninfo())
+        # He has: make rejoin NAME=replica1, make reconcile.
+        runtime.postmaster.stop("replica1")
+        assert "make reconcile" in extract()["error_message"]
+        assert extract("--vars", "{reconcile: true}")["status"] == "success"
+        some_changes(platform, platform.servers["primary"])
+        wait_for_replica(platform, "replica2")
+        assert extract()["extraction_mode"] == "changes"
+        assert_landing_equals_source(platform)
+    finally:
+        runtime.postmaster.start("primary")
+        runtime.up_replica("replica1")
+        for kept in runtime.home.path.glob("replica1.aside-*"):
+            shutil.rmtree(kept)
+
+
 def test_a_commit_that_a_crash_loses_after_a_run_has_seen_it(small_book):
     """Without synchronous_commit the primary shows a commit before it is on disk.
 

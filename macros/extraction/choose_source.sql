@@ -10,8 +10,8 @@
     seen, or is not current, each server is tried by itself. When all lack something, wait for them, up to
     ETL_SOURCE_WAIT_SECONDS; when those that may be read are not current, wait for two seconds, then take the one that
     is least behind. A server that was promoted beside the primary, which the list names last, is passed over while that
-    one takes writes (follows_another_primary). Every attempt is a transaction that is rolled back: the choice is an option of the run, which the
-    foreign server never keeps.
+    one takes writes (follows_another_primary). Every attempt is a transaction that is rolled back: the choice is an
+    option of the run, which the foreign server never keeps.
 #}
 {% macro choose_source() %}
     {% set options = server_options() %}

@@ -5,6 +5,7 @@ xmin and xmax cannot order two servers while an older transaction is open, nor c
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -20,8 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eds.cluster import connections
 from eds.cluster.connections import connect
 from eds.ops import health
+from eds.runtime.ports import free_ports
 from eds.scheduler import Scheduler
 from eds.warehouse import runs, source_watch
 from eds.warehouse.runs import DATA_BUILD
@@ -247,12 +250,17 @@ def test_a_run_whose_source_freezes_is_named_and_ended_and_the_next_one_reads_an
     use_only(platform, "replica1", "replica2", "primary")
     with source_that_freezes(platform) as freeze:
         child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "reader of what freezes"})
-        freeze()
-        wait_until(lambda: source_watch.reading(platform.cluster))
-        problems = health.health(platform.runtime)["problems"]
-        named = r"run \d+ by reader of what freezes waits for replica1, which does not answer"
-        assert any(re.search(named, text) for text in problems), problems
-        with runs.ending_when_silent(platform.cluster, "reader of what freezes", child.kill):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            runs.ending_when_silent(platform.cluster, "reader of what freezes", child.kill),
+        ):
+            patch.setattr(source_watch, "SILENT_SECONDS", math.inf)
+            freeze()
+            wait_until(lambda: source_watch.reading(platform.cluster))
+            problems = health.health(platform.runtime)["problems"]
+            named = r"run \d+ by reader of what freezes waits for replica1, which does not answer"
+            assert any(re.search(named, text) for text in problems), problems
+            patch.setattr(source_watch, "SILENT_SECONDS", 0.0)
             child.join(20)
         ended = not child.is_alive()
         child.kill()
@@ -276,6 +284,26 @@ def test_a_run_whose_source_freezes_is_named_and_ended_and_the_next_one_reads_an
     platform.build()
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
+
+
+def test_a_run_is_not_ended_because_its_source_is_out_of_reach_of_whoever_started_it(small_book, impatient):
+    """The scheduler's container reaches the warehouse alone."""
+    platform = small_book
+    with platform.app() as connection:
+        pay(connection, 1, "5.00", "0.50")
+    platform.wait_for_replicas()
+    use_only(platform, "replica1", "replica2", "primary")
+    elsewhere = dict(zip(("primary_port", "replica1_port", "replica2_port"), free_ports(3), strict=True))
+    out_of_reach = connections.Cluster(platform.settings.model_copy(update=elsewhere))
+    ended = []
+    with source_that_freezes(platform) as freeze:
+        child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "out of reach"})
+        with runs.ending_when_silent(out_of_reach, "out of reach", lambda: ended.append(child.kill())):
+            freeze()
+            wait_until(lambda: source_watch.reading(platform.cluster))
+            child.join(4)
+    child.join()
+    assert (ended, child.exitcode) == ([], 0)
 
 
 @pytest.mark.parametrize("way", ["scheduler", "make etl"])

@@ -74,14 +74,18 @@ def silent_source(cluster: Cluster) -> Reading | None:
 
 @contextmanager
 def watched(cluster: Cluster, who: str, end: Callable[[str], None]) -> Iterator[None]:
-    """Call `end` with the reason, once, when the server that the run of `who` reads falls silent meanwhile."""
+    """Call `end` with the reason, once, when the server that the run of `who` reads falls silent meanwhile.
+
+    Only a server that has answered here before falls silent: the scheduler's container reaches the warehouse alone.
+    """
     done = threading.Event()
 
     def watch() -> None:
+        heard = {member for member in MEMBERS if answers(cluster.servers[member])}
         silent_since: float | None = None
-        while not done.wait(LOOK_SECONDS):
+        while heard and not done.wait(LOOK_SECONDS):
             found = silent_source(cluster)
-            if found is None or found.started_by != who:
+            if found is None or found.started_by != who or found.member not in heard:
                 silent_since = None
                 continue
             now = time.monotonic()

@@ -19,7 +19,8 @@
                     )
             {% endset %}
             {% set seen = first_row(question) %}
-            {% do run_statement('commit') %}
+            {# Within a transaction, the list of sessions stays as it was when it was first read. #}
+            {% do run_statement('select pg_stat_clear_snapshot()') %}
             {% if seen['sessions'] > 0 %}
                 {% set found.alive = true %}
             {% endif %}

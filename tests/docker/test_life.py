@@ -123,6 +123,26 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_that_run_at_most(stack: St
     assert stack.query("warehouse", "select 1 from audit.etl_runs where status = 'running'") == []
 
 
+# Takes down whatever interfaces there are, in a network of a container (its process cannot tell the engine).
+INTERFACES_DOWN = """
+import fcntl, socket, struct
+for _, name in socket.if_nameindex():
+    with socket.socket() as probe:
+        fcntl.ioctl(probe, 0x8914, struct.pack("16sh14x", name.encode(), 0))
+"""
+
+
+def test_a_replica_whose_network_is_dead_inside_is_started_again_by_up(stack: Stack) -> None:
+    """The engine still shows it in its networks, under all its names."""
+    docker(
+        *("run", "--rm", "--cap-add", "NET_ADMIN", "--network", f"container:{stack.container('replica1')}"),
+        *("python:3.11-slim-bookworm", "python", "-c", INTERFACES_DOWN),
+    )
+    until(lambda: not stack.healthy("replica1"), 120, "replica1 is unhealthy")
+    assert "still not healthy, starting again: replica1" in stack.up()
+    reaches_replicas(stack, insert_payment(stack))
+
+
 def test_a_replica_that_lost_its_slot_continues_from_the_archive(stack: Stack) -> None:
     clones = stack.log("replica1").count("cloning the primary")
     docker("stop", stack.container("replica1"))

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ ENV_FILE = "compose.env"
 # The longest that a start may take: the first clone of a large book is part of it.
 STACK_START_SECONDS = 1800
 # Within this, a container that is unhealthy for what another one lacked is healthy again: it is asked every 15 seconds.
-HEAL_SECONDS = 60
+HEAL_SECONDS = 40
 # States of a container that nothing starts again.
 ENDED = ("exited", "dead")
 # How the processes in the containers count against a container's memory limit, beside shared_buffers.
@@ -229,15 +229,18 @@ class Compose:
             show=show,
         ).output
 
-    def up(self, names: Sequence[str]) -> None:
-        """Start services with what they depend on, and wait until they are healthy. Raises UserError with a reason."""
+    def up(self, names: Sequence[str], followers: Collection[str] = ()) -> None:
+        """Start services with what they depend on, and wait until they are healthy. Raises UserError with a reason.
+
+        followers: those that lose nothing by a restart.
+        """
         try:
             return self._up(names)
         except UserError as error:
             failed = error
         # Compose gives up at once when a container is unhealthy from before: a replica whose primary was away, or a
         # member that was fenced, which what was started just now has cured.
-        if self._heals():
+        if self._heals(names, followers):
             try:
                 return self._up(names)
             except UserError as error:
@@ -248,17 +251,32 @@ class Compose:
         options = ("--detach", "--wait", "--wait-timeout", str(STACK_START_SECONDS), "--remove-orphans")
         self.run("up", *options, *names, show=True)
 
-    def _heals(self) -> bool:
-        """Wait for containers that are unhealthy to become healthy. Returns whether there were some, and all did."""
-        unwell = self._unwell()
-        if not unwell or any(row["State"] in ENDED for row in unwell):
+    def _heals(self, names: Sequence[str], followers: Collection[str]) -> bool:
+        """Wait for these services and the servers to become healthy. Returns whether some were not, and all are now."""
+        wanted = {*names, *MEMBERS, "warehouse", "pgbouncer"}
+
+        def unwell() -> list[dict[str, Any]]:
+            return [row for row in self._unwell() if row["Service"] in wanted]
+
+        def become_well() -> bool:
+            with contextlib.suppress(UserError):
+                wait_for(lambda: not unwell(), HEAL_SECONDS, "all are healthy", every=1)
+                return True
             return False
-        names = ", ".join(sorted({row["Service"] for row in unwell}))
-        err.print(f"not healthy yet: {names}; waiting", markup=False)
-        with contextlib.suppress(UserError):
-            wait_for(lambda: not self._unwell(), HEAL_SECONDS, f"{names} became healthy", every=1)
+
+        found = unwell()
+        if not found or any(row["State"] in ENDED for row in found):
+            return False
+        err.print(f"not healthy yet, waiting: {', '.join(sorted({row['Service'] for row in found}))}", markup=False)
+        if become_well():
             return True
-        return False
+        # A new start brings a new network as well, when its own has gone (an engine under load can lose it).
+        again = sorted({row["Service"] for row in unwell()} & set(followers))
+        if not again:
+            return False
+        err.print(f"still not healthy, starting again: {', '.join(again)}", markup=False)
+        self.run("restart", *again)
+        return become_well()
 
     def _unwell(self) -> list[dict[str, Any]]:
         """Return the containers that ended with an error, start again and again, or are unhealthy."""

@@ -201,7 +201,9 @@ class ComposeRuntime:
         with step("primary, replicas, warehouse and PgBouncer"):
             # The two that the provisioning needs first: when one does not start, it is reported at once.
             self.compose.up([self.cluster.primary_name, "warehouse"])
-            self.compose.up([name for name in SERVERS if not self.files.is_fenced(name)])
+            self.compose.up(
+                [name for name in SERVERS if not self.files.is_fenced(name)], followers=self.cluster.replica_names
+            )
 
     def _settle(self) -> None:
         """Let the members that run take the parts that are noted: a failover that was interrupted is finished.

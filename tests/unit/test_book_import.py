@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -573,6 +574,68 @@ def test_numbers_in_every_dialect(text: str, unknown: str | None, point: str | N
 
 @pytest.mark.parametrize(
     ("text", "value"),
+    [
+        ("$ (90.00)", "-90.00"),
+        ("($ 90.00)", "-90.00"),
+        ("KES (1,234.50)", "-1234.50"),
+        ("(90.00) KES", "-90.00"),
+        ("(90.00)/=", "-90.00"),
+        ("KShs. 5,000.00/-", "5000.00"),
+        ("TZS 1,000.00/=", "1000.00"),
+    ],
+)
+def test_currencies_stand_on_either_side_of_the_brackets(text: str, value: str) -> None:
+    assert convert(LOANS, "outstanding_balance", text, Reading(decimal="point", strict=False)) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["(-90.00)", "(90.00-)", "(+90.00)", "--90.00", "- -90.00", "-90.00-", "+-90", "$ (-90.00)", "-$-90.00"]
+)
+def test_two_signs_are_not_taken_for_a_plus(text: str) -> None:
+    assert "with one sign" in refusal(LOANS, "outstanding_balance", text, Reading(decimal="point", strict=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5k", "in full: 'k' may mean thousands"),
+        ("1.20 K", "in full: 'K' may mean thousands"),
+        ("90.00 CR", "with a sign in place of 'CR'"),
+        ("90.00Dr.", "with a sign in place of 'Dr.'"),
+        ("-(90.00)", "a number such as 1234.50"),
+        ("(90.00)-", "a number such as 1234.50"),
+        ("((90.00))", "a number such as 1234.50"),
+        ("KES 5 KES", "a number such as 1234.50"),
+        ("KES (5) KES", "a number such as 1234.50"),
+    ],
+)
+def test_no_meaning_is_guessed_for_what_stands_beside_an_amount(text: str, expected: str) -> None:
+    assert expected in refusal(LOANS, "outstanding_balance", text, Reading(decimal="point", strict=False))
+
+
+@pytest.mark.parametrize("text", ["LN-5", "LN-000123", "5/A", "Amina Otieno", "5 kes"])
+def test_a_text_in_place_of_a_key_is_told_how_to_become_one(text: str) -> None:
+    for column in ("loan_id", "customer_id"):
+        assert "number: code" in refusal(LOANS, column, text, Reading(strict=False))
+    assert "number: hash" in refusal(LOANS, "loan_id", "12345678901234567890", Reading(strict=False))
+
+
+@pytest.mark.parametrize("text", ["-", " -   ", "$ -", " KES -   ", "- €", "–", "KES –"])
+def test_a_dash_beside_a_currency_is_no_value_where_a_dash_is(text: str) -> None:
+    data = f"loan_id,amount,outstanding_balance\n1,5,{text}\n".encode()
+    for empty, expected in ((frozenset[str](), 1), (frozenset("-"), 0)):
+        records = read_records(io.BytesIO(data))
+        layout = lay_out(LOANS, next(records, None))
+        problems: list[Problem] = []
+        reader = RowReader(LOANS, layout, records, problems.append, Reading(decimal="point", strict=False), empty=empty)
+        assert list(reader) == [(2, bool(expected), "1", "5", None)]
+        assert [problem.expected.partition("; ")[2] for problem in problems] == [
+            "where - stands for no value: EMPTY=-"
+        ] * expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
     [("14.5%", "14.5"), ("14,5 %", "14.5"), ("12.345", "12.345"), ("12,345", "12.345"), ("(3)", "-3")],
 )
 def test_rates_are_never_thousands(text: str, value: str) -> None:
@@ -757,6 +820,35 @@ def test_encodings(tmp_path: Path, content: bytes, encoding: str) -> None:
     assert examine(tmp_path / "f.csv", Dialect()).encoding == encoding
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "idna"])
+def test_an_encoding_that_does_not_fit_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "f.csv").write_bytes(b"customer_id,full_name\n1,a+b+c\n")
+    source = examine(tmp_path / "f.csv", Dialect().with_options({"encoding": encoding}))
+    with pytest.raises(UserError, match=f"f.csv: expected text in the encoding {encoding}"), source.open() as lines:
+        list(read_records(lines))
+
+
+def _append(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("2,Brian\n")
+
+
+def _replace(path: Path) -> None:
+    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("change", [_append, _replace, lambda path: path.write_text("")], ids=["grown", "new", "cut"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    path = tmp_path / "customers.csv"
+    path.write_text("customer_id,full_name\n1,Amina\n")
+    source = examine(path, Dialect())
+    source.check_unchanged()
+    change(path)
+    with pytest.raises(UserError, match=r"customers\.csv: .*changed while it was read"):
+        source.check_unchanged()
+
+
 @pytest.mark.parametrize(
     "content", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"%PDF-1", b"<html>", b'{"a": 1}']
 )
@@ -792,6 +884,7 @@ def test_delimiters(header: str, delimiter: str) -> None:
         ("timezone", "../etc", r"TIMEZONE=\.\./etc: expected a time zone such as"),
         ("encoding", "ansi", "ENCODING=ansi: expected an encoding"),
         ("encoding", "rot13", "ENCODING=rot13: expected an encoding"),
+        ("encoding", "undefined", "ENCODING=undefined: expected an encoding"),
         ("delimiter", "x", "DELIMITER=x: expected one of comma"),
         ("header_line", "0", "HEADER_LINE=0: expected a whole number"),
     ],
@@ -857,6 +950,12 @@ def test_a_mapped_column_that_is_not_there_is_a_problem() -> None:
     (problem,) = layout.problems
     assert layout.extra == ["Loan ID"]
     assert (problem.column, problem.expected) == ("loan_id", "the column 'Account', which the mapping file names")
+
+
+def test_columns_without_a_name_are_ignored_with_all_others() -> None:
+    header = header_of("customer_id,full_name,,city")
+    assert lay_out(CUSTOMERS, header).unnamed == [2]
+    assert lay_out(CUSTOMERS, header, mapping=TableMapping(ignore=("*",))).unnamed == []
 
 
 def test_skip_by_a_missing_column_is_a_problem() -> None:

@@ -7,6 +7,7 @@ another date of the same file; 1.234 only once the decimal sign is.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import unicodedata
 import zoneinfo
@@ -96,7 +97,7 @@ def _parse_option(name: str, text: str) -> object:
                 # Of bytes to text: Python has others, such as rot13.
                 bytes(4).decode(word)
                 return codecs.lookup(word).name
-            except LookupError:
+            except (LookupError, UnicodeError):
                 raise _wrong_option(name, text, "an encoding such as utf-8, windows-1252 or utf-16") from None
         case "decimal":
             if word not in DECIMALS:
@@ -128,22 +129,40 @@ def _parse_option(name: str, text: str) -> object:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that can be read as lines of UTF-8. facts: what was found out about it, to be printed."""
+    """A file that can be read as lines of UTF-8.
+
+    facts: what was found out about it, to be printed. version: what another program that writes the file changes.
+    """
 
     path: Path
     encoding: str
     line_count: int
     facts: tuple[str, ...]
+    version: tuple[int, ...]
 
     def open(self) -> Lines:
         """Return the lines of the file from its start."""
         return Lines(self.path, self.encoding)
+
+    def check_unchanged(self) -> None:
+        """Raise UserError when the file is another than when it was examined: it is read more than once."""
+        if _version(self.path.stat()) != self.version:
+            raise UserError(
+                f"{self.path.name}: expected a file that stays as it is, found that it was changed while it was read. "
+                "Nothing was changed in the database.\n"
+                "An export or a copy may still be writing it. Run the import again when that is done."
+            )
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class Lines:
     """Read a file line by line as UTF-8, whatever its encoding. A line ends with LF."""
 
     def __init__(self, path: Path, encoding: str) -> None:
+        self._path = path
         self._bytes: BinaryIO | None = None
         self._text: TextIO | None = None
         if encoding == "utf-8":
@@ -161,7 +180,15 @@ class Lines:
         if self._bytes is not None:
             return self._bytes.readline(limit)
         assert self._text is not None
-        return self._text.readline(limit).encode("utf-8", "surrogateescape")
+        try:
+            return self._text.readline(limit).encode("utf-8", "surrogateescape")
+        except UnicodeError as problem:
+            # Not of single bytes, see __init__: the encoding does not fit the file at all.
+            raise UserError(
+                f"{self._path.name}: expected text in the encoding {self._text.encoding}, found that it is none "
+                f"({problem}). Nothing was changed.\n"
+                "Without ENCODING=… each file is read as UTF-8, UTF-16 or Windows-1252, whichever it shows to be."
+            ) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -195,6 +222,7 @@ _BYTE_ORDER_MARKS = (
 def examine(path: Path, dialect: Dialect) -> Source:
     """Look at the bytes of a file. Raises UserError when it is no text, and OSError."""
     with path.open("rb") as handle:
+        version = _version(os.fstat(handle.fileno()))
         start = handle.read(4096)
         for signature, what in _SIGNATURES:
             if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(signature):
@@ -222,11 +250,11 @@ def examine(path: Path, dialect: Dialect) -> Source:
             except UnicodeDecodeError:
                 is_utf8 = False
     if encoding is not None:
-        return Source(path, encoding, lines, () if encoding == dialect.encoding else (encoding.upper(),))
+        return Source(path, encoding, lines, () if encoding == dialect.encoding else (encoding.upper(),), version)
     sample = None if is_utf8 else _windows_sample(path)
     if sample is None:
-        return Source(path, "utf-8", lines, ())
-    return Source(path, "cp1252", lines, (f"Windows-1252 (line {sample[0]} reads {sample[1]!r})",))
+        return Source(path, "utf-8", lines, (), version)
+    return Source(path, "cp1252", lines, (f"Windows-1252 (line {sample[0]} reads {sample[1]!r})",), version)
 
 
 def _windows_sample(path: Path) -> tuple[int, str] | None:

@@ -138,6 +138,8 @@ def _run(job: Job) -> dict[str, Counts]:
     _look_for_demo(job)
     for table in job.tables:
         reading.load(job, table)
+    for source in job.sources:
+        source.check_unchanged()
     # With problems already, nothing will be written: no reason to block the others.
     if not job.problems.total and not job.dry_run:
         with step("Waiting for other writers"):

@@ -11,7 +11,7 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
-from eds.book.csv_import.dialect import Dialect
+from eds.book.csv_import.dialect import Dialect, Source
 from eds.book.csv_import.mapping import BookMapping
 from eds.book.csv_import.problems import Problems
 from eds.book.csv_import.records import Malformed, Record
@@ -67,6 +67,8 @@ class Job:
     problems: Problems = field(default_factory=Problems)
     remarks: list[str] = field(default_factory=list)
     currency: tuple[str, str] | None = None
+    sources: list[Source] = field(default_factory=list)
+    """The files, as they were when their reading began."""
     loaded: dict[str, Loaded] = field(default_factory=dict)
     defaults: dict[str, dict[str, LiteralString]] = field(default_factory=dict)
     known: list[Table] = field(default_factory=lambda: list(TABLES))

@@ -16,7 +16,15 @@ _GROUPED = re.compile(r"[1-9][0-9]{0,2}")
 # What most numbers look like, and can be read in one way.
 _SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
 _BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
+_SUFFIXES = ("/=", "/-")
 _NUMBER_AND_CURRENCY = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,]?)\s*(-?)\s*({_BESIDE}|/=|/-)")
+# Negative as accountants write it, with the currency inside or, as in spreadsheets, outside: $ (90.00), (90.00) KES.
+_BRACKETED = re.compile(rf"({_BESIDE})\s*\((.*)\)\s*({_BESIDE}|/=|/-|%)")
+_DASH = re.compile(rf"{_BESIDE}\s*(-{{1,3}})\s*{_BESIDE}")
+# Kina and kwacha stand before the amount: 5k is five thousand.
+_THOUSANDS = ("k",)
+# A balance of credit or of debit: which of them is negative depends on the account.
+_SIDES = ("cr", "dr", "db")
 # Groups of three, or as in India of two before the last three, all with the same separator.
 _POINT = re.compile(
     r"(?P<whole>[0-9]*|[1-9][0-9]{0,2}(?P<sep>[, '])[0-9]{3}(?:(?P=sep)[0-9]{3})*|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3})"
@@ -39,22 +47,34 @@ def _split_number(text: str, column: Column) -> tuple[str, str, str]:
             f"{_number_words(column)}; a spreadsheet has shortened this one and lost digits: "
             "give the column the format “Number” or “Text” and save again"
         )
-    is_negative = text.startswith("(") and text.endswith(")")
-    if is_negative:
-        text = text[1:-1].strip()
+    signs = ""
+    if bracketed := _BRACKETED.fullmatch(text):
+        signs, text = "-", " ".join(part for part in bracketed.groups() if part).strip()
     elif text[:1] in "+-" and text[1:2] and not text[1:2].isdigit():
-        is_negative, text = text[0] == "-", text[1:].strip()
+        signs, text = text[0], text[1:].strip()
     if text.endswith("%"):
         if not column.is_percent:
             raise ExpectedError(f"{_number_words(column)}, without a percent sign")
         text = text[:-1].rstrip()
     match = _NUMBER_AND_CURRENCY.fullmatch(text)
-    if match is None or (match[1] and match[5]) or (match[2] and match[4]):
+    if match is None or (match[1] and match[5] and match[5] not in _SUFFIXES):
         raise ExpectedError(_number_words(column))
-    beside = match[1] or match[5]
-    if match[2] == "-" or match[4] == "-":
-        is_negative = not is_negative
-    return "-" if is_negative else "", match[3].strip(), beside
+    signs += match[2] + match[4]
+    if len(signs) > 1:
+        # Minus a minus may be a plus, or a program's second mark of the same.
+        raise ExpectedError(f"{_number_words(column)}, with one sign: brackets are one")
+    behind = match[5].strip(".").lower()
+    if behind in _THOUSANDS:
+        raise ExpectedError(f"{_number_words(column)}, in full: {match[5]!r} may mean thousands", "an abbreviation")
+    if behind in _SIDES:
+        raise ExpectedError(f"{_number_words(column)}, with a sign in place of {match[5]!r}", "a word for a sign")
+    return "-" if "-" in signs else "", match[3].strip(), match[1] or match[5]
+
+
+def without_currency(text: str) -> str:
+    """Return a spreadsheet's dash for zero without the currency beside it, any other text as it is."""
+    dash = _DASH.fullmatch(text.translate(_BLANKS).strip())
+    return dash[1] if dash else text
 
 
 def _spell(match: re.Match[str] | None) -> str | None:
@@ -130,7 +150,7 @@ def _plain_number(text: str, column: Column, reading: Reading) -> str:
 
 def _check_currency(beside: str, column: Column, reading: Reading) -> None:
     """Take note of the currency beside an amount. Raises ExpectedError for another than before, or for other words."""
-    if beside in ("/=", "/-"):
+    if beside in _SUFFIXES:
         return
     name = beside.strip(".").lower()
     currency = _currencies().get(name)
@@ -162,10 +182,11 @@ def _currencies() -> dict[str, str]:
     return found | {"$": "USD", "€": "EUR", "£": "GBP", "kshs": "KES", "sh": "KES", "shs": "KES", "rs": "INR"}
 
 
-def _check_integer(text: str, least: int, greatest: int) -> str:
+def _check_integer(text: str, least: int, greatest: int, names_row: bool) -> str:
     # Leading zeros could make a number longer than int() takes.
     if len(text) > 30 or not least <= int(text) <= greatest:
-        raise ExpectedError(f"a whole number from {least} to {greatest}")
+        hint = "; of a longer one a mapping file makes a key (number: hash)" if names_row else ""
+        raise ExpectedError(f"a whole number from {least} to {greatest}{hint}")
     return text
 
 
@@ -173,17 +194,23 @@ def integer_converter(column: Column, bits: int, is_key: bool, reading: Reading)
     least = -(2 ** (bits - 1))
     # A key of the greatest value would leave none for the rows that the application adds later.
     greatest = 2 ** (bits - 1) - (2 if is_key else 1)
+    names_row = is_key or column.references is not None
 
     def convert(text: str) -> str:
         text = text.strip()
         if not _INTEGER.fullmatch(text):
             if reading.strict:
                 raise ExpectedError("a whole number such as 1042")
+            if names_row and any(character.isalpha() for character in text) and not _SHORTENED.fullmatch(text):
+                raise ExpectedError(
+                    "a whole number such as 1042; a mapping file makes one of a code (number: code) "
+                    "or of any other text (number: hash), in each file that has it"
+                )
             text = _plain_number(text, column, reading)
             if text.partition(".")[2].strip("0"):
                 raise ExpectedError("a whole number such as 1042")
             text = text.partition(".")[0]
-        return _check_integer(text, least, greatest)
+        return _check_integer(text, least, greatest, names_row)
 
     return convert
 

@@ -32,6 +32,7 @@ def load(job: Job, table: Table) -> None:
     file = job.files[table.name]
     before = job.problems.total
     source = examine(job.paths[table.name], job.dialect)
+    job.sources.append(source)
     facts: list[str] = []
     # Leaving by an exception, the bar does not say "ok": rules and references are still to be checked.
     with suppress(_FileReadError), bar(f"Reading {file}", total=max(source.line_count - 1, 0)) as advance:
@@ -87,7 +88,8 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
     rounded = frozenset(name for name, source in mapping.columns.items() if source.round)
 
     def reader_of(records: Iterator[Record | Malformed], reading: Reading, found: Problems) -> RowReader:
-        next(records)
+        # There is one, unless another program is writing the file, which is found out in the end.
+        next(records, None)
         reading.rounded = rounded
         return RowReader(table, layout, records, found.add, reading, file, mapping, job.dialect.empty, job.sync)
 

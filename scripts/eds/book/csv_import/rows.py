@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from eds.book.csv_import.dialect import squeeze
 from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.mapping import ColumnMapping, TableMapping
+from eds.book.csv_import.numbers import without_currency
 from eds.book.csv_import.problems import SHOWN_CHARACTERS, Problem
 from eds.book.csv_import.records import Malformed, Record
 from eds.book.csv_import.schema import Column, Table
@@ -147,7 +148,8 @@ class _Header:
             if wrong := _wrong_characters(name):
                 self._problem(str(position + 1), name, wrong)
             elif not name:
-                self.layout.unnamed.append(position)
+                if "*" not in self.mapping.ignore:
+                    self.layout.unnamed.append(position)
             elif squeezed in self.known or squeezed in used:
                 if squeezed in seen:
                     self._problem(name, name, "each column once")
@@ -334,7 +336,7 @@ class RowReader:
                             value = None
                         else:
                             has_problem = True
-                            expected = f"{problem}{_placeholder_hint(text)}"
+                            expected = f"{problem}{_placeholder_hint(target.column, text)}"
                             self.note(Problem(file, record.line, target.label, text, expected, problem.cause))
                 if value is None and required and index not in wrong:
                     has_problem = True
@@ -385,7 +387,11 @@ class RowReader:
                 if fields[position]:
                     self.note(
                         Problem(
-                            file, record.line, f"column {position + 1}", fields[position], "a name for it in the header"
+                            file,
+                            record.line,
+                            f"column {position + 1}",
+                            fields[position],
+                            'a name for it in the header; or ignore: ["*"] in a mapping file, which leaves it out',
                         )
                     )
             if skips and any(
@@ -396,8 +402,15 @@ class RowReader:
             if not is_direct:
                 fields = [get(fields) for get in getters]
             if self.empty:
-                fields = [None if value and value.strip().lower() in self.empty else value for value in fields]
+                fields = [
+                    None if value and self._is_empty(target.column, value) else value
+                    for target, value in zip(targets, fields, strict=True)
+                ]
             yield record, fields
+
+    def _is_empty(self, column: Column, text: str) -> bool:
+        """Whether a text stands for no value, as the user says."""
+        return not self.empty.isdisjoint((text.strip().lower(), _bare(column, text).lower()))
 
     def _label_at(self, position: int) -> str:
         return next(
@@ -427,9 +440,14 @@ class RowReader:
         return evidence
 
 
-def _placeholder_hint(text: str) -> str:
+def _bare(column: Column, text: str) -> str:
+    """Return a text without the blanks around it, and a dash in place of an amount without its currency."""
+    return without_currency(text.strip()) if column.kind.startswith("numeric") else text.strip()
+
+
+def _placeholder_hint(column: Column, text: str) -> str:
     """Return how to say that a text without a letter or digit, such as a spreadsheet's dash for zero, is no value."""
-    shown = text.strip()
+    shown = _bare(column, text)
     if len(shown) > 3 or squeeze(shown) or "," in shown or not shown.isprintable():
         return ""
     return f"; where {shown} stands for no value: EMPTY={shown}"

@@ -477,6 +477,7 @@ def import_command(
             dry_run=dry_run,
             options={name: value for name, value in given.items() if value is not None},
             mapping_file=mapping,
+            shown_currency=cluster.settings.currency,
         )
     out.print(result.table())
     for remark in result.remarks:

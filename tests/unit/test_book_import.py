@@ -492,6 +492,60 @@ def test_a_record_without_a_usable_key_is_left_out(record: bytes, column: str, v
     assert expected in problem.expected
 
 
+@pytest.mark.parametrize(
+    ("table", "header", "record", "skip"),
+    [
+        (
+            LOANS,
+            "Loan ID,customer_id,product_id,amount,interest_rate,tenure_months",
+            "Grand Total:,,,10500.00,,",
+            '{"Loan ID": ["Grand Total:"]}',
+        ),
+        (
+            LOANS,
+            "loan_id,customer_id,product_id,amount,interest_rate,tenure_months",
+            ",,,10500,,",
+            '{"loan_id": [""]}',
+        ),
+        (
+            PAYMENTS,
+            "payment_id,loan_id,amount,principal_portion,interest_portion,payment_method",
+            "Total,,5.00,4.00,1.00,",
+            '{"payment_id": ["Total"]}',
+        ),
+        (CUSTOMERS, "customer_id,full_name,city", "Jumla,,", '{"customer_id": ["Jumla"]}'),
+        (CUSTOMERS, "customer_id,full_name,city", "Printed by Amina,,Nairobi", '{"customer_id": ["Printed by Amina"]}'),
+    ],
+)
+def test_a_line_of_totals_is_one_problem(table: schema.Table, header: str, record: str, skip: str) -> None:
+    reader, found, (problem,) = read_rows(table, f"{header}\n{record}\n".encode())
+    assert found == []
+    assert not reader.is_complete
+    assert (problem.line, problem.column, problem.value) == (2, "", record)
+    assert problem.expected.endswith(f"left out by a mapping file: skip: {skip}")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_assumed"),
+    [
+        ("2025-01-03T23:30:00", True),
+        ("13/01/2025 11:30 PM", True),
+        ("2025-01-03T23:30:00Z", False),
+        ("2025-01-03 23:30:00+03", False),
+        ("2025-01-03T23:30 UTC", False),
+        ("2025-01-03", False),
+        ("2025-01-03 00:00:00", False),
+        ("13/01/2025 12:00:00 AM", False),
+    ],
+)
+def test_a_time_that_is_taken_as_utc_is_told(text: str, is_assumed: bool) -> None:
+    for zone in (None, ZoneInfo("Africa/Nairobi")):
+        reading = Reading(dates="dmy", timezone=zone, strict=False)
+        for _ in range(2):
+            convert(PAYMENTS, "payment_date", text, reading)
+        assert reading.facts == ([f"times without an offset as UTC ({text!r})"] if is_assumed and not zone else [])
+
+
 def test_invalid_characters_are_listed_with_their_column() -> None:
     _, found, problems = read_rows(CUSTOMERS, b"customer_id,full_name,city\n1,J\xfcrg,\0\n2,,\xff\n")
     assert found == [(2, True, "1", None, None), (3, True, "2", None, None)]

@@ -135,7 +135,9 @@ def _check_rule(job: Job, table: Table, rule: Rule) -> None:
         """,
         named=sql.Identifier(named.name),
         origins=_origins(job, table, rule),
-        expected=sql.SQL(rule.expected),
+        expected=sql.SQL(
+            f"{rule.expected} || '; a mapping file translates other words (values)'" if rule.codes else rule.expected
+        ),
         holds=sql.SQL(rule.holds),
         # With one of its values unreadable, a rule over several columns would find a wrong sum as well.
         scope=sql.SQL("and not has_problem" if len(rule.columns) > 1 else ""),

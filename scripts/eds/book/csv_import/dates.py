@@ -194,7 +194,10 @@ def timestamp_converter(reading: Reading) -> Converter:
             if match["zone"]:
                 offset = timedelta(hours=hours, minutes=minutes)
                 moment += -offset if match["sign"] == "+" else offset
-            elif zone is not None:
+            elif zone is None:
+                if hour or minute:
+                    reading.note_utc(match[0])
+            else:
                 moment = moment.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None)
         except OverflowError:
             raise ExpectedError(_TIME_WORDS) from None
@@ -206,7 +209,10 @@ def timestamp_converter(reading: Reading) -> Converter:
         if zone is None:
             try:
                 if match := _TIMESTAMP.fullmatch(text):
-                    return _plain_timestamp(match)
+                    plain = _plain_timestamp(match)
+                    if match[2] and not match[5] and text[-1] not in "Zz" and match[2] != "00:00":
+                        reading.note_utc(text)
+                    return plain
             except (ValueError, OverflowError):
                 pass
         if reading.strict:

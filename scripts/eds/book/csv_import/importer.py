@@ -69,6 +69,7 @@ def import_book(
     dry_run: bool = False,
     options: Mapping[str, str] | None = None,
     mapping_file: Path | None = None,
+    shown_currency: str | None = None,
 ) -> Summary:
     """Bring the book in `directory` into the operational tables, in one transaction.
 
@@ -78,7 +79,7 @@ def import_book(
     sync: the tables then hold what the files hold, and nothing else. allow_mass_delete: let the import delete more than
     half of a table. replace_demo: delete the rows of a demo book first; without it an import into one is refused.
     dry_run: check and count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml
-    in the directory, if it is there.
+    in the directory, if it is there. shown_currency: the one that the dashboards name.
 
     Readers are never blocked. Other writers wait while the files' rows are checked and written, not while the files
     are read.
@@ -97,6 +98,7 @@ def import_book(
     try:
         with conn.transaction() as transaction, conn.cursor(row_factory=tuple_row) as cursor:
             job = Job(conn, cursor, paths, mapping, dialect, sync, allow_mass_delete, replace_demo, dry_run)
+            job.shown_currency = shown_currency
             counts = _run(job)
             if dry_run:
                 raise psycopg.Rollback(transaction)
@@ -160,6 +162,8 @@ def _run(job: Job) -> dict[str, Counts]:
     deletions = planning.count_deletions(job)
     for table in job.tables:
         planning.remark(job, table)
+        planning.remark_on_values(job, table)
+    _remark_on_settings(job)
     if job.dry_run:
         counts = {table.name: planning.count(job, table, deletions) for table in job.tables}
     else:
@@ -167,6 +171,15 @@ def _run(job: Job) -> dict[str, Counts]:
             counts = writing.write(job, deletions)
     # Tables without a file lose rows too, when a demo book is replaced.
     return counts | {name: Counts(0, 0, gone, 0) for name, gone in deletions.items() if gone and name not in counts}
+
+
+def _remark_on_settings(job: Job) -> None:
+    """Remark on what the files say and the dashboards show otherwise."""
+    if job.currency is not None and job.shown_currency not in (None, job.currency[0]):
+        job.remarks.append(
+            f"amounts are in {job.currency[1]}, and the dashboards show {job.shown_currency}; "
+            f"where that is another currency: CURRENCY={job.currency[0]} in .env"
+        )
 
 
 def _look_for_tables(job: Job) -> None:

@@ -46,6 +46,14 @@ class Reading:
     """The columns whose numbers are rounded to what they keep."""
     currency: tuple[str, str] | None = None
     """The currency that stands beside amounts, and how it was written first."""
+    has_assumed_utc: bool = False
+    """Whether the file has a time of the day without an offset, and no zone is given."""
+
+    def note_utc(self, text: str) -> None:
+        """Record that a time was read as UTC because nothing says otherwise."""
+        if not self.has_assumed_utc:
+            self.has_assumed_utc = True
+            self.facts.append(f"times without an offset as UTC ({text!r})")
 
     def note(self, column: Column, text: str, value: str) -> None:
         """Record that a text was read as a value that it does not spell."""

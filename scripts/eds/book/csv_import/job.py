@@ -67,6 +67,9 @@ class Job:
     problems: Problems = field(default_factory=Problems)
     remarks: list[str] = field(default_factory=list)
     currency: tuple[str, str] | None = None
+    """That of the files, and how it was written first."""
+    shown_currency: str | None = None
+    """That of the dashboards."""
     sources: list[Source] = field(default_factory=list)
     """The files, as they were when their reading began."""
     loaded: dict[str, Loaded] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from eds.book.csv_import.job import Counts, Job
 from eds.book.csv_import.problems import format_rows
 from eds.book.csv_import.schema import TABLES, Table
 from eds.book.csv_import.statements import same, statement
+from eds.book.csv_import.values import NO_VALUE
 
 MASS_DELETE_ROWS = 10
 """An import that deletes fewer rows of a table than this needs no confirmation."""
@@ -114,10 +115,18 @@ def remark(job: Job, table: Table) -> None:
                     f"{table.name}: {column.name} is {value} in {where}, the default, as {file} has none"
                 )
         if column.is_percent and has_column:
-            rates, greatest = job.numbers(
-                table, "select count({column}), max({column}) from {file} where {column} <> 0", **name
+            rates, low, greatest = job.numbers(
+                table,
+                "select count({column}), count(*) filter (where {column} < 1), max({column})"
+                " from {file} where {column} > 0",
+                **name,
             )
-            if rates and greatest <= 1:
+            if low and greatest > 1:
+                job.remarks.append(
+                    f"{table.name}: {column.name} is below 1 in {format_rows(low)}; it is in percent a year, "
+                    "0.15 means 0.15 %"
+                )
+            elif rates and greatest <= 1:
                 job.remarks.append(
                     f"{table.name}: no {column.name} is above 1; it is in percent a year, 0.15 means 0.15 %"
                 )
@@ -125,6 +134,74 @@ def remark(job: Job, table: Table) -> None:
         job.remarks.append(
             f"{table.name}: columns kept as they were in {format_rows(present)}, as {file} has none: {', '.join(kept)}"
         )
+
+
+def remark_on_values(job: Job, table: Table) -> None:
+    """Remark on values that the rules allow, and that are rarely meant as they stand in the file."""
+    layout = job.loaded[table.name].layout
+    for column in layout.columns:
+        name, label = sql.Identifier(column.name), f"{table.name}: {layout.label(column)}"
+        if column.kind == "text" and not table.codes(column):
+            _remark_on_placeholders(job, table, name, label)
+        if column.is_group:
+            _remark_on_spellings(job, table, name, label)
+        if column.is_past:
+            found = job.cursor.execute(
+                statement(
+                    table,
+                    "select count(*), min(line), max({column})::date::text from {file}"
+                    " where {column} > now() + interval '1 day'",
+                    column=name,
+                )
+            ).fetchone()
+            if found and found[0]:
+                rows, line, last = found
+                job.remarks.append(
+                    f"{label} is in the future in {format_rows(rows)}, first line {line}, the last is {last}"
+                )
+
+
+def _remark_on_placeholders(job: Job, table: Table, column: sql.Identifier, label: str) -> None:
+    job.cursor.execute(
+        statement(
+            table,
+            """
+            select btrim({column}), count(*), min(line)
+            from {file}
+            where lower(btrim({column})) = any(%s)
+            group by 1
+            order by 2 desc, 1
+            limit 3
+            """,
+            column=column,
+        ),
+        [sorted(NO_VALUE | {"-", "--"})],
+    )
+    for text, rows, line in job.cursor.fetchall():
+        job.remarks.append(
+            f"{label} is the text {text!r} in {format_rows(rows)}, first line {line}; "
+            f"where that stands for no value: EMPTY={text}"
+        )
+
+
+def _remark_on_spellings(job: Job, table: Table, column: sql.Identifier, label: str) -> None:
+    job.cursor.execute(
+        statement(
+            table,
+            """
+            select array_agg(distinct {column})
+            from {final}
+            group by lower(regexp_replace(btrim({column}), '\\s+', ' ', 'g'))
+            having count(distinct {column}) > 1
+            order by min(line)
+            limit 3
+            """,
+            column=column,
+        )
+    )
+    for (texts,) in job.cursor.fetchall():
+        shown = " and ".join(repr(text) for text in texts[:3])
+        job.remarks.append(f"{label} has {shown}, which count as different; a mapping file (values) makes them one")
 
 
 def count(job: Job, table: Table, deletions: dict[str, int]) -> Counts:

@@ -147,7 +147,10 @@ def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, la
     for name, other in DELIMITERS.items():
         if len(known.intersection(squeeze(part) for part in (layout.problems[0].value or "").split(other))) >= 2:
             expected = layout.problems[0].expected.removesuffix(OTHER_NAMES)
-            return [replace(layout.problems[0], expected=f"{expected}; they are separated otherwise: DELIMITER={name}")]
+            why = f"they are separated otherwise: DELIMITER={name}"
+            if other == delimiter:
+                why = "there are quotes around the whole line, which make one field of it: remove them"
+            return [replace(layout.problems[0], expected=f"{expected}; {why}")]
     with _records(source, delimiter, 1) as records:
         for record in islice(records, 1, 30):
             fields = record.fields if isinstance(record, Record) else []

@@ -95,7 +95,8 @@ def _split(text: str, delimiter: str) -> list[str | None]:
                 raise _BadFieldError(
                     len(fields),
                     value,
-                    "lines that end in LF or CRLF; a field with a line break in it needs quotes",
+                    "lines that end in LF or CRLF (in a spreadsheet choose “CSV UTF-8” when saving); "
+                    "a field with a line break in it needs quotes",
                 )
             fields.append(value or None)
         if end >= len(text):

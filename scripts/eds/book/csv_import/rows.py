@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -399,6 +400,10 @@ class RowReader:
             ):
                 self.skipped += 1
                 continue
+            if (key is None or not key.isdigit()) and self._is_no_row(fields):
+                self.is_complete = False
+                self._note_no_row(file, record.line, fields)
+                continue
             if not is_direct:
                 fields = [get(fields) for get in getters]
             if self.empty:
@@ -407,6 +412,38 @@ class RowReader:
                     for target, value in zip(targets, fields, strict=True)
                 ]
             yield record, fields
+
+    def _key_target(self) -> Target | None:
+        """Return the target of the key, where it is a number in the file."""
+        source = self.mapping.columns.get(self.table.key.name)
+        if source is not None and (source.number or source.value is not None):
+            return None
+        return next((target for target in self.layout.targets if target.column is self.table.key), None)
+
+    def _is_no_row(self, fields: Sequence[str | None]) -> bool:
+        """Whether a record looks like a line of totals: no digit in the key, a third of what is required is empty."""
+        key = self._key_target()
+        if key is None or key.position is None or any(letter.isdigit() for letter in fields[key.position] or ""):
+            return False
+        required = [
+            target.position
+            for target in self.layout.targets
+            if target is not key and target.position is not None and is_required(target.column, self.sync)
+        ]
+        empty = sum(not (fields[position] or "").strip() for position in required)
+        return empty > 0 and empty * 3 >= len(required)
+
+    def _note_no_row(self, file: str, line: int, fields: Sequence[str | None]) -> None:
+        key = self._key_target()
+        assert key is not None and key.position is not None
+        name, text = self.layout.names[key.position], (fields[key.position] or "").strip()
+        skip = json.dumps({name: [text]}, ensure_ascii=False)
+        expected = (
+            f"a row with {self.table.key.name} and the other columns that are required; a line of totals is removed, "
+            f"or left out by a mapping file: skip: {skip}"
+        )
+        value = ",".join(value or "" for value in fields)
+        self.note(Problem(file, line, "", value, expected, "no row"))
 
     def _is_empty(self, column: Column, text: str) -> bool:
         """Whether a text stands for no value, as the user says."""

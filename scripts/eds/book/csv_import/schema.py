@@ -11,7 +11,8 @@ class Column:
     """A column of a table, and so of its file.
 
     kind: the column's SQL type. default_is_now: whether its default is the time of the import, which differs each time.
-    is_number_like: whether its texts are mostly digits, so that a spreadsheet takes them for numbers.
+    is_number_like: whether its texts are mostly digits, so that a spreadsheet takes them for numbers. is_group: whether
+    the dashboards have a line for each of its texts. is_past: whether it is the day of something that has happened.
     """
 
     name: LiteralString
@@ -23,6 +24,8 @@ class Column:
     unique: bool = False
     references: LiteralString | None = None
     is_number_like: bool = False
+    is_group: bool = False
+    is_past: bool = False
 
     @property
     def required(self) -> bool:
@@ -119,7 +122,7 @@ TABLES: tuple[Table, ...] = (
             Column("email", "text", nullable=True, unique=True),
             Column("phone", "text", nullable=True, is_number_like=True),
             Column("national_id", "text", nullable=True, unique=True, is_number_like=True),
-            Column("date_of_birth", "date", nullable=True),
+            Column("date_of_birth", "date", nullable=True, is_past=True),
             Column("city", "text", nullable=True),
             Column("country", "text", has_default=True),
             Column("segment", "text", has_default=True),
@@ -160,13 +163,13 @@ TABLES: tuple[Table, ...] = (
             Column("interest_rate", "numeric(7, 4)", is_percent=True),
             Column("tenure_months", "integer"),
             Column("status", "text", has_default=True),
-            Column("disbursed_at", "timestamptz", nullable=True),
+            Column("disbursed_at", "timestamptz", nullable=True, is_past=True),
             Column("maturity_date", "date", nullable=True),
             Column("outstanding_balance", _MONEY, has_default=True),
-            Column("loan_officer", "text", nullable=True),
-            Column("branch_code", "text", nullable=True),
-            Column("written_off_on", "date", nullable=True),
-            Column("restructured_on", "date", nullable=True),
+            Column("loan_officer", "text", nullable=True, is_group=True),
+            Column("branch_code", "text", nullable=True, is_group=True),
+            Column("written_off_on", "date", nullable=True, is_past=True),
+            Column("restructured_on", "date", nullable=True, is_past=True),
             _CREATED_AT,
         ),
         (
@@ -187,13 +190,18 @@ TABLES: tuple[Table, ...] = (
             Column("penalty_portion", _MONEY, has_default=True),
             Column("payment_method", "text"),
             Column("reference_number", "text", nullable=True, is_number_like=True),
-            Column("payment_date", "timestamptz", has_default=True, default_is_now=True),
+            Column("payment_date", "timestamptz", has_default=True, default_is_now=True, is_past=True),
             Column("recorded_by", "text", nullable=True),
             Column("notes", "text", nullable=True),
             _CREATED_AT,
         ),
         (
-            _above_zero("amount"),
+            Rule(
+                ("amount",),
+                "amount > 0",
+                "case when amount < 0 then 'a number above 0; a payment that was reversed is left out, and so is its "
+                "reversal' else 'a number above 0' end",
+            ),
             Rule(
                 ("amount", "principal_portion", "interest_portion", "penalty_portion"),
                 "principal_portion + interest_portion + penalty_portion = amount",

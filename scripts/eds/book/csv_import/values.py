@@ -53,7 +53,7 @@ class Evidence:
 _BOOLEANS = {"true": "t", "t": "t", "1": "t", "yes": "t", "false": "f", "f": "f", "0": "f", "no": "f"}
 _MORE_BOOLEANS = {"y": "t", "active": "t", "enabled": "t", "n": "f", "inactive": "f", "disabled": "f"}
 # What programs write for no value, beside an empty field. Numbers and dates can only mean that; a name may be Null.
-_NO_VALUE = {"null", "(null)", r"\n", "n/a", "#n/a", "none", "nat", "nil"}
+NO_VALUE = {"null", "(null)", r"\n", "n/a", "#n/a", "none", "nat", "nil"}
 
 
 def _boolean_converter(column: Column, reading: Reading) -> Converter:
@@ -117,7 +117,7 @@ def _number_like_converter(convert_text: Converter | None) -> Converter:
 
 def is_no_value(text: str) -> bool:
     """Whether a number or a date of this text is what a program writes for no value."""
-    return text.strip().lower() in _NO_VALUE
+    return text.strip().lower() in NO_VALUE
 
 
 def converter(table: Table, column: Column, reading: Reading) -> Converter | None:

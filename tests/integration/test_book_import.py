@@ -576,6 +576,9 @@ def test_values_that_are_rarely_meant_are_remarked_on(app: psycopg.Connection, t
         "loans": "loan_id,customer_id,product_id,amount,interest_rate,tenure_months,branch_code\n"
         "1,1,901,€5,14.5,1,NBO\n2,1,901,5,0.145,1,NBO \n3,1,901,5,0,1,nbo\n4,1,901,5,0,1,MSA\n",
     }
+    line = PAYMENTS.splitlines()[1].replace("1001", "1")
+    number = line.partition(",")[0]
+    book["payments"] = "\n".join([PAYMENTS.splitlines()[0], line, line.replace(number, "77", 1)]) + "\n"
     summary = import_book(app, write(tmp_path, **book), dry_run=True, shown_currency="KES")
     assert [remark for remark in summary.remarks if "default" not in remark] == [
         "customers: email is the text 'NULL' in 1 row, first line 2; where that stands for no value: EMPTY=NULL",
@@ -584,6 +587,7 @@ def test_values_that_are_rarely_meant_are_remarked_on(app: psycopg.Connection, t
         "loans: interest_rate is below 1 in 1 row; it is in percent a year, 0.15 means 0.15 %",
         "loans: branch_code has 'NBO' and 'NBO ' and 'nbo', which count as different; "
         "a mapping file (values) makes them one",
+        "payments: in 1 row, first line 3, all but payment_id is as in an earlier row",
         "amounts are in €, and the dashboards show KES; where that is another currency: CURRENCY=EUR in .env",
     ]
 

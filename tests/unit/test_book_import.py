@@ -1111,6 +1111,21 @@ def test_a_template_suggests_what_is_spelled_alike_and_does_not_ignore_it(tmp_pa
     assert mapping.table("loans").ignore == ()
 
 
+def test_a_template_suggests_no_column_whose_values_are_of_another_type(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").write_text(
+        "Account ID;Loan Amount;Disb. Date;Rate;Tenor\nLN-01;KES 1.000,00;31.01.2025;14,5 %;12\nLN-02;5,00;;N/A;6\n"
+    )
+    (tmp_path / "customers.csv").write_text("Customer ID;Is Live;Created;Date Birth\n1;31.01.2025;14,5;31.12.1979\n")
+    text = write_template(tmp_path).read_text()
+    suggested = re.findall(r"^#      (\w+): (.+?)    # \w+,", text, re.MULTILINE)
+    assert {("amount", "Loan Amount"), ("disbursed_at", "Disb. Date"), ("date_of_birth", "Date Birth")} <= set(
+        suggested
+    )
+    assert not {"Rate", "Is Live", "Created"} & {name for _, name in suggested}
+    # A key may be a code.
+    assert not [column for column, name in suggested if name == "Account ID" and not column.endswith("_id")]
+
+
 @pytest.mark.parametrize(
     ("text", "line", "columns"),
     [

@@ -8,7 +8,7 @@ from eds.base.errors import UserError
 from eds.book.csv_import.job import Counts, Job
 from eds.book.csv_import.problems import format_rows
 from eds.book.csv_import.schema import TABLES, Table
-from eds.book.csv_import.statements import same, statement
+from eds.book.csv_import.statements import names, same, statement
 from eds.book.csv_import.values import NO_VALUE
 
 MASS_DELETE_ROWS = 10
@@ -139,6 +139,8 @@ def remark(job: Job, table: Table) -> None:
 def remark_on_values(job: Job, table: Table) -> None:
     """Remark on values that the rules allow, and that are rarely meant as they stand in the file."""
     layout = job.loaded[table.name].layout
+    if layout.has("payment_date"):
+        _remark_on_repeated_payments(job, table)
     for column in layout.columns:
         name, label = sql.Identifier(column.name), f"{table.name}: {layout.label(column)}"
         if column.kind == "text" and not table.codes(column):
@@ -159,6 +161,29 @@ def remark_on_values(job: Job, table: Table) -> None:
                 job.remarks.append(
                     f"{label} is in the future in {format_rows(rows)}, first line {line}, the last is {last}"
                 )
+
+
+def _remark_on_repeated_payments(job: Job, table: Table) -> None:
+    """Remark on rows that differ in their key alone, as when two exports with numbers of their own were joined."""
+    others = [
+        column for column in job.loaded[table.name].columns if column is not table.key and column.name != "created_at"
+    ]
+    found = job.cursor.execute(
+        statement(
+            table,
+            """
+            select count(*), min(line)
+            from (select line, row_number() over (partition by {columns} order by line) as n from {file}) as f
+            where n > 1
+            """,
+            columns=names(others),
+        )
+    ).fetchone()
+    if found and found[0]:
+        job.remarks.append(
+            f"{table.name}: in {format_rows(found[0])}, first line {found[1]}, "
+            f"all but {table.key.name} is as in an earlier row"
+        )
 
 
 def _remark_on_placeholders(job: Job, table: Table, column: sql.Identifier, label: str) -> None:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import yaml
 
 from eds.base.errors import UserError
-from eds.book.csv_import.dialect import DELIMITERS, Dialect, Source, examine, header_of, sniff_delimiter, squeeze
+from eds.book.csv_import.dialect import (
+    DECIMALS,
+    DELIMITERS,
+    Dialect,
+    Source,
+    examine,
+    header_of,
+    sniff_delimiter,
+    squeeze,
+)
 from eds.book.csv_import.files import EXTENSIONS
+from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.mapping import MAPPING_FILE
 from eds.book.csv_import.records import Record, read_records
 from eds.book.csv_import.schema import TABLES, Column, Table
+from eds.book.csv_import.values import converter, is_no_value
 
 # How many rows are read to find the values of a column of codes, and how many of these values are listed.
 _ROWS = 10_000
 _LISTED = 30
+# How many rows show whether a column can have the values of another name.
+_SAMPLES = 20
 # Among how many lines the one with the names of the columns is looked for.
 _HEADER_AMONG = 30
 
@@ -123,8 +136,8 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
     named = [file for file in heads if squeeze(file.stem) == squeeze(table.name)]
 
     def matches(file: Path) -> tuple[int, int]:
-        names = [squeeze(name) for name in heads[file].names if name]
-        return len(wanted.intersection(names)), len(_similar(table, names))
+        head = heads[file]
+        return len(wanted.intersection(map(squeeze, head.names))), len(_similar(table, head))
 
     best = max(named or heads, key=matches, default=None)
     head = heads[best] if best is not None else _Head([], 1, [])
@@ -135,7 +148,7 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
     lines.append("#    distinct: true       # equal rows count once, for a table that is read from another one's file")
     lines.append("    columns:")
     free = {squeeze(name): position for position, name in enumerate(names) if name}
-    similar = _similar(table, list(free))
+    similar = _similar(table, head)
     for column in table.columns:
         position = free.pop(squeeze(column.name), None)
         if position is None:
@@ -161,18 +174,41 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _similar(table: Table, names: list[str]) -> dict[str, str]:
+def _similar(table: Table, head: _Head) -> dict[str, str]:
     """Return which of a file's other (squeezed) names may mean which column that has none. Each name stands once."""
-    missing = [squeeze(column.name) for column in table.columns if squeeze(column.name) not in names]
+    positions = {squeeze(name): position for position, name in enumerate(head.names) if name}
+    known = {squeeze(column.name): column for column in table.columns}
+    missing = [name for name in known if name not in positions]
     found: dict[str, str] = {}
-    known = {squeeze(column.name) for column in table.columns}
-    for name in names:
+    for name, position in positions.items():
+        if name in known:
+            continue
         # Less alike than what an import takes for a typing error: here it is only a suggestion.
-        close = [] if name in known else difflib.get_close_matches(name, missing, n=1, cutoff=0.6)
-        if close:
-            missing.remove(close[0])
-            found[close[0]] = name
+        texts = [row[position] for row in head.rows[:_SAMPLES] if position < len(row)]
+        for close in difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6):
+            if _fits(table, known[close], [text for text in texts if text and text.strip() and not is_no_value(text)]):
+                missing.remove(close)
+                found[close] = name
+                break
     return found
+
+
+def _fits(table: Table, column: Column, texts: list[str]) -> bool:
+    """Whether at least half of the texts can be values of the column, in some dialect. Keys may be codes."""
+    if not texts or column.kind == "text" or column in table.keys or column.references is not None:
+        return True
+
+    def is_value(text: str, convert: Converter | None) -> bool:
+        try:
+            return convert is None or convert(text) is not None
+        except ExpectedError:
+            return False
+
+    for decimal, dates in product(DECIMALS, ("dmy", "mdy")):
+        convert = converter(table, column, Reading(decimal=decimal, dates=dates, century=1930, strict=False))
+        if sum(is_value(text, convert) for text in texts) * 2 >= len(texts):
+            return True
+    return False
 
 
 _KINDS = {"integer": "a whole number", "bigint": "a whole number", "date": "a date", "text": "a text"}

@@ -571,7 +571,8 @@ def test_columns_that_were_kept_are_listed(app: psycopg.Connection, tmp_path: Pa
 
 def test_values_that_are_rarely_meant_are_remarked_on(app: psycopg.Connection, tmp_path: Path) -> None:
     book = {
-        "customers": "customer_id,full_name,email,city,date_of_birth\n1,A,NULL,-,2080-01-01\n2,B,,-,1980-01-01\n",
+        "customers": "customer_id,full_name,email,city,date_of_birth\n"
+        "1,JosÃ©,NULL,-,2080-01-01\n2,Émile,,-,1445-09-10\n3,C,,,1980-01-01\n",
         "loan_products": PRODUCTS,
         "loans": "loan_id,customer_id,product_id,amount,interest_rate,tenure_months,branch_code\n"
         "1,1,901,€5,14.5,1,NBO\n2,1,901,5,0.145,1,NBO \n3,1,901,5,0,1,nbo\n4,1,901,5,0,1,MSA\n",
@@ -581,8 +582,11 @@ def test_values_that_are_rarely_meant_are_remarked_on(app: psycopg.Connection, t
     book["payments"] = "\n".join([PAYMENTS.splitlines()[0], line, line.replace(number, "77", 1)]) + "\n"
     summary = import_book(app, write(tmp_path, **book), dry_run=True, shown_currency="KES")
     assert [remark for remark in summary.remarks if "default" not in remark] == [
+        "customers: full_name is garbled in 1 row, first line 2: 'JosÃ©' stands for 'José', "
+        "which was UTF-8 and was read as Windows-1252 before it got into the file",
         "customers: email is the text 'NULL' in 1 row, first line 2; where that stands for no value: EMPTY=NULL",
         "customers: city is the text '-' in 2 rows, first line 2; where that stands for no value: EMPTY=-",
+        "customers: date_of_birth is before 1900 in 1 row, first line 3, the earliest is 1445-09-10",
         "customers: date_of_birth is in the future in 1 row, first line 2, the last is 2080-01-01",
         "loans: interest_rate is below 1 in 1 row; it is in percent a year, 0.15 means 0.15 %",
         "loans: branch_code has 'NBO' and 'NBO ' and 'nbo', which count as different; "

@@ -26,6 +26,7 @@ from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.job import Counts
 from eds.book.csv_import.mapping import BookMapping, ColumnMapping, TableMapping, load_mapping
 from eds.book.csv_import.next_step import is_mass_delete
+from eds.book.csv_import.planning import ungarbled
 from eds.book.csv_import.problems import Problem, Problems, show_value
 from eds.book.csv_import.records import Malformed, Record, read_records
 from eds.book.csv_import.rows import NotPlainError, RowReader, lay_out
@@ -513,11 +514,17 @@ def test_a_record_without_a_usable_key_is_left_out(record: bytes, column: str, v
             "Total,,5.00,4.00,1.00,",
             '{"payment_id": ["Total"]}',
         ),
+        (
+            LOANS,
+            "Loan ID,customer_id,product_id,amount,interest_rate,tenure_months",
+            "Loan ID,customer_id,product_id,amount,interest_rate,tenure_months",
+            '{"Loan ID": ["Loan ID"]}',
+        ),
         (CUSTOMERS, "customer_id,full_name,city", "Jumla,,", '{"customer_id": ["Jumla"]}'),
         (CUSTOMERS, "customer_id,full_name,city", "Printed by Amina,,Nairobi", '{"customer_id": ["Printed by Amina"]}'),
     ],
 )
-def test_a_line_of_totals_is_one_problem(table: schema.Table, header: str, record: str, skip: str) -> None:
+def test_a_line_of_totals_or_of_names_is_one_problem(table: schema.Table, header: str, record: str, skip: str) -> None:
     reader, found, (problem,) = read_rows(table, f"{header}\n{record}\n".encode())
     assert found == []
     assert not reader.is_complete
@@ -1160,6 +1167,24 @@ def test_workbooks_beside_the_files_are_listed(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / name).touch()
     find_files(tmp_path, sync=False)
     assert "not read: loans.xlsx (save each sheet as “CSV UTF-8”)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("JosÃ©", "José"),
+        ("Oâ€™Neil", "O’Neil"),
+        ("MÃ¼ller â€“ ZÃ¼rich", "Müller – Zürich"),
+        ("José", None),
+        ("SÃO TOMÉ", None),
+        ("Â", None),
+        ("Zoë’s", None),
+        ("محمد", None),
+        ("O'Neil", None),
+    ],
+)
+def test_what_a_garbled_text_was(text: str, meant: str | None) -> None:
+    assert ungarbled(text) == meant
 
 
 # -- afterwards -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from eds.base.errors import UserError
 from eds.book.csv_import.job import Counts, Job
-from eds.book.csv_import.problems import format_rows
+from eds.book.csv_import.problems import format_rows, show_value
 from eds.book.csv_import.schema import TABLES, Table
 from eds.book.csv_import.statements import names, same, statement
 from eds.book.csv_import.values import NO_VALUE
@@ -147,6 +147,21 @@ def remark_on_values(job: Job, table: Table) -> None:
             _remark_on_placeholders(job, table, name, label)
         if column.is_group:
             _remark_on_spellings(job, table, name, label)
+        if column.kind == "text":
+            _remark_on_garbled_texts(job, table, name, label)
+        if column.kind == "date":
+            found = job.cursor.execute(
+                statement(
+                    table,
+                    "select count(*), min(line), min({column})::text from {file} where {column} < '1900-01-01'",
+                    column=name,
+                )
+            ).fetchone()
+            if found and found[0]:
+                rows, line, first = found
+                job.remarks.append(
+                    f"{label} is before 1900 in {format_rows(rows)}, first line {line}, the earliest is {first}"
+                )
         if column.is_past:
             found = job.cursor.execute(
                 statement(
@@ -207,6 +222,32 @@ def _remark_on_placeholders(job: Job, table: Table, column: sql.Identifier, labe
             f"{label} is the text {text!r} in {format_rows(rows)}, first line {line}; "
             f"where that stands for no value: EMPTY={text}"
         )
+
+
+def _remark_on_garbled_texts(job: Job, table: Table, column: sql.Identifier, label: str) -> None:
+    """Remark on texts that some program read in another encoding than they were written in: José became JosÃ©."""
+    job.cursor.execute(
+        statement(
+            table,
+            "select line, {column} from {file} where {column} ~ '[\u00c2-\u00f4][^\u0001-\u007f]' order by line",
+            column=column,
+        )
+    )
+    garbled = [(line, text, meant) for line, text in job.cursor if (meant := ungarbled(text)) is not None]
+    if garbled:
+        line, text, meant = garbled[0]
+        job.remarks.append(
+            f"{label} is garbled in {format_rows(len(garbled))}, first line {line}: {show_value(text)} stands for "
+            f"{show_value(meant)}, which was UTF-8 and was read as Windows-1252 before it got into the file"
+        )
+
+
+def ungarbled(text: str) -> str | None:
+    """Return what a text was before its UTF-8 was taken for Windows-1252; None when it is none of that."""
+    try:
+        return None if text.isascii() else text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return None
 
 
 def _remark_on_spellings(job: Job, table: Table, column: sql.Identifier, label: str) -> None:

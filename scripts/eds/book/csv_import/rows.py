@@ -421,10 +421,15 @@ class RowReader:
         return next((target for target in self.layout.targets if target.column is self.table.key), None)
 
     def _is_no_row(self, fields: Sequence[str | None]) -> bool:
-        """Whether a record looks like a line of totals: no digit in the key, a third of what is required is empty."""
+        """Whether a record is the header once more, or looks like a line of totals.
+
+        That has no digit in the key, and of what is required a third is empty.
+        """
         key = self._key_target()
         if key is None or key.position is None or any(letter.isdigit() for letter in fields[key.position] or ""):
             return False
+        if [(field or "").strip() for field in fields] == self.layout.names:
+            return True
         required = [
             target.position
             for target in self.layout.targets
@@ -439,8 +444,8 @@ class RowReader:
         name, text = self.layout.names[key.position], (fields[key.position] or "").strip()
         skip = json.dumps({name: [text]}, ensure_ascii=False)
         expected = (
-            f"a row with {self.table.key.name} and the other columns that are required; a line of totals is removed, "
-            f"or left out by a mapping file: skip: {skip}"
+            f"a row with {self.table.key.name} and the other columns that are required; a line of totals or of names "
+            f"is removed, or left out by a mapping file: skip: {skip}"
         )
         value = ",".join(value or "" for value in fields)
         self.note(Problem(file, line, "", value, expected, "no row"))

@@ -478,6 +478,7 @@ def import_command(
             options={name: value for name, value in given.items() if value is not None},
             mapping_file=mapping,
             shown_currency=cluster.settings.currency,
+            business_timezone=cluster.settings.business_timezone,
         )
     out.print(result.table())
     for remark in result.remarks:

@@ -569,6 +569,29 @@ def test_columns_that_were_kept_are_listed(app: psycopg.Connection, tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("zone", "options", "is_told"),
+    [
+        ("UTC", {}, False),
+        # Midnight in UTC is in the night of the same day there, and on the evening before here.
+        ("Africa/Nairobi", {}, False),
+        ("America/Lima", {}, True),
+        ("America/Lima", {"timezone": "America/Lima"}, False),
+    ],
+)
+def test_days_that_are_others_in_the_zone_of_the_figures_are_remarked_on(
+    app: psycopg.Connection, tmp_path: Path, zone: str, options: dict[str, str], is_told: bool
+) -> None:
+    header, line, *_ = PAYMENTS.splitlines()
+    payments = f"{header}\n{line.replace('T10:00:00+03:00', '')}\n"
+    directory = write(tmp_path, **BOOK | {"payments": payments})
+    summary = import_book(app, directory, dry_run=True, business_timezone=zone, options=options)
+    assert (
+        "payments: payment_date was read as UTC, and in 1 row that is another day in America/Lima, by which the "
+        "figures go (BUSINESS_TIMEZONE); where it is of that zone: TIMEZONE=America/Lima" in summary.remarks
+    ) is is_told
+
+
 def test_values_that_are_rarely_meant_are_remarked_on(app: psycopg.Connection, tmp_path: Path) -> None:
     book = {
         "customers": "customer_id,full_name,email,city,date_of_birth\n"

@@ -551,6 +551,8 @@ def test_a_time_that_is_taken_as_utc_is_told(text: str, is_assumed: bool) -> Non
         for _ in range(2):
             convert(PAYMENTS, "payment_date", text, reading)
         assert reading.facts == ([f"times without an offset as UTC ({text!r})"] if is_assumed and not zone else [])
+        assert reading.has_assumed_utc is (is_assumed and not zone)
+        assert reading.has_assumed_day is (not is_assumed and not zone and not re.search(r"UTC|Z$|[+]", text))
 
 
 def test_invalid_characters_are_listed_with_their_column() -> None:

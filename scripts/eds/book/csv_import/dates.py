@@ -197,6 +197,8 @@ def timestamp_converter(reading: Reading) -> Converter:
             elif zone is None:
                 if hour or minute:
                     reading.note_utc(match[0])
+                else:
+                    reading.has_assumed_day = True
             else:
                 moment = moment.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None)
         except OverflowError:
@@ -210,8 +212,11 @@ def timestamp_converter(reading: Reading) -> Converter:
             try:
                 if match := _TIMESTAMP.fullmatch(text):
                     plain = _plain_timestamp(match)
-                    if match[2] and not match[5] and text[-1] not in "Zz" and match[2] != "00:00":
-                        reading.note_utc(text)
+                    if not match[5] and text[-1] not in "Zz":
+                        if match[2] and match[2] != "00:00":
+                            reading.note_utc(text)
+                        else:
+                            reading.has_assumed_day = True
                     return plain
             except (ValueError, OverflowError):
                 pass

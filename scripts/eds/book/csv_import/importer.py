@@ -70,6 +70,7 @@ def import_book(
     options: Mapping[str, str] | None = None,
     mapping_file: Path | None = None,
     shown_currency: str | None = None,
+    business_timezone: str = "UTC",
 ) -> Summary:
     """Bring the book in `directory` into the operational tables, in one transaction.
 
@@ -79,7 +80,8 @@ def import_book(
     sync: the tables then hold what the files hold, and nothing else. allow_mass_delete: let the import delete more than
     half of a table. replace_demo: delete the rows of a demo book first; without it an import into one is refused.
     dry_run: check and count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml
-    in the directory, if it is there. shown_currency: the one that the dashboards name.
+    in the directory, if it is there. shown_currency: the one that the dashboards name. business_timezone: the
+    zone of the days that the figures go by.
 
     Readers are never blocked. Other writers wait while the files' rows are checked and written, not while the files
     are read.
@@ -98,7 +100,7 @@ def import_book(
     try:
         with conn.transaction() as transaction, conn.cursor(row_factory=tuple_row) as cursor:
             job = Job(conn, cursor, paths, mapping, dialect, sync, allow_mass_delete, replace_demo, dry_run)
-            job.shown_currency = shown_currency
+            job.shown_currency, job.business_timezone = shown_currency, business_timezone
             counts = _run(job)
             if dry_run:
                 raise psycopg.Rollback(transaction)
@@ -180,6 +182,9 @@ def _remark_on_settings(job: Job) -> None:
             f"amounts are in {job.currency[1]}, and the dashboards show {job.shown_currency}; "
             f"where that is another currency: CURRENCY={job.currency[0]} in .env"
         )
+    for table in job.tables:
+        if table.name in job.assumed_utc:
+            planning.remark_on_zone(job, table)
 
 
 def _look_for_tables(job: Job) -> None:

@@ -48,6 +48,8 @@ class Reading:
     """The currency that stands beside amounts, and how it was written first."""
     has_assumed_utc: bool = False
     """Whether the file has a time of the day without an offset, and no zone is given."""
+    has_assumed_day: bool = False
+    """Whether a day alone was read as its midnight in UTC, since no zone is given."""
 
     def note_utc(self, text: str) -> None:
         """Record that a time was read as UTC because nothing says otherwise."""

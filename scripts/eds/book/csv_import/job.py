@@ -70,6 +70,10 @@ class Job:
     """That of the files, and how it was written first."""
     shown_currency: str | None = None
     """That of the dashboards."""
+    business_timezone: str = "UTC"
+    """The zone of the days that the figures go by."""
+    assumed_utc: set[str] = field(default_factory=set)
+    """The tables with days or times that were read as UTC because nothing says otherwise."""
     sources: list[Source] = field(default_factory=list)
     """The files, as they were when their reading began."""
     loaded: dict[str, Loaded] = field(default_factory=dict)

@@ -178,6 +178,26 @@ def remark_on_values(job: Job, table: Table) -> None:
                 )
 
 
+def remark_on_zone(job: Job, table: Table) -> None:
+    """Remark on moments that are on another day in the lender's zone, having been read as UTC without need."""
+    zone, layout = job.business_timezone, job.loaded[table.name].layout
+    for column in layout.columns:
+        if column.kind != "timestamptz" or column.name == "created_at":
+            continue
+        (moved,) = job.numbers(
+            table,
+            "select count(*) from {file}"
+            " where ({column} at time zone 'UTC')::date <> ({column} at time zone {zone})::date",
+            column=sql.Identifier(column.name),
+            zone=sql.Literal(zone),
+        )
+        if moved:
+            job.remarks.append(
+                f"{table.name}: {layout.label(column)} was read as UTC, and in {format_rows(moved)} that is another "
+                f"day in {zone}, by which the figures go (BUSINESS_TIMEZONE); where it is of that zone: TIMEZONE={zone}"
+            )
+
+
 def _remark_on_repeated_payments(job: Job, table: Table) -> None:
     """Remark on rows that differ in their key alone, as when two exports with numbers of their own were joined."""
     others = [

@@ -119,6 +119,8 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
     if mapping.distinct:
         _drop_repeated_rows(job, table, table.keys if mapping.distinct == "first" else layout.columns)
     job.cursor.execute(statement(table, "analyze {file}"))
+    if reader.reading.has_assumed_utc or reader.reading.has_assumed_day:
+        job.assumed_utc.add(table.name)
     job.problems.at_least |= not reader.is_whole
     again = partial(_records, source, delimiter, header_line)
     job.loaded[table.name] = Loaded(layout, reader.is_complete, again)

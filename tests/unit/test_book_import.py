@@ -769,6 +769,30 @@ def test_dates_in_every_dialect(text: str, unknown: str, day_first: str, month_f
             assert expected in refusal(CUSTOMERS, "date_of_birth", text, reading)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Friday, January 3, 2025",
+        "Friday, 3 January 2025",
+        "Fri 3-Jan-2025",
+        "Fri, 03 Jan 2025",
+        "vendredi 3 janvier 2025",
+        "sexta-feira, 3 de janeiro de 2025",
+        "viernes, 3 de enero de 2025",
+        "Fr., 3. Jan. 2025",
+        "Ijumaa, 3 Januari 2025",
+        "Fri 2025-01-03",
+    ],
+)
+def test_a_day_of_the_week_is_checked_and_left_out(text: str) -> None:
+    reading = Reading(strict=False)
+    assert convert(CUSTOMERS, "date_of_birth", text, reading) == "2025-01-03"
+    assert convert(PAYMENTS, "payment_date", f"{text} 10:15:00 GMT", reading) == "2025-01-03T10:15:00+00"
+    later = text.replace("03", "04").replace("3", "4")
+    assert "2025-01-04 is not a " in refusal(CUSTOMERS, "date_of_birth", later, reading)
+    assert ASK in refusal(CUSTOMERS, "date_of_birth", "Friday, 03/01/2025", reading)
+
+
 def test_two_digits_of_a_year_mean_what_the_option_says() -> None:
     reading = Reading(dates="dmy", century=1930, strict=False)
     found = [convert(CUSTOMERS, "date_of_birth", f"01/02/{year}", reading) for year in ("29", "30", "99", "00")]
@@ -1296,6 +1320,12 @@ def test_a_file_instead_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "loans.csv").touch()
     with pytest.raises(UserError, match=r"loans\.csv is not a directory"):
         find_files(tmp_path / "loans.csv", sync=False)
+
+
+def test_an_archive_in_place_of_files(tmp_path: Path) -> None:
+    (tmp_path / "book.zip").touch()
+    with pytest.raises(UserError, match=r"Unpack book\.zip first"):
+        find_files(tmp_path, sync=False)
 
 
 def test_a_directory_without_files(tmp_path: Path) -> None:

@@ -16,9 +16,12 @@ _TIMESTAMP = re.compile(
 )
 _YEAR_FIRST = re.compile(r"([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})|([0-9]{4})([0-9]{2})([0-9]{2})")
 _YEAR_LAST = re.compile(r"([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{2})")
-_DAY_NAME_YEAR = re.compile(r"([0-9]{1,2})(?:st|nd|rd|th|\.)?[-/ ]*([^\W\d_]+)\.?[-/, ]*([0-9]{4}|[0-9]{2})")
+_DAY_NAME_YEAR = re.compile(
+    r"([0-9]{1,2})(?:st|nd|rd|th|er|\.)?[-/ ]*(?:de +)?([^\W\d_]+)\.?[-/, ]*(?:de +)?([0-9]{4}|[0-9]{2})"
+)
 _NAME_DAY_YEAR = re.compile(r"([^\W\d_]+)\.? +([0-9]{1,2})(?:st|nd|rd|th)?,? +([0-9]{4})")
 _YEAR_NAME_DAY = re.compile(r"([0-9]{4})[-/ ]([^\W\d_]+)[-/ ]([0-9]{1,2})")
+_DAY_OF_THE_WEEK = re.compile(r"([^\W\d_]{2,}(?:-[^\W\d_]+)?)\.?,? +((?:[^\W\d_]+\.? +)?[0-9].*)")
 _SPLIT_TIME = re.compile(
     r"(?P<date>.*?)(?:(?:[T,]| +|, +)(?P<hour>[0-9]{1,2})(?P<mark>[:.])(?P<minute>[0-9]{2})"
     r"(?:(?P=mark)(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]+))?)?"
@@ -47,16 +50,32 @@ def order_of(text: str) -> str | None:
     return "mdy" if 12 < second <= 31 and 1 <= first <= 12 else None
 
 
+_LANGUAGES = ("en", "fr", "pt", "sw", "de", "es", "it", "nl")
+
+
 @functools.cache
 def _month_names() -> dict[str, int]:
     """Return the months by their names, long and short, in the languages of exports. None: two months have it."""
     from babel.dates import get_month_names
 
     found: dict[str, int] = {"sept": 9}
-    for language in ("en", "fr", "pt", "sw", "de", "es", "it", "nl"):
+    for language in _LANGUAGES:
         for width in ("wide", "abbreviated"):
             for number, name in get_month_names(width, locale=language).items():
                 found[squeeze(name)] = number
+    return found
+
+
+@functools.cache
+def _days_of_the_week() -> dict[str, set[int]]:
+    """Return the days of the week (Monday is 0) by their names, long and short, in the languages of exports."""
+    from babel.dates import get_day_names
+
+    found: dict[str, set[int]] = {}
+    for language in _LANGUAGES:
+        for width in ("wide", "abbreviated"):
+            for number, name in get_day_names(width, locale=language).items():
+                found.setdefault(squeeze(name), set()).add(number)
     return found
 
 
@@ -123,6 +142,12 @@ def _any_day(text: str, reading: Reading, words: str) -> date:
         match = pattern.fullmatch(text)
         if match and (month := _month_names().get(squeeze(match[places[1]]), 0)):
             return _day(_full_year(match[places[0]], reading), month, int(match[places[2]]))
+    named = _DAY_OF_THE_WEEK.fullmatch(text)
+    if named and (days := _days_of_the_week().get(squeeze(named[1]))):
+        found = _any_day(named[2], reading, words)
+        if found.weekday() not in days:
+            raise ExpectedError(f"a date that exists: {found} is not a {named[1]}", "another day of the week")
+        return found
     if re.fullmatch(r"[1-6][0-9]{4}(?:\.[0-9]+)?", text):
         shown = date(1899, 12, 30) + timedelta(days=int(text[:5]))
         raise ExpectedError(

@@ -64,6 +64,9 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
     workbooks = [path.name for path in present if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".xlsm")]
     if workbooks and not paths:
         aside += f"\nOf a workbook ({', '.join(workbooks[:10])}), save each sheet as “CSV UTF-8”."
+    archives = [path.name for path in present if path.suffix.lower() in (".zip", ".gz", ".7z", ".rar", ".bz2", ".xz")]
+    if archives and not paths:
+        aside += f"\nUnpack {', '.join(archives[:10])} first: archives are not read."
     if not paths:
         raise UserError(f"{directory} holds none of the files {wanted}.{aside}")
     if sync and missing:

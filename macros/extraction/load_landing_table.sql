@@ -135,6 +135,7 @@
         {% do run_statement(insertion) %}
     {% endif %}
     {# Models ask for _run_id > the last one. Without fresh statistics the planner expects a single row, and loops. #}
+    {% do analyze_rewritten(table.landing) %}
     {% if result.inserted + result.updated + result.deleted > 200 %}
         {% do run_statement("analyze " ~ table.landing ~ " (_run_id)") %}
     {% endif %}

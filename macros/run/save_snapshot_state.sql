@@ -7,6 +7,7 @@
         {% for column in [config.get('unique_key'), 'dbt_scd_id', '_run_id'] %}
             {% do run_statement("create index if not exists " ~ model.name ~ "_" ~ column ~ "_idx on " ~ this ~ " (" ~ column ~ ")") %}
         {% endfor %}
+        {% do analyze_rewritten(this) %}
         {% set run_id = assert_run_is_ours() %}
         {% if reads_everything() %}
             {{ save_model_state(model.name, run_id, model['saved_hash'], rebuilt=model['rebuilt']) }}

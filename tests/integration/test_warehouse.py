@@ -162,7 +162,8 @@ def test_tables_that_grew_a_lot_are_known_to_the_planner_within_the_run(small_bo
         connection.execute(
             "insert into operational.loans (loan_id, customer_id, product_id, amount, interest_rate, tenure_months, "
             "status, disbursed_at, maturity_date, outstanding_balance, branch_code) "
-            "select 1000 + n, 1000 + n, 1, 1000, 18, 12, 'active', '2026-01-05', '2027-01-05', 900, 'NRB01' from generate_series(1, 400) as n"
+            "select 1000 + n, 1000 + n, 1, 1000, 18, 12, 'active', '2026-01-05', '2027-01-05', 900, 'NRB01' "
+            "from generate_series(1, 400) as n"
         )
         connection.execute(
             "insert into operational.payments (loan_id, payment_date, amount, principal_portion, interest_portion, "

@@ -135,8 +135,8 @@
         {% do run_statement(insertion) %}
     {% endif %}
     {# Models ask for _run_id > the last one. Without fresh statistics the planner expects a single row, and loops. #}
-    {% do analyze_rewritten(table.landing) %}
-    {% if result.inserted + result.updated + result.deleted > 200 %}
+    {% set written = result.inserted + result.updated + result.deleted %}
+    {% if written > 200 and not analyze_rewritten(table.landing, written) %}
         {% do run_statement("analyze " ~ table.landing ~ " (_run_id)") %}
     {% endif %}
     {{ return(result) }}

@@ -65,7 +65,7 @@
         {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
             {% do analyze_passing(difference) %}
             {% do apply_difference(target_relation, names, keys, difference, run_id, present) %}
-            {% do analyze_rewritten(this) %}
+            {% do analyze_rewritten(this, counts['inserted'] + counts['updated'] + counts['deleted']) %}
         {% endif %}
         {% if redefined %}
             {% do add_missing_constraints() %}

@@ -220,7 +220,11 @@ def test_a_killed_run_that_had_moved_to_another_server_leaves_the_foreign_server
 
 @contextmanager
 def source_that_freezes(platform: Platform) -> Iterator[Callable[[], None]]:
-    """Yield a server that is frozen as soon as a run is in the middle of reading it, and what waits for that moment."""
+    """Make a payment, and yield what freezes a server as soon as a run is in the middle of reading it."""
+    with platform.app() as connection:
+        pay(connection, 1, "5.00", "0.50")
+    platform.wait_for_replicas()
+    use_only(platform, "replica1", "replica2", "primary")
     with ExitStack() as stack:
         lock = stack.enter_context(connect(platform.warehouse_conninfo))
         lock.execute("lock table operational.loans in exclusive mode")
@@ -244,10 +248,6 @@ def impatient(monkeypatch):
 
 def test_a_run_whose_source_freezes_is_named_and_ended_and_the_next_one_reads_another(small_book, impatient):
     platform = small_book
-    with platform.app() as connection:
-        pay(connection, 1, "5.00", "0.50")
-    platform.wait_for_replicas()
-    use_only(platform, "replica1", "replica2", "primary")
     with source_that_freezes(platform) as freeze:
         child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "reader of what freezes"})
         with (
@@ -289,10 +289,6 @@ def test_a_run_whose_source_freezes_is_named_and_ended_and_the_next_one_reads_an
 def test_a_run_is_not_ended_because_its_source_is_out_of_reach_of_whoever_started_it(small_book, impatient):
     """The scheduler's container reaches the warehouse alone."""
     platform = small_book
-    with platform.app() as connection:
-        pay(connection, 1, "5.00", "0.50")
-    platform.wait_for_replicas()
-    use_only(platform, "replica1", "replica2", "primary")
     elsewhere = dict(zip(("primary_port", "replica1_port", "replica2_port"), free_ports(3), strict=True))
     out_of_reach = connections.Cluster(platform.settings.model_copy(update=elsewhere))
     ended = []
@@ -309,10 +305,6 @@ def test_a_run_is_not_ended_because_its_source_is_out_of_reach_of_whoever_starte
 @pytest.mark.parametrize("way", ["scheduler", "make etl"])
 def test_whoever_starts_a_run_tries_again_when_its_source_freezes(small_book, impatient, way, tmp_path):
     platform = small_book
-    with platform.app() as connection:
-        pay(connection, 1, "5.00", "0.50")
-    platform.wait_for_replicas()
-    use_only(platform, "replica1", "replica2", "primary")
     succeeded = []
 
     def start() -> None:

@@ -164,7 +164,7 @@
     {% set counts = count_difference(difference) %}
     {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
         {% do write_difference(copy, names, keys, difference) %}
-        {% do analyze_rewritten(copy) %}
+        {% do analyze_rewritten(copy, counts['inserted'] + counts['updated'] + counts['deleted']) %}
     {% endif %}
     {{ return({'inserted': counts['inserted'] | int, 'updated': counts['updated'] | int,
                'deleted': counts['deleted'] | int}) }}

@@ -25,6 +25,8 @@ from eds.cluster.queries import has_relation
 SILENT_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 PING_SECONDS = 3
+# Of each address that was asked: whether anything has ever answered there.
+_answered: dict[tuple[str, int], bool] = {}
 # Part of the message of a run that was ended for that (runs.TRANSIENT: the next try reads another server).
 SILENT = "has stopped answering"
 
@@ -60,7 +62,16 @@ def answers(server: Server) -> bool:
     conninfo = make_conninfo(
         host=server.host, port=server.port, dbname=server.database, user="etl_reader", connect_timeout=PING_SECONDS
     )
-    return PGconn.ping(conninfo.encode()) in (Ping.OK, Ping.REJECT)
+    answer = PGconn.ping(conninfo.encode()) in (Ping.OK, Ping.REJECT)
+    place = server.host, server.port
+    _answered[place] = answer or _answered.get(place, False)
+    return answer
+
+
+def _has_answered(server: Server) -> bool:
+    """Whether a server has ever answered this process. It is asked once: a name can take long to be not found."""
+    place = server.host, server.port
+    return _answered[place] if place in _answered else answers(server)
 
 
 def silent_source(cluster: Cluster) -> Reading | None:
@@ -81,11 +92,11 @@ def watched(cluster: Cluster, who: str, end: Callable[[str], None]) -> Iterator[
     done = threading.Event()
 
     def watch() -> None:
-        heard = {member for member in MEMBERS if answers(cluster.servers[member])}
+        heard = [member for member in MEMBERS if _has_answered(cluster.servers[member])]
         silent_since: float | None = None
         while heard and not done.wait(LOOK_SECONDS):
             found = silent_source(cluster)
-            if found is None or found.started_by != who or found.member not in heard:
+            if found is None or found.started_by != who or not _has_answered(cluster.servers[found.member]):
                 silent_since = None
                 continue
             now = time.monotonic()

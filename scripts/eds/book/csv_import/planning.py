@@ -150,32 +150,28 @@ def remark_on_values(job: Job, table: Table) -> None:
         if column.kind == "text":
             _remark_on_garbled_texts(job, table, name, label)
         if column.kind == "date":
-            found = job.cursor.execute(
-                statement(
-                    table,
-                    "select count(*), min(line), min({column})::text from {file} where {column} < '1900-01-01'",
-                    column=name,
-                )
-            ).fetchone()
-            if found and found[0]:
-                rows, line, first = found
-                job.remarks.append(
-                    f"{label} is before 1900 in {format_rows(rows)}, first line {line}, the earliest is {first}"
-                )
+            early = sql.SQL("{} < '1900-01-01'").format(name)
+            _remark_on_days(job, table, label, early, "before 1900", sql.SQL("min({})").format(name), "earliest")
         if column.is_past:
-            found = job.cursor.execute(
-                statement(
-                    table,
-                    "select count(*), min(line), max({column})::date::text from {file}"
-                    " where {column} > now() + interval '1 day'",
-                    column=name,
-                )
-            ).fetchone()
-            if found and found[0]:
-                rows, line, last = found
-                job.remarks.append(
-                    f"{label} is in the future in {format_rows(rows)}, first line {line}, the last is {last}"
-                )
+            late = sql.SQL("{} > now() + interval '1 day'").format(name)
+            _remark_on_days(job, table, label, late, "in the future", sql.SQL("max({})").format(name), "last")
+
+
+def _remark_on_days(
+    job: Job, table: Table, label: str, condition: sql.Composed, when: str, shown: sql.Composed, which: str
+) -> None:
+    """Remark on days that meet a condition: how many there are, where the first stands, and the one that is shown."""
+    found = job.cursor.execute(
+        statement(
+            table,
+            "select count(*), min(line), ({shown})::date::text from {file} where {condition}",
+            shown=shown,
+            condition=condition,
+        )
+    ).fetchone()
+    if found and found[0]:
+        rows, line, day = found
+        job.remarks.append(f"{label} is {when} in {format_rows(rows)}, first line {line}, the {which} is {day}")
 
 
 def remark_on_zone(job: Job, table: Table) -> None:

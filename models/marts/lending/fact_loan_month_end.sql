@@ -126,15 +126,18 @@ running as (
         count(*) filter (where money <> 0 or principal <> 0) over so_far as number
     from payments
     window so_far as (partition by loan_id order by day)
+    order by loan_id, day
 ),
+
+-- In the order of its input: to let each of the four sort for itself took a tenth of this statement's time.
 
 paid as (
     select
         loan_id,
-        array_agg(day order by day) as paid_on,
-        array_agg(money::bigint order by day) as money_so_far,
-        array_agg(principal::bigint order by day) as principal_so_far,
-        array_agg(number order by day) as number_so_far
+        array_agg(day) as paid_on,
+        array_agg(money::bigint) as money_so_far,
+        array_agg(principal::bigint) as principal_so_far,
+        array_agg(number) as number_so_far
     from running
     group by loan_id
 ),

@@ -34,9 +34,18 @@ months as (
         lag(months.state) over by_month as state_then,
         lag(months.outstanding_principal) over by_month as opening_principal,
         lag(months.paid_to_date) over by_month as paid_before
-    from {{ ref('fact_loan_month_end') }} as months
     {% if looks_at_changes %}
-    inner join changed on months.loan_id = changed.loan_id and months.month_end >= changed.month_end_before
+    {# As a look-up for each loan: as a join, all months of all loans were read when a month had ended. #}
+    from changed
+    cross join
+        lateral (
+            select *
+            from {{ ref('fact_loan_month_end') }} as kept
+            where kept.loan_id = changed.loan_id and kept.month_end >= changed.month_end_before
+            offset 0  -- noqa: AM09
+        ) as months
+    {% else %}
+    from {{ ref('fact_loan_month_end') }} as months
     {% endif %}
     window by_month as (partition by months.loan_id order by months.month_end)
 ),

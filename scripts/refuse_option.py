@@ -43,7 +43,7 @@ def explain_target(name: str, targets: list[str]) -> str:
 
 
 def explain(name: str, targets: list[str], options: dict[str, list[str]]) -> str:
-    """One sentence, without the full stop that make adds."""
+    """Return one sentence, without the full stop that make adds."""
     command = f"make {' '.join(targets)}"
     taken = [option for target in targets for option in options.get(target, [])]
     takes = f"{command} takes {' '.join(taken) or 'no option of its own'}"

@@ -102,7 +102,7 @@ class Bench:
             wait_for_replay(self.servers[name], position, REPLAY_SECONDS)
 
     def run(self, *options: str) -> RunCost:
-        """One `dbt build` in a child of this warm process. Raises RuntimeError when it fails."""
+        """Run one `dbt build` in a child of this warm process. Raises RuntimeError when it fails."""
         who = runs.started_by("bench")
         arguments = dbt_arguments(self.settings, *runs.DATA_BUILD, *options)
         cpu = {name: self._cpu(name) for name in ("primary", "warehouse")}

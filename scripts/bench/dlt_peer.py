@@ -17,7 +17,7 @@ CHUNK = 100_000
 
 
 def main() -> None:
-    """One run of the pipeline: what changed since the last one, or everything."""
+    """Run the pipeline once: what changed since the last run, or everything."""
     pipeline = dlt.pipeline(
         pipeline_name="peer",
         destination=dlt.destinations.postgres(os.environ["PEER_TARGET"]),

@@ -48,7 +48,7 @@ def _pgbench(bench: Bench, script: str, seconds: float, *options: str) -> subpro
 
 
 def _per_second(process: subprocess.Popen[str]) -> float:
-    """Transactions a second, of a pgbench that ends. Raises RuntimeError when it failed."""
+    """Return the transactions a second of a pgbench that ends. Raises RuntimeError when it failed."""
     output, _ = process.communicate()
     found = re.search(r"tps = ([0-9.]+)", output)
     if process.returncode != 0 or not found:
@@ -58,7 +58,7 @@ def _per_second(process: subprocess.Popen[str]) -> float:
 
 @contextmanager
 def _without_trail(bench: Bench) -> Iterator[None]:
-    """Nothing writes the audit trail meanwhile. What changes then, only a reconcile finds."""
+    """Switch the audit trail off meanwhile. What changes then, only a reconcile finds."""
 
     def alter(action: LiteralString) -> None:
         with connect(bench.primary) as connection:
@@ -74,7 +74,7 @@ def _without_trail(bench: Bench) -> Iterator[None]:
 
 
 def trail_cost(bench: Bench, seconds: float, rounds: int) -> dict[str, Any]:
-    """Transactions a second of single-row updates and inserts, with the audit trail and without it, turn by turn.
+    """Return the transactions a second of single-row updates and inserts, with the audit trail and without it.
 
     Returns for each of the two kinds the medians with and without, and the share of HOT updates of loans with it.
     """
@@ -96,7 +96,7 @@ def trail_cost(bench: Bench, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def _updates(bench: Bench) -> tuple[int, int]:
-    """How many updates of loans there have been, and how many of them were HOT."""
+    """Return how many updates of loans there have been, and how many of them were HOT."""
     with connect(bench.primary) as connection:
         row = connection.execute(
             "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = 'operational.loans'::regclass"

@@ -96,18 +96,18 @@ class Reload:
             connection.execute((SQL / "reload_setup.sql").read_bytes())
 
     def run(self) -> float:
-        """One run. Returns seconds."""
+        """Run it once. Returns seconds."""
         started = time.monotonic()
         with connect(self.conninfo, autocommit=True) as connection:
             connection.execute((SQL / "reload.sql").read_bytes())
         return time.monotonic() - started
 
     def wrong(self) -> int:
-        """How many payments its facts have too many, too few, or with other figures than the source."""
+        """Return how many payments its facts have too many, too few, or with other figures than the source."""
         return payments_that_differ(self.bench, self.conninfo, "mart.fact_payments")
 
     def lateral(self) -> float:
-        """Seconds of the usual form of "recompute all loans", a lateral sum over its unindexed staging tables."""
+        """Time the usual form of "recompute all loans", a lateral sum over its unindexed staging tables."""
         with connect(self.conninfo, autocommit=True) as connection:
             connection.execute("set max_parallel_workers_per_gather = 0")
             # As long as the rest of the benchmark at most: it grows with the square of the book.
@@ -143,7 +143,7 @@ class Dlt:
             connection.execute(f"create database {self.DATABASE} template template0".encode())
 
     def run(self) -> float:
-        """One run of the pipeline. Returns seconds, without those of starting Python."""
+        """Run the pipeline once. Returns seconds, without those of starting Python."""
         source, target = self.bench.servers["replica1"], self.bench.servers["warehouse"]
         reader = self.bench.settings.etl_reader_password.get_secret_value()
         done = subprocess.run(
@@ -164,7 +164,7 @@ class Dlt:
         return float(done.stdout.split()[-1])
 
     def wrong(self) -> int:
-        """As Reload.wrong."""
+        """Return what Reload.wrong returns."""
         return payments_that_differ(self.bench, self.conninfo, "landing.payments")
 
     def drop(self) -> None:
@@ -197,7 +197,7 @@ def rebuild(bench: Bench) -> float:
 
 
 def payments_that_differ(bench: Bench, conninfo: str, table: str) -> int:
-    """How many payments a table has too many, too few, or with other figures than the source has."""
+    """Return how many payments a table has too many, too few, or with other figures than the source has."""
 
     def rows(place: str, of: str) -> Iterator[tuple[int, bytes]]:
         query = f"copy (select payment_id, loan_id, amount from {of} order by payment_id) to stdout"  # noqa: S608
@@ -219,7 +219,7 @@ def _drop(bench: Bench, database: str) -> None:
 
 
 def copy_pipe(bench: Bench, database: str) -> float:
-    """All payments from a replica into a fresh table by COPY (binary) through a pipe. Returns rows a second."""
+    """Copy all payments from a replica into a new table by COPY (binary) through a pipe. Returns rows a second."""
     source, target = bench.servers["replica1"], bench.servers["warehouse"]
     psql = str(bench.runtime.home.bindir / "psql")
     with connect(target.superuser_conninfo(database), autocommit=True) as connection:

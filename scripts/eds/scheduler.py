@@ -96,7 +96,7 @@ class Scheduler:
             self.signal = None
 
     def run_once(self, *, full: bool, trigger: str = "schedule") -> bool:
-        """One run, tried again when the source changed under it. Returns whether it succeeded."""
+        """Run once, and again when the source changed under it. Returns whether it succeeded."""
         who = runs.started_by("scheduler")
         environment = runs.dbt_environment(self.settings) | self._lending_environment()
         environment |= {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}

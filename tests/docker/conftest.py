@@ -146,7 +146,7 @@ class Stack:
         return bool(state["Running"] and state["Health"]["Status"] == "healthy")
 
     def runs(self) -> bool:
-        """Whether a container of each database server runs."""
+        """Return whether a container of each database server runs."""
         return {self.container(name) for name in DATABASES} <= set(docker("ps", "--format", "{{.Names}}").split())
 
     def wait_healthy(self, *services: str, seconds: float = 90) -> None:

@@ -32,7 +32,7 @@ def stack(engine: None) -> Iterator[Stack]:
 
 
 def primary(stack: Stack) -> str:
-    """Who is noted as the primary."""
+    """Return who is noted as the primary."""
     return stack.runtime.cluster.primary_name
 
 
@@ -57,7 +57,7 @@ def all_follow(stack: Stack) -> bool:
 
 
 def takes_writes(stack: Stack, server: str) -> bool:
-    """Whether a member answers and takes writes."""
+    """Return whether a member answers and takes writes."""
     try:
         stack.query(server, "select pg_current_xact_id()")
     except (UserError, psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
@@ -72,7 +72,7 @@ def writers(stack: Stack) -> set[str]:
 
 
 def encrypted(stack: Stack) -> set[bool]:
-    """Whether the sessions of the replicas and of PgBouncer with the primary are encrypted, and compare its name."""
+    """Return whether the sessions of replicas and PgBouncer with the primary are encrypted, and verify its name."""
     add_customer(stack, "through the pool")
     for name in stack.runtime.cluster.replica_names:
         conninfo = stack.value(name, "show primary_conninfo")

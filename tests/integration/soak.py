@@ -113,7 +113,7 @@ class Soak:
         return Change(self.chance.choice(CHANGES), self.chance.randrange(1000), self.chance.randrange(1000))
 
     def change(self) -> None:
-        """One change, of whatever kind, or a step of a transaction that overlaps runs."""
+        """Make one change, of whatever kind, or a step of a transaction that overlaps runs."""
         what = self.chance.random()
         if what < 0.80:
             change = self.random_change()

@@ -78,7 +78,7 @@ def value(conn: psycopg.Connection, query: str) -> Any:
 
 
 def state(conn: psycopg.Connection) -> list[Any]:
-    """All rows of the tables, and how long the audit trail is."""
+    """Return all rows of the tables, and how long the audit trail is."""
     digest = "select md5(string_agg(whole::text, '' order by {})) from operational.{} as whole"
     digests = [value(conn, digest.format(", ".join(key.name for key in table.keys), table.name)) for table in TABLES]
     return [*digests, value(conn, "select count(*) from operational.audit_log")]
@@ -434,7 +434,7 @@ INVENTED = "Amina|Brian|Chlo|example.com|N10|Nairobi|Mombasa|1980|2024-02|2023|c
 
 
 def everything(conn: psycopg.Connection) -> str:
-    """All rows as one text."""
+    """Return all rows as one text."""
     names = [table.name for table in TABLES]
     texts = [f"select string_agg(t::text, '; ') from operational.{name} as t" for name in names]
     return "\n".join(value(conn, text) or "" for text in texts)

@@ -59,7 +59,7 @@ def empty(warehouse: Platform) -> None:
 
 
 def comparable(warehouse: Platform) -> dict[str, list[tuple[Any, ...]]]:
-    """Every mart and every published table; the unknown loan has no number on one server, and one on a cluster."""
+    """Return every mart and published table; the unknown loan has a number on a cluster only."""
     return {
         table: [tuple(None if value == UNKNOWN_LOAN else value for value in row) for row in rows]
         for table, rows in contents(warehouse).items()

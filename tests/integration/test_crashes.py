@@ -22,7 +22,7 @@ KILLS = int(os.environ.get("CRASH_KILLS", "5"))
 
 
 def change_everything(platform: Platform, chance: random.Random) -> State:
-    """Rows that make every kind of model work. Returns what the views should add up to afterwards."""
+    """Write rows that make every kind of model work. Returns what the views should add up to afterwards."""
     with platform.app() as connection:
         for _ in range(20):
             loan = add_loan(connection, add_customer(connection), branch_code=chance.choice(["NRB01", "MSA01", None]))

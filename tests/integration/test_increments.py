@@ -28,7 +28,7 @@ BASE += [Change("pay", number, 10 + number) for number in range(24)]
 
 
 def contents(platform: Any) -> dict[str, list[tuple[Any, ...]]]:
-    """Every mart but dim_date, and the published copies: all rows, in a fixed order."""
+    """Return all rows of every mart but dim_date, and of the published copies, in a fixed order."""
     result = {}
     tables = [f"warehouse.{mart}" for mart in MARTS if mart != "dim_date"]
     published = {row[0] for row in platform.warehouse("select tablename from pg_tables where schemaname = 'publish'")}

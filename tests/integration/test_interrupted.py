@@ -58,7 +58,7 @@ def killed(settings: Settings, operation: str, step: str, code: int = -signal.SI
 
 
 def writes(runtime: LocalRuntime, name: str) -> bool:
-    """Whether the application can commit, on its usual way."""
+    """Return whether the application can commit, on its usual way."""
     cluster = runtime.cluster
     try:
         with psycopg.connect(

@@ -154,7 +154,7 @@ class Scenario:
 
 @contextlib.contextmanager
 def scenario_on(platform: Platform) -> Iterator[Scenario]:
-    """Sessions of the application on an almost empty book; whatever is left open in the end is rolled back."""
+    """Run sessions of the application on an almost empty book; whatever is left open in the end is rolled back."""
     platform.empty_book()
     platform.empty_warehouse()
     with platform.app() as connection:

@@ -257,7 +257,7 @@ SCENARIOS = (
 
 
 def redefined(*numbers: int) -> Callable[[Platform], None]:
-    """Rules of the project change between two builds, and the marts are expected to follow them."""
+    """Change rules of the project between two builds, and expect the marts to follow them."""
 
     def scenario(platform: Platform) -> None:
         fill_small_book(platform)

@@ -90,7 +90,7 @@ class Log:
 
 @contextmanager
 def writers(conninfo: str, count: int) -> Iterator[Log]:
-    """Sessions that commit one customer after the other, and log each acknowledgement, until the server goes."""
+    """Run sessions that commit customers, and log each acknowledgement, until the server goes."""
     log, stop = Log(), threading.Event()
 
     def write(number: int) -> None:
@@ -741,7 +741,7 @@ def test_a_rotated_password_is_in_force_wherever_it_is_used(cluster: Platform) -
 
 
 def applications_way(settings: Settings) -> str:
-    """How the application reaches the primary: through PgBouncer, where there is one."""
+    """Return how the application reaches the primary: through PgBouncer, where there is one."""
     cluster = Cluster(settings)
     return cluster.pooled_conninfo() if find_pgbouncer() else cluster.app_conninfo()
 

@@ -32,7 +32,7 @@ RELATIONS = """
 
 
 def traces(platform):
-    """How many rows every table of the book has, and how many runs there were."""
+    """Return how many rows every table of the book has, and how many runs there were."""
     names = [row[0] for row in platform.primary(RELATIONS)]
     rows = {name: platform.primary(f"select count(*) from {name}")[0][0] for name in names}
     return rows, platform.warehouse("select count(*) from audit.etl_runs")
@@ -54,7 +54,7 @@ def built(all_servers):
 
 
 def outcome(platform, wanted=None):
-    """Each check that is not a PASS, by name: (status, detail)."""
+    """Return each check that is not a PASS, by name: (status, detail)."""
     run = verify.verify(platform.runtime, lambda result: None)
     assert len(run.results) > 50
     return {result.name: (result.status, result.detail) for result in run.results if result.status != "PASS"}

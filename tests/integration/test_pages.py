@@ -106,7 +106,7 @@ def money(amount: Decimal) -> str:
 
 
 def plain_money(amount: Decimal) -> str:
-    """As in a table, whose head has the currency."""
+    """Format an amount as in a table, whose head has the currency."""
     return f"{amount:,.2f}"
 
 

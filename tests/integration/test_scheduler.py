@@ -38,13 +38,13 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def events(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """Its own events; every line of its output must be JSON, dbt's lines included."""
+    """Return its own events; every line of its output must be JSON, dbt's lines included."""
     output, _ = process.communicate(timeout=60)
     return [line for line in map(json.loads, output.splitlines()) if "event" in line]
 
 
 def until_the_run(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """Its own events up to the end of a run."""
+    """Return its own events up to the end of a run."""
     seen = []
     assert process.stdout is not None
     for line in process.stdout:
@@ -134,7 +134,7 @@ def test_it_survives_a_warehouse_that_is_away_and_runs_when_it_is_back(platform)
 
 
 def until(process: subprocess.Popen[str], name: str) -> list[dict[str, Any]]:
-    """Its own events up to the first one of this name."""
+    """Return its own events up to the first one of this name."""
     seen = []
     assert process.stdout is not None
     for line in process.stdout:

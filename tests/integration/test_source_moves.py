@@ -332,12 +332,12 @@ def test_a_dump_that_was_restored_into_another_cluster(small_book, other_cluster
 
 
 def put_back_copy_of_the_disks(runtime: LocalRuntime, copy: Path) -> None:
-    """As when a volume is put back to a snapshot of it: same cluster, same timeline."""
+    """Put the disks back, as when a volume is reset to a snapshot: same cluster, same timeline."""
     runtime.postmaster.start("primary")
 
 
 def recover_to_the_point_of_the_copy(runtime: LocalRuntime, copy: Path) -> None:
-    """As after point-in-time recovery: same cluster, a new timeline."""
+    """Recover to the point of the copy, as by point-in-time recovery: same cluster, a new timeline."""
     data = runtime.home.data("primary")
     (data / "postgresql.auto.conf").write_text("restore_command = 'false'\nrecovery_target_action = 'promote'\n")
     runtime.home.write(data / "recovery.signal", "", 0o600)

@@ -21,7 +21,7 @@ NIGHTLY = ("--vars", str(RECONCILE_VARS))
 
 
 def pay_and_wait(platform: Platform, loan: int = 1) -> None:
-    """One more payment, replayed by the replicas."""
+    """Make one more payment, replayed by the replicas."""
     with platform.app() as connection:
         pay(connection, loan, "20.00", "2.00")
     platform.wait_for_replicas()
@@ -459,7 +459,7 @@ def test_a_state_whose_test_failed_is_published_by_no_command(small_book):
 
 
 def older_rows_are_tested_under_a_new_rule(platform: Platform) -> None:
-    """No landing row changed: what changed are the rows that a new rule of staging computes, and a test refuses them.
+    """Change a rule of staging, and no landing row: a test refuses the rows that the rule now computes.
 
     platform: of a project of its own, which is edited.
     """

@@ -157,7 +157,7 @@ def page_data(platform: Platform) -> dict[str, Any]:
 
 
 def shows(parts: dict[str, Any], text: str) -> bool:
-    """Whether a text is in the data of the page. Of an assertion on the data pytest would compare megabytes."""
+    """Return whether a text is in the data of the page. Of an assertion on the data pytest would compare megabytes."""
     return text in json.dumps(parts)
 
 

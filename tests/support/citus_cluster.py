@@ -29,7 +29,7 @@ EXTRA_CONF = (
 
 @contextmanager
 def _warehouse_server(settings: Settings) -> Iterator[Server]:
-    """One server of the cluster, started; destroyed at the end, also when this process is killed."""
+    """Start one server of the cluster; it is destroyed at the end, also when this process is killed."""
     values = {"STATE_DIR": str(settings.state), "WAREHOUSE_PORT": str(settings.warehouse_port)}
     watchdog = subprocess.Popen(
         [sys.executable, "-m", "eds", "watchdog", str(os.getpid())],
@@ -94,7 +94,7 @@ def citus_cluster(settings: Settings, place: Path, workers: int = 2) -> Iterator
 
 @contextmanager
 def _all(nodes: list[Settings]) -> Iterator[list[Server]]:
-    """Every server of the cluster."""
+    """Yield every server of the cluster."""
     if not nodes:
         yield []
         return

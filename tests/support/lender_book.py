@@ -207,7 +207,7 @@ CHANGES = (
 
 
 def random_change(connection: psycopg.Connection, random: Random, today: date) -> str:
-    """One change of the application. Returns its kind."""
+    """Make one change of the application. Returns its kind."""
     kind = random.choice(CHANGES)
     loans = [row[0] for row in connection.execute("select loan_id from operational.loans order by 1").fetchall()]
     payments = connection.execute(
@@ -494,7 +494,7 @@ def _ratio(part: Decimal, whole: Decimal) -> Decimal | None:
 
 
 def assert_views_equal_the_oracle(platform: Any, book: dict[int, Truth], timezone: str = "UTC") -> None:
-    """Each view of today and portfolio_as_of on some days from the oracle's loans, those of months from their rows."""
+    """Compare the views of today and portfolio_as_of with the oracle's loans, those of months with their rows."""
     day = as_of(platform, timezone)
     with connect(platform.superuser_conninfo) as connection:
         loans = _of(

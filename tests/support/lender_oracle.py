@@ -117,7 +117,7 @@ def annuity(amount: Decimal, rate: Decimal, tenure: int, start: date) -> list[In
 
 
 def schedule_of(loan: Loan) -> tuple[str, list[Installment]]:
-    """Where a loan's schedule comes from, and its instalments in their order."""
+    """Return where a loan's schedule comes from, and its instalments in their order."""
     if loan.installments:
         ordered = sorted(loan.installments, key=lambda each: each.number)
         days = [each.due_date for each in ordered]
@@ -165,7 +165,7 @@ class Truth:
     # --- instalments ---
 
     def paid_count(self, day: date | None = None) -> int:
-        """How many instalments are paid at the end of a day."""
+        """Return how many instalments are paid at the end of a day."""
         money, owed = self.money(day), self.owed(day)
         principal_paid = self.loan.amount - owed
         by_money = by_principal = 0
@@ -215,7 +215,7 @@ class Truth:
     # --- the portfolio ---
 
     def in_portfolio(self, day: date) -> bool:
-        """Whether a loan is in the portfolio at the end of a day."""
+        """Return whether a loan is in the portfolio at the end of a day."""
         if self.on_book_from is None or day < self.on_book_from or self.owed(day) <= 0:
             return False
         return self.written_off_on is None or day < self.written_off_on
@@ -234,7 +234,7 @@ class Truth:
         return max((as_of - first).days, 0) if first else 0
 
     def state(self, day: date) -> str:
-        """Where a loan stands at the end of a day."""
+        """Return where a loan stands at the end of a day."""
         if self.written_off_on is not None and self.written_off_on <= day:
             return "written_off"
         if self.owed(day) <= 0:

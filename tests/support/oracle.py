@@ -156,7 +156,7 @@ GRAIN_QUERIES = {
 
 
 def as_set(rows: list[dict[str, Any]]) -> set[tuple[tuple[str, Any], ...]]:
-    """Rows without their order, for comparison."""
+    """Return rows without their order, for comparison."""
     return {tuple(sorted(row.items())) for row in rows}
 
 
@@ -167,7 +167,7 @@ def rows_of(conninfo: str, query: str) -> list[dict[str, Any]]:
 
 
 def assert_views_equal_the_oltp(platform: Any, source: str | None = None) -> None:
-    """Every view equals the OLTP's figures, to the cent. The warehouse must have run since the last change.
+    """Compare every view with the OLTP's figures, to the cent. The warehouse must have run since the last change.
 
     source: a superuser's connection string of the OLTP server that counts (default: the platform's primary).
     """
@@ -182,7 +182,7 @@ def assert_views_equal_the_oltp(platform: Any, source: str | None = None) -> Non
 
 
 def assert_landing_equals_source(platform: Any, source: str | None = None) -> None:
-    """Every live landing row equals its source row, in every column.
+    """Compare every live landing row with its source row, in every column.
 
     source: a superuser's connection string of the OLTP server that counts (default: the platform's primary).
     """

@@ -87,7 +87,7 @@ class Readers:
             self.problems.append(f"{type(error).__name__}: {error}")
 
     def assert_good(self, *allowed: State) -> None:
-        """No error, no long wait, views that agree, and no state beside those that a run has published."""
+        """Assert no error, no long wait, views that agree, and no state but those that a run has published."""
         assert self.problems == [], self.problems[:5]
         assert self.reads > 20
         assert self.longest <= LONGEST_WAIT_SECONDS, f"a reader waited for {self.longest:.1f} s"

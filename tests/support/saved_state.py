@@ -33,7 +33,7 @@ class SavedState:
     sequences: list[tuple[str, int, bool]]
 
     def holds(self, platform: Platform) -> bool:
-        """Whether the source is still the server that it was: same cluster, same timeline, later in time."""
+        """Return whether the source is still the server that it was: same cluster, same timeline, later in time."""
         source, next_transaction = _identity(platform)
         return source == self.source and next_transaction >= self.next_transaction
 

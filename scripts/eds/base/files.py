@@ -41,7 +41,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644, owner: tuple[i
 
 
 def has_content(path: Path, text: str) -> bool:
-    """Whether a file has exactly this content."""
+    """Return whether a file has exactly this content."""
     try:
         return path.read_bytes() == text.encode()
     except (FileNotFoundError, NotADirectoryError):

@@ -103,7 +103,7 @@ def compose_note(settings: Settings) -> Path:
 
 
 def runs_in_docker(settings: Settings) -> bool:
-    """Whether the data of this checkout is the containers'. RUNTIME decides; without it, the data that is there."""
+    """Return whether this checkout's data is in containers. RUNTIME decides; without it, the data that is there."""
     if settings.runtime is not None:
         return settings.runtime == "docker"
     return compose_note(settings).exists() and not embedded_note(settings).exists()

@@ -52,7 +52,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from what a person types: 90, 30s, 5m, 1.5h. Raises UserError for anything else, and for zero."""
+    """Return a typed duration (90, 30s, 5m, 1.5h) in seconds. Raises UserError for anything else, and for zero."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([smh]?)", text.strip().lower(), re.ASCII)
     seconds = float(match.group(1)) * _UNITS[match.group(2)] if match else 0.0
     if not 0 < seconds < math.inf:
@@ -153,7 +153,7 @@ class _Pace:
         self._next = time.monotonic()
 
     def next_moment(self) -> float:
-        """When the next operation is due (time.monotonic()). What was missed long ago stays missed."""
+        """Return when the next operation is due (time.monotonic()). What was missed long ago stays missed."""
         with self._lock:
             due = max(self._next, time.monotonic() - CATCH_UP_SECONDS)
             self._next = due + self._interval
@@ -257,7 +257,7 @@ class _Worker(threading.Thread):
         return True
 
     def attempt(self, operation: Callable[[Transaction], None], roll_back: bool) -> None:
-        """One transaction with one operation."""
+        """Run one operation in a transaction of its own."""
         connection = self.connected()
         if self.shared.halt.is_set():
             raise _Stopped

@@ -236,7 +236,7 @@ class WrongPasswordError(UserError):
 
 
 def refuses_password(error: BaseException) -> bool:
-    """Whether a connection failed at its password (libpq gives no code for it, only the server's words)."""
+    """Return whether a connection failed at its password (libpq gives no code for it, only the server's words)."""
     return "authentication failed" in str(error)
 
 

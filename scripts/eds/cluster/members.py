@@ -98,7 +98,7 @@ def streams(cluster: Cluster, name: str) -> bool:
 
 
 def _replayed(server: Server) -> str | None:
-    """How far a replica has replayed, as text that sorts; None when the server is no replica."""
+    """Return how far a replica has replayed, as text that sorts; None when the server is no replica."""
     with psycopg.connect(server.superuser_conninfo("postgres")) as connection:
         row = connection.execute(
             "select lpad(coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::text, 20) "

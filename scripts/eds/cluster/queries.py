@@ -36,7 +36,7 @@ def fetch_value(server: Server, query: str, parameters: Any = None, database: st
 
 
 def has_relation(connection: psycopg.Connection[Any], name: str) -> bool:
-    """Whether the connection's database has a table or view of this name, which has its schema in front."""
+    """Return whether the connection's database has a table or view of this name, which has its schema in front."""
     return connection.execute("select to_regclass(%s) is not null", (name,)).fetchone() == (True,)
 
 
@@ -51,7 +51,7 @@ def count_rows(connection: psycopg.Connection, tables: Iterable[str]) -> dict[st
 
 
 def answers(server: Server, seconds: float = 1.0) -> bool:
-    """Whether a server accepts a login of its superuser."""
+    """Return whether a server accepts a login of its superuser."""
     try:
         wait_until_accepting(server.superuser_conninfo("postgres"), seconds)
     except UserError:
@@ -77,7 +77,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, every: fl
 
 
 def in_recovery(server: Server) -> bool:
-    """Whether a server is a replica."""
+    """Return whether a server is a replica."""
     return bool(fetch_value(server, "select pg_is_in_recovery()"))
 
 

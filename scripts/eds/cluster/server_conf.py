@@ -74,14 +74,14 @@ def _quoted(path: Path) -> str:
 
 
 def restore_command(places: Places, purpose: Literal["replica", "recovery"], directory: Path | None = None) -> str:
-    """How a server fetches WAL from the repository, and from a directory what the repository does not have."""
+    """Return how a server fetches WAL from the repository, and from a directory what the repository does not have."""
     assert places.repository_conf is not None
     parts = [_quoted(places.scripts / "restore_wal.sh"), _quoted(places.repository_conf), purpose, '%f "%p"']
     return " ".join(parts + ([_quoted(directory)] if directory else []))
 
 
 def archive_lines(places: Places, *, takes_writes: bool) -> list[str]:
-    """How a member archives its WAL: into the repository when it is the primary.
+    """Return how a member archives its WAL: into the repository when it is the primary.
 
     One that was promoted by accident keeps its WAL: in the repository, its timeline would mislead the replicas.
     """
@@ -100,7 +100,7 @@ STANZA = "oltp"
 
 
 def repository_conf(settings: Settings, places: RepositoryPlaces) -> str:
-    """pgBackRest's configuration. It holds the second repository's secrets: readable by the servers' account alone."""
+    """Return pgBackRest's configuration. It holds the second repository's secrets: for the servers' account alone."""
     lines = [
         "[global]",
         f"repo1-path={places.repository}",
@@ -251,7 +251,7 @@ def set_password_statements(password: str) -> str:
 
 
 def pgpass(entries: Iterable[tuple[Address, str, str]]) -> str:
-    """libpq's password file. entries: address, role, password."""
+    """Return libpq's password file. entries: address, role, password."""
 
     def escaped(text: str) -> str:
         return text.replace("\\", "\\\\").replace(":", "\\:")
@@ -263,7 +263,9 @@ def pgpass(entries: Iterable[tuple[Address, str, str]]) -> str:
 
 
 def pgbouncer_ini(settings: Settings, tls: Path | None = None, **values: object) -> str:
-    """PgBouncer's configuration. values: what infra/pgbouncer/pgbouncer.ini.template asks for, beside the settings.
+    """Return PgBouncer's configuration.
+
+    values: what infra/pgbouncer/pgbouncer.ini.template needs beside the settings.
 
     tls: the directory of its certificate, its key and the CA's, where sessions are encrypted.
     """
@@ -287,6 +289,6 @@ def pgbouncer_ini(settings: Settings, tls: Path | None = None, **values: object)
 
 
 def pgbouncer_userlist(settings: Settings) -> str:
-    """PgBouncer's file of passwords: that of its look-up role alone, which finds all others."""
+    """Return PgBouncer's file of passwords: that of its look-up role alone, which finds all others."""
     password = settings.pgbouncer_lookup_password.get_secret_value().replace('"', '""')
     return f'"pgbouncer_lookup" "{password}"\n'

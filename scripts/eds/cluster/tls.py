@@ -123,7 +123,7 @@ def ensure_certificate(
 
 
 def certificate_is_current(settings: Settings, certificate: Path, *hosts: str) -> bool:
-    """Whether a server's certificate is there, of the present CA, for these hosts, and valid for a while."""
+    """Return whether a server's certificate is there, of the present CA, for these hosts, and valid for a while."""
     if not certificate.exists():
         return False
     with _work() as work:

@@ -292,7 +292,7 @@ class Dashboard(_Strict):
     layout: list[LayoutRow]
 
     def placements(self) -> Iterator[Placement]:
-        """Every question with its place, row by row."""
+        """Yield every question with its place, row by row."""
         row = 0
         for line in self.layout:
             column = 0
@@ -324,7 +324,7 @@ class Content(_Strict):
         return sorted(self.dashboards.items(), key=lambda item: item[1].position)
 
     def _takes(self, question: Question, name: str) -> bool:
-        """Whether a filter acts on a question."""
+        """Return whether a filter acts on a question."""
         if question.view is None:
             return name in question.filters
         grain = self.grains.get(question.view)

@@ -56,10 +56,11 @@ class Provisioner:
         self.report = Report()
 
     def run(self, *, check: bool | None = True) -> Report:
-        """Everything, in order; check: also run every question, and every filter on each question that it stands for.
+        """Provision everything, in order.
 
-        check=None: only when anything changed, and each filter once per view: those of a view share its columns, and a
-        first start does not wait for hundreds of queries.
+        check: also run every question, and every filter on each question that it applies to. None: only when
+        anything changed, and each filter once per view: those of a view share its columns, and a first start does not
+        wait for hundreds of queries.
 
         Returns what was done and found; raises UserError when it cannot continue.
         """
@@ -220,7 +221,7 @@ class Provisioner:
             self._say(f"repaired database {self.what.database}: password")
 
     def _fields(self, database: int) -> dict[str, int]:
-        """Ids of all columns of the warehouse's schema, by table.column. Waits until Metabase has seen our views."""
+        """Return the ids of the warehouse's columns, by table.column. Waits until Metabase has seen our views."""
         views = {view for question in self.what.questions.values() for view in question.views}
         tables = self._tables(database)
         if not views <= tables.keys():
@@ -567,7 +568,7 @@ class Provisioner:
                 self.report.empty.append(question.name)
 
     def _check_filters(self, boards: Mapping[str, Json], cards: Mapping[str, Json], *, once_per_view: bool) -> None:
-        """Each filter must change the answer of each question that it stands for.
+        """Check that each filter changes the answer of each question that it applies to.
 
         once_per_view: of the questions whose filter looks at the same view, one on each dashboard.
         """
@@ -603,7 +604,7 @@ class Provisioner:
 
 
 def _is_something(value: object) -> bool:
-    """Whether a value of an answer is neither missing nor a zero, however that is written."""
+    """Return whether a value of an answer is neither missing nor a zero, however that is written."""
     return value is not None and not re.fullmatch(r"-?0*\.?0*", str(value))
 
 
@@ -625,7 +626,7 @@ def _overlap(one: Json, other: Json) -> bool:
 
 
 def address(settings: Settings) -> str:
-    """Where the settings say that Metabase is."""
+    """Return where the settings say that Metabase is."""
     return f"http://{settings.metabase_host}:{settings.metabase_port}"
 
 

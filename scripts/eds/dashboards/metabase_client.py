@@ -37,7 +37,7 @@ class Client:
         self.session.mount(self.url, HTTPAdapter(max_retries=Retry(connect=0, read=2, allowed_methods=["GET"])))
 
     def call(self, method: str, path: str, body: Json | None = None, **query: str) -> Any:
-        """One call. Returns the answer's JSON, or None. Raises ApiError, and UserError when nothing answers."""
+        """Make one call. Returns the answer's JSON, or None. Raises ApiError, and UserError when nothing answers."""
         try:
             answer = self.session.request(
                 method, self.url + path, json=body, params=query, timeout=(CONNECT_SECONDS, ANSWER_SECONDS)

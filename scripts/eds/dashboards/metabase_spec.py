@@ -43,7 +43,7 @@ def columns_with_choices(what: Content) -> set[str]:
 
 
 def column_settings(question: Question, currency: str) -> Json:
-    """How each column of a question is written, in Metabase's settings."""
+    """Return how each column of a question is written, in Metabase's settings."""
     found = {}
     for name, column in question.shown.items():
         settings: Json = {"column_title": column.label}
@@ -213,7 +213,7 @@ def _field_id(dimension: Any) -> Any:
 
 
 def contains(found: Any, wanted: Any) -> bool:
-    """Whether `found` says what `wanted` says: keys that a server adds do not count, and empty is as missing."""
+    """Return whether `found` says what `wanted` says: keys that a server adds do not count, and empty is as missing."""
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(contains(found.get(key), value) for key, value in wanted.items())
     if isinstance(wanted, list):
@@ -226,5 +226,5 @@ def contains(found: Any, wanted: Any) -> bool:
 
 
 def same_target(found: Any, wanted: Any) -> bool:
-    """Whether two mappings lead to the same template tag; newer servers add a third part."""
+    """Return whether two mappings lead to the same template tag; newer servers add a third part."""
     return isinstance(found, list) and found[:2] == wanted[:2]

@@ -122,7 +122,7 @@ def bound_sql(question: Question, chosen: Mapping[str, Any], filters: Mapping[st
 
 
 def choices(question: Question, values: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """Every choice of a question's filters, from none chosen to all chosen."""
+    """Yield every choice of a question's filters, from none chosen to all chosen."""
     names = list(question.filters)
     if math.prod(len(values[name]) + 1 for name in names) > MOST_CHOICES:
         # What is too much for a page: the whole alone.
@@ -133,7 +133,7 @@ def choices(question: Question, values: Mapping[str, list[Any]]) -> Iterator[dic
 
 
 def key_of(chosen: Mapping[str, Any]) -> str:
-    """How the page finds the result of a choice: the filters' values as a JSON list of pairs, by name."""
+    """Return how the page finds the result of a choice: the filters' values as a JSON list of pairs, by name."""
     return json.dumps(sorted([name, str(value)] for name, value in chosen.items()), separators=(",", ":"))
 
 
@@ -228,7 +228,7 @@ def missing_views(cluster: Cluster) -> list[str]:
 
 
 def read(cluster: Cluster, what: Content) -> dict[str, Any]:
-    """All results, of one instant: they are read in one transaction, as the dashboards' role."""
+    """Read all results of one instant: in one transaction, as the dashboards' role."""
     with connect(reader_conninfo(cluster)) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         views = {view for question in what.questions.values() for view in question.views}

@@ -69,7 +69,7 @@ def _stamp(settings: Settings) -> Path:
 
 
 def is_current(settings: Settings) -> bool:
-    """Whether the documentation is there and of the present project and schema."""
+    """Return whether the documentation is there and of the present project and schema."""
     stamp = _stamp(settings)
     there = all((settings.site / name).exists() for name in (INDEX, LINEAGE, STAR))
     return there and stamp.exists() and stamp.read_text(encoding="utf-8") == _wanted(settings)
@@ -128,7 +128,7 @@ def refresh_protection(settings: Settings) -> None:
 
 
 def _counts(manifest: dict[str, Any]) -> dict[str, int]:
-    """How much there is in the project, by kind."""
+    """Return how much there is in the project, by kind."""
     kinds = [node["resource_type"] for node in manifest["nodes"].values()]
     found = {kind: kinds.count(kind) for kind in ("model", "snapshot", "seed", "test")}
     return found | {"source": len(manifest["sources"]), "unit_test": len(manifest.get("unit_tests") or {})}

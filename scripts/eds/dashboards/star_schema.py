@@ -72,7 +72,7 @@ def _key(node: Mapping[str, Any]) -> str | None:
 
 
 def references(manifest: Mapping[str, Any]) -> list[Reference]:
-    """Which column of which fact leads to which dimension.
+    """Return which column of which fact leads to which dimension.
 
     A relationship test says so; so does a name that ends in a dimension's key, such as maturity_date_sk in date_sk.
     """

@@ -87,7 +87,7 @@ class Backup:
 
 
 def manifest_path(path: Path) -> Path:
-    """Where a backup's manifest is."""
+    """Return where a backup's manifest is."""
     return path.with_name(f"{path.name}.manifest.json")
 
 

@@ -88,7 +88,7 @@ class Failover:
 
 
 def positions(runtime: Runtime) -> dict[str, int]:
-    """How far the WAL of each replica that answers reaches, in bytes: received or replayed, whichever is more."""
+    """Return the WAL position of each replica that answers, in bytes: received or replayed, whichever is more."""
     query = (
         "select pg_wal_lsn_diff(greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), pg_last_wal_replay_lsn()), '0/0') "
         "where pg_is_in_recovery()"

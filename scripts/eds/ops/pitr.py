@@ -162,7 +162,7 @@ def plans(archive: Repository, target: Target, timeline: int) -> list[Plan]:
 
 
 def preference(plan: Plan) -> tuple[bool, int, int, float]:
-    """One without gaps first; of those the youngest; of about the same age the one on this machine.
+    """Return a plan's sort key: without gaps first, then the youngest, and of the same age the one on this machine.
 
     One command makes the backup of the second repository after that of the first.
     """
@@ -284,7 +284,7 @@ def first_that_leads(
 
 
 def shortfall(plan: Plan, end: str) -> str | None:
-    """Why a recovery to the end of the WAL ended before the newest archived segment; None when it did not."""
+    """Return why a recovery to the end of the WAL ended before the newest archived segment; None when it did not."""
     timeline, newest = plan.chain.last
     if lsn(end) // SEGMENT_BYTES >= newest:
         return None

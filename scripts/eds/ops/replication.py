@@ -39,7 +39,7 @@ _WAL = "select count(*) as segments, coalesce(sum(size), 0)::bigint as bytes fro
 
 
 def status(cluster: Cluster) -> dict[str, Any]:
-    """Replication as the primary sees it. Bytes are bytes of WAL, times are seconds."""
+    """Return replication as the primary sees it. Bytes are bytes of WAL, times are seconds."""
     primary = cluster.primary
     standby_names = fetch_dicts(primary, "select current_setting('synchronous_standby_names') as names")[0]["names"]
     return {

@@ -112,7 +112,7 @@ class Session:
         return self.do(statement)[0][0]
 
     def fails(self, running: Future[Any] | str, kind: type[psycopg.Error]) -> bool:
-        """Whether a statement ends in this error; the transaction is rolled back then."""
+        """Return whether a statement ends in this error; the transaction is rolled back then."""
         try:
             self.finish(self.start(running) if isinstance(running, str) else running)
         except kind:

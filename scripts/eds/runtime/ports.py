@@ -50,7 +50,7 @@ def describe(process: psutil.Process) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nothing listens on now, for a throw-away cluster.
+    """Return ports of 127.0.0.1 that nothing listens on now, for a throw-away cluster.
 
     Below the range that the system gives to outgoing connections: one of those could have a port when its server is
     started again. Raises UserError when there are not so many.

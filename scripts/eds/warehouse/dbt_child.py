@@ -26,7 +26,7 @@ from eds.warehouse import runs
 def dbt_arguments(
     settings: Settings, *command: str, project: Path = ROOT, target_path: Path | None = None
 ) -> list[str]:
-    """dbt's arguments for a command that runs unattended.
+    """Return dbt's arguments for a command that runs unattended.
 
     dbt itself writes no log: what goes wrong is reported by `log`, and the record of the run (audit.etl_runs and
     audit.model_runs) has each node's time and message. Its own logs would cost a tenth of a run without a change.

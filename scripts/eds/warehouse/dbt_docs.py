@@ -29,7 +29,7 @@ class CancelledError(UserError):
 
 
 def digest(paths: Iterable[Path], *more: str) -> str:
-    """One short text for the content of files (folders: of all in them), and for further texts."""
+    """Return one short text for the content of files (folders: of all in them), and for further texts."""
     found = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -47,7 +47,7 @@ def project_digest() -> str:
 
 
 def schema_digest(settings: Settings) -> str:
-    """Which tables and columns the warehouse has, and what it says of them, as one short text."""
+    """Return which tables and columns the warehouse has, and what it says of them, as one short text."""
     with Cluster(settings).connect_as_writer() as connection:
         row = connection.execute(
             "select md5(coalesce(string_agg(concat_ws(' ', class.oid::regclass, class.relkind, attname, atttypid, "

@@ -162,7 +162,7 @@ def lending_environment(settings: Settings) -> dict[str, str]:
 
 
 def started_by(what: str) -> str:
-    """Who starts a run, for the record: unique per call, so that nobody takes another run for this one."""
+    """Return a name for who starts a run: unique per call, so that it identifies the run in the record."""
     return f"{what} {os.getpid()}@{socket.gethostname()} {secrets.token_hex(4)}"
 
 
@@ -317,7 +317,7 @@ def with_retries(
 
 
 def failed_transiently(cluster: Cluster, who: str) -> bool:
-    """Whether the last run of `who` failed in a way that another try may cure."""
+    """Return whether the last run of `who` failed in a way that another try may cure."""
     try:
         with cluster.connect_as_writer() as connection:
             row = connection.execute(
@@ -507,7 +507,7 @@ def history_table(runs: Sequence[Run], width: int) -> Group:
 
 
 def last_success(cluster: Cluster) -> tuple[datetime | None, float | None]:
-    """When the last successful run finished, and how many minutes ago that was.
+    """Return when the last successful run finished, and how many minutes ago that was.
 
     The last one that was started, not the one with the latest time: a clock may have been ahead. Then the age is
     negative (see `stale`).

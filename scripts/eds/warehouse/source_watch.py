@@ -58,7 +58,7 @@ def reading(cluster: Cluster) -> Reading | None:
 
 
 def answers(server: Server) -> bool:
-    """Whether a server says anything to a new client, be it that it refuses him."""
+    """Return whether a server answers a new client at all, even if only with a refusal."""
     conninfo = make_conninfo(
         host=server.host, port=server.port, dbname=server.database, user="etl_reader", connect_timeout=PING_SECONDS
     )
@@ -69,7 +69,7 @@ def answers(server: Server) -> bool:
 
 
 def _has_answered(server: Server) -> bool:
-    """Whether a server has ever answered this process. It is asked once: a name can take long to be not found."""
+    """Return whether a server has ever answered this process. Asked once: an unknown name can take long to resolve."""
     place = server.host, server.port
     return _answered[place] if place in _answered else answers(server)
 

@@ -39,7 +39,7 @@ _MONTHS += ["July", "August", "September", "October", "November", "December"]
 
 @functools.lru_cache(maxsize=4096)
 def order_of(text: str) -> str | None:
-    """Which order of day and month a value proves, None when it proves none."""
+    """Return which order of day and month a value proves, None when it proves none."""
     match = _SPLIT_TIME.fullmatch(text.strip())
     numbers = _YEAR_LAST.fullmatch(match["date"]) if match else None
     if numbers is None:

@@ -287,7 +287,7 @@ _WESTERN_MARKS = set("‘’“”‚„–—…€£¥§©®°·«»¡¿ºª²
 
 
 def _looks_western(word: str) -> bool:
-    """Whether a word with letters beyond ASCII is spelled as western languages are."""
+    """Return whether a word with letters beyond ASCII is spelled as western languages are."""
     beyond = 0
     for before, character, behind in zip(" " + word, word, word[1:] + " ", strict=False):
         if character.isascii():

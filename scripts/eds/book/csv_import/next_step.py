@@ -14,7 +14,7 @@ _FEW_ROWS = 10
 
 
 def is_mass_delete(lost: int, live: int, max_share: float) -> bool:
-    """Whether a run refuses to take over the loss of so many of a table's rows."""
+    """Return whether a run refuses to take over the loss of so many of a table's rows."""
     return lost > 0 and lost > live * max_share and (lost >= _FEW_ROWS or lost == live)
 
 

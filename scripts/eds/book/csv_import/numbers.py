@@ -98,7 +98,7 @@ def _two_readings(digits: str, column: Column) -> tuple[str | None, str | None]:
 
 
 def decimal_of(text: str, column: Column) -> str | None:
-    """Which decimal sign a value proves, None when it proves none."""
+    """Return which decimal sign a value proves, None when it proves none."""
     if _INTEGER.fullmatch(text):
         return None
     if short := _SHORT.fullmatch(text):

@@ -16,7 +16,7 @@ MASS_DELETE_ROWS = 10
 
 
 def count_deletions(job: Job) -> dict[str, int]:
-    """How many rows of each table will be deleted. Raises UserError when that is too much of a table."""
+    """Return how many rows of each table will be deleted. Raises UserError when that is too much of a table."""
     deletions: dict[str, int] = dict.fromkeys((table.name for table in TABLES), 0)
     excessive: list[str] = []
     for table in job.known:
@@ -44,7 +44,7 @@ def count_deletions(job: Job) -> dict[str, int]:
 
 
 def _may_delete(job: Job, table: Table) -> bool:
-    """Whether rows of a table go because the files do not hold them.
+    """Return whether rows of a table go because the files do not hold them.
 
     A sync deletes in all tables. The instalments that a file has of a loan are all that the loan has, so that a
     new schedule never mixes with the rest of the former one.

@@ -195,7 +195,7 @@ def _copy(job: Job, table: Table, reader: RowReader, advance: Callable[[float, s
 
 
 def _drop_repeated_rows(job: Job, table: Table, columns: Sequence[Column]) -> None:
-    """Of rows that are equal in these columns keep the first."""
+    """Keep the first of the rows that are equal in these columns."""
     job.cursor.execute(
         statement(
             table,
@@ -213,7 +213,7 @@ def _drop_repeated_rows(job: Job, table: Table, columns: Sequence[Column]) -> No
 
 
 def _facts(job: Job, table: Table, source: Source, delimiter: str, reader: RowReader) -> list[str]:
-    """How a file was read, and what of it was not."""
+    """Return how a file was read, and what of it was not."""
     words = {sign: f"{name}s" for name, sign in DELIMITERS.items()}
     how = [] if delimiter == "," else [f"separated by {words.get(delimiter, repr(delimiter))}"]
     how += [*source.facts, *reader.reading.facts]

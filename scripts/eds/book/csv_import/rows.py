@@ -69,15 +69,15 @@ class Layout:
         return [target.column for target in self.targets]
 
     def has(self, name: str) -> bool:
-        """Whether the file says something about a column."""
+        """Return whether the file says something about a column."""
         return any(column.name == name for column in self.columns)
 
     def label(self, column: Column) -> str:
-        """How messages name a column."""
+        """Return how messages name a column."""
         return next((target.label for target in self.targets if target.column is column), column.name)
 
     def position(self, name: str) -> int | None:
-        """Where a column of this (squeezed) name stands in the file."""
+        """Return where a column of this (squeezed) name stands in the file."""
         return next((place for place, other in enumerate(self.names) if other and squeeze(other) == name), None)
 
 
@@ -208,7 +208,7 @@ class _Header:
 
 
 def is_required(column: Column, sync: bool) -> bool:
-    """Whether each file must have the column. created_at is written once and then stays, so a sync needs none."""
+    """Return whether each file must have the column. created_at is written once and stays, so a sync needs none."""
     return column.required or (sync and column.default_is_now and column.name != "created_at")
 
 
@@ -421,7 +421,7 @@ class RowReader:
         return next((target for target in self.layout.targets if target.column is self.table.key), None)
 
     def _is_no_row(self, fields: Sequence[str | None]) -> bool:
-        """Whether a record is the header once more, or looks like a line of totals.
+        """Return whether a record is the header once more, or looks like a line of totals.
 
         That has no digit in the key, and of what is required a third is empty.
         """
@@ -451,7 +451,7 @@ class RowReader:
         self.note(Problem(file, line, "", value, expected, "no row"))
 
     def _is_empty(self, column: Column, text: str) -> bool:
-        """Whether a text stands for no value, as the user says."""
+        """Return whether a text stands for no value, as the user says."""
         return not self.empty.isdisjoint((text.strip().lower(), _bare(column, text).lower()))
 
     def _label_at(self, position: int) -> str:

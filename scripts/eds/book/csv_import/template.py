@@ -194,7 +194,7 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
 
 
 def _fits(table: Table, column: Column, texts: list[str]) -> bool:
-    """Whether at least half of the texts can be values of the column, in some dialect. Keys may be codes."""
+    """Return whether at least half of the texts can be values of the column, in some dialect. Keys may be codes."""
     if not texts or column.kind == "text" or column in table.keys or column.references is not None:
         return True
 

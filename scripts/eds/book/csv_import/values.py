@@ -116,7 +116,7 @@ def _number_like_converter(convert_text: Converter | None) -> Converter:
 
 
 def is_no_value(text: str) -> bool:
-    """Whether a number or a date of this text is what a program writes for no value."""
+    """Return whether a number or a date of this text is what a program writes for no value."""
     return text.strip().lower() in NO_VALUE
 
 

@@ -383,7 +383,7 @@ class Compose:
         self._run(("down", "--remove-orphans", *options), self.environment(), show=show)
 
     def will_change(self, names: Sequence[str]) -> bool:
-        """Whether `up` would replace a running service's container."""
+        """Return whether `up` would replace a running service's container."""
         wanted = dict(line.split() for line in self.run("config", "--hash", "*").splitlines())
         label = '{{.Name}} {{index .Config.Labels "com.docker.compose.config-hash"}}'
         present = [self.container(name) for name in names]

@@ -53,7 +53,7 @@ SIDE_CONF = "99-recovery.conf"
 
 
 def sslmode(settings: Settings) -> str:
-    """How libpq in a container connects: PGSSLMODE."""
+    """Return how libpq in a container connects: PGSSLMODE."""
     return "verify-full" if settings.uses_tls else "prefer"
 
 

@@ -382,7 +382,7 @@ class ComposeRuntime:
         return [*result, self.host_services.backup_scheduler_state()]
 
     def _why_absent(self, name: str) -> str | None:
-        """Why a service should not run here, or None when it should."""
+        """Return why a service should not run here, or None when it should."""
         if name in self.settings.left_out:
             return "left out by DISABLED_SERVICES"
         if self.compose.owned and name in OPTIONAL_SERVICES and not self.compose.has_image(name):

@@ -41,7 +41,7 @@ def major_version(bindir: Path) -> int | None:
 
 
 def _candidates() -> list[Path]:
-    """Folders that may hold a server: what pg_config names, then installed packages (newest first), then the wheel."""
+    """List folders that may hold a server: what pg_config names, installed packages (newest first), the wheel."""
     places = []
     if (pg_config := shutil.which("pg_config")) and (bindir := _answer([pg_config, "--bindir"])):
         places.append(Path(bindir))
@@ -141,7 +141,7 @@ def find_postgres(settings: Settings, major: int | None = None) -> Path:
 
 
 def client_program(settings: Settings, name: str, major: int | None = None) -> Path:
-    """Where a program of PostgreSQL is. Raises UserError when it is not there."""
+    """Return where a program of PostgreSQL is. Raises UserError when it is not there."""
     path = find_postgres(settings, major) / name
     if not path.is_file():
         raise UserError(f"{path} does not exist: install PostgreSQL's client programs beside its server.")
@@ -153,7 +153,7 @@ OLDEST_PGBACKREST = {15: (2, 41), 16: (2, 48), 17: (2, 54), 18: (2, 57)}
 
 
 def find_pgbackrest(major: int) -> tuple[Path | None, str]:
-    """pgBackRest's binary when it fits a server of this major version; else None, and what to install."""
+    """Return pgBackRest's binary when it fits a server of this major version; else None, and what to install."""
     found = shutil.which("pgbackrest", path=os.environ.get("PATH", "") + ":/usr/bin:/usr/local/bin:/opt/homebrew/bin")
     if found is None:
         return None, "no pgbackrest on this machine; install it (Debian: apt-get install pgbackrest)"
@@ -170,6 +170,6 @@ def find_pgbackrest(major: int) -> tuple[Path | None, str]:
 
 
 def find_pgbouncer() -> Path | None:
-    """PgBouncer's binary, or None: it is optional on the embedded runtime."""
+    """Return PgBouncer's binary, or None: it is optional on the embedded runtime."""
     found = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
     return Path(found) if found else None

@@ -72,7 +72,7 @@ class Account:
 
 
 def unprivileged_account(settings: Settings, owner: int | None) -> Account | None:
-    """Who runs the servers. owner: who owns the data that exists already."""
+    """Return the account that runs the servers, None for this one. owner: the owner of data that exists already."""
     if os.geteuid() != 0:
         return None
     if owner and not settings.pg_os_user:
@@ -101,7 +101,7 @@ def unprivileged_account(settings: Settings, owner: int | None) -> Account | Non
 
 
 def reachable(path: Path, account: Account) -> bool:
-    """Whether `account` can get to `path` (or to its nearest existing parent) and through it."""
+    """Return whether `account` can get to `path` (or to its nearest existing parent) and through it."""
     resolved = path.resolve()
     for parent in [resolved, *resolved.parents]:
         try:
@@ -229,7 +229,7 @@ class Home:
         return binaries.find_pgbackrest(binaries.major_version(self.bindir) or 0)
 
     def repository_conf(self, name: str) -> Path:
-        """pgBackRest's configuration for a member."""
+        """Return pgBackRest's configuration for a member."""
         return self.path / "secrets" / f"pgbackrest-{name}.conf"
 
     @property

@@ -43,12 +43,12 @@ def command(settings: Settings) -> list[str]:
 
 
 def folder(settings: Settings) -> Path:
-    """Where it keeps its own database and plug-ins."""
+    """Return where it keeps its own database and plug-ins."""
     return settings.state / "metabase"
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Its settings, beside this process's environment."""
+    """Return its settings, beside this process's environment."""
     return {
         MARK: str(settings.state),
         "MB_JETTY_HOST": settings.metabase_host,

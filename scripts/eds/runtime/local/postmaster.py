@@ -69,7 +69,7 @@ class Postmaster:
         return server_conf.repository_conf(settings, places)
 
     def places(self, name: str) -> server_conf.Places:
-        """Where a server finds what its configuration names."""
+        """Return where a server finds what its configuration names."""
         home = self.home
         return server_conf.Places(
             scripts=home.path / "bin",
@@ -79,7 +79,7 @@ class Postmaster:
         )
 
     def address(self, name: str) -> server_conf.Address:
-        """Where a server listens."""
+        """Return where a server listens."""
         server = self.cluster.servers[name]
         return server_conf.Address(server.host, server.port)
 

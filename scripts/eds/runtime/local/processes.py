@@ -37,12 +37,12 @@ def find(pid: int | None, is_ours: Callable[[psutil.Process], bool]) -> psutil.P
 
 
 def works_in(process: psutil.Process, directory: Path) -> bool:
-    """Whether a process's working directory is this one (also when either was renamed since)."""
+    """Return whether a process's working directory is this one (also when either was renamed since)."""
     return Path(process.cwd()).samefile(directory)
 
 
 def is_postmaster(process: psutil.Process, data: Path) -> bool:
-    """Whether a process is the PostgreSQL server of a data directory.
+    """Return whether a process is the PostgreSQL server of a data directory.
 
     A server works in its data directory, and keeps its own arguments; its children replace theirs by a title.
     """
@@ -51,7 +51,7 @@ def is_postmaster(process: psutil.Process, data: Path) -> bool:
 
 
 def busy_with(directory: Path) -> list[psutil.Process]:
-    """PostgreSQL's processes that work in a directory or below, or name it in their arguments.
+    """Return PostgreSQL's processes that work in a directory or below, or name it in their arguments.
 
     Others (a shell in the directory, an editor) are left alone.
     """

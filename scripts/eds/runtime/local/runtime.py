@@ -233,7 +233,7 @@ class LocalRuntime:
         return [name for name in reversed(moved) if self._stop(name)]
 
     def _places(self) -> dict[str, tuple[str, int]]:
-        """Where each service that listens should listen."""
+        """Return where each service that listens should listen."""
         places = {name: (server.host, server.port) for name, server in self.cluster.servers.items()}
         if binaries.find_pgbouncer():
             places["pgbouncer"] = (self.settings.pgbouncer_host, self.settings.pgbouncer_port)
@@ -344,7 +344,7 @@ class LocalRuntime:
         return ServiceState(name, "running" if pid else "stopped", pid, port, detail)
 
     def _streaming(self) -> dict[str, str] | None:
-        """How each replica follows the primary, or None when the primary does not say."""
+        """Return how each replica follows the primary, or None when the primary does not say."""
         try:
             return dict(fetch_all(self.cluster.primary, _STREAMING, database="postgres"))
         except (UserError, psycopg.Error):

@@ -126,7 +126,7 @@ class Services:
         return digest.hexdigest()
 
     def scheduler_is_outdated(self, name: str = "scheduler") -> bool:
-        """Whether a running scheduler was started with other settings or other code than there are now."""
+        """Return whether a running scheduler was started with other settings or other code than there are now."""
         process = self._process(name)
         if process is None:
             return False

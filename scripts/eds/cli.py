@@ -81,7 +81,8 @@ def start(
     scale: Annotated[
         str | None,
         typer.Option(
-            metavar="small|medium|large|empty", help="Fill an empty loan book with so much demo data, or with none."
+            metavar="small|medium|large|empty",
+            help="How much demo data an empty loan book is filled with; empty: none.",
         ),
     ] = None,
     fresh: Annotated[
@@ -349,7 +350,7 @@ def close(
 
 @app.command(rich_help_panel="For programs")
 def scheduler(
-    at_start: Annotated[bool, typer.Option(help="Also run once at once.")] = False,
+    at_start: Annotated[bool, typer.Option(help="Also run once right at the start.")] = False,
     catch_up: Annotated[bool, typer.Option(help="Make up for runs that were due while it was stopped.")] = False,
 ) -> None:
     """Run dbt build on schedule, in the foreground, with JSON lines on standard output."""

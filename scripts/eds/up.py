@@ -142,7 +142,7 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
             runtime.start_services()
             show(runtime)
     except KeyboardInterrupt:
-        err.print("interrupted; what was started runs on: `make up` resumes from here, `make down` stops it")
+        err.print("interrupted; what was started keeps running: `make up` resumes from here, `make down` stops it")
         raise
     summary(runtime)
 

@@ -82,7 +82,7 @@ def test_a_slip_in_a_question_is_named(tmp_path, place, value, sentence):
     [
         ({"layout": [{"height": 4, "questions": {"paid": 20}}]}, "the widths of a row add up to 24"),
         ({"layout": [{"height": 4, "questions": {"owed": 24}}]}, "no question owed"),
-        ({"layout": [{"height": 4, "questions": {"paid": 24}}] * 2}, "paid stands there twice"),
+        ({"layout": [{"height": 4, "questions": {"paid": 24}}] * 2}, "paid is placed twice"),
         ({"filters": ["branch"]}, "no filter branch"),
     ],
 )

@@ -247,7 +247,7 @@ def test_info_is_read() -> None:
 
 def test_a_repository_without_our_stanza_is_reported() -> None:
     assert "make up" in repository.parse_info("[]").problems[0]
-    with pytest.raises(UserError, match="something else than expected"):
+    with pytest.raises(UserError, match="gave unexpected output"):
         repository.parse_info("no json")
 
 

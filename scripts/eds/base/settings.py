@@ -543,7 +543,7 @@ def set_secret(name: str, value: str) -> None:
     """
     path = env_file()
     if any(name == variable.upper() for variable in os.environ):
-        raise UserError(f"{name} is set in the environment, which wins over {path.name}: change it there.")
+        raise UserError(f"{name} is set in the environment, which takes precedence over {path.name}: change it there.")
     _write_env_file(path, _assign(_read(path), name, value))
     load.cache_clear()
 

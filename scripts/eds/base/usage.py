@@ -29,7 +29,7 @@ def explain(error: Any) -> str:
             example = f" Example: {name}={parameter.metavar}" if parameter.metavar else ""
             return f"{name}={found}: expected {kind}{_bounds(parameter.min, parameter.max)}.{example}"
     program = error.ctx.command_path if error.ctx else "python -m eds"
-    return f"{error.format_message()}\nWhat there is: make help, or {program} --help"
+    return f"{error.format_message()}\nAvailable commands: make help, or {program} --help"
 
 
 def _bounds(least: float | None, greatest: float | None) -> str:

@@ -45,7 +45,7 @@ def reopen(server: Server) -> list[str]:
             announce(server)
         connection.execute(sql.SQL("alter database {} connection limit -1").format(sql.Identifier(server.database)))
     what = "the restored one" if exchanged else "the one from before it"
-    return [f"{server.database} lets everybody in again: a restore was interrupted, and it is {what}"]
+    return [f"{server.database} accepts connections again: a restore was interrupted, and it is {what}"]
 
 
 def announce(server: Server) -> None:

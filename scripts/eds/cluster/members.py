@@ -125,7 +125,7 @@ def why_not_following(cluster: Cluster, name: str, member: Watched) -> str | Non
             # Its password may be that of an earlier time until it has replayed more.
             found = str(error).strip()
         if now - moved > STANDSTILL_SECONDS or not member.is_running():
-            return found or last_complaint(member) or "it does not come nearer to the primary"
+            return found or last_complaint(member) or "it is not catching up with the primary"
         if now - began > CATCH_UP_SECONDS:
             err.print(f"{name} is still catching up with the primary; `make ps` shows when it streams")
             return None

@@ -249,7 +249,7 @@ def parse_info(text: str) -> Info:
         # What it could not decrypt stands in its messages as it is, with control characters.
         stanzas = {entry["name"]: entry for entry in json.loads(text, strict=False)}
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"pgbackrest info answered something else than expected: {text[:200]!r}") from error
+        raise UserError(f"pgbackrest info gave unexpected output: {text[:200]!r}") from error
     stanza = stanzas.get(STANZA)
     if stanza is None:
         return Info([], {}, [f"there is no stanza {STANZA} in the repository: make up creates it"])

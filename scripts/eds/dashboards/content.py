@@ -372,14 +372,14 @@ class Content(_Strict):
         for key, dashboard in self.dashboards.items():
             here = [place.question for place in dashboard.placements()]
             shown.update(here)
-            problems += [f"dashboard {key}: {name} stands there twice" for name in set(here) if here.count(name) > 1]
+            problems += [f"dashboard {key}: {name} is placed twice" for name in set(here) if here.count(name) > 1]
             problems += [f"dashboard {key}: no question {name}" for name in here if name not in self.questions]
             for name in dashboard.filters:
                 if name not in self.filters:
                     problems.append(f"dashboard {key}: no filter {name}")
                 elif not any(self._takes(self.questions[place], name) for place in here if place in self.questions):
                     problems.append(f"dashboard {key}: filter {name} applies to none of its questions")
-        problems += [f"question {key} stands on no dashboard" for key in self.questions if key not in shown]
+        problems += [f"question {key} is placed on no dashboard" for key in self.questions if key not in shown]
         names = [question.name for question in self.questions.values()]
         problems += [f"two questions are named {name}" for name in set(names) if names.count(name) > 1]
         if problems:

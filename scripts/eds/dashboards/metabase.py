@@ -501,7 +501,7 @@ class Provisioner:
             if any(_overlap(item, other) for other in ours):
                 item |= {"row": bottom, "col": min(item["col"], GRID_COLUMNS - item["size_x"])}
                 bottom += item["size_y"]
-                different.append("moved what lay over a question below it")
+                different.append("moved cards that overlapped a question below it")
             kept.append(item)
         return kept
 

@@ -108,7 +108,7 @@ def choose_replica(runtime: Runtime, to: str | None, force: bool) -> str:
     if to is not None and to not in runtime.cluster.replica_names:
         raise UserError(f"TO is {to}: expected one of {', '.join(runtime.cluster.replica_names)}.")
     if not reach:
-        raise UserError("No replica answers: there is nobody to promote. `make ps` shows what runs.")
+        raise UserError("No replica answers: there is nothing to promote. `make ps` shows what runs.")
     best = max(reach, key=lambda name: reach[name])
     if to is None:
         return best
@@ -156,7 +156,7 @@ def switch(runtime: Runtime, to: str | None, force: bool = False) -> Switched:
         )
     if not force and not decided and (unreached := runtime.unreachable(new)):
         raise UserError(
-            f"{new} answers this machine, and not those that will need it: {'; '.join(unreached)}. Nothing was "
+            f"{new} answers this machine, but not the services that will need it: {'; '.join(unreached)}. Nothing was "
             "changed; `make up` repairs names in the networks, TO= names the other replica, FORCE=1 goes ahead."
         )
     began = datetime.now(UTC)
@@ -301,7 +301,7 @@ def _archive_left_behind(runtime: Runtime, old: str) -> None:
         return
     try:
         if names := wal.archive_left_behind(runtime, old):
-            err.print(f"archived for {old}, which had not got to it: {', '.join(names)}")
+            err.print(f"archived for {old}, which had not archived them: {', '.join(names)}")
     except (UserError, psycopg.Error) as error:
         err.print(f"What {old} had not archived is still missing; `make health` names it. {error}", markup=False)
 
@@ -370,7 +370,7 @@ def _report_switch(done: Switched) -> None:
         f"RTO: {done.seconds:.1f} s from the last sign of life of {done.old} to the first write accepted, "
         f"{done.own_seconds:.1f} s of them in this command"
     )
-    out.print("Other commands need not wait for the rest: one that is given now interrupts it.")
+    out.print("Other commands may start now; one that does interrupts the remaining steps.")
 
 
 def _report(found: Failover) -> None:
@@ -454,7 +454,7 @@ def failover_diff_command(
     with exclusive(settings, "failover-diff"):
         commits, changes = lost_changes(select_runtime(settings)[0], name)
     out.print(changes_table(f"{commits} commits are only on {name}; their changes of the books", changes))
-    out.print("A copy of it takes questions: make psql-recovered; make pitr REMOVE=1 removes the copy.")
+    out.print("A read-only copy of it is running: make psql-recovered queries it; make pitr REMOVE=1 removes the copy.")
 
 
 @app.command(name="rejoin")

@@ -66,7 +66,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
     if last is not None and (waits := source_watch.silent_source(runtime.cluster)):
         found.problems.append(
             f"run {waits.run_id} by {waits.started_by} waits for {waits.member}, which does not answer: end that "
-            "server or let it go on (is its container paused, its machine suspended?)"
+            "server or let it resume (is its container paused, its machine suspended?)"
         )
     found.values |= {"backup_ages": "", "warnings": []}
     if has_warehouse:
@@ -130,7 +130,7 @@ def _look_at_last_run(cluster: Cluster, found: Findings, *, answers: bool) -> No
     }
     if age is not None and age < -runs.CLOCK_TOLERANCE_MINUTES:
         found.problems.append(
-            f"the data are of {-age:.0f} minutes ahead of now: a server's clock is, or was, set wrong"
+            f"the data is stamped {-age:.0f} minutes ahead of now: a server's clock is, or was, wrong"
         )
     if run.status == "failed":
         found.problems.append(f"the last run ({run.run_id}) failed: {message or 'make etl shows it'}")

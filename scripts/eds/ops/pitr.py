@@ -72,7 +72,7 @@ class Target:
             moment = moment.replace(tzinfo=UTC)
             err.print(f"no time zone given: {moment:%Y-%m-%d %H:%M:%S} UTC")
         if moment > datetime.now(UTC):
-            raise UserError(f"TO is {text!r}, which is yet to come.")
+            raise UserError(f"TO is {text!r}, which is in the future.")
         return cls(moment=moment)
 
     def conf(self, timeline: str) -> list[str]:
@@ -400,7 +400,7 @@ def pitr_command(
             return
         if not to:
             raise UserError(
-                "To when? Example: make pitr TO='2026-01-31 14:32:05+00', TO=latest, or TO=<restore point>; "
+                "Recover to what? Example: make pitr TO='2026-01-31 14:32:05+00', TO=latest, or TO=<restore point>; "
                 "MARK=<name> makes a restore point."
             )
         found = recover(runtime, Target.parse(to), timeline)

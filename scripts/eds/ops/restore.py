@@ -117,7 +117,7 @@ def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str
     restricts = _psql_restricts(programs.run([*psql, "--version"], check=False, identity=account).output)
     if not restricts and not made.manifest:
         raise UserError(
-            f"{made.path} has no manifest, and this psql cannot be kept from running what the file tells it to: "
+            f"{made.path} has no manifest, and this psql cannot be prevented from running commands in the file: "
             "install the newest minor release of PostgreSQL's client programs."
         )
     command = [

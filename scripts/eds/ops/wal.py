@@ -295,7 +295,7 @@ def damage(archive: Repository, number: int, now: Present | None = None) -> list
             verdict = archive.verify(number)
     found = [
         (
-            f"repository {number}: {', '.join(names)} have the same content, which is one segment's alone",
+            f"repository {number}: {', '.join(names)} have the same content, which can belong to one segment only",
             base is None or any(segment_position(name)[1] >= segment_position(base.start_segment)[1] for name in names),
         )
         for names in doubled(archive.files(info, number))

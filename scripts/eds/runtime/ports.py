@@ -130,8 +130,8 @@ def _hint_of_outgoing(port: int) -> str:
     lowest, highest = map(int, given.read_text(encoding="ascii").split())
     if not lowest <= port <= highest:
         return ""
-    those = f"the system gives {lowest} to {highest} to those"
-    return f", for a connection: {those}; try again, or choose a port below {lowest}"
+    these = f"the system gives ports {lowest} to {highest} to outgoing connections"
+    return f", for a connection: {these}; try again, or choose a port below {lowest}"
 
 
 def _owner_of_listener(port: int) -> str | None:

@@ -134,7 +134,7 @@ def warnings(settings: Settings, found: Protection, why_no_physical: str | None 
 def damage(found: Protection) -> list[str]:
     """Return a sentence for each thing that the last check found and that a recovery from the newest backup meets."""
     when = age(found.checked_at)
-    return [f"{each} (checked {when}; once mended, {CHECK_COMMAND})" for each in _shown(found.findings)]
+    return [f"{each} (checked {when}; once repaired, {CHECK_COMMAND})" for each in _shown(found.findings)]
 
 
 def _shown(findings: Sequence[str]) -> list[str]:

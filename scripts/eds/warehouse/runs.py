@@ -420,7 +420,7 @@ def wait_for_run(cluster: Cluster) -> bool:
     waited = False
     while live_run(cluster):
         if not waited:
-            err.print("another run is active, of a command that was killed, say: waiting until it is done")
+            err.print("another run is active, perhaps that of a command that was killed: waiting until it is done")
         waited = True
         time.sleep(0.2)
     return waited

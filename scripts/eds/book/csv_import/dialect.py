@@ -45,7 +45,7 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """What the user says about his files; None is found out from each file.
+    """What the user says about the files; None is found out from each file.
 
     dates: the order of day, month and year in dates such as 03/04/2025. century: the first year that a year of two
     digits can mean, 1930 for 1930 to 2029. timezone: of times without an offset. header_line: of the column names.
@@ -185,8 +185,8 @@ class Lines:
         except UnicodeError as problem:
             # Not of single bytes, see __init__: the encoding does not fit the file at all.
             raise UserError(
-                f"{self._path.name}: expected text in the encoding {self._text.encoding}, found that it is none "
-                f"({problem}). Nothing was changed.\n"
+                f"{self._path.name}: expected text in the encoding {self._text.encoding}, found bytes "
+                f"that are not ({problem}). Nothing was changed.\n"
                 "Without ENCODING=… each file is read as UTF-8, UTF-16 or Windows-1252, whichever it shows to be."
             ) from None
 

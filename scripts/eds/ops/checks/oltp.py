@@ -68,7 +68,7 @@ def check(run: Verification) -> None:
         "OLTP", "the application can write, and every change is in the trail", lambda: _application_writes(cluster)
     )
     run.check("OLTP", "no transaction was forgotten open", forgotten)
-    run.check("OLTP", "no transaction can be prepared but by the servers' own configuration", nothing_is_prepared)
+    run.check("OLTP", "prepared transactions are disabled", nothing_is_prepared)
     run.check("OLTP", "data checksums are on and no block is broken", lambda: _checksums(cluster))
 
 

@@ -108,7 +108,7 @@ class LocalRuntime:
                 pgbackrest.ensure_stanza(member)
             except UserError as error:
                 # The book is served without it, as by the containers; a machine that restarts must not wait for it.
-                err.print(f"No WAL is archived until this is mended (`make health` reports it): {error}", markup=False)
+                err.print(f"No WAL is archived until this is fixed (`make health` reports it): {error}", markup=False)
         if member.exists(member.data / "standby.signal"):
             # A failover that was interrupted after its decision.
             members.take_part(self.cluster, member)

@@ -2,7 +2,7 @@
 #
 # Options are variables of make's command line: `make backup KIND=physical KEEP=7`. A command gets those that it takes,
 # as flags (`make -n` shows them); a variable that merely exists in the environment changes nothing. Settings
-# (.env.example explains them) may stand on the command line, in the environment or in .env.
+# (.env.example explains them) may come from the command line, the environment or .env.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -12,7 +12,7 @@ set -eu
 cd "$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)"
 
 base=requirements.txt
-# The layers compiled so far: what stands in two of them has one version.
+# The layers compiled so far: what is in two of them has one version.
 layers=
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -21,12 +21,12 @@ trap 'rm -rf "$work"' EXIT
 compile() {
     lock=$1
     shift
-    # Without the addresses of the indexes: whoever installs uses his own.
+    # Without the addresses of the indexes: each installation uses its own.
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
         --no-emit-index-url --no-emit-find-links "$@" --output-file "$lock"
 }
 
-# compile_layer FILE [OPTION …]: the same, less what stands in requirements.txt with the same version and condition
+# compile_layer FILE [OPTION …]: the same, less what is in requirements.txt with the same version and condition
 compile_layer() {
     layer=$1
     shift

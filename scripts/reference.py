@@ -2,7 +2,7 @@
 
 usage: reference.py [--check]
 
-Every command of `python -m eds` and `python -m bench` that stands in one of GROUPS is a target of make; its options,
+Every command of `python -m eds` and `python -m bench` that is in one of GROUPS is a target of make; its options,
 their examples and its text are those of the command's declaration. Targets that are no command (tests, lint) are
 described in the Makefile, and taken from there. --check writes nothing, and fails when a file differs.
 """

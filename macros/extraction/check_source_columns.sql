@@ -55,8 +55,8 @@
 {% endmacro %}
 
 {#
-    Stop when a table that was just read is not the one of this snapshot any more: rows that `alter table` has written
-    anew since are invisible to it, and the table would seem empty. What is read stays locked against that.
+    Stop when a table that was just read is no longer the one of this snapshot: once `alter table` has rewritten it,
+    its rows are invisible to the snapshot, and it would seem empty. A table that was read stays locked against that.
 #}
 {% macro assert_table_was_not_replaced(table) %}
     {% set question %}

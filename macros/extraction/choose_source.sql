@@ -79,8 +79,8 @@
 
 {#
     Whether a server belongs to another line of history than the primary, which the list names last, while that one takes
-    writes: it was promoted by hand, or follows one that was. What it has newer than the primary is not the bank's. When
-    the primary does not answer, nobody but the one that was promoted can have the later history.
+    writes: it was promoted by hand, or follows one that was. What it has beyond the primary does not belong to the
+    lender's book. When the primary does not answer, only the promoted one can have the later history.
 
     With several servers, whoever answers first (no candidate) is taken when it is a standby; one that takes writes is
     looked at under its own name.

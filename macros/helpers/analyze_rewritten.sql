@@ -1,6 +1,6 @@
 {#
     Analyze a table of which this transaction has written more than a fifth. Autovacuum sees that only when the transaction
-    has ended, and until it comes by the planner takes the table for what it was, and loops over it: when a book of eight
+    has ended, and until then the planner estimates by the old statistics, and chooses nested loops: when a book of eight
     loans got three thousand, fact_loan_month_end took five minutes instead of two seconds.
 
     written: the number of rows, where it is known; for a handful nothing is asked. Returns whether it was analyzed.

@@ -1,6 +1,6 @@
 {#
     The key of a day in dim_date: YYYYMMDD, or the unknown member for null. Every day that the loan book takes has a key,
-    and dim_date the days of every year that has one; what else may stand in an older landing row is unknown.
+    and dim_date the days of every year that has one; any other date of an older landing row is unknown.
 
     day: an SQL expression of type date.
 #}

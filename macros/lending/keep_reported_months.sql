@@ -30,7 +30,7 @@
             as $$
             begin
                 raise exception 'A reported month is not changed: % of reported_month_ends is refused', lower(tg_op)
-                    using hint = 'The figures as they are known today stand in vw_restated_months.';
+                    using hint = 'The figures as they are known today are in vw_restated_months.';
             end
             $$;
             create trigger reported_month_ends_append_only

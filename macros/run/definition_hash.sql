@@ -6,7 +6,7 @@
                seeds that it reads. When it changes, the node's rows are brought to the new definition.
       form     decides about what surrounds them: descriptions, indexes, grants.
 
-    compiled: the SQL of a full computation. parents_content: of the parents as they stand in the warehouse, from
+    compiled: the SQL of a full computation. parents_content: of the parents as they are in the warehouse, from
     node_state(). Rows of other marts are not part of it: their changes arrive through change logs.
 #}
 {% macro definition_hash(compiled, parents_content) %}

@@ -1,8 +1,8 @@
 {#
     Whether any session of a run is connected. A session whose client was killed lives on for a second at most
     (client_connection_check_interval), so what is seen before that proves nothing. Nor does one whose transaction has
-    ended and that hangs since, in its farewell to a frozen source (before PostgreSQL 17, without a time limit): it
-    writes nothing any more.
+    ended and that hangs while it closes its connection to a frozen source (before PostgreSQL 17, without a time limit):
+    it writes nothing any more. The commands look for the same sessions: live_run in scripts/eds/warehouse/runs.py.
 #}
 {% macro run_is_alive(invocation) %}
     {% set found = namespace(alive=false) %}

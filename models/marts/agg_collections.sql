@@ -13,7 +13,7 @@
 {% set since = increment() %}
 
 {#
-    A payment stands in the group that its loan is in today, so that branches and segments add up to what the loans'
+    A payment belongs to the group that its loan is in today, so that branches and segments add up to what the loans'
     aggregates show. When a loan gets another branch or its borrower another segment, all its payments move: those that
     it has now enter the new group, and those that it had before leave the former one. What it had before is what it has
     now less what changed, so the changes count for the former group, as those of all other loans do for their present one.

@@ -13,7 +13,7 @@ with loans as (
     {{ signed_rows('fact_loans', since) }}
 ),
 
--- A loan that was paid out on no known day stands in no month.
+-- A loan without a known day of disbursement is in no month.
 dated as (
     select
         *,

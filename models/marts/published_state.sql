@@ -15,7 +15,7 @@
 {% for copy in copies %}
 -- depends_on: {{ ref(copy) }}
 {% endfor %}
--- Every other mart stands in front of this model as well, so that every test of a mart does.
+-- This model depends on every other mart as well, so that every test of a mart precedes it.
 -- depends_on: {{ ref('dim_customer') }}
 -- depends_on: {{ ref('dim_loan') }}
 -- depends_on: {{ ref('dim_date') }}

@@ -521,7 +521,7 @@ def psql(
     known = cluster.servers | {"recovered": cluster.recovered}
     if server not in known:
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
-    # `primary` is whoever takes the writes; the replicas go by their own names.
+    # `primary` is whoever takes the writes; the replicas keep their own names.
     place = known[cluster.primary_name if server == "primary" else server]
     # A superuser who reads a view runs whatever its owner has written into it: that role is asked for by name.
     role = role or ("warehouse_user" if server == "warehouse" else "readonly_user")

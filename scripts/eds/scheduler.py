@@ -111,9 +111,9 @@ class Scheduler:
         return code == 0
 
     def _lending_environment(self) -> dict[str, str]:
-        """Read the settings of the lender's figures anew: a run by hand takes them from the file, and so must this one.
+        """Read the settings of the lender's figures from the file, as a run by hand does.
 
-        Otherwise the two would compute everything again after each other, each with its own.
+        Otherwise the two would recompute everything in turn, each with its own settings.
         """
         try:
             # Past the cache, which keeps the settings of the start for the rest of this process.

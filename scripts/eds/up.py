@@ -211,7 +211,7 @@ def summary(runtime: Runtime) -> None:
     settings = runtime.settings
     if settings.backup_repo2:
         out.print(
-            "The second repository of backups is encrypted with BACKUP_REPO2_CIPHER_KEY, which stands in "
+            "The second repository of backups is encrypted with BACKUP_REPO2_CIPHER_KEY, which is in "
             f"{env_file().name} alone. Keep a copy away from this machine; without it nothing can be restored:\n"
             f"  (umask 077; grep '^BACKUP_REPO2' {env_file()} >/a/safe/place/repo2.env)",
             markup=False,

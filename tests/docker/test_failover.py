@@ -170,7 +170,7 @@ def test_a_planned_failover_loses_nothing_and_everything_follows(stack: Stack) -
 
 
 def cut(stack: Stack, server: str) -> list[tuple[str, list[str]]]:
-    """Take a running member off all networks. Returns them with its names there, for `mend`."""
+    """Take a running member off all networks. Returns them with its names there, for `reconnect`."""
     attached = stack.inspect(server)["NetworkSettings"]["Networks"]
     container = stack.container(server)
     networks = [
@@ -181,7 +181,7 @@ def cut(stack: Stack, server: str) -> list[tuple[str, list[str]]]:
     return networks
 
 
-def mend(stack: Stack, server: str, networks: list[tuple[str, list[str]]]) -> None:
+def reconnect(stack: Stack, server: str, networks: list[tuple[str, list[str]]]) -> None:
     """Connect a member again, under its names."""
     for name, aliases in networks:
         docker("network", "connect", *(f"--alias={alias}" for alias in aliases), name, stack.container(server))
@@ -195,7 +195,7 @@ def test_a_replica_cut_off_by_the_network_is_named_and_catches_up(stack: Stack) 
     assert any(replica in problem for problem in json.loads(stack.eds("health", "--json", code=1))["problems"])
     # Runs read the other one, and all that was committed.
     stack.assert_warehouse_equals_book()
-    mend(stack, replica, networks)
+    reconnect(stack, replica, networks)
     until(lambda: all_follow(stack), 60, "it follows again")
     until(lambda: has_customer(stack, replica, "while a replica was cut off"), 20, "it has caught up")
     stack.up()
@@ -218,7 +218,7 @@ def test_a_primary_cut_off_by_the_network_is_replaced_and_never_writes_again(sta
         )  # fmt: skip
         output = stack.eds("failover", "--force")
     finally:
-        mend(stack, old, networks)
+        reconnect(stack, old, networks)
     new = primary(stack)
     assert new != old
     assert "RPO: " in output

@@ -181,7 +181,7 @@ def test_a_replica_that_was_promoted_is_cloned_again_at_its_next_start(stack: St
     stack.query("replica2", "select pg_promote()")
     # The health check says so at its next looks.
     check = ("/etc/platform/health.sh", "replica2", "postgres_password")
-    assert "not doing its duty as replica" in stack.exec("replica2", *check, check=False)
+    assert "does not serve as replica" in stack.exec("replica2", *check, check=False)
     docker("restart", stack.container("replica2"))
     until(lambda: "it was promoted" in stack.log("replica2"), 60, "the message")
     stack.wait_healthy("replica2")

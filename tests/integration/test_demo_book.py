@@ -84,7 +84,7 @@ GENERATED_RULES = {
         where (product_name like '%Weekly%' and disbursed_at is not null)
             <> exists (select from operational.loan_installments where loan_installments.loan_id = loans.loan_id)
     """,
-    "a customer's country is one of the bank's": """
+    "a customer's country is one of the lender's": """
         select customer_id from operational.customers
         where country not in ('Kenya', 'Uganda', 'Tanzania', 'Rwanda')
             or phone not like case country

@@ -69,7 +69,7 @@ OTHERS = [
 @pytest.mark.parametrize(("pretend", "reason"), OTHERS)
 def test_another_source_is_compared_row_by_row_and_repaired(small_book, pretend, reason):
     platform = small_book
-    # What differs between the landing tables and the source, without a word in the change feed.
+    # What differs between the landing tables and the source, without a trace in the change feed.
     platform.warehouse("update operational.customers set city = 'Nowhere' where customer_id = 1")
     platform.warehouse("delete from operational.payments where payment_id = 2")
     platform.warehouse(

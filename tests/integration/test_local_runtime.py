@@ -132,7 +132,7 @@ def test_a_half_made_directory_is_removed_and_whoever_still_writes_to_it_is_ende
     # A process as a killed command leaves it: by the name of initdb, working in the directory.
     shutil.copy("/bin/sleep", tmp_path / "initdb")
     left = subprocess.Popen([tmp_path / "initdb", "600"], cwd=half)
-    # And a person's shell that stands there, which is left alone.
+    # And a person's shell that works there, which is left alone.
     shell = subprocess.Popen(["/bin/sleep", "600"], cwd=half)
     try:
         assert runtime.up_warehouse() is False

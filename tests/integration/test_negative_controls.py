@@ -296,7 +296,7 @@ def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Scenario:
 class Control:
     """A mechanism, how it is spoiled, the scenario it carries, and words of the failure that is expected.
 
-    edits: (file of the project, text in it, what stands there instead); source: SQL that spoils the OLTP side.
+    edits: (file of the project, text in it, what replaces it); source: SQL that spoils the OLTP side.
     with_tests: the builds run the generic tests of the project, and publish only what passed them; otherwise the tests
     might stop the spoiled build before the loss can be seen. A copy of the project has no singular tests.
     """
@@ -518,7 +518,7 @@ CONTROLS = [
         ((LANDING, "{% if lost > live * max_share and", "{% if false and"),),
     ),
     Control(
-        "a table that is empty without a word in the feed stops the run",
+        "a table that is empty without a trace in the feed stops the run",
         on_a_small_book(test_runs.test_a_table_truncated_behind_the_trail_is_noticed),
         "exit_code",
         ((EXTRACTION, "{% do guard_truncated_tables(tables) %}", ""),),
@@ -769,7 +769,7 @@ CONTROLS = [
         "whoever rewrites a table leaves a note in the trail",
         on_a_small_book(
             test_runs.test_what_ddl_changes_without_a_trigger_is_found_by_the_next_run,
-            "a column is computed anew, below a view that is made again as it was",
+            "a column is recomputed, below a view that is made again as it was",
         ),
         "assert None == 'the source says",
         source="drop event trigger note_rewrite",

@@ -1,4 +1,4 @@
-"""Every run shows one moment of the bank: what a transaction changed together is never seen apart."""
+"""Every run shows one instant of the loan book: what a transaction changed together is never seen apart."""
 
 from __future__ import annotations
 

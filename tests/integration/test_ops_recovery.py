@@ -185,7 +185,7 @@ def test_the_drill_a_delete_by_mistake_and_the_books_as_just_before_it(cluster: 
     recovered = names(runtime.cluster.recovered.superuser_conninfo())
     assert before <= recovered
     assert not after & recovered
-    # It stands beside the primary, which kept running.
+    # It is beside the primary, which kept running.
     assert cluster.primary("select count(*) from operational.payments") == [(3,)]
     assert fetch_all(runtime.cluster.recovered, "select timeline_id from pg_control_checkpoint()") == [(2,)]
     archive = Repository(runtime)
@@ -406,7 +406,7 @@ def test_health_names_a_missing_segment_until_a_backup_was_made_after_it(
     newest, _ = wal.switch_and_wait(runtime, 30)
     (last,) = (runtime.home.path / "repository").rglob(f"{newest}-*")
     middle = chain_of_segments[1]
-    # Nothing stands behind the newest one, but what the primary says.
+    # Nothing comes after the newest one, but what the primary says.
     for segment in (last, middle):
         segment.rename(segment.parent.parent / "elsewhere")
         assert f"lacks {segment.name[:24]}" in problem_of_a_repository(runtime)

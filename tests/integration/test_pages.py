@@ -258,7 +258,7 @@ def test_the_figures_of_the_portfolio_are_those_of_the_views(chromium, address, 
         worst = sorted(branches, key=lambda row: row["default_rate"], reverse=True)[:15]
         shown_rates = cells(shown, "portfolio-branches_by_default_rate")
         assert [row[1] for row in shown_rates] == [f"{row['default_rate']:.2f} %" for row in worst]
-        # The denominator stands beside each rate.
+        # The denominator is shown beside each rate.
         for row in shown_rates:
             assert row[1] == f"{round(Decimal(100 * int(row[2])) / int(row[3]), 2):.2f} %"
         assert (
@@ -552,7 +552,7 @@ def test_tables_can_be_read_on_a_telephone(chromium, address):
             for cell in row.locator("td").all():
                 box = cell.bounding_box()
                 assert box and box["x"] >= 0 and box["x"] + box["width"] <= 360
-                # The column's name stands in front of each value.
+                # The column's name precedes each value.
                 label = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
                 assert label.strip('"') == cell.get_attribute("data-label") != ""
     with opened(chromium, f"{address}dashboards.html#portfolio", 1280) as (shown, _):

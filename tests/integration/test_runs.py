@@ -428,7 +428,7 @@ UNNOTED_CHANGES = {
         (*EXCHANGE_COLUMNS, PUBLISH_PAYMENTS),
         (*EXCHANGE_COLUMNS, PUBLISH_PAYMENTS),
     ),
-    "a column is computed anew, below a view that is published again": (
+    "a column is recomputed, below a view that is published again": (
         (
             "drop view etl.payments_changes",
             "alter table operational.payments alter column notes type text using upper(notes)",
@@ -436,7 +436,7 @@ UNNOTED_CHANGES = {
         ),
         (),
     ),
-    "a column is computed anew, below a view that is made again as it was": (
+    "a column is recomputed, below a view that is made again as it was": (
         (
             "do $$ declare query text := pg_get_viewdef('etl.payments_changes'::regclass); begin "
             "drop view etl.payments_changes; "

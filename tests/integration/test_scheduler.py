@@ -168,7 +168,7 @@ def test_pages_that_cannot_be_written_are_reported_and_fail_no_run(platform, tmp
     (tmp_path / "file").touch()
     process = start("--at-start", DOCS_DIR=str(tmp_path / "file/site"))
     seen = until(process, "pages")
-    # The metrics stand beside the pages, and are written whenever they are due.
+    # The metrics are beside the pages, and are written whenever they are due.
     reported = [(event["event"], event.get("status")) for event in seen[2:] if event["event"] != "metrics"]
     assert reported == [("run", "success"), ("pages", "failed")]
     assert str(tmp_path / "file/site") in seen[-1]["message"]

@@ -50,7 +50,7 @@ def collateral_value(small_book: Platform) -> Iterator[Platform]:
         "select etl.publish_table('operational.loans')",
     )
     with gaps_unnoted(platform), connect(platform.superuser_conninfo) as connection:
-        # Filled without a word in the feed, as a migration may do it: the whole table must be read once.
+        # Filled without a trace in the feed, as a migration may do it: the whole table must be read once.
         connection.execute("alter table operational.loans disable trigger user")
         connection.execute("update operational.loans set collateral_value = 100.50 * loan_id where loan_id < 4")
         for trigger in ("loans_stamp_row", "loans_audit", "loans_no_truncate"):
@@ -308,7 +308,7 @@ def test_names_that_need_quotes_and_types_without_equality_arrive_and_change(unu
     platform = unusual_columns
     described(project, {name: kind for name, (_, kind, *_) in UNUSUAL_COLUMNS.items()}, OWN_TABLE)
     extract = ("build", "-s", "extraction")
-    # A column of a domain with a check makes PostgreSQL write all rows anew, which the trail notes.
+    # A column of a domain with a check makes PostgreSQL rewrite the table, which the trail notes.
     assert platform.dbt(*extract).exit_code == 0
     changed = platform.of_project(project)
     names = ", ".join(f"""c."{name.replace('"', '""')}"::text""" for name in UNUSUAL_COLUMNS)

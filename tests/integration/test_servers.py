@@ -172,7 +172,7 @@ def test_a_killed_server_comes_back_with_its_data(all_servers):
 
 @pytest.mark.parametrize("name", ["primary", "warehouse"])
 def test_commands_read_times_whatever_is_set_for_a_database_or_in_the_shell(all_servers, name, monkeypatch):
-    """A bank's own habit: days first, in its own time zone."""
+    """A lender's own habit: days first, in its own time zone."""
     server = all_servers.servers[name]
     database = ask(all_servers.runtime, name, "select current_database()")[0][0]
     settings = {"datestyle": "SQL, DMY", "timezone": "Africa/Nairobi"}

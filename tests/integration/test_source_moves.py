@@ -526,7 +526,7 @@ def jump_to(runtime: LocalRuntime, transaction_id: int) -> None:
     data = runtime.home.data("primary")
     runtime.postmaster.stop("primary")
     runtime.home.run([runtime.home.bindir / "pg_resetwal", f"--next-transaction-id={transaction_id}", "-D", data])
-    # The state of so many ids stands in a file, which nobody has made.
+    # The state of so many ids is kept in a file that does not exist here.
     states = data / "pg_xact" / f"{transaction_id // 2**20:04X}"
     runtime.home.run(["truncate", "--size=262144", states])
     runtime.postmaster.start("primary")

@@ -250,7 +250,7 @@ def replace(file: Path, before: str, after: str) -> None:
     file.write_text(text.replace(before, after), encoding="utf-8")
 
 
-# What is changed (file, text, what stands there instead), and a query of the warehouse with what it shows afterwards.
+# What is changed (file, text, what replaces it), and a query of the warehouse with what it shows afterwards.
 REDEFINED = (
     (
         "a rule of staging",

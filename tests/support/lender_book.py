@@ -445,7 +445,7 @@ class Replacements:
 
 
 def assert_restructured_equal_the_oracle(platform: Any, book: dict[int, Truth], replacements: Replacements) -> None:
-    """Compare which loans are restructured. replacements: told of the book after each run."""
+    """Compare which loans are restructured. replacements: takes in the book after each run."""
     replacements.take_in(book)
     _compare(
         "is_restructured",

@@ -360,7 +360,7 @@ def use_only(platform: Platform, *names: str) -> None:
 
 @contextmanager
 def gaps_unnoted(platform: Platform) -> Iterator[None]:
-    """Let triggers of the trail be disabled without a word in it, as somebody with evil intent would."""
+    """Let triggers of the trail be disabled without a trace in it, as an attacker would."""
     for event_trigger in ("note_gap", "note_dropped_trigger"):
         platform.primary(f"alter event trigger {event_trigger} disable")
     try:

@@ -22,7 +22,7 @@ NIGHTLY = {FULL: "30 0 * * 0", DIFF: "30 0 * * 1-6", DUMP: "30 1 * * *", CHECK: 
 
 @pytest.fixture(autouse=True)
 def _default_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no schedule stand in the environment, as it does beside tests of real servers."""
+    """Let the environment contain no schedule, as it does beside tests of real servers."""
     for name in BACKUP_SCHEDULES:
         monkeypatch.delenv(name.upper(), raising=False)
 

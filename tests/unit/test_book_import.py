@@ -545,7 +545,7 @@ def test_a_line_of_totals_or_of_names_is_one_problem(table: schema.Table, header
         ("13/01/2025 12:00:00 AM", False),
     ],
 )
-def test_a_time_that_is_taken_as_utc_is_told(text: str, is_assumed: bool) -> None:
+def test_a_time_that_is_taken_as_utc_is_noted(text: str, is_assumed: bool) -> None:
     for zone in (None, ZoneInfo("Africa/Nairobi")):
         reading = Reading(dates="dmy", timezone=zone, strict=False)
         for _ in range(2):
@@ -677,7 +677,7 @@ def test_no_meaning_is_guessed_for_what_stands_beside_an_amount(text: str, expec
 
 
 @pytest.mark.parametrize("text", ["LN-5", "LN-000123", "5/A", "Amina Otieno", "5 kes"])
-def test_a_text_in_place_of_a_key_is_told_how_to_become_one(text: str) -> None:
+def test_a_text_in_place_of_a_key_gets_advice_how_to_become_one(text: str) -> None:
     for column in ("loan_id", "customer_id"):
         assert "number: code" in refusal(LOANS, column, text, Reading(strict=False))
     assert "number: hash" in refusal(LOANS, "loan_id", "12345678901234567890", Reading(strict=False))
@@ -857,8 +857,8 @@ def test_numbers_are_rounded_only_where_the_mapping_asks_for_it(text: str, value
     reading = Reading(decimal="point", strict=False, rounded=frozenset({"amount"}))
     assert convert(LOANS, "amount", text, reading) == value
     if text != "7":
-        assert "nothing is rounded" in (told := refusal(LOANS, "outstanding_balance", text, reading))
-        assert "round: true" in told
+        assert "nothing is rounded" in (message := refusal(LOANS, "outstanding_balance", text, reading))
+        assert "round: true" in message
 
 
 def test_amounts_have_one_currency() -> None:

@@ -77,17 +77,17 @@ def test_a_write_that_failed_for_want_of_space_names_the_place(settings, tmp_pat
     [
         (errno.EACCES, "Let this account do so"),
         (errno.EROFS, "read-only"),
-        (errno.EEXIST, "Something else stands there"),
+        (errno.EEXIST, "Something else is there"),
         (errno.ENOTDIR, "no directory"),
         (errno.EISDIR, "name a file"),
         (errno.EIO, "Correct it"),
     ],
 )
 def test_another_error_names_the_file_and_what_to_do(settings, code, todo):
-    told = disk.explain(OSError(code, os.strerror(code), "/etc/shadow"), settings)
-    assert told.startswith(f"Expected to read or write /etc/shadow, found: {os.strerror(code)}. ")
-    assert todo in told
-    assert "[Errno" not in told
+    message = disk.explain(OSError(code, os.strerror(code), "/etc/shadow"), settings)
+    assert message.startswith(f"Expected to read or write /etc/shadow, found: {os.strerror(code)}. ")
+    assert todo in message
+    assert "[Errno" not in message
 
 
 def test_an_error_without_a_file_stays_as_it_is(settings):

@@ -20,7 +20,7 @@ def test_every_table_declares_its_placement() -> None:
 
 def test_what_is_distributed_has_the_distribution_column() -> None:
     distributed = {name: columns for name, (placement, columns) in declared().items() if placement == "distributed"}
-    # A snapshot's columns stand in its query.
+    # A snapshot's columns are those of its query.
     without = {name for name, columns in distributed.items() if columns and "loan_id" not in columns}
     assert distributed and without == set()
 

@@ -161,7 +161,7 @@ def test_the_newest_backup_is_one_from_which_the_history_leads_on() -> None:
         ("20261126-004412F_20261128-003000I/bundle/1", False),
         ("20261119-004412F/bundle/1", False),
         ("20261119-004412F_20261120-003000D/pg_data/base/1", False),
-        # What cannot be told counts.
+        # What cannot be classified counts.
         ("backup.info", True),
     ],
 )

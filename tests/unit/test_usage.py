@@ -50,12 +50,12 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         (("psql",), "--help"),
     ],
 )
-def test_a_wrong_value_is_told_in_our_words(capsys, monkeypatch, arguments, message):
-    code, told = refused(capsys, monkeypatch, *arguments)
+def test_a_wrong_value_is_explained_in_our_words(capsys, monkeypatch, arguments, message):
+    code, shown = refused(capsys, monkeypatch, *arguments)
     assert code == 2
-    assert told.startswith("Error: ")
-    assert message in told
-    assert "Input should" not in told
+    assert shown.startswith("Error: ")
+    assert message in shown
+    assert "Input should" not in shown
 
 
 def test_without_arguments_there_is_the_help(capsys, monkeypatch):
@@ -113,9 +113,9 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 def test_unknown_role_server_or_file_is_refused_with_the_known_ones(
     capsys, monkeypatch, nothing_runs, arguments, message
 ):
-    code, told = refused(capsys, monkeypatch, *arguments)
+    code, shown = refused(capsys, monkeypatch, *arguments)
     assert code == 1
-    assert message in told
+    assert message in shown
 
 
 def test_a_taken_port_of_the_pages_names_who_has_it(tmp_path):
@@ -150,6 +150,6 @@ def test_a_home_that_the_shell_did_not_replace_is_found(tmp_path, monkeypatch):
     ],
 )
 def test_home_of_an_unknown_account_is_refused(capsys, monkeypatch, arguments):
-    code, told = refused(capsys, monkeypatch, *arguments)
+    code, shown = refused(capsys, monkeypatch, *arguments)
     assert code == 1
-    assert "names the home of an account that does not exist" in told
+    assert "names the home of an account that does not exist" in shown

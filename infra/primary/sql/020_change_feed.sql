@@ -282,7 +282,7 @@ begin
         insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
     end if;
 
-    -- In place: a trigger that is dropped, be it for a moment, leaves a gap in the trail (etl.note_gap).
+    -- In place: a trigger that is dropped, even briefly, leaves a gap in the trail (etl.note_gap).
     execute format(
         'create or replace trigger %I before insert or update on %s for each row execute function operational.stamp_row()',
         short_name || '_stamp_row', table_name
@@ -370,7 +370,7 @@ begin
 end
 $$;
 
--- An `alter table` that writes all rows anew (another type, computed by `using`; a column whose default differs from
+-- An `alter table` that rewrites the table (another type, computed by `using`; a column whose default differs from
 -- row to row) changes them without firing their triggers.
 create or replace function etl.note_rewrite() returns event_trigger
 language plpgsql
@@ -677,19 +677,19 @@ inner join pg_type as typ on att.atttypid = typ.oid
 left join pg_type as element on typ.typelem = element.oid and typ.typcategory = 'A'
 where att.attnum > 0 and not att.attisdropped;
 
--- The tables that are others now than this snapshot shows: another one has the name, or `alter table` has written the
--- rows anew, which makes all of them invisible to snapshots from before it. A table that was read is locked against
--- that; so whoever asks afterwards knows what he has read.
+-- The tables that are others now than this snapshot shows: another one has the name, or `alter table` has
+-- rewritten it, which makes all of its rows invisible to snapshots from before it. A table that was read is locked
+-- against that, so the answer to a query after the read holds for what was read.
 create or replace view etl.replaced_tables as
 select cls.relname::text as table_name
 from pg_class as cls
 where
     cls.relnamespace = 'operational'::regnamespace and cls.relkind in ('r', 'p')
-    -- The catalogue of the snapshot, beside the one that statements go by.
+    -- The catalogue of the snapshot, beside the one that statements use.
     and cls.relfilenode is distinct from pg_relation_filenode(to_regclass(format('operational.%I', cls.relname)));
 
--- A function is executable by PUBLIC unless it says otherwise. Trigger functions need no grant: who may attach one to a
--- table of his own must not be able to.
+-- A function is executable by PUBLIC unless it says otherwise. Trigger functions need no grant: nobody else may
+-- attach one to a table.
 revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
 grant execute on function etl.widest_row(regclass) to etl_reader;

@@ -95,7 +95,7 @@ where
 {% endif %}
 
 {#
-    Everything in whole cents. The payments of a loan stand in arrays, in the order of their days, with what was paid up
+    Everything in whole cents. The payments of a loan are in arrays, in the order of their days, with what was paid up
     to and with each: what was paid up to any day is then found by its position, as what is due is in a schedule.
 
     A CTE that ends in `offset 0` is computed as it stands: without that, PostgreSQL puts the expressions of one into each

@@ -22,9 +22,9 @@ _TODO = {
     errno.EACCES: "Let this account do so, or name another place",
     errno.EPERM: "Let this account do so, or name another place",
     errno.EROFS: "Its file system is read-only: name another place",
-    errno.EEXIST: "Something else stands there: name another place",
+    errno.EEXIST: "Something else is there: name another place",
     errno.ENOTDIR: "Something on the way is no directory: name another place",
-    errno.EISDIR: "A directory stands there: name a file",
+    errno.EISDIR: "A directory is there: name a file",
 }
 
 
@@ -92,7 +92,7 @@ def check(settings: Settings) -> None:
 
 
 def system_sentence(error: OSError) -> str:
-    """Return an error of the system about a file as a sentence: what was to be had, what was found, what to do."""
+    """Return an error of the system about a file as a sentence: what was expected, what was found, what to do."""
     if not error.filename or not error.strerror:
         return str(error)
     todo = _TODO.get(error.errno or 0, "Correct it, or name another place")

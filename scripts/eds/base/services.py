@@ -19,7 +19,7 @@ from eds.base.errors import UserError
 from eds.base.files import FULL, write_atomically
 from eds.base.settings import Settings
 
-# Stands in a state directory that the platform made itself.
+# Is in a state directory that the platform made itself.
 OWN_STATE_MARK = ".platform"
 # Makes backups and restore drills on schedule: a process of this machine on either runtime.
 BACKUP_SCHEDULER = "backup-scheduler"
@@ -31,7 +31,7 @@ SIDE = "recovered"
 class ServiceState:
     """What `make ps` shows of one service.
 
-    status: running; starting or unhealthy (it runs, and does not do its duty); stopped; or absent (left out).
+    status: running; starting or unhealthy (it runs, but does not serve); stopped; or absent (left out).
     """
 
     name: str
@@ -170,7 +170,7 @@ def exclusive(settings: Settings, command: str, *, gives_way: bool = False) -> I
         try:
             write_atomically(_holder_note(settings), json.dumps(note) + "\n", mode=0o600)
         except OSError as error:
-            # On a full disk too somebody can stop and destroy what is there; others are told less about who does.
+            # On a full disk too somebody can stop and destroy what is there; others then see less about who does.
             if error.errno not in FULL:
                 raise
         yield

@@ -576,7 +576,7 @@ def load(path: Path | None = None) -> Settings:
 
 
 def _secrets_of_container(folder: Path) -> dict[str, str]:
-    """Return the secrets that a container has as files: those of its duty; the others are blank, and refused."""
+    """Return the secrets that a container has as files: those that it needs; the others are blank, and refused."""
     files = {name.lower(): folder / name.lower() for name in Settings.secret_names()}
     return {name: _read(path) if path.exists() else "" for name, path in files.items()}
 

@@ -1,4 +1,4 @@
-"""Live traffic: what a bank's application does to the loan book all day, at a chosen rate.
+"""Live traffic: what a lender's application does to the loan book all day, at a chosen rate.
 
 It uses the application's role and nothing but select, insert, update and delete on the book's five tables, in short
 transactions without any state of the session, so that it also works through PgBouncer with transaction pooling.

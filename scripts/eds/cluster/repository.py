@@ -246,7 +246,7 @@ class Info:
 def parse_info(text: str) -> Info:
     """Read the output of `pgbackrest info --output=json`. Raises UserError when it is none."""
     try:
-        # What it could not decrypt stands in its messages as it is, with control characters.
+        # What it could not decrypt is in its messages as it is, with control characters.
         stanzas = {entry["name"]: entry for entry in json.loads(text, strict=False)}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"pgbackrest info gave unexpected output: {text[:200]!r}") from error

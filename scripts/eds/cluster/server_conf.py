@@ -1,6 +1,6 @@
 """What the settings mean in the servers' own configuration files: the same on either runtime.
 
-What never changes stands in infra/postgres and infra/pgbouncer; here is what depends on `.env` and on where things are.
+What never changes is in infra/postgres and infra/pgbouncer; here is what depends on `.env` and on where things are.
 """
 
 from __future__ import annotations

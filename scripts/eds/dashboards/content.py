@@ -273,7 +273,7 @@ class LayoutRow(_Strict):
 
 
 class Placement(_Strict):
-    """Where a question stands on a dashboard, in cells of the grid."""
+    """The place of a question on a dashboard, in cells of the grid."""
 
     question: str
     column: int
@@ -303,7 +303,7 @@ class Dashboard(_Strict):
 
 
 class Collection(_Strict):
-    """The folder that everything stands in."""
+    """The folder of the files."""
 
     name: str
     description: str

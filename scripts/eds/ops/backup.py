@@ -425,7 +425,7 @@ def verify(settings: Settings, backup: Backup) -> Counter[str]:
 
 
 def check_all(archive: Repository) -> list[wal.Finding]:
-    """Read all dumps, physical backups and archived WAL again. What another backup would mend comes first."""
+    """Read all dumps, physical backups and archived WAL again. What another backup would resolve comes first."""
     settings = archive.runtime.settings
     result, kinds = [], set()
     for backup in find(settings):

@@ -119,7 +119,7 @@ OLTP = Matrix(
         "operational.audit_log_log_id_seq": {},
     },
     functions={
-        # Trigger functions: nobody may attach them to a table of his own.
+        # Trigger functions: nobody may attach them to another table.
         "operational.*": {},
         "operational.advance_identity(regclass)": {"app_user": "execute"},
         "etl.*": {},

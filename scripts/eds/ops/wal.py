@@ -201,7 +201,7 @@ def gaps(archive: Repository, number: int, now: Present) -> list[Finding]:
     files = archive.files(info, number)
     found = timelines(files)
     base = newest_on_history(info.backups, now.parts)
-    # What was archived a moment ago may stand behind one that is still on its way.
+    # What was archived a moment ago may come after a segment that is still on its way.
     absent = [
         each
         for each in _absent(found, base, now)
@@ -259,7 +259,7 @@ def _absent(found: Mapping[int, Timeline], base: BaseBackup | None, now: Present
     """Return the names of the segments that a recovery from a backup to the newest archived segment lacks."""
     if base is None:
         return []
-    # Where the newest segment itself is gone, no name stands behind the gap.
+    # Where the newest segment itself is gone, no name comes after the gap.
     end = (segment_position(now.archived)[1]) * SEGMENT_BYTES if now.archived else None
     needed = chain(found, now.parts, base.start_lsn, end)
     return [

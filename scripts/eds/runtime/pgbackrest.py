@@ -62,7 +62,7 @@ def ensure_stanza(member: Member) -> None:
     )
     done: Finished = retrying(create)
     if not done.ok:
-        # What could not be decrypted stands in its message as it is.
+        # What could not be decrypted is in its message as it is.
         tail = "\n".join(line for line in done.tail.splitlines() if line.isprintable() and "\ufffd" not in line)
         raise failure("preparing the repository of WAL and backups", done.code, tail)
 

@@ -40,7 +40,7 @@ def check_addresses(places: Mapping[str, tuple[str, int]], ours: Collection[int 
 def describe(process: psutil.Process) -> str:
     """'COMMAND (pid N)', shortened."""
     try:
-        # A program that stands on a command line has several lines.
+        # A program that is given on a command line has several lines.
         command = " ".join(" ".join(process.cmdline()).split()) or process.name()
     except psutil.Error:
         command = "a process"

@@ -227,7 +227,7 @@ def _send(settings: Settings, way: str, note: Note) -> str | None:
             return type(error).__name__
         return None if answer.ok else f"it answered {answer.status_code} {answer.reason}"
     variables = {"ALERT_STATUS": note.status, "ALERT_RUN": str(note.run_id or ""), "ALERT_TEXT": note.text}
-    # A line of the operator's own, as it stands in .env.
+    # A line of the operator's own, as it is in .env.
     done = programs.run(
         ["sh", "-c", str(settings.alert_command)],
         check=False,

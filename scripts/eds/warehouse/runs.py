@@ -284,7 +284,7 @@ def ending_when_silent(cluster: Cluster, who: str, kill: Callable[[], None]) -> 
 
     def end(reason: str) -> None:
         mark_cancelled(cluster, who, reason)
-        # dbt would wait for its session, which may hang in its farewell to the frozen server.
+        # dbt would wait for its session, which may hang while it closes its connection to the frozen server.
         kill()
 
     with watched(cluster, who, end):
@@ -374,7 +374,7 @@ def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun |
         "select run_id, run_trigger, started_by, run_started_at as since, exists (select from pg_stat_activity as "
         "activity where activity.pid <> pg_backend_pid() "
         "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%' "
-        # As in run_is_alive.sql.
+        # The condition of macros/run/run_is_alive.sql, where the reason is.
         "and not (state = 'active' and wait_event is null and backend_xid is null and backend_xmin is null "
         "and state_change < clock_timestamp() - interval '30 seconds')) as seen "
         "from audit.etl_runs as runs where runs.status = 'running'"
@@ -466,7 +466,7 @@ def data_as_of(cluster: Cluster) -> datetime | None:
     return row[0] if row else None
 
 
-# So wide must a terminal be to have room for all columns of the history, the messages among them.
+# The width of a terminal that has room for all columns of the history, the messages among them.
 WIDE_COLUMNS = 140
 HISTORY_COLUMNS = ("run", "started", "seconds", "status", "trigger", "extraction", "source", "+", "~", "-", "message")
 LEFT_OUT_WHEN_NARROW = ("extraction", "source", "message")

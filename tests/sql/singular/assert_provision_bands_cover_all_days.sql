@@ -1,5 +1,5 @@
 -- The classes of each scheme cover all days past due, from 0 on, without gap or overlap; and the scheme that
--- PROVISION_SCHEME names is there. Otherwise loans would be missing in the provisions, or stand in two classes.
+-- PROVISION_SCHEME names is there. Otherwise loans would be missing in the provisions, or be in two classes.
 with bands as (
     select
         scheme,

@@ -111,7 +111,7 @@ def _any_day(text: str, reading: Reading, words: str) -> date:
         return _day(year, month, day)
     if match := _YEAR_LAST.fullmatch(text):
         first, separator, second, year_text = int(match[1]), match[2], int(match[3]), match[4]
-        # Nowhere do points stand in a date with the month first.
+        # No country writes a date with the month first with points.
         order = reading.dates if reading.dates in ("dmy", "mdy") else "dmy" if separator == "." else None
         if order is None and first != second and "dates" in reading.conflicts:
             raise ExpectedError(

@@ -28,7 +28,7 @@ FORMATS: dict[str, dict[str, str]] = {
     "excel-uk": {"decimal": "point", "dates": "dmy"},
     "excel-eu": {"decimal": "comma", "dates": "dmy"},
 }
-"""What FORMAT=… stands for. Delimiter and encoding are visible in the file."""
+"""What FORMAT=… means. Delimiter and encoding are visible in the file."""
 
 OPTIONS = {
     "format": "FORMAT",

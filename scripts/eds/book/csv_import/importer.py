@@ -81,7 +81,7 @@ def import_book(
     half of a table. replace_demo: delete the rows of a demo book first; without it an import into one is refused.
     dry_run: check and count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml
     in the directory, if it is there. shown_currency: the one that the dashboards name. business_timezone: the
-    zone of the days that the figures go by.
+    zone by whose days the figures are computed.
 
     Readers are never blocked. Other writers wait while the files' rows are checked and written, not while the files
     are read.

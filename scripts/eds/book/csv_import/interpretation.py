@@ -45,7 +45,7 @@ class Reading:
     rounded: frozenset[str] = frozenset()
     """The columns whose numbers are rounded to what they keep."""
     currency: tuple[str, str] | None = None
-    """The currency that stands beside amounts, and how it was written first."""
+    """The currency that is written beside amounts, and how it was written first."""
     has_assumed_utc: bool = False
     """Whether the file has a time of the day without an offset, and no zone is given."""
     has_assumed_day: bool = False

@@ -71,7 +71,7 @@ class Job:
     shown_currency: str | None = None
     """That of the dashboards."""
     business_timezone: str = "UTC"
-    """The zone of the days that the figures go by."""
+    """The zone by whose days the figures are computed."""
     assumed_utc: set[str] = field(default_factory=set)
     """The tables with days or times that were read as UTC because nothing says otherwise."""
     sources: list[Source] = field(default_factory=list)

@@ -29,7 +29,7 @@ class ColumnMapping(_Strict):
     value: str | None = None
     """The same value in each row."""
     values: dict[str, str] = Field(default_factory=dict)
-    """What stands for what; other texts stay as they are, unless `other` says what they become."""
+    """The translation of values; other texts stay as they are, unless `other` says what they become."""
     other: str | None = None
     empty: str | None = None
     """What an empty field becomes."""

@@ -11,7 +11,7 @@ from eds.book.csv_import.schema import Column
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?")
-# 1.500 may be one and a half, or fifteen hundred: what stands before the separator then.
+# 1.500 may be one and a half, or fifteen hundred: what precedes the separator then.
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}")
 # What most numbers look like, and can be read in one way.
 _SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
@@ -21,7 +21,7 @@ _NUMBER_AND_CURRENCY = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,
 # Negative as accountants write it, with the currency inside or, as in spreadsheets, outside: $ (90.00), (90.00) KES.
 _BRACKETED = re.compile(rf"({_BESIDE})\s*\((.*)\)\s*({_BESIDE}|/=|/-|%)")
 _DASH = re.compile(rf"{_BESIDE}\s*(-{{1,3}})\s*{_BESIDE}")
-# Kina and kwacha stand before the amount: 5k is five thousand.
+# Kina and kwacha are written before the amount: 5k is five thousand.
 _THOUSANDS = ("k",)
 # A balance of credit or of debit: which of them is negative depends on the account.
 _SIDES = ("cr", "dr", "db")

@@ -65,7 +65,7 @@ def is_gone(job: Job, table: Table) -> sql.Composable:
 
 
 def remark(job: Job, table: Table) -> None:
-    """Remark on the values that rows have although they stand in no file."""
+    """Remark on the values that rows have although they are in no file."""
     loaded, file = job.loaded[table.name], job.files[table.name]
     kept: list[str] = []
     (present,) = job.numbers(table, "select count(*) from {final} where is_present")
@@ -137,7 +137,7 @@ def remark(job: Job, table: Table) -> None:
 
 
 def remark_on_values(job: Job, table: Table) -> None:
-    """Remark on values that the rules allow, and that are rarely meant as they stand in the file."""
+    """Remark on values that the rules allow, and that are rarely meant as they are written in the file."""
     layout = job.loaded[table.name].layout
     if layout.has("payment_date"):
         _remark_on_repeated_payments(job, table)

@@ -107,7 +107,7 @@ def _split(text: str, delimiter: str) -> list[str | None]:
 def read_records(handle: Readable, delimiter: str = ",", header_line: int = 1) -> Iterator[Record | Malformed]:
     """Yield the records of a CSV file (RFC 4180, UTF-8 with or without a byte order mark), the header first.
 
-    header_line: the line of the header; what stands before it is skipped, as are blank lines. The csv module would do,
+    header_line: the line of the header; what precedes it is skipped, as are blank lines. The csv module would do,
     were it not that it cannot distinguish an empty field from an empty quoted one on every supported Python, nor say
     on which line a record starts.
     """

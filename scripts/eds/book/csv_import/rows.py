@@ -77,7 +77,7 @@ class Layout:
         return next((target.label for target in self.targets if target.column is column), column.name)
 
     def position(self, name: str) -> int | None:
-        """Return where a column of this (squeezed) name stands in the file."""
+        """Return the position of a column of this (squeezed) name in the file."""
         return next((place for place, other in enumerate(self.names) if other and squeeze(other) == name), None)
 
 

@@ -1,4 +1,4 @@
-"""The demo loan book: a bank of any size, invented, the same each time for the same seed.
+"""The demo loan book: a lender of any size, invented, the same each time for the same seed.
 
 Everything is drawn from hashes of (seed, purpose, row number) and computed in whole cents, with no other arithmetic on
 floating-point numbers than the operations that IEEE 754 defines to the last bit. So the book depends neither on the

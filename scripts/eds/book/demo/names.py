@@ -46,7 +46,7 @@ TRADES, TRADE_ENDINGS, COMPANY_NAMES, INDUSTRIES, COMPANY_ENDINGS = (
 
 @dataclass(frozen=True)
 class Branch:
-    """One branch of the bank, as seeds/branches.csv has it."""
+    """One branch of the lender, as seeds/branches.csv has it."""
 
     branch_code: str
     branch_name: str
@@ -56,7 +56,7 @@ class Branch:
 
 
 def read_branches() -> list[Branch]:
-    """Return the bank's branches, in the order of the file. Raises UserError when the file cannot be used."""
+    """Return the lender's branches, in the order of the file. Raises UserError when the file cannot be used."""
     columns = list(Branch.__dataclass_fields__)
     try:
         with BRANCHES_FILE.open(newline="", encoding="utf-8") as file:

@@ -419,7 +419,7 @@
 
   const drawn = new Map();
 
-  // What stands beside a number: the other columns of its question, such as the two that a rate divides.
+  // What is shown beside a number: the other columns of its question, such as the two that a rate divides.
   function beside(question, row) {
     return shownColumns(question).filter(([key]) => key !== question.y[0])
       .map(([key, column]) => `${column.label}: ${write(row[key], column.format)}`).join(" · ");

@@ -451,7 +451,7 @@ class ComposeRuntime:
     def psql(self, server: Server, arguments: Sequence[str], password: str) -> tuple[list[str], dict[str, str]]:
         """Return the command line of psql in a server's container, and the environment it needs."""
         terminal = ["--tty"] if os.isatty(0) and os.isatty(1) else []
-        # -e with a name alone: the value comes from the environment and stands on no command line.
+        # -e with a name alone: the value comes from the environment and is on no command line.
         container = self.compose.container(server.name)
         into = ["docker", "exec", "--interactive", *terminal, "--env", "PGPASSWORD", "--env", "PGOPTIONS", container]
         return [*into, "psql", "-h", "127.0.0.1", "-p", str(SERVER_PORT), *arguments], {"PGPASSWORD": password}

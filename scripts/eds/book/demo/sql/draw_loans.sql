@@ -4,7 +4,7 @@ insert into demo_loan (
     branch_no, officer_no, favourite, careless, last_step, settles, stops
 )
 with placed as (
-    -- Customers one behind the other, each with the years in which there is a bank to lend to them: a loan is a place on
+    -- Customers one behind the other, each with the years in which the lender exists: a loan is a place on
     -- this line. Multiples of the golden section are spread evenly however many there are, so that most borrowers have
     -- repaid one loan, or nearly, before they take the next.
     select

@@ -209,7 +209,7 @@ def throw_away(settings: Settings) -> Iterator[Bench]:
     )
     runtime = LocalRuntime(own)
     if own.state.exists():
-        # Of a benchmark that was killed.
+        # Remove what a killed benchmark has left.
         runtime.stop_all(mode="immediate")
         runtime.destroy()
     try:
@@ -267,7 +267,7 @@ class Latency:
             while not self._stop.wait(self.pause):
                 for view, query in self.queries.items():
                     started = time.perf_counter()
-                    # Until the answer is here. What Python makes of it would be a measure of this process.
+                    # Read the answer to its last byte, but do not parse it: that would measure this process.
                     connection.execute(query.encode())
                     self.milliseconds[view].append((time.perf_counter() - started) * 1000)
 

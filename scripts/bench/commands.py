@@ -29,7 +29,7 @@ PAYMENTS = 20_000
 REPEATS = 3
 REST_SECONDS = 5.0
 TRAFFIC = 500
-# Beyond these sizes some of the others take longer than the rest of the benchmark.
+# Sizes above which a method of comparison takes longer than the rest of the benchmark.
 LATERAL_MOST = 100_000
 DLT_MOST = 5_000_000
 TRAFFIC_MOST = 5_000_000
@@ -214,7 +214,7 @@ def bench_command(
                 load.assert_pgbench(bench)
             machine["postgresql"] = bench.ask("show server_version")
             measured.append(measure(bench, scale.payments, extent))
-        # After each size: a large one that fails costs no small one.
+        # Saved after each size, so that a large one that fails costs no small one.
         if target:
             (target / "benchmarks.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
             page = target / "benchmarks.md"

@@ -20,7 +20,7 @@ from eds.cluster.connections import connect
 CLIENTS = 2
 TABLES = ("customers", "loan_products", "loans", "payments")
 MINUTE = 60.0
-# Until the sessions that ended have reported what they did.
+# How long to wait until the sessions that ended have reported their statistics.
 REPORT_SECONDS = 1.5
 
 

@@ -110,7 +110,7 @@ class Reload:
         """Time the usual form of "recompute all loans", a lateral sum over its unindexed staging tables."""
         with connect(self.conninfo, autocommit=True) as connection:
             connection.execute("set max_parallel_workers_per_gather = 0")
-            # As long as the rest of the benchmark at most: it grows with the square of the book.
+            # The query may take as long as the rest of the benchmark: its time grows with the square of the book.
             connection.execute("set statement_timeout = '15min'")
             started = time.monotonic()
             connection.execute((SQL / "lateral.sql").read_bytes())
@@ -208,7 +208,7 @@ def payments_that_differ(bench: Bench, conninfo: str, table: str) -> int:
                 for line in lines:
                     yield int(line.split(b"\t", 1)[0]), line
 
-    # Rows that both have alike stand next to each other, and fall out.
+    # Rows that are in both become neighbours, and cancel out.
     both = groupby(merge(rows(conninfo, table), rows(bench.primary, "operational.payments")), key=itemgetter(0))
     return sum(1 for _, found in both if len(pair := list(found)) != 2 or pair[0] != pair[1])
 

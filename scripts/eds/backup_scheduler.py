@@ -28,7 +28,7 @@ from eds.base.settings import ROOT, Settings
 from eds.runtime.choice import select_runtime
 from eds.warehouse import alerts
 
-# How often the clock is looked at: it may be set, the machine may have slept.
+# How often to look at the clock: it may be set, and the machine may have been asleep.
 LOOK_SECONDS = 10.0
 # A job that was interrupted by a person's command is tried again after so long.
 AGAIN = timedelta(minutes=10)
@@ -145,7 +145,7 @@ class BackupScheduler:
         signal.signal(signal.SIGINT, self.stop)
         log("started", pid=os.getpid(), schedules=self.schedules, skipped=self.why_no_repository)
         for name in self.schedules:
-            # From now on; a full backup is due where none was ever made.
+            # Schedules count from now; a full backup is due where none was ever made.
             if name not in self.done_until() and name != "backup_full_schedule":
                 self.note(name, datetime.now(UTC))
         postponed: dict[str, datetime] = {}

@@ -103,7 +103,7 @@ def start(
         if not isinstance(runtime, ComposeRuntime):
             raise UserError("FRESH=1 is for containers whose volumes are gone; `make nuke` destroys what is here.")
         runtime.begin_again()
-        # Whoever has lost a book does not want invented loans in its place.
+        # A lender who has lost a book does not want invented loans in its place.
         scale = scale or "empty"
     up.up(runtime, scale)
 
@@ -521,9 +521,9 @@ def psql(
     known = cluster.servers | {"recovered": cluster.recovered}
     if server not in known:
         raise UserError(f"There is no server {server!r}. Choose one of: {', '.join(known)}.")
-    # `primary` is whoever takes the writes; the replicas keep their own names.
+    # `primary` is the server that takes the writes; the replicas keep their own names.
     place = known[cluster.primary_name if server == "primary" else server]
-    # A superuser who reads a view runs whatever its owner has written into it: that role is asked for by name.
+    # A superuser who reads a view runs whatever its owner has written into it: that role must be named explicitly.
     role = role or ("warehouse_user" if server == "warehouse" else "readonly_user")
     roles = (*(WAREHOUSE_ROLES if server == "warehouse" else OLTP_ROLES), "postgres")
     if role not in roles:
@@ -613,7 +613,7 @@ def _settings_if_any() -> Settings | None:
 def main(application: typer.Typer = app) -> None:
     """Run a command line. A person's mistake ends in a sentence on standard error, without a traceback."""
     forget_libpq_environment()
-    # What a command makes is for this account alone, unless it says otherwise.
+    # Files that a command creates are for this account alone, unless it says otherwise.
     os.umask(0o077)
     try:
         sys.exit(application(standalone_mode=False) or 0)

@@ -30,7 +30,7 @@ from eds.warehouse.dbt_docs import CancelledError
 
 CANCEL_SECONDS = 7.0
 KILL_SECONDS = 2.0
-# How often the scheduler looks whether somebody ran dbt by hand.
+# How often the scheduler checks whether somebody ran dbt by hand.
 LOOK_SECONDS = 10.0
 
 
@@ -116,7 +116,7 @@ class Scheduler:
         Otherwise the two would recompute everything in turn, each with its own settings.
         """
         try:
-            # Past the cache, which keeps the settings of the start for the rest of this process.
+            # Bypass the cache, which keeps the settings of the start for the rest of this process.
             return runs.lending_environment(load.__wrapped__())
         except UserError as error:
             log("settings", status="kept", message=str(error))
@@ -149,7 +149,7 @@ class Scheduler:
             alerts.notify(self.settings, problem=str(error).strip())
             return
         if run is None:
-            # Refused (another run is active), or it never came as far as its record.
+            # Refused (another run is active), or ended before its record was written.
             log("run", status="not started", exit_code=code)
         else:
             log("run", exit_code=code, **runs.run_as_json(run))
@@ -203,7 +203,7 @@ class Scheduler:
             self._refresh_pages()
         while not self.stopping.is_set():
             now = datetime.now(UTC)
-            # Nor must a clock that was set back.
+            # Nor must a clock that was set back silence it.
             done_until = min(done_until, now)
             due = overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now)
             if due:
@@ -211,7 +211,7 @@ class Scheduler:
                 self._tick(due, "reconcile" if due.full else "schedule")
                 continue
             upcoming = next_tick(settings.etl_schedule, settings.etl_reconcile_schedule, done_until)
-            # In short steps: the clock may be set, the machine may have slept, somebody may run dbt by hand.
+            # Wait in short steps: the clock may be set, the machine may have been asleep, somebody may run dbt by hand.
             self.stopping.wait(min(max((upcoming.at - now).total_seconds(), 0.05), LOOK_SECONDS))
             self._look_for_runs_by_hand()
             self._write_metrics()
@@ -229,7 +229,7 @@ class Scheduler:
             log("metrics", status="failed", message=str(error))
 
     def _writes_pages(self) -> bool:
-        # A container that has the secrets of its duty only cannot read as the dashboards' role.
+        # A container that has only the secrets that it needs cannot read as the dashboards' role.
         return bool(self.settings.warehouse_reader_password.get_secret_value()) and not self.stopping.is_set()
 
     def _look_for_runs_by_hand(self) -> None:

@@ -22,7 +22,7 @@ from eds.ops import interrupted, machine, pitr, transactions
 from eds.runtime.member import Runtime
 from eds.warehouse import runs
 
-# The longest that PgBouncer may take, behind servers that answer.
+# How long PgBouncer may take to serve, behind servers that answer.
 POOL_SECONDS = 20
 
 
@@ -34,7 +34,7 @@ def start_servers(runtime: Runtime) -> None:
     interrupted.after_start(runtime)
     _end_preparing(runtime)
     if runtime.is_running("pgbouncer"):
-        # It turns the first client away that comes after a time without a server: not the application.
+        # After a time without a server it rejects the first client: let that be this one, not the application.
         for database in POOLS:
             try:
                 wait_until_accepting(runtime.cluster.pooled_conninfo(database), POOL_SECONDS)
@@ -48,7 +48,7 @@ def _end_preparing(runtime: Runtime) -> None:
     if not transactions.accepts_prepared(primary):
         return
     if left := transactions.prepared(primary):
-        # It would not start again.
+        # It would not start again with prepared transactions.
         err.print(
             f"{primary.name} accepts PREPARE TRANSACTION until it is restarted. These have to be ended first, each in "
             f"its database: {'; '.join(left)}",
@@ -99,7 +99,7 @@ def first_build(cluster: Cluster) -> None:
 
     if done():
         return
-    # dbt's own lines go into a log; on a terminal, a bar shows how many nodes are done.
+    # dbt's output goes into a log; on a terminal, a bar shows how many nodes are done.
     log = cluster.settings.state / "dbt-logs" / "first-build.log"
 
     label = "first dbt build" if runs.last_success(cluster)[0] is None else "dbt build of this version"

@@ -24,7 +24,7 @@ from rich.progress import (
 
 from eds.base.errors import UserError
 
-# A log has no width: wide enough that a table's row stays on one line.
+# A log has no width: make it wide enough for a table's row to stay on one line.
 LOG_WIDTH = 180
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
@@ -131,6 +131,6 @@ def age(since: datetime | None) -> str:
 def log(event: str, **fields: Any) -> None:
     """Print an event as one line of JSON on standard output: the log of a process that runs unattended."""
     record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
-    # In one piece: dbt's threads write lines too.
+    # Write the line in one call: dbt's threads write lines too.
     sys.stdout.write(json.dumps(record, default=str) + "\n")
     sys.stdout.flush()

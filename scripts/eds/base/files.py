@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-# What the system answers when a disk, or this account's share of it, is full.
+# The system's errors for a full disk, or a used up quota of this account.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from eds.base.errors import UserError
 
-# Of a program that failed, this many lines are shown.
+# How many lines of a failed program's output are shown.
 TAIL_LINES = 15
 
 

@@ -19,7 +19,7 @@ from eds.base.errors import UserError
 from eds.base.files import FULL, write_atomically
 from eds.base.settings import Settings
 
-# Is in a state directory that the platform made itself.
+# The name of a file that marks a state directory which the platform created.
 OWN_STATE_MARK = ".platform"
 # Makes backups and restore drills on schedule: a process of this machine on either runtime.
 BACKUP_SCHEDULER = "backup-scheduler"
@@ -41,7 +41,7 @@ class ServiceState:
     detail: str = ""
 
 
-# What is in a state directory besides the servers' data and what containers read: for this account alone.
+# Folders of a state directory besides the servers' data and the containers' files: for this account alone.
 PRIVATE_FOLDERS = ("site", "dbt-docs", "dbt-logs", "dbt-target", "metabase", "backups")
 
 
@@ -55,7 +55,7 @@ def state_directory(settings: Settings) -> Path:
     try:
         if not state.exists():
             state.mkdir(parents=True)
-            # Whatever the umask: the servers' account must get through.
+            # Independent of the umask: the servers' account must be able to pass through.
             state.chmod(0o711)
             (state / OWN_STATE_MARK).touch()
         if (state / OWN_STATE_MARK).exists():
@@ -163,14 +163,14 @@ def exclusive(settings: Settings, command: str, *, gives_way: bool = False) -> I
         ) from error
     this = psutil.Process()
     if gives_way:
-        # One that was started in the background may have inherited that an interrupt is ignored.
+        # A process that was started in the background may have inherited that interrupts are ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         note = {"pid": this.pid, "created": this.create_time(), "command": command, "gives_way": gives_way}
         try:
             write_atomically(_holder_note(settings), json.dumps(note) + "\n", mode=0o600)
         except OSError as error:
-            # On a full disk too somebody can stop and destroy what is there; others then see less about who does.
+            # Stopping and destroying must work on a full disk too; others then see less about the running command.
             if error.errno not in FULL:
                 raise
         yield

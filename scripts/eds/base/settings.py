@@ -35,11 +35,11 @@ ENV_EXAMPLE = ROOT / ".env.example"
 
 SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "metabase")
 SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
-# What the Docker runtime can do without.
+# Services that the Docker runtime can do without.
 OPTIONAL_SERVICES = ("metabase", "pgadmin", "docs")
-# Settings that had another name, for one version.
+# Former names of settings, accepted for one version.
 FORMER_NAMES = {"without": "DISABLED_SERVICES"}
-# What each kind of second repository cannot do without.
+# The settings that each kind of second repository requires.
 REPOSITORY_OPTIONS = {
     "posix": ("backup_repo2_path",),
     "sftp": ("backup_repo2_sftp_host", "backup_repo2_sftp_host_user", "backup_repo2_sftp_private_key_file"),
@@ -53,7 +53,7 @@ REPOSITORY_OPTIONS = {
     "azure": ("backup_repo2_azure_account", "backup_repo2_azure_container", "backup_repo2_azure_key"),
     "gcs": ("backup_repo2_gcs_bucket", "backup_repo2_gcs_key"),
 }
-# When backups are made and proven. OFF: never.
+# The schedules of backups and of their verification. OFF: never.
 BACKUP_SCHEDULES = (
     "backup_full_schedule",
     "backup_diff_schedule",
@@ -63,7 +63,7 @@ BACKUP_SCHEDULES = (
 )
 OFF = "off"
 SIZE_UNITS = {"kB": 1, "MB": 1024, "GB": 1024 * 1024}
-# How alike a name in .env and a setting's name must be to be taken for a typing error (0 to 1).
+# How similar a name in .env must be to a setting's name to count as a typing error (0 to 1).
 TYPO_LIKENESS = 0.85
 
 
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
 
     runtime: Annotated[Literal["docker", "local"] | None, BeforeValidator(_blank_is_none)] = None
 
-    # Where each service listens.
+    # The addresses of the services.
     primary_host: Host = "127.0.0.1"
     primary_port: Port = 5432
     replica1_host: Host = "127.0.0.1"
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     metabase_port: Port = 3000
     pgadmin_port: Port = 5050
     docs_port: Port = 8080
-    # A recovery beside the primary.
+    # The recovered cluster beside the primary.
     pitr_port: Port = 5436
 
     oltp_db: DatabaseName = "loans_db"
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     # The Docker runtime.
     compose_project_name: ProjectName = "eds"
     disabled_services: Annotated[str, Field(validation_alias=AliasChoices("disabled_services", "without"))] = ""
-    # Of the public images; blank: whatever the tag stands for.
+    # Digests of the public images; blank: the image that the tag names.
     postgres_digest: Digest = ""
     debian_digest: Digest = ""
     python_digest: Digest = ""
@@ -157,16 +157,17 @@ class Settings(BaseSettings):
     synchronous: Literal["on", "off"] = "off"
     backup_dir: OptionalPath = None
     backup_keep: Annotated[int, Field(ge=1)] = 7
-    # When backups are made and restored for proof, as cron says it; off: never.
+    # When backups are made and test restores run, as cron expressions; off: never.
     backup_full_schedule: str = "30 0 * * 0"
     backup_diff_schedule: str = "30 0 * * 1-6"
     backup_dump_schedule: str = "30 1 * * *"
     backup_verify_schedule: str = "30 2 * * *"
     drill_schedule: str = "30 3 * * 0"
-    # From which age on a backup, and the last proven restore, are called too old.
+    # The age from which the last backup, and the last proven restore, count as too old.
     backup_fresh_hours: Annotated[int, Field(ge=1)] = 50
     drill_fresh_days: Annotated[int, Field(ge=1)] = 15
-    # Physical backups: so many full ones, or, when it is set, what a recovery to any time of so many days needs.
+    # How many full physical backups are kept; or, when the window is set, all that a recovery within that many days
+    # needs.
     backup_keep_full: Annotated[int, Field(ge=1)] = 2
     backup_window_days: Annotated[int, Field(ge=0)] = 0
     # A second repository, away from this machine's disk; BACKUP_REPO2_… are pgBackRest's options for its kind.
@@ -200,7 +201,8 @@ class Settings(BaseSettings):
     metabase_warehouse_port: Annotated[Port | None, BeforeValidator(_blank_is_none)] = None
 
     max_slot_wal_keep_size: str = "2GB"
-    # Of the machine, for the servers' share of it; shared_buffers of each server.
+    # The machine's memory, from which the servers' shares follow; shared_buffers of an OLTP server and of the
+    # warehouse.
     memory: str = "4GB"
     oltp_memory: str = "128MB"
     warehouse_memory: str = "256MB"
@@ -432,7 +434,7 @@ def env_file() -> Path:
 
 def _read(path: Path) -> str:
     try:
-        # Line ends as they are, so that writing the file back changes nothing else.
+        # Keep line ends as they are, so that writing the file back changes nothing else.
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
     except UnicodeDecodeError as error:
@@ -455,7 +457,7 @@ def ensure_env_file(path: Path | None = None) -> bool:
     text = _read(path if present else ENV_EXAMPLE)
     new_text = text
     for name in Settings.secret_names():
-        # As python-dotenv reads it: "export" and blanks are allowed, quotes around nothing are nothing.
+        # As python-dotenv reads a line: "export" and blanks are allowed, and empty quotes mean no value.
         setting = rf"(?m)^([ \t]*(?:export[ \t]+)?{name}[ \t]*=)"
         empty = r"[ \t]*(?:''|\"\")?[ \t]*(\r?)$"
         new_text, found = re.subn(setting + empty, rf"\g<1>{new_secret()}\g<2>", new_text)
@@ -561,7 +563,7 @@ def load(path: Path | None = None) -> Settings:
         raise UserError(f"{path} does not exist yet: run `make up`, which makes it with generated passwords.")
     lines = _lines_without_effect(_read(path))
     settings = None
-    # It warns of the same lines, in its own words.
+    # python-dotenv warns of the same lines, in other words.
     logging.getLogger("dotenv.main").setLevel(logging.ERROR)
     try:
         settings = Settings(_env_file=path)  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from pydantic import ValidationError
 
-# What typer's own BadParameter is one of: any mistake in a command line.
+# The base class of typer's BadParameter: any mistake in a command line.
 UsageError: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "UsageError")
 _KINDS = {int: "a whole number", float: "a number"}
 

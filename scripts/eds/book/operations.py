@@ -23,10 +23,10 @@ from eds.book.demo.statements import IS_WEEKLY
 from eds.book.repayment import CENT, WEEKS, Instalment, annuity, weeks_of, what_is_left
 
 LONG_SECONDS = (2.0, 8.0)
-# How many rows after a random one are looked at for a row of the right kind, and how often.
+# How many rows after a random one are searched for a row of the right kind, and how often.
 NEIGHBOURS = 64
 PROBES = 6
-# How many days before its due day an instalment is paid at the earliest, while others are due.
+# How many days before its due date an instalment is paid at the earliest, while others are due.
 EARLY_DAYS = 3
 # This share of the instalments is missed, and caught up so many days later.
 MISSED_SHARE = 0.08
@@ -244,7 +244,7 @@ class Transaction:
 
 
 _ACTIVE = "status = 'active' and outstanding_balance > 0"
-# What a schedule can be computed of in a moment, with sums that a payment can hold: the table accepts much more.
+# Loans whose schedule is quickly computed, with sums that a payment can hold: the table accepts much more.
 _PAYING = _ACTIVE + (
     " and greatest(amount, outstanding_balance) <= 100000000000 and tenure_months <= 1200"
     " and coalesce(disbursed_at, now()) between '1900-01-01' and '2100-01-01'"
@@ -433,7 +433,7 @@ def _status_change(transaction: Transaction) -> None:
     """Let an active loan default, or a defaulted one be written off or active again."""
     chance = transaction.chance
     try:
-        # Whichever is rarer first, so that loans leave default again.
+        # The rarer status first, so that loans leave default again.
         loan = transaction.lock_loan("status = 'defaulted'" if chance.random() < 0.6 else _ACTIVE)
     except NothingSuitable:
         loan = transaction.lock_loan(_ACTIVE)
@@ -474,7 +474,7 @@ def _customer_deletion(transaction: Transaction) -> None:
         "customer_id",
         "not exists (select from operational.loans where loans.customer_id = near.customer_id)",
     )
-    # A loan may come in between: then the foreign key refuses, and another attempt finds somebody else.
+    # A loan may be inserted in between: the foreign key then refuses, and another attempt finds another customer.
     transaction.row("delete from operational.customers where customer_id = %s", customer_id)
     if transaction.cursor.rowcount == 0:
         raise NothingSuitable

@@ -71,7 +71,7 @@ class _ConnectionFailed(Exception):
     """No connection came about; another attempt may have one."""
 
 
-# What another transaction, a failover or a restart may do to an honest transaction.
+# Errors that another transaction, a failover or a restart may cause in any transaction.
 _RETRIED = (
     _ConnectionFailed,
     psycopg.OperationalError,  # with it: deadlock, serialization failure, lock timeout, a server that goes
@@ -212,7 +212,7 @@ class _Worker(threading.Thread):
                 continue
             if self.chance.random() < ROLLBACK_SHARE:
                 self.perform("payment", roll_back=True)
-            # What the book has nothing for at the moment is replaced; an application is always possible.
+            # An operation for which the book has no row at the moment is replaced; an application is always possible.
             for candidate in dict.fromkeys((name if name != "long_payment" else "payment", "payment", "application")):
                 if halt.is_set() or self.perform(candidate):
                     break
@@ -249,7 +249,7 @@ class _Worker(threading.Thread):
         except _Stopped:
             pass
         except _RETRIED:
-            # Cut off by the end is not given up.
+            # An operation that the end of the simulation cut off does not count as given up.
             if not self.shared.halt.is_set():
                 counts.add(failures=1)
         else:

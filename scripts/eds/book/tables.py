@@ -1,6 +1,6 @@
 """The tables of the loan book."""
 
-# Each with its key. A table refers to those before it, so that rows are deleted from the last one on.
+# The tables with their keys. A table refers only to those before it, so rows are deleted from the last one on.
 TABLES = {
     "customers": "customer_id",
     "loan_products": "product_id",

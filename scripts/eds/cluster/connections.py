@@ -214,7 +214,7 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection:
 
     Raises UserError that says where nothing answers.
     """
-    # What the shell has would win over these options.
+    # Variables of the shell would take precedence over these options.
     for variable in ("PGTZ", "PGDATESTYLE"):
         os.environ.pop(variable, None)
     place = conninfo_to_dict(conninfo)
@@ -255,7 +255,7 @@ def wait_until_accepting(conninfo: str, seconds: float) -> None:
                 lambda error: isinstance(error, psycopg.OperationalError) and not refuses_password(error)
             ),
         ):
-            # A pooler takes a login without having a server for it.
+            # A pooler accepts a login without having a server for it.
             with attempt, psycopg.connect(conninfo, autocommit=True) as connection:
                 connection.execute("select 1")
                 return

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from eds.cluster.connections import Server, psycopg_notices_off
 
-# The connection limit of a database that lets nobody in but superusers.
+# The connection limit of a database that only superusers can enter.
 NOBODY = 0
 
 

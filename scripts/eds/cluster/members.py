@@ -17,9 +17,9 @@ from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import execute, fetch_value
 
 PROMOTE_SECONDS = 120
-# A replica that neither streams nor comes nearer to the primary for this long is not following it.
+# A replica that neither streams nor catches up with the primary for this long is not following it.
 STANDSTILL_SECONDS = 10.0
-# A replica that has a long way to go may go it after `make up` is done.
+# How long `make up` waits for a replica that is far behind; it may go on catching up afterwards.
 CATCH_UP_SECONDS = 60.0
 
 
@@ -122,7 +122,7 @@ def why_not_following(cluster: Cluster, name: str, member: Watched) -> str | Non
             if position > best:
                 moved, best = now, position
         except psycopg.OperationalError as error:
-            # Its password may be that of an earlier time until it has replayed more.
+            # Until it has replayed more, its superuser may still have an earlier password.
             found = str(error).strip()
         if now - moved > STANDSTILL_SECONDS or not member.is_running():
             return found or last_complaint(member) or "it is not catching up with the primary"

@@ -19,7 +19,7 @@ from eds.cluster import exchange, locks
 from eds.cluster.connections import Cluster, Server, psycopg_notices_off, refuses_password
 from eds.cluster.queries import has_relation
 
-# What both databases get, by the files' numbers among those of their own.
+# The SQL files of both databases, applied among each one's own in the order of their numbers.
 COMMON_SQL = ROOT / "infra/postgres/sql"
 SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
 
@@ -57,7 +57,7 @@ def apply_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     what = f"Bringing database {connection.info.dbname} up to date"
     try:
         with connection.transaction():
-            # Two commands at once must not apply the same file twice.
+            # Two concurrent commands must not apply the same file twice.
             locks.lock_table(connection, "platform.applied_file", what)
             locks.limit_waiting(connection)
             return _apply_new_files(connection, folder)
@@ -77,7 +77,7 @@ def _apply_new_files(connection: psycopg.Connection, folder: Path) -> list[str]:
         try:
             connection.execute(text)
         except psycopg.errors.RaiseException as error:
-            # A file's own refusal: it says what it found and what to do.
+            # The file itself refuses: its message says what it found and what to do.
             raise UserError(f"{path.name}: {error.diag.message_primary}\n{error.diag.message_hint or ''}") from error
         connection.execute("reset role")
         connection.execute(
@@ -91,7 +91,8 @@ def _apply_new_files(connection: psycopg.Connection, folder: Path) -> list[str]:
 
 def _ensure_password(connection: psycopg.Connection, server: Server, role: str, password: str) -> bool:
     """Give a role the password of the settings, unless it has it already. Returns whether it was set."""
-    # By its verifier first: a login with a wrong password would be a FATAL line in the log of a healthy first start.
+    # Compare with the verifier first: a login with a wrong password would be a FATAL line in the log of a healthy first
+    # start.
     row = connection.execute("select rolpassword from pg_authid where rolname = %s", (role,)).fetchone()
     if not row or not verifies(row[0], password):
         set_password(connection, role, password)
@@ -113,7 +114,7 @@ def _ensure_password(connection: psycopg.Connection, server: Server, role: str, 
 def adopt_passwords(server: Server, settings: Settings) -> None:
     """Give the roles of an OLTP server that is not provisioned, a recovered one, the passwords of the settings."""
     with server.connect("postgres") as connection:
-        # A copy that is there to be looked at takes no writes by default.
+        # A copy for inspection takes no writes by default.
         connection.execute("set transaction read write")
         rows = connection.execute(
             "select rolname, rolpassword from pg_authid where rolname = any(%s)", (list(OLTP_ROLES),)

@@ -20,7 +20,7 @@ def fetch_all(server: Server, query: str, parameters: Any = None, database: str 
         return cursor.fetchall() if cursor.description else []
 
 
-# For statements whose rows say nothing.
+# For statements whose result does not matter.
 execute = fetch_all
 
 

@@ -243,7 +243,7 @@ def replay_options(control: str) -> list[str]:
 def set_password_statements(password: str) -> str:
     """Return what a server in single-user mode reads to give its superuser a password, one statement a line."""
     literal = password.replace("'", "''")
-    # A copy that is there to be looked at takes no writes by default.
+    # A copy for inspection takes no writes by default.
     return (
         "set standard_conforming_strings = on\nset default_transaction_read_only = off\n"
         f"alter role postgres password '{literal}'\n"

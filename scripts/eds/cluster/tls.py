@@ -25,7 +25,7 @@ from eds.base.settings import Settings
 
 CA_DAYS = 3650
 SERVER_DAYS = 397
-# A certificate is renewed by a start when it is not valid for so much longer.
+# A start renews a certificate that expires within this time.
 RENEW_DAYS = 30
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 

@@ -24,7 +24,7 @@ from eds.dashboards import content, page
 from eds.dashboards.content import Column, Content, Dashboard, Filter, Question
 
 Kind = Literal["xlsx", "csv"]
-# Of a sheet of Excel, its head among them.
+# The rows of an Excel sheet, its header included.
 MOST_SHEET_ROWS = 1_048_576
 LONGEST_SHEET_NAME = 31
 NUMBER_FORMATS = {

@@ -90,7 +90,7 @@ class Provisioner:
     def _say(self, text: str) -> None:
         self.report.changes.append(text)
 
-    # --- the person who does it -----------------------------------------------------------------------------------
+    # --- the administrator ----------------------------------------------------------------------------------------
 
     def _log_in(self) -> None:
         settings = self.settings
@@ -118,7 +118,7 @@ class Provisioner:
                 "one may connect databases. Nothing was changed."
             )
         if new and self.client.get("/api/setting/anon-tracking-enabled"):
-            # Set-up switches it on, whatever is asked; a Metabase that was there before keeps what its people chose.
+            # Set-up switches it on, whatever is requested; a Metabase that existed before keeps its users' choice.
             self.client.put("/api/setting/anon-tracking-enabled", {"value": False})
 
     def _set_up(self, token: str, password: str) -> bool:

@@ -35,9 +35,9 @@ from eds.warehouse import runs
 
 FILE_NAME = "dashboards.html"
 RUNS_SHOWN = 40
-# All choices of a question's filters together; each is a query, and a part of the page.
+# The most combinations of a question's filter values; each is a query, and a part of the page.
 MOST_CHOICES = 400
-# Combinations of a grain's dimensions; some 40 bytes each.
+# The most combinations of a grain's dimensions; each takes some 40 bytes.
 MOST_ROWS = 100_000
 # The dbt project, as the lineage names it.
 PROJECT = "enterprise_data_platform"
@@ -125,7 +125,7 @@ def choices(question: Question, values: Mapping[str, list[Any]]) -> Iterator[dic
     """Yield every choice of a question's filters, from none chosen to all chosen."""
     names = list(question.filters)
     if math.prod(len(values[name]) + 1 for name in names) > MOST_CHOICES:
-        # What is too much for a page: the whole alone.
+        # Too many for a page: only the unfiltered answer.
         yield {}
         return
     for combination in itertools.product(*[[None, *values[name]] for name in names]):

@@ -87,7 +87,7 @@ def take(settings: Settings) -> list[Path]:
             )
             page.goto(address + picture.page)
             page.locator(picture.wait_for).first.wait_for()
-            # dbt's graph moves to its place.
+            # Wait until dbt's graph has moved to its place.
             page.wait_for_timeout(1500 if "lineage" in picture.page else 200)
             whole = page.locator("svg") if picture.page.endswith(".svg") else page
             whole.screenshot(path=FOLDER / picture.name, animations="disabled")

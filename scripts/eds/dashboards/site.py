@@ -24,12 +24,12 @@ from eds.dashboards import content, page, star_schema
 from eds.runtime.ports import bind_error
 from eds.warehouse import backup_record, dbt_docs, metrics
 
-# By which names this machine is itself.
+# The names under which this machine answers itself.
 OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LINEAGE = "lineage/index.html"
 STAR = "star-schema.svg"
 INDEX = "index.html"
-# Around the part of the index that is about backups.
+# Markers around the part of the index that is about backups.
 PROTECTION = ("<!-- backups -->", "<!-- end of backups -->")
 # dbt's page is its own; nothing that it loads or calls may come from elsewhere.
 POLICY = (
@@ -46,7 +46,7 @@ CORRECTIONS = {
     '<use xlink:href="{{': '<use ng-attr-xlink:href="{{',
 }
 
-# The way back from dbt's page, which knows of no other page.
+# The link back from dbt's page, which knows of no other page.
 LINKS = (
     '<nav aria-label="Data platform" style="position:fixed;top:0;right:24px;z-index:9999;padding:6px 14px;'
     'border-radius:0 0 8px 8px;background:#00495f;font:600 14px/1.4 system-ui,sans-serif">'
@@ -113,7 +113,7 @@ def refresh_protection(settings: Settings) -> None:
         with Cluster(settings).connect_as_writer() as connection:
             found = backup_record.protection(connection)
     except (UserError, psycopg.Error):
-        # The page says of when its figures are.
+        # The page names the time of its figures.
         return
     shown = [
         (name, last, age(last.at), last.at is None or (now - last.at).total_seconds() > limit)

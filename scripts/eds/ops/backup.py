@@ -49,9 +49,9 @@ app = typer.Typer()
 NAME = re.compile(r"backup_(operational|warehouse)_(\d{8}_\d{6})(\.sql\.gz|\.dump)")
 TYPES = ("full", "diff", "incr")
 SUFFIXES = {"sql": ".sql.gz", "custom": ".dump"}
-# A scheduled backup may be running; most are done by then.
+# How long to wait for a running scheduled backup; most are done by then.
 LOCK_SECONDS = 30.0
-# pg_dump's last words; a dump without them is cut off.
+# The last line that pg_dump writes; a dump without it is truncated.
 COMPLETE = b"-- PostgreSQL database dump complete"
 # A table without columns has no list of them.
 _COPY = re.compile(rb"COPY (.+?) +(?:\(.*\) )?FROM stdin;\n")
@@ -212,7 +212,7 @@ def _fresh_name(folder: Path, kind: str, suffix: str) -> str:
         name = f"backup_{kind}_{datetime.now(UTC):%Y%m%d_%H%M%S}{suffix}"
         if not (folder / name).exists():
             return name
-        # One name a second.
+        # Names have a resolution of one second.
         time.sleep(0.2)
 
 
@@ -232,7 +232,7 @@ def dump(cluster: Cluster, kind: str, form: Literal["sql", "custom"]) -> Backup:
         temporary = folder / f".incoming.{name}"
         try:
             with server.connect() as connection:
-                # Rows are counted in the very snapshot that is dumped.
+                # Rows are counted in the same snapshot that is dumped.
                 connection.execute("set transaction isolation level repeatable read, read only")
                 connection.execute("set local idle_in_transaction_session_timeout = 0")
                 row = connection.execute(
@@ -303,7 +303,7 @@ def sql_of(settings: Settings, path: Path) -> Iterator[Any]:
             try:
                 yield stream
             except BrokenPipeError:
-                # Not the file: whoever was fed with it has ended.
+                # Not an error of the file: the process that was reading it has ended.
                 raise
             except (OSError, EOFError) as error:
                 raise UserError(f"{path} is damaged: {error}") from error
@@ -397,7 +397,7 @@ def physical(runtime: Runtime, kind: str) -> BaseBackup:
     return max((each for each in archive.info().backups if each.repository == 1), key=lambda backup: backup.finished_at)
 
 
-# --- again ------------------------------------------------------------------------------------------------------------
+# --- verification -----------------------------------------------------------------------------------------------------
 
 
 def verify(settings: Settings, backup: Backup) -> Counter[str]:

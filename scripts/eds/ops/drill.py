@@ -134,7 +134,7 @@ def drill_command(
     settings = load()
     runtime = select_runtime(settings)[0]
     began = time.monotonic()
-    # A person's command does not wait for one of a schedule.
+    # A command given by a person does not wait for a scheduled one.
     with exclusive(settings, "drill", gives_way=scheduled):
         if runtime.member(SIDE).is_running():
             raise UserError("A recovered cluster is there for inspection: make pitr REMOVE=1 removes it.")

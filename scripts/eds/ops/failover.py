@@ -36,10 +36,10 @@ from eds.runtime.member import Runtime
 
 app = typer.Typer()
 
-# What the journal calls the operations; of a rejoin with the member's name behind it.
+# The journal's names of the operations; that of a rejoin is followed by the member's name.
 FAILOVER, REJOIN = "failover", "rejoin "
 WRITABLE_SECONDS = 60.0
-# After a failover, pg_rewind may take so long; a rejoin by hand has no limit.
+# How long pg_rewind may take after a failover; a rejoin by hand has no limit.
 REWIND_SECONDS = 60.0
 # How much of a replica's log is searched for the end of its stream; wal_receiver_timeout of infra/postgres/oltp.conf.
 LOG_LINES, RECEIVER_TIMEOUT_SECONDS = 400, 12.0
@@ -134,7 +134,7 @@ def last_sign_of_life(runtime: Runtime) -> datetime | None:
         for line in runtime.member(server.name).tail(LOG_LINES):
             if broken := _BROKEN_STREAM.match(line):
                 at = datetime.fromisoformat(broken[1]).replace(tzinfo=UTC)
-                # The timeout is noticed so much later.
+                # A timeout is noticed this long after the last message.
                 found.append(at - timedelta(seconds=RECEIVER_TIMEOUT_SECONDS) if broken[2] else at)
     return max(found, default=None)
 
@@ -149,7 +149,7 @@ def switch(runtime: Runtime, to: str | None, force: bool = False) -> Switched:
     old = decided["old"] if decided else cluster.primary_name
     alive = answers(cluster.servers[old])
     new = decided["new"] if decided else choose_replica(runtime, to, force)
-    # A primary that stops in order hands on all it has, to whoever is connected.
+    # A primary that is shut down cleanly sends all it has to the replicas that are connected.
     if alive and not decided and not force and not members.streams(cluster, new):
         raise UserError(
             f"{new} does not stream from {old}, so it may lack a lot: `make up` repairs it. FORCE=1 goes ahead."
@@ -160,7 +160,7 @@ def switch(runtime: Runtime, to: str | None, force: bool = False) -> Switched:
             "changed; `make up` repairs names in the networks, TO= names the other replica, FORCE=1 goes ahead."
         )
     began = datetime.now(UTC)
-    # It ran and did not answer: it is suspended, or cannot be reached.
+    # It was running and did not answer: it is suspended, or cannot be reached.
     unreachable = not alive and runtime.member(old).is_running()
     fault = None if alive else last_sign_of_life(runtime)
     journal.enter(settings, FAILOVER, old=old, new=new)
@@ -217,7 +217,7 @@ def bring_back(runtime: Runtime, done: Switched) -> Failover:
         with step(f"{name} cloned"):
             runtime.member(name).clone()
     lost = recovery.commits_after(runtime.member(old), done.position, done.timeline)
-    # What only the old primary has is looked at before it is wiped.
+    # What only the old primary has is read before it is wiped.
     rejoined = None
     if lost == [] and not done.unreachable:
         with step(f"{old} follows {new}"):

@@ -150,7 +150,7 @@ def _look_at_backups(runtime: Runtime, found: Findings) -> None:
         "proven_restore": protection.restore,
         "backup_check": protection.check,
     }
-    # What the look at the archive has named already is not named again.
+    # What the check of the archive has named already is not named again.
     found.problems += [each for each in backup_record.damage(protection) if not each.startswith(tuple(found.problems))]
     found.values |= {f"last_{name}": last.at.isoformat() if last.at else None for name, last in kept.items()}
     found.values |= {

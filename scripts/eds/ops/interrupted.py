@@ -24,7 +24,7 @@ def before_start(runtime: Runtime) -> None:
         elif name.startswith(failover.REJOIN):
             member = runtime.member(details["name"])
             member.stop()
-            # As the rewinding itself does: what is of two histories is cloned, not started.
+            # Like the rewind itself: data of two histories is cloned again, not started.
             member.run(["rm", "-f", member.data / "standby.signal"], check=False)
             err.print(f"{details['name']} was being brought back as a replica when that was interrupted: it is cloned")
         elif name == failover.FAILOVER:

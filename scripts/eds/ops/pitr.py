@@ -32,11 +32,11 @@ from eds.runtime.pgbackrest import Repository
 app = typer.Typer()
 
 ARCHIVED_SECONDS = 60.0
-# Backups that were made within about so long are as good as each other.
+# Backups that were made within this time are equally good.
 SAME_AGE_SECONDS = 3600.0
-# What people write for a point in time, and what no restore point should be called.
+# Words that people use for a point in time, and that no restore point should be called.
 WORDS_FOR_TIMES = ("yesterday", "today", "tomorrow", "now", "noon", "midnight", "epoch", "infinity", "last", "earlier")
-# What PostgreSQL says when another base backup may do.
+# PostgreSQL's messages after which another base backup may succeed.
 WRONG_BASE = ("recovery ended before configured recovery target", "not a child of this server", "could not locate")
 # How the message begins when a backup itself cannot be read: an older one with more WAL leads to the same book.
 DAMAGED_BASE = "the restore of a backup failed"
@@ -61,7 +61,7 @@ class Target:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
-            # A word for a time is no name of a restore point: the whole archive would be replayed in search of it.
+            # A word for a time is not the name of a restore point: the whole archive would be replayed in search of it.
             if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}", text) and text.lower() not in WORDS_FOR_TIMES:
                 return cls(restore_point=text)
             raise UserError(
@@ -79,7 +79,7 @@ class Target:
         """Return the target as PostgreSQL's settings."""
         lines = [f"recovery_target_timeline = '{timeline}'"]
         if self.moment:
-            # Just before: the transaction that was committed at this very moment stays away.
+            # Exclusive: a transaction that was committed at exactly this time is left out.
             lines += [f"recovery_target_time = '{self.moment.isoformat()}'", "recovery_target_inclusive = off"]
         elif self.restore_point:
             lines.append(f"recovery_target_name = '{self.restore_point}'")
@@ -219,7 +219,7 @@ def recover(runtime: Runtime, target: Target, timeline: int | None = None) -> Re
     archive, primary = Repository(runtime), runtime.cluster.primary
     archive.check_available()
     if answers(primary):
-        # The archive then reaches beyond the target, with a commit behind it.
+        # The archive then reaches beyond the target, with a commit after it.
         with step("the WAL written up to now is archived"):
             switch_and_wait(runtime, ARCHIVED_SECONDS)
         present = current_position(primary)
@@ -355,7 +355,7 @@ def report_trouble(found: Recovery) -> None:
 def confirm_shortfall(found: Recovery) -> None:
     """Ask before an incomplete book is put in the place of a full one. Raises UserError when the answer is no."""
     if found.shortfall:
-        # Not even FORCE answers this one: a script must not do that.
+        # Not even FORCE confirms this: a script must not decide it.
         confirm(
             f"What was recovered is incomplete: {found.shortfall}.\nEverything committed after that is not in it.",
             "incomplete",

@@ -174,7 +174,7 @@ WAREHOUSE = Matrix(
         "warehouse": _DBT_SCHEMA | {"warehouse_reader": "usage"},
         "platform": {},
         "public": dict.fromkeys(("warehouse_reader", "warehouse_user", "etl_writer", "metabase_user"), "usage"),
-        # What somebody builds for a try (dbt's target dev).
+        # Schemas that people build to try something out (dbt's target dev).
         "dev_*": _DBT_SCHEMA,
         "dev": _DBT_SCHEMA,
     },
@@ -195,7 +195,7 @@ WAREHOUSE = Matrix(
     others={"metabase_db": {"metabase_user": "connect create temporary"}},
 )
 
-# Of a role or of a database: what would lead a session of somebody else to code that is not PostgreSQL's.
+# Settings of a role or a database that would lead another role's session to code that is not PostgreSQL's.
 _LEADS_ASTRAY = (
     "search_path",
     "role",

@@ -22,9 +22,9 @@ from eds.runtime import pgbackrest
 from eds.runtime.member import Member, Runtime
 from eds.runtime.ports import check_addresses
 
-# What the journal calls the operations of these steps: a cluster beside the primary, and the exchange of the two.
+# The journal's names of these operations: a cluster beside the primary, and the exchange of the two.
 BESIDE, PITR = "pitr beside", "pitr"
-# The longest that a copy of a member's data may take until it lets somebody in.
+# How long a copy of a member's data may take until it accepts connections.
 START_SECONDS = 120
 # A server that replays WAL stops where its primary had a higher max_prepared_transactions: it has room for the WAL of a
 # primary of an earlier version of the platform. What is put in the primary's place starts with 0.
@@ -48,7 +48,7 @@ def commits_after(member: Member, position: str, timeline: int) -> list[str] | N
     """
     if not has_data(member):
         return None
-    # Where the WAL of a server that was killed breaks off, pg_waldump ends with an error.
+    # Where the WAL of a killed server breaks off, pg_waldump ends with an error.
     found = member.run(
         [
             "pg_waldump",
@@ -79,7 +79,7 @@ def rewind(runtime: Runtime, name: str, seconds: float | None = None) -> None:
     """
     member, primary = runtime.member(name), runtime.member(runtime.cluster.primary_name)
     member.configure()
-    # Killed half-way, its data is of two histories: without this file nothing starts it, it is cloned.
+    # After a kill in between, its data is of two histories: without this file nothing starts it, and it is cloned.
     member.run(["rm", "-f", member.data / "standby.signal"])
     member.run(
         [
@@ -123,7 +123,7 @@ def start_recovery(runtime: Runtime, backup: BaseBackup, target: Sequence[str]) 
             f"The recovery needs {disk.size(backup.database_bytes)} beside the primary, {disk.size(free)} are free: "
             "a full disk would stop the primary. Make room where the servers' data is."
         )
-    # What a primary that is down could not archive any more.
+    # The WAL that a primary which is down had not archived yet.
     directory = None if runtime.member(primary).is_running() else side.data_of(primary) / "pg_wal"
     restore = server_conf.restore_command(side.places, "recovery", directory)
     lines = [
@@ -183,7 +183,7 @@ def wait_until_promoted(runtime: Runtime) -> None:
     """
     side = runtime.member(SIDE)
     while True:
-        # Neither may fail: a container that ends takes the programs in it along.
+        # Neither may raise: a container that ends takes the programs in it along.
         control = side.run(["pg_controldata", side.data], check=False).output
         in_production = re.search(r"Database cluster state:\s+in production", control)
         if in_production and side.run(["test", "-e", _signal(side)], check=False).code == 1:
@@ -253,7 +253,7 @@ def exchange(runtime: Runtime) -> str:
     side, primary = runtime.member(SIDE), runtime.member(runtime.cluster.primary_name)
     if has_data(side):
         side.stop()
-        # Without the new timeline in the archive, no later recovery finds its way along.
+        # Without the new timeline in the archive, no later recovery can follow it.
         pgbackrest.archive_new_timeline(side)
     primary.stop()
     aside = primary.replace_data(side)

@@ -80,7 +80,7 @@ def _show(found: dict[str, Any]) -> None:
         streams.add_column(name, justify="right" if name.startswith("lag") else "left")
     for stream in found["replicas"]:
         streams.add_row(
-            # Whatever streams, a copy that somebody makes for example, names itself.
+            # Any standby, such as somebody's copy, chooses its own name.
             escape(stream["application_name"]),
             stream["address"],
             f"[{'green' if stream['state'] == 'streaming' else 'yellow'}]{stream['state']}[/]",

@@ -44,9 +44,9 @@ app = typer.Typer()
 
 SWAP_ATTEMPTS = 10
 REPLAY_SECONDS = 60.0
-# What the journal calls it.
+# The journal's name of the operation.
 RESTORE = "restore"
-# Why a database is dropped that a restore before this one replaced.
+# Why a database that an earlier restore replaced is dropped.
 KEPT = "kept by an earlier restore"
 
 
@@ -64,7 +64,7 @@ def rows_now(server: Server) -> Counter[str]:
 def load_dump(settings: Settings, made: backup.Backup, server: Server, database: str) -> None:
     """Make a database from a dump and compare it with the manifest. On failure the new database is dropped again."""
     with server.connect("postgres", autocommit=True) as connection:
-        # template0: nothing but what is in the dump.
+        # template0: the database contains only what is in the dump.
         connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(database)))
     try:
         _pipe(settings, made, server, database)
@@ -136,7 +136,7 @@ def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str
             | {
                 "PGPASSWORD": server.superuser_password,
                 "LC_ALL": "C",
-                # Nothing of this person's: psql may run as another account.
+                # Without this account's psqlrc and history: psql may run as another account.
                 "HOME": "/nonexistent",
                 "PGOPTIONS": f"-c client_min_messages=warning {SUPERUSER_OPTIONS}",
                 **tls.client_environment(settings),
@@ -158,7 +158,7 @@ def _pipe(settings: Settings, made: backup.Backup, server: Server, database: str
                     process.stdin.write(line)
             process.stdin.flush()
         except BrokenPipeError:
-            # psql has ended; its words say why.
+            # psql has ended; its output says why.
             pass
         except UserError as error:
             broken = error
@@ -191,11 +191,11 @@ def swap(cluster: Cluster, server: Server, database: str, replaced: str) -> None
                         sql.SQL("alter database {} rename to {}").format(sql.Identifier(old), sql.Identifier(new))
                     )
 
-        # Only superusers pass a limit of 0.
+        # Only superusers pass a connection limit of 0.
         connection.execute(limit.format(sql.Identifier(name), sql.Literal(0)))
         connection.execute(limit.format(sql.Identifier(database), sql.Literal(0)))
         try:
-            # A superuser's session may come in between.
+            # A superuser may connect in between.
             Retrying(
                 stop=stop_after_attempt(SWAP_ATTEMPTS),
                 wait=wait_fixed(0.2),

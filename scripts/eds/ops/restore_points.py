@@ -11,9 +11,9 @@ from eds.cluster import server_conf
 from eds.cluster.repository import segment_name, segment_position
 from eds.runtime.member import Member
 
-# So many segments are fetched and read at a time, beside the one after them: a record may go on in it.
+# How many segments are fetched and read at a time, with the one after them: a record may continue in it.
 AT_A_TIME = 4
-# What pgBackRest itself marks when it makes a backup.
+# The restore point that pgBackRest itself makes with each backup.
 OF_PGBACKREST = "pgBackRest Archive Check"
 _POINT = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: RESTORE_POINT (.+)$", re.MULTILINE)
 _UNREADABLE = re.compile(r"^unreadable: (\w+)$", re.MULTILINE)

@@ -36,7 +36,7 @@ def rotate(settings: Settings, role: str) -> Settings:
     password = secrets.token_urlsafe(24)
     with server.connect("postgres") as connection:
         provision.set_password(connection, name, password)
-        # The commit comes after: when the file cannot be written, the old password stays in force.
+        # Commit afterwards: when the file cannot be written, the old password stays in force.
         set_secret(SUPERUSERS.get(role, f"{role.upper()}_PASSWORD"), password)
     return load()
 

@@ -19,7 +19,7 @@ from eds.cluster.locks import command_lock
 from eds.cluster.queries import wait_for
 
 SCHEMA = "concurrency"
-# A statement that should not wait, and one whose waiting ends.
+# How long a statement that should not wait, or whose wait should end, may take.
 PATIENCE_SECONDS = 30.0
 COLUMN = 46
 COLOURS = ("cyan", "magenta", "yellow", "blue")

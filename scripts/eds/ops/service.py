@@ -49,7 +49,7 @@ def unit() -> str:
     """Return the unit. It starts and stops the platform; the servers run on by themselves."""
 
     def quoted(text: str) -> str:
-        # Of systemd: % begins a specifier, $ a variable.
+        # For systemd: % begins a specifier, $ a variable.
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$") + '"'
 
     command = f"{quoted(str(ROOT / '.venv/bin/python'))} -m eds"

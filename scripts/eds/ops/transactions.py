@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from eds.cluster.connections import Server
 from eds.cluster.queries import fetch_all, fetch_dicts
 
-# A session may be in a long batch; a prepared transaction has nothing left to do but to end.
+# A session may be in a long batch; a prepared transaction only waits to be ended.
 MOST_MINUTES = 10.0
 MOST_MINUTES_WITH_MANY_CHANGES = 1.0
 MANY_CHANGES = 1000
 MOST_MINUTES_PREPARED = 0.2
-# So many are counted at most.
+# How many changes are counted at most.
 COUNTED_CHANGES = 1_000_000
 
 _OLDEST = """

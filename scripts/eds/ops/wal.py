@@ -150,7 +150,7 @@ def missing(repository: int, found: Mapping[int, Timeline]) -> list[str]:
     ]
 
 
-# --- whether a recovery would come through ----------------------------------------------------------------------------
+# --- whether a recovery would succeed ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def run_program(
     password: of the role it logs in as.
     """
     secret = {"PGPASSWORD": password} if password is not None else {}
-    # In English: its messages are read.
+    # In English: its messages are parsed.
     environment = os.environ | {"LC_ALL": "C"} | secret | tls.client_environment(settings)
     command = [*select_runtime(settings)[0].client(name), *arguments]
     return programs.run(command, env=environment, what=what or name).output

@@ -18,10 +18,10 @@ from eds.cluster.repository import Info, Timeline, Verdict
 from eds.cluster.server_conf import STANZA
 from eds.runtime.member import Member, Runtime
 
-# pgBackRest's exit code when another process of it holds its lock, and how long that is waited for.
+# pgBackRest's exit code when another process holds its lock, and how long to wait for that.
 LOCKED = 50
 LOCK_SECONDS = 30.0
-# Reads the names of archived segments, and prints those whose content is not there or has another checksum.
+# Reads the names of archived segments, and prints those that are missing or whose content has another checksum.
 _READ_SEGMENTS = """
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

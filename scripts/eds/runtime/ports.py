@@ -27,7 +27,7 @@ def check_addresses(places: Mapping[str, tuple[str, int]], ours: Collection[int 
     """
     found = []
     for name, (host, port) in places.items():
-        # Of a port that is ours, only the host is in question.
+        # Of a port that the platform already uses, only the host is checked.
         if why := bind_error(host, 0 if port in ours else port):
             found.append(f"  {name.upper()}_PORT={port} ({name}): {why}")
     if found:

@@ -36,7 +36,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 WEBHOOK_SECONDS = 10.0
 COMMAND_SECONDS = 60.0
 NOTE_SECONDS = 5.0
-# Stopped by a person, who knows.
+# Stopped by a person, who knows of it.
 CANCELLED = "cancelled"
 
 
@@ -157,7 +157,7 @@ def next_note(settings: Settings, last: Note | None, ended: Sequence[runs.Run], 
         status, run_id = "failed" if run.status == "failed" else "ok", run.run_id
         message = runs.reason(run.error_message)
     if last is None:
-        # Nothing was noted in this place yet: the run before this one is what this one is compared with.
+        # Nothing was noted here yet: compare this run with the one before it.
         last = Note("failed" if len(ended) > 1 and ended[1].status == "failed" else "ok", None, "", ())
     if status == last.status:
         return last

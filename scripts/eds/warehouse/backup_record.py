@@ -47,9 +47,9 @@ _CHECKS = """
         max(checked_at)
     from audit.backup_checks
 """
-# What is read again, for a person, and the command.
+# The check of backups, as a person calls it, and its command.
 CHECK, CHECK_COMMAND = "check of backups and archive", "make backups VERIFY=1"
-# So many findings are shown; the command names them all.
+# How many findings are shown; the command lists them all.
 SHOWN_FINDINGS = 3
 
 

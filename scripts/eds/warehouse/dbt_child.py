@@ -33,7 +33,7 @@ def dbt_arguments(
     """
     return [
         *("--log-level", "none", "--log-level-file", "none", "--log-path", str(settings.state / "dbt-logs")),
-        # Its static parser is a compiled library with threads of its own: used before a fork, it hangs after it.
+        # dbt's static parser is a compiled library with threads of its own: used before a fork, it hangs after it.
         *("--no-use-colors", "--no-static-parser", "--no-write-json", *command),
         *("--project-dir", str(project), "--profiles-dir", str(project)),
         *("--target-path", str(target_path or settings.state / "dbt-target")),
@@ -46,7 +46,7 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
     A project that cannot be read is no error here: the run that follows says what is wrong with it.
     """
     with _environment(runs.dbt_environment(settings)):
-        # Its import alone would read a .env file, which that environment forbids.
+        # Importing it would already read a .env file, which that environment forbids.
         from dbt.adapters.postgres import connections  # noqa: F401
         from dbt.cli.main import dbtRunner
         from dbt.task import build  # noqa: F401
@@ -69,7 +69,7 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
                 node.to_dict(omit_none=True)
             del manifest, parsed
     gc.collect()
-    # Children neither look through what is here for garbage nor copy it for that.
+    # Keep the garbage collector of the children from visiting, and so copying, what exists here.
     gc.freeze()
 
 
@@ -125,7 +125,7 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
     drop_unseen_events()
     try:
         result = dbtRunner(callbacks=[_say]).invoke(list(arguments))
-        # The work is done: whoever asks this process to stop now gets what it wants anyway.
+        # The work is done: a request to stop is fulfilled anyway.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:

@@ -43,7 +43,7 @@ from eds.cluster.connections import Cluster
 from eds.cluster.queries import has_relation
 from eds.warehouse.source_watch import SILENT, watched
 
-# What a source or a warehouse that changes under a run says; another try may well succeed.
+# Messages of a source or a warehouse that changed during a run; another attempt may well succeed.
 TRANSIENT = (
     "conflict with recovery",
     "server closed the connection",
@@ -56,7 +56,7 @@ TRANSIENT = (
     "changed over to a server that is behind",
     SILENT,
 )
-# A clock that is corrected steps back by seconds.
+# Corrections of a clock set it back by seconds.
 CLOCK_TOLERANCE_MINUTES = 1.0
 # Everything but the unit tests, which test the project and not the data.
 DATA_BUILD = ("build", "--exclude-resource-type", "unit_test")
@@ -141,12 +141,12 @@ def dbt_environment(settings: Settings) -> dict[str, str]:
         "PYTHON_DOTENV_DISABLED": "1",
         "DBT_PROFILES_DIR": str(ROOT),
         "DBT_TARGET": settings.dbt_target,
-        # dbt by hand works from any directory.
+        # So that dbt by hand works in any directory.
         "DBT_PROJECT_DIR": str(ROOT),
         "ETL_MAX_DELETE_SHARE": str(settings.etl_max_delete_share),
         "ETL_SOURCE_WAIT_SECONDS": str(settings.etl_source_wait_seconds),
         **lending_environment(settings),
-        # libpq's own: dbt's adapter passes no more on than its profile says.
+        # libpq's own variables: dbt's adapter passes on only what its profile names.
         **tls.client_environment(settings),
     }
 
@@ -225,7 +225,7 @@ def build(
     environment = os.environ | dbt_environment(cluster.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
     if not sys.stdout.isatty():
         environment["DBT_USE_COLORS"] = "false"
-    # An interrupted dbt leaves locks to the process that counts them, which would complain.
+    # An interrupted dbt leaves locks to multiprocessing's resource tracker, which would warn of them.
     environment["PYTHONWARNINGS"] = ",".join(
         [*filter(None, [environment.get("PYTHONWARNINGS")]), "ignore:resource_tracker:UserWarning"]
     )
@@ -257,7 +257,7 @@ def _run_watched(
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = environment | {"DBT_USE_COLORS": "false"}
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
-    # A process group of its own: an interrupt at the keyboard is for us, dbt would answer with a traceback.
+    # A process group of its own: this process handles an interrupt; dbt would answer with a traceback.
     with subprocess.Popen(command, env=environment, cwd=ROOT, process_group=0, **options) as process:
         try:
             with ending_when_silent(cluster, who, process.kill):
@@ -332,7 +332,7 @@ def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
     """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go."""
     try:
         with cluster.connect_as_writer(autocommit=True) as connection:
-            # A session that does not end keeps its lock on the run's row; whoever calls this must not wait for it.
+            # A session that does not end keeps its lock on the run's row; the caller must not wait for it.
             connection.execute("set lock_timeout = '10s'")
             row = connection.execute(
                 "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
@@ -350,7 +350,7 @@ def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
                 (reason, who),
             )
     except (UserError, psycopg.Error):
-        # The warehouse is away; the next run finds this one dead and marks it.
+        # The warehouse is down; the next run finds this one dead and marks it.
         return
 
 

@@ -21,7 +21,7 @@ from eds.base.errors import UserError
 from eds.cluster.connections import MEMBERS, Cluster, Server
 from eds.cluster.queries import has_relation
 
-# A run is ended when its source has not answered for so long.
+# How long a source may not answer before the run that reads it is ended.
 SILENT_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 PING_SECONDS = 3

@@ -14,7 +14,7 @@ from eds.book.csv_import.problems import Problem
 from eds.book.csv_import.schema import Column, Rule, Table
 from eds.book.csv_import.statements import names, same, statement, table_of, target, temporary
 
-# A check returns so many of the rows that do not pass it, for the different values among them.
+# How many rows that fail a check it returns, per different value.
 _CHECKED_ROWS = 20
 
 
@@ -39,7 +39,7 @@ def complete(job: Job, table: Table) -> None:
         has_column = loaded.has(column.name)
         value: LiteralString
         if column.name == "created_at":
-            # The trigger keeps it as it was: for a row that is there, the file's is no difference.
+            # The trigger keeps created_at: for an existing row, another value in the file is no difference.
             value = "coalesce(present.{column}, file.{column}, {default})"
             value = value if has_column else "coalesce(present.{column}, {default})"
         elif not has_column:
@@ -124,7 +124,7 @@ def _check_rule(job: Job, table: Table, rule: Rule) -> None:
     loaded = job.loaded[table.name]
     named = next((column for name in rule.columns for column in loaded.columns if column.name == name), None)
     if named is None:
-        # All of it present values and defaults, which the database accepted.
+        # All its columns have present values and defaults, which the database accepted.
         return
     query = statement(
         table,
@@ -188,7 +188,7 @@ def _check_unique(job: Job, table: Table, column: Column) -> None:
     )
     _collect(job, table, column, query, "value not unique")
     if job.sync or table.name in job.replaced:
-        # The rows that the file does not hold will be gone.
+        # Rows that the file does not contain will be gone.
         return
     query = statement(
         table,

@@ -28,7 +28,7 @@ _SPLIT_TIME = re.compile(
     r" ?(?P<half>[AaPp]\.?[Mm]\.?)?"
     r" ?(?P<zone>[Zz]|UTC|GMT|(?P<sign>[+-])(?P<hours>[0-9]{2}):?(?P<minutes>[0-9]{2})?)?)?"
 )
-# Those that the loan book takes (infra/primary/sql/015_bounds.sql).
+# The range of times that the loan book accepts (infra/primary/sql/015_bounds.sql).
 _FIRST_TIME = datetime(1900, 1, 1)
 _END_OF_TIME = datetime(9999, 12, 31)
 _DATE_WORDS = "a date as YYYY-MM-DD, such as 2024-02-29"
@@ -111,7 +111,7 @@ def _any_day(text: str, reading: Reading, words: str) -> date:
         return _day(year, month, day)
     if match := _YEAR_LAST.fullmatch(text):
         first, separator, second, year_text = int(match[1]), match[2], int(match[3]), match[4]
-        # No country writes a date with the month first with points.
+        # A date with points never has the month first.
         order = reading.dates if reading.dates in ("dmy", "mdy") else "dmy" if separator == "." else None
         if order is None and first != second and "dates" in reading.conflicts:
             raise ExpectedError(
@@ -211,7 +211,7 @@ def timestamp_converter(reading: Reading) -> Converter:
             raise ExpectedError("a time with at most 6 decimals of a second (nothing is rounded)")
         minute, second = int(match["minute"] or 0), int(match["second"] or 0)
         hours, minutes = int(match["hours"] or 0), int(match["minutes"] or 0)
-        # As far from UTC as PostgreSQL goes.
+        # PostgreSQL's largest offset from UTC.
         if hour > 23 or minute > 59 or second > 59 or hours > 15 or minutes > 59:
             raise ExpectedError("a time that exists, from 00:00:00 to 23:59:59, with an offset up to 15:59")
         moment = datetime(day.year, day.month, day.day, hour, minute, second)

@@ -94,7 +94,7 @@ def _parse_option(name: str, text: str) -> object:
             return value
         case "encoding":
             try:
-                # Of bytes to text: Python has others, such as rot13.
+                # Encodings of text only: Python has other codecs, such as rot13.
                 bytes(4).decode(word)
                 return codecs.lookup(word).name
             except (LookupError, UnicodeError):
@@ -168,7 +168,7 @@ class Lines:
         if encoding == "utf-8":
             self._bytes = path.open("rb")
         else:
-            # Bytes that the encoding does not have are then found by whoever looks for bytes that are not UTF-8.
+            # Bytes that the encoding does not have become bytes that are not UTF-8, which are found later.
             codecs.register_error(
                 "not_of_the_encoding", lambda problem: ("\udcff", cast(UnicodeDecodeError, problem).end)
             )
@@ -183,7 +183,7 @@ class Lines:
         try:
             return self._text.readline(limit).encode("utf-8", "surrogateescape")
         except UnicodeError as problem:
-            # Not of single bytes, see __init__: the encoding does not fit the file at all.
+            # Single bytes are handled above (see __init__): here the encoding does not fit the file at all.
             raise UserError(
                 f"{self._path.name}: expected text in the encoding {self._text.encoding}, found bytes "
                 f"that are not ({problem}). Nothing was changed.\n"
@@ -232,7 +232,7 @@ def examine(path: Path, dialect: Dialect) -> Source:
                 )
         encoding = next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), dialect.encoding)
         if encoding is None and start.count(b"\0") * 3 > len(start):
-            # Text of mostly ASCII characters, two bytes each.
+            # UTF-16: mostly ASCII characters, of two bytes each.
             encoding = "utf-16-le" if start[1::2].count(b"\0") > start[0::2].count(b"\0") else "utf-16-be"
         handle.seek(0)
         decoder = codecs.getincrementaldecoder("utf-8")()
@@ -335,7 +335,7 @@ def sniff_delimiter(header: str, known: Iterable[str]) -> str:
     best, most = ",", (0, 0)
     for delimiter in DELIMITERS.values():
         names = [squeeze(name) for name in header.split(delimiter)]
-        # Without a known name, whatever makes the most columns.
+        # Without a known name in any line, choose the delimiter that gives the most columns.
         found = (len(wanted.intersection(names)), len(names))
         if found > most:
             best, most = delimiter, found

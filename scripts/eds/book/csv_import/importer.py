@@ -144,12 +144,12 @@ def _run(job: Job) -> dict[str, Counts]:
         reading.load(job, table)
     for source in job.sources:
         source.check_unchanged()
-    # With problems already, nothing will be written: no reason to block the others.
+    # With problems already found, nothing will be written: there is no reason to block other writers.
     if not job.problems.total and not job.dry_run:
         with step("Waiting for other writers"):
             _lock(job)
         if not job.replaced:
-            # One of those writers may have been the generator.
+            # One of the writers that were waited for may have been the demo generator.
             _look_for_demo(job)
     with step("Checking rules and references"):
         for table in job.tables:
@@ -243,7 +243,7 @@ def _look_for_demo(job: Job) -> None:
             "REPLACE_DEMO=1 deletes all of these first. Or start with an empty book: make nuke, then "
             "SCALE=empty make up."
         )
-    # Products are not invented: every new book starts with the catalogue.
+    # Products are not demo data: every new book starts with the catalogue.
     job.replaced = tuple(table.name for table in job.known if job.sync or table.name != "loan_products")
     would = "" if job.replace_demo else "; an import needs REPLACE_DEMO=1"
     job.remarks.append(f"the demo book is replaced: {what} are deleted{would}")
@@ -276,7 +276,7 @@ def _lock(job: Job) -> None:
                     f" transaction that writes, lastly to {table.name}.\n"
                     "Nothing was changed. Run it again when they are done (pg_stat_activity shows them)."
                 ) from problem
-            # Next time wait for the busy table first, while no lock is held.
+            # On the next attempt wait for the busy table first, while no lock is held.
             order.remove(table)
             order.insert(0, table)
             time.sleep(0.5)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from eds.book.csv_import.schema import Column
 
-# So many different labels of a column of codes are printed with what they were read as.
+# How many different labels of a coded column are printed with their interpretation.
 _MAX_LABELS = 50
 
 

@@ -105,7 +105,7 @@ def load_mapping(path: Path) -> BookMapping:
     return mapping
 
 
-# What stands at a place of the mapping file, by pydantic's word for a mistake there.
+# pydantic's types of errors, and what the mapping file should have at that place.
 _EXPECTED = {
     "model_type": "names, each with what belongs to it",
     "dict_type": "names, each with what belongs to it",

@@ -11,9 +11,9 @@ from eds.book.csv_import.schema import Column
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?")
-# 1.500 may be one and a half, or fifteen hundred: what precedes the separator then.
+# What may precede a separator that is ambiguous: 1.500 may be one and a half, or fifteen hundred.
 _GROUPED = re.compile(r"[1-9][0-9]{0,2}")
-# What most numbers look like, and can be read in one way.
+# The form of most numbers, which has only one reading.
 _SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
 _BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
 _SUFFIXES = ("/=", "/-")
@@ -23,9 +23,9 @@ _BRACKETED = re.compile(rf"({_BESIDE})\s*\((.*)\)\s*({_BESIDE}|/=|/-|%)")
 _DASH = re.compile(rf"{_BESIDE}\s*(-{{1,3}})\s*{_BESIDE}")
 # Kina and kwacha are written before the amount: 5k is five thousand.
 _THOUSANDS = ("k",)
-# A balance of credit or of debit: which of them is negative depends on the account.
+# A balance marked as credit or debit: which of them is negative depends on the account.
 _SIDES = ("cr", "dr", "db")
-# Groups of three, or as in India of two before the last three, all with the same separator.
+# Groups of three digits, or as in India of two before the last three, all with the same separator.
 _POINT = re.compile(
     r"(?P<whole>[0-9]*|[1-9][0-9]{0,2}(?P<sep>[, '])[0-9]{3}(?:(?P=sep)[0-9]{3})*|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3})"
     r"(?:\.(?P<decimals>[0-9]*))?"
@@ -61,7 +61,7 @@ def _split_number(text: str, column: Column) -> tuple[str, str, str]:
         raise ExpectedError(_number_words(column))
     signs += match[2] + match[4]
     if len(signs) > 1:
-        # Minus a minus may be a plus, or a program's second mark of the same.
+        # Two signs may cancel each other, or mark the same thing twice.
         raise ExpectedError(f"{_number_words(column)}, with one sign: brackets are one")
     behind = match[5].strip(".").lower()
     if behind in _THOUSANDS:
@@ -91,7 +91,7 @@ def _two_readings(digits: str, column: Column) -> tuple[str | None, str | None]:
     """Return what the digits are with a decimal point and with a decimal comma; None for what they cannot be."""
     point, comma = _spell(_POINT.fullmatch(digits)), _spell(_COMMA.fullmatch(digits))
     if point and comma and point != comma and column.is_percent:
-        # 12.345 percent are no twelve thousand percent.
+        # 12.345 percent cannot be twelve thousand percent.
         point = point if len(point.partition(".")[0]) <= 3 else None
         comma = comma if len(comma.partition(".")[0]) <= 3 else None
     return point, comma
@@ -229,7 +229,7 @@ def numeric_converter(column: Column, precision: int, scale: int, reading: Readi
         assert match is not None
         whole, decimals = match.groups()
         if reading.strict and decimals and len(decimals) == 3 and not column.is_percent and _GROUPED.fullmatch(whole):
-            # It may be a whole number with a separator of thousands: other numbers of the file tell.
+            # It may be a whole number with a thousands separator: other numbers of the file decide.
             raise ExpectedError("a number such as 1234.50")
         if len(whole.lstrip("0")) > precision - scale:
             raise ExpectedError(f"a number from -{greatest} to {greatest}")

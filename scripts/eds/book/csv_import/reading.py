@@ -34,7 +34,7 @@ def load(job: Job, table: Table) -> None:
     source = examine(job.paths[table.name], job.dialect)
     job.sources.append(source)
     facts: list[str] = []
-    # Leaving by an exception, the bar does not say "ok": rules and references are still to be checked.
+    # When an exception ends it, the bar does not say "ok": rules and references are still to be checked.
     with suppress(_FileReadError), bar(f"Reading {file}", total=max(source.line_count - 1, 0)) as advance:
         facts = _read(job, table, source, advance)
         raise _FileReadError
@@ -88,7 +88,7 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
     rounded = frozenset(name for name, source in mapping.columns.items() if source.round)
 
     def reader_of(records: Iterator[Record | Malformed], reading: Reading, found: Problems) -> RowReader:
-        # There is one, unless another program is writing the file, which is found out in the end.
+        # There is one, unless another program is writing the file, which is detected at the end.
         next(records, None)
         reading.rounded = rounded
         return RowReader(table, layout, records, found.add, reading, file, mapping, job.dialect.empty, job.sync)
@@ -96,7 +96,7 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
     _create_file_table(job, table, layout.columns)
     reader = None
     if job.dialect.is_plain:
-        # The plain form leaves no doubt, so that one pass does for a file in it.
+        # The plain form is unambiguous: a file in it needs only one pass.
         found = Problems()
         with _records(source, delimiter, header_line) as records:
             attempt = reader_of(records, Reading(), found)

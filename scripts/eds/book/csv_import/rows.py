@@ -19,7 +19,7 @@ from eds.book.csv_import.values import Evidence, converter, is_no_value
 
 OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
 
-# Takes the fields of a record, returns the text of a column.
+# A function that takes the fields of a record and returns the text of a column.
 Getter = Callable[[Sequence[str | None]], str | None]
 
 
@@ -105,7 +105,7 @@ class _Header:
         self.accepted = ", ".join(column.name for column in table.columns)
         self.known = {squeeze(column.name): column for column in table.columns if column.name not in mapping.columns}
         self.layout = Layout()
-        # What was found, by the column's name, and names that mean no column, with their positions.
+        # The columns that were found, by name, and names that belong to no column, with their positions.
         self.found: dict[str, Target] = {}
         self.unknown: list[tuple[int, str]] = []
 
@@ -371,7 +371,7 @@ class RowReader:
                 self.note(Problem(file, record.line, name, record.value, record.expected))
                 continue
             fields = record.fields
-            # Most rows have a key, so that only few have to be looked at for being empty.
+            # Most rows have a key, so only few have to be checked for being empty.
             key = fields[key_position] if key_position is not None and key_position < len(fields) else None
             if not key and not any(value and value.strip() for value in fields):
                 continue

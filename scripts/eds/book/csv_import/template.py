@@ -27,12 +27,12 @@ from eds.book.csv_import.records import Record, read_records
 from eds.book.csv_import.schema import TABLES, Column, Table
 from eds.book.csv_import.values import converter, is_no_value
 
-# How many rows are read to find the values of a column of codes, and how many of these values are listed.
+# How many rows are read for the values of a coded column, and how many of these values are listed.
 _ROWS = 10_000
 _LISTED = 30
-# How many rows show whether a column can have the values of another name.
+# How many rows decide whether a column of another name has fitting values.
 _SAMPLES = 20
-# Among how many lines the one with the names of the columns is looked for.
+# How many lines are searched for the one with the names of the columns.
 _HEADER_AMONG = 30
 
 _HEAD = """\
@@ -183,7 +183,7 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
     for name, position in positions.items():
         if name in known:
             continue
-        # Less alike than what an import takes for a typing error: here it is only a suggestion.
+        # A lower similarity than an import requires for a typing error: here it is only a suggestion.
         texts = [row[position] for row in head.rows[:_SAMPLES] if position < len(row)]
         for close in difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6):
             if _fits(table, known[close], [text for text in texts if text and text.strip() and not is_no_value(text)]):

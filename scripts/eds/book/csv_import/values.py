@@ -52,7 +52,7 @@ class Evidence:
 
 _BOOLEANS = {"true": "t", "t": "t", "1": "t", "yes": "t", "false": "f", "f": "f", "0": "f", "no": "f"}
 _MORE_BOOLEANS = {"y": "t", "active": "t", "enabled": "t", "n": "f", "inactive": "f", "disabled": "f"}
-# What programs write for no value, beside an empty field. Numbers and dates can only mean that; a name may be Null.
+# What programs write for no value. Numbers and dates can only mean that; a name may be Null.
 NO_VALUE = {"null", "(null)", r"\n", "n/a", "#n/a", "none", "nat", "nil"}
 
 
@@ -79,7 +79,7 @@ def _code_converter(column: Column, codes: tuple[str, ...], reading: Reading) ->
             return text
         if not text.strip():
             return None
-        # What is not one of the codes is found by the rule, with all other rows that have it.
+        # A value that is not one of the codes is found by the table's rule, with all other rows that have it.
         code = squeezed.get(squeeze(text))
         if code is None:
             return text

@@ -13,7 +13,7 @@ from eds.book.csv_import.statements import names, same, statement
 
 
 def write(job: Job, deletions: dict[str, int]) -> dict[str, Counts]:
-    # A table refers to those before it.
+    # Each table refers only to tables before it.
     backwards = job.known[::-1]
     for table in backwards:
         if table.name in job.replaced:
@@ -21,8 +21,8 @@ def write(job: Job, deletions: dict[str, int]) -> dict[str, Counts]:
     if job.replaced:
         job.cursor.execute("update operational.demo_book set replaced_at = now() where replaced_at is null")
     _free_unique_values(job)
-    # Payments and instalments go first, as loans may go. Loans, customers and products go when every row that stays
-    # was written, because one that stays may have referred to one that goes.
+    # Payments and instalments are deleted first, because their loans may be deleted. Loans, customers and products are
+    # deleted after every remaining row was written, because a remaining row may have referred to a deleted one.
     gone = [table for table in backwards if deletions[table.name] and table.name not in job.replaced]
     for table in gone:
         if table.name in ("loan_installments", "payments"):

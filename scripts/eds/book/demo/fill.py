@@ -178,7 +178,7 @@ class _Filling:
             self.run("draw_loans", **numbers)
             reached += self.run("draw_payments", **numbers) + self.run("draw_recoveries", **numbers)
             drawn = wanted
-            # Catalogues of short loans have fewer payments per loan: draw on, by what was seen so far.
+            # Short loans have fewer payments each: draw more loans, by what was seen so far.
             missing = self._scale.payments - reached
             wanted = drawn + max(600, round(missing * 1.05 * drawn / max(reached, 1)))
 

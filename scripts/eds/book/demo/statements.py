@@ -33,7 +33,7 @@ HIGHEST_AMOUNT = 100_000_000_000
 # What the statements call by name; money in cents.
 CONSTANTS = {
     "history_days": HISTORY_DAYS,
-    # Of a line of so many places, as a whole number.
+    # The length of the line of places, and the golden section of it, as whole numbers.
     "places": 2**36,
     "golden_section": 42470972311,
     "stopping_share": STOPPING_SHARE,
@@ -80,10 +80,10 @@ class Statements:
             loader=FileSystemLoader(Path(__file__).parent / "sql"), undefined=StrictUndefined, autoescape=False
         )
         self._jinja.globals.update(CONSTANTS, bits=dice.bits, unit=dice.unit, below=dice.below, pick=dice.pick)
-        # The second in which a row of demo_payment was recorded: what passes over a counter, some minutes later.
+        # The second in which a row of demo_payment was recorded: over the counter, some minutes later.
         late = dice.bits("payment.n * 1000 + payment.part", "recorded")
         at_a_counter = f"payment.method_no in ({CONSTANTS['cash']}, {CONSTANTS['cheque']})"
-        # An officer's number from 0 on: those of a branch stand next to each other.
+        # An officer's number, from 0: those of a branch are consecutive.
         self._jinja.globals["officer_slot"] = lambda branch, loan: (
             f"(({branch} - 1) * {OFFICERS_PER_BRANCH} + {dice.below(loan, 'officer', str(OFFICERS_PER_BRANCH))})"
         )

@@ -12,7 +12,7 @@ from eds.ops.checks.result import Skipped, Verification, must
 from eds.runtime.client_programs import connection_args, run_program
 
 ARCHIVED_SECONDS = 30.0
-# Of a larger book, a check dumps the schema alone.
+# Of a book larger than this, the check dumps the schema only.
 COMPLETE_DUMP_BYTES = 256 * 1024 * 1024
 
 

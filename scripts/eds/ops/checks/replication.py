@@ -24,13 +24,13 @@ PROBE = sql.Identifier("platform", "verify_probe")
 def _probe(cluster: Cluster) -> Iterator[tuple[str, str]]:
     """Make a table with one row, and drop it again. Yields the row's text and the WAL position after it."""
     with (
-        # Two at once would drop each other's table.
+        # Two concurrent checks would drop each other's table.
         command_lock(cluster.primary, "verify_probe", "The probe of replication"),
         cluster.primary.connect(autocommit=True) as connection,
     ):
         text = secrets.token_hex(8)
         try:
-            # Also what a killed one has left.
+            # A killed check may have left it.
             connection.execute(sql.SQL("drop table if exists {}").format(PROBE))
             connection.execute(sql.SQL("create table {} (text text)").format(PROBE))
             connection.execute(sql.SQL("insert into {} values (%s)").format(PROBE), (text,))

@@ -26,15 +26,15 @@ from eds.runtime.docker.engine import ask, docker, exists
 from eds.runtime.docker.files import CA, LIVE_FILES, SERVER_PORT, Files, sslmode
 
 COMPOSE_FILE = INFRA / "compose.yaml"
-# Compose's environment, beside what the containers read.
+# Compose's environment, beside the files that the containers read.
 ENV_FILE = "compose.env"
-# The longest that a start may take: the first clone of a large book is part of it.
+# How long a start may take; the first clone of a large book is part of it.
 STACK_START_SECONDS = 1800
 # Within this, a container that is unhealthy for what another one lacked is healthy again: it is asked every 15 seconds.
 HEAL_SECONDS = 40
-# States of a container that nothing starts again.
+# States of a container that is not started again by itself.
 ENDED = ("exited", "dead")
-# How the processes in the containers count against a container's memory limit, beside shared_buffers.
+# The memory that a container's processes need beside shared_buffers.
 REST_KB = 224 * 1024
 
 # Metabase's own database, where sessions are encrypted: of the variables that take its parts, none takes these.

@@ -7,7 +7,7 @@ import shutil
 
 from eds.base import programs
 
-# The first engine with `start_interval`, and the first Compose that this was tried with.
+# The first engine with `start_interval`, and the oldest Compose that was tested.
 OLDEST_ENGINE = (25, 0)
 OLDEST_COMPOSE = (2, 24)
 ASK_SECONDS = 20

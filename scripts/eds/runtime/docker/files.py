@@ -32,17 +32,18 @@ OWN_CERTIFICATES = Path("/tmp/tls")
 CA = CERTIFICATES / "ca.crt"
 # PgBouncer 1.18 looks in a replica's certificate for the whole list that it chose it from.
 REPLICA_LISTS = [",".join(replicas_of(primary)) for primary in MEMBERS]
-# Who has a certificate, and the names in it: those by which infra/compose.yaml lets others find the service.
+# The services with a certificate, and the names in it: those by which infra/compose.yaml lets others find the service.
 CERTIFIED = {
     **{name: (name, *(pool for pool in REPLICA_LISTS if name in pool.split(","))) for name in MEMBERS},
     "warehouse": ("warehouse", "warehouse-db"),
     "pgbouncer": ("pgbouncer",),
 }
-# The folder of what has none, and trusts the CA.
+# The folder of a service that has no certificate, and trusts the CA.
 CLIENTS = "clients"
 SERVER_PORT = 5432
-# What a failover changes while the containers run. In a member's folder: who the primary is, the configuration that
-# follows from it, and the sentence with which a fenced member refuses to start. In PgBouncer's: who is where.
+# Files that a failover changes while the containers run. In a member's folder: the name of the primary, the
+# configuration that follows from it, and the message with which a fenced member refuses to start. In PgBouncer's: the
+# addresses.
 NOTE = "current-primary"
 PART_CONF = "95-part.conf"
 FENCE = "fenced"
@@ -89,7 +90,7 @@ class Files:
             write_atomically(secrets / name.lower(), getattr(settings, name.lower()).get_secret_value(), mode=0o444)
         superuser = ("postgres", settings.postgres_password.get_secret_value())
         replicator = ("replicator", settings.replicator_password.get_secret_value())
-        # Whichever of them is the primary.
+        # Independent of which member is the primary.
         places = [Address(name, SERVER_PORT) for name in MEMBERS]
         entries = [(place, *role) for place in places for role in (replicator, superuser)]
         entries.append((Address("127.0.0.1", SERVER_PORT), *superuser))
@@ -211,7 +212,7 @@ class Files:
     def render_cluster(self) -> None:
         """Write for each member, and the provisioning, who the primary is. A running member adopts it by a reload."""
         cluster, primary = self.cluster, self.cluster.primary_name
-        # The one that takes the writes learns it last.
+        # The member that takes the writes learns of it last.
         for name in (*cluster.replica_names, primary):
             follows = Address(primary, SERVER_PORT) if name != primary else None
             lines = server_conf.part_lines(name, self.places, follows)
@@ -232,7 +233,7 @@ class Files:
         main = (folder / CONF_FILE.name).read_text(encoding="utf-8")
         write_atomically(folder / CONF_FILE.name, f"{main}include {conf(MOUNTED / SIDE_CONF)}\n")
 
-    # --- that there was a loan book -----------------------------------------------------------------------------------
+    # --- whether there was a loan book --------------------------------------------------------------------------------
 
     @property
     def _data_note(self) -> Path:

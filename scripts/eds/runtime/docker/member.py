@@ -32,17 +32,17 @@ from eds.runtime.docker.files import (
 )
 from eds.runtime.member import Member
 
-# The longest that a server with data may take until it lets somebody in.
+# How long a server with data may take until it accepts connections.
 SERVER_SECONDS = 120
-# How long a server that does not answer may take to stop in order.
+# How long a server that does not answer may take for a clean shutdown.
 AT_ONCE_SECONDS = 3
-# Runs a program on a volume whose server is down. What a killed server left as its process may be the number of another
-# process in this container, and PostgreSQL's programs would then take the server for running. One that does run holds
+# Runs a program on a volume whose server is down. The process id that a killed server left may be that of another
+# process in this container, and PostgreSQL's programs would then take the server for running. A running server holds
 # the lock.
 WITHOUT_SERVER = (
     f'[ ! -e {VOLUME}/lock ] || flock --nonblock {VOLUME}/lock rm -f {PGDATA}/postmaster.pid || true; exec "$@"'
 )
-# Where a container of ours sees the volumes of the members, beside its own.
+# Where a container mounts the volumes of the other members, beside its own.
 OTHERS = Path("/members")
 
 
@@ -103,7 +103,7 @@ class ComposeMember:
         timeout: float | None = None,
     ) -> Finished:
         what = what or str(command[0])
-        # Inside, so that the program ends and not only the client of the engine.
+        # Inside the container, so that the program ends and not only the client of the engine.
         limit = ["timeout", "--kill-after=5", str(timeout)] if timeout else []
         return self._run([*limit, *command], env=env, what=what, check=check, stdin=stdin)
 
@@ -118,7 +118,7 @@ class ComposeMember:
         user: str = "postgres",
     ) -> Finished:
         options = ["--interactive", "--user", user, *(part for name in env or {} for part in ("--env", name))]
-        # The container of a fenced member is there for moments, each time that it refuses to start.
+        # The container of a fenced member runs briefly, each time that it refuses to start.
         if self.is_running():
             into = ["exec", *options, self.container, *command]
         else:
@@ -141,12 +141,12 @@ class ComposeMember:
         return self._run(["bash", "-euo", "pipefail", "-c", script], *mounts, user=user, stdin=stdin, what=what).output
 
     def exists(self, path: Path) -> bool:
-        # A container would make a volume that is not there.
+        # A container would create a missing volume.
         if not engine.exists("volume", self.volume):
             return False
         found = self.run(["test", "-e", path], check=False)
         if found.code > 1:
-            # Docker itself failed: that says nothing of the file.
+            # Docker itself failed: that says nothing about the file.
             raise programs.failure(f"looking for {path} in the volume {self.volume}", found.code, found.tail)
         return found.ok
 

@@ -35,7 +35,7 @@ from eds.runtime.pgbackrest import check_directory
 from eds.runtime.ports import check_addresses
 
 SERVERS = ("primary", "replica1", "replica2", "warehouse", "pgbouncer")
-# What needs a warehouse that has been built, or no more than the warehouse.
+# Services that need a warehouse that has been built, or nothing but the warehouse.
 LATER = ("scheduler", *OPTIONAL_SERVICES)
 
 
@@ -190,7 +190,7 @@ class ComposeRuntime:
 
     def _bring_up(self) -> None:
         if self.is_running("scheduler") and self.compose.will_change(("provision", *SERVERS)):
-            # It would run against servers that move, or with passwords that change, under it.
+            # It would run against servers that move to other ports or change their passwords meanwhile.
             with step("stopped the scheduler: settings or configuration have changed"):
                 self.compose.run("stop", "scheduler")
         for service, network, names in self.compose.missing_names():
@@ -270,7 +270,7 @@ class ComposeRuntime:
     def refresh_secrets(self) -> None:
         """Let everything that runs use the passwords of the settings: what changed for a container makes a new one."""
         self.prepare()
-        # What only a fenced one has is left alone.
+        # Fenced members stay fenced: what only they have is kept.
         self._bring_up()
         self.start_services()
 
@@ -296,7 +296,7 @@ class ComposeRuntime:
                 continue
             code, answer = engine.ask("exec", self.compose.container(name), "sh", "-c", script)
             if code != 0:
-                # One that starts just now reads them by itself.
+                # A server that is just starting reads them by itself.
                 err.print(f"{name} does not take its certificate over by a reload: {answer}", markup=False)
 
     def unreachable(self, *names: str) -> list[str]:

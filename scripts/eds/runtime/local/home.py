@@ -30,7 +30,7 @@ from eds.runtime.local import binaries, processes
 TAIL_BYTES = 65536
 DEFAULT_STATE = ROOT / ".state"
 FAR_HOME = Path("/var/lib/enterprise-data-platform")
-# What the platform itself puts into a state directory that others use too.
+# The platform's own files in a state directory that others use too.
 OWN_STATE = [
     "servers",
     "servers-home",
@@ -156,7 +156,7 @@ class Home:
             if self.account and not reachable(state, self.account):
                 home = FAR_HOME / hashlib.sha256(str(state).encode()).hexdigest()[:12]
                 home.parent.mkdir(exist_ok=True)
-                # Whatever the umask: the account must get through.
+                # Independent of the umask: the account must be able to pass through.
                 home.parent.chmod(0o755)
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ class Home:
             for part in parts:
                 shutil.copytree(part, copy / part.name, symlinks=True)
             for path in [copy, *copy.rglob("*")]:
-                # Whatever the umask of whoever installed it: the account must read all and run what can be run.
+                # Independent of the umask at its installation: the account must read all files and run the programs.
                 if not path.is_symlink():
                     mode = path.stat().st_mode
                     path.chmod(mode | (0o755 if path.is_dir() or mode & stat.S_IXUSR else 0o644))
@@ -252,7 +252,7 @@ class Home:
                     return text
         return []
 
-    # --- doing things as the servers' account -------------------------------------------------------------------------
+    # --- acting as the servers' account -------------------------------------------------------------------------------
 
     def give(self, path: Path, mode: int) -> None:
         """Give a file or directory to the servers' account, with these permissions."""
@@ -313,7 +313,7 @@ class Home:
         owner = (self.account.uid, self.account.gid) if self.account else None
         return write_atomically(path, text, mode=mode, owner=owner)
 
-    # --- the end ------------------------------------------------------------------------------------------------------
+    # --- removal ------------------------------------------------------------------------------------------------------
 
     def clear_logs(self) -> None:
         """Remove the logs. Everything must be stopped."""
@@ -333,7 +333,7 @@ class Home:
         if own and not compose_folder(self.settings).exists():
             shutil.rmtree(state)
             return
-        # A directory that was there before, and may hold what is not ours.
+        # A directory that existed before may hold files that are not the platform's.
         for name in OWN_STATE:
             if (state / name).is_dir():
                 shutil.rmtree(state / name)

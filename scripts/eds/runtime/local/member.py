@@ -22,7 +22,7 @@ from eds.runtime.local.home import Home
 from eds.runtime.local.postmaster import Postmaster
 from eds.runtime.member import Member
 
-# The file that makes a cluster one of a recovery beside the primary.
+# The configuration file that only the recovered cluster has.
 SIDE_CONF = "99-recovery.conf"
 
 
@@ -67,7 +67,7 @@ class LocalMember:
     ) -> Finished:
         program = self.home.bindir / command[0]
         words = [program if program.exists() else command[0], *command[1:]]
-        # For what a shell script among them calls.
+        # For programs that a shell script among them calls.
         path = {"PATH": f"{self.home.bindir}{os.pathsep}{self.home.environment['PATH']}"}
         return self.home.run(words, path | (env or {}), what, stdin=stdin, check=check, timeout=timeout)
 
@@ -92,7 +92,7 @@ class LocalMember:
         self.postmaster.stop(self.name)
         # A killed command's pg_rewind may still be writing there.
         processes.end_all_busy_with(self.data)
-        # Of a server that was killed: what it has left would stop the programs that work on its data.
+        # After a crash, what the server left would stop the programs that work on its data.
         self.postmaster.clear_up_after_crash(self.name)
 
     def fence(self, *, at_once: bool = False) -> None:
@@ -152,7 +152,7 @@ class LocalMember:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        # So that its complaints are its own.
+        # So that the log holds messages of the new cluster only.
         for log_file in self.home.log_files(self.name):
             log_file.unlink()
 
@@ -165,7 +165,7 @@ class LocalMember:
 
     def replace_data(self, source: Member) -> str:
         if not source.data.exists():
-            # Repeated after an interrupt: it was done.
+            # Repeated after an interrupt: the exchange was done.
             return str(self.bootstrap.kept_aside(self.name))
         aside = self.bootstrap.put_aside(self.name)
         (source.data / "conf.d" / SIDE_CONF).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from eds.base.errors import UserError
 from eds.base.settings import Settings, from_root
 
 JAVA_MAJOR = 21
-# In the environment of a Metabase of ours: the state directory that it belongs to.
+# In the environment of a Metabase that the platform started: the state directory to which it belongs.
 MARK = "EDS_METABASE_OF"
 
 

@@ -51,7 +51,7 @@ class Postmaster:
         self.home.write(self.home.path / "bin" / script.name, script.read_text(encoding="utf-8"), 0o750)
         for name in (*MEMBERS, SIDE):
             self.home.write(self.home.repository_conf(name), self._repository_conf(name))
-        # For whichever member is the primary.
+        # Independent of which member is the primary.
         password = self.cluster.settings.replicator_password.get_secret_value()
         entries = [(self.address(name), "replicator", password) for name in MEMBERS]
         self.home.write(self.home.passfile, server_conf.pgpass(entries))
@@ -173,7 +173,7 @@ class Postmaster:
         data = self.home.data(name)
         changed = any(not has_content(path, text) for path, text in self._conf_files(name, data).items())
         if self._pidfile(name)[7:8] == ["stopping"]:
-            # A `make down` that was killed while it waited.
+            # Left by a `make down` that was killed while it waited.
             self.stop(name)
         start = changed or self.pid(name) is None
         if start:
@@ -274,7 +274,7 @@ class Postmaster:
         process = self._process(name)
         if process is None:
             return False
-        # What pg_ctl sends. Without it, a server whose binaries are gone can still be stopped.
+        # The signal that pg_ctl sends. Sent directly, it also stops a server whose binaries are gone.
         process.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
         if not processes.wait_gone(process, STOP_SECONDS):
             err.print(

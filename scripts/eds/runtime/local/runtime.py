@@ -107,7 +107,7 @@ class LocalRuntime:
             try:
                 pgbackrest.ensure_stanza(member)
             except UserError as error:
-                # The book is served without it, as by the containers; a machine that restarts must not wait for it.
+                # The book is served without an archive, as in containers; a machine that restarts must not wait for it.
                 err.print(f"No WAL is archived until this is fixed (`make health` reports it): {error}", markup=False)
         if member.exists(member.data / "standby.signal"):
             # A failover that was interrupted after its decision.
@@ -185,7 +185,7 @@ class LocalRuntime:
         settings = self.settings
         self.check_ports()
         if self.services.scheduler_is_outdated():
-            # It would run against servers that move, or with passwords that change, under it.
+            # It would run against servers that move to other ports or change their passwords meanwhile.
             with step("stopped the scheduler: its settings or its code have changed"):
                 self.services.stop("scheduler")
         if moved := self.stop_moved():
@@ -286,7 +286,7 @@ class LocalRuntime:
         return list(hosts)
 
     def unreachable(self, *names: str) -> list[str]:
-        # All are processes of one machine: what this one reaches, they reach.
+        # All are processes of one machine: an address that answers here answers them too.
         return []
 
     def leftovers(self) -> list[str]:

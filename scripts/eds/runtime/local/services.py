@@ -26,7 +26,7 @@ from eds.runtime.local import binaries, metabase_jar, processes
 from eds.runtime.local.home import Home
 
 SERVICE_START_SECONDS = 120
-# What a scheduler has to bring to an end: a run, a backup, a drill's cluster.
+# How long a scheduler may take to finish a run, a backup or a drill.
 SCHEDULER_STOPS_SECONDS = 45.0
 # The variable that identifies the settings and the code of a running scheduler.
 STARTED_WITH = "EDS_STARTED_WITH"

@@ -20,6 +20,19 @@
 {%- endmacro %}
 
 {#
+    The measures of the aggregates of month ends, summed up over rows of another of these aggregates with _sign. Columns of
+    a select, each with a comma but the last.
+
+    since: what increment() returned.
+#}
+{% macro sums_of_month_measures(since) -%}
+    {%- for measure in month_measure_names() %}
+        {%- set type = '::bigint' if measure == 'loan_count' else '' %}
+        {{ signed_sum(measure, since) }}{{ type }} as {{ measure }}{{ ',' if not loop.last }}
+    {%- endfor %}
+{%- endmacro %}
+
+{#
     The amounts of a month that are summed up as they are, as a list.
 #}
 {% macro month_flows() %}
@@ -27,4 +40,13 @@
         'overdue_amount', 'due_amount', 'paid_on_time', 'paid_of_due', 'paid_of_arrears', 'paid_ahead',
         'written_off_amount', 'recovered_amount'
     ]) }}
+{% endmacro %}
+
+{#
+    The measures of the aggregates of month ends (agg_month_ends_by_…), in the order of their columns, as a list.
+#}
+{% macro month_measure_names() %}
+    {{ return([
+        'loan_count', 'gross_loan_portfolio', 'scheduled_portfolio', 'par_1', 'par_30', 'par_60', 'par_90', 'par_180'
+    ] + month_flows()) }}
 {% endmacro %}

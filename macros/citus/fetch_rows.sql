@@ -22,6 +22,6 @@
             {% endif %}
         {% endset %}
         {% do run_statement(copy) %}
-        {% do analyze_passing(name) %}
+        {% do analyze_small_sample(name) %}
     {% endif %}
 {% endmacro %}

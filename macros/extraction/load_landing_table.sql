@@ -66,7 +66,7 @@
         widest_row(table) if watermark is none else widest_change
     ) %}
     {% do assert_table_was_not_replaced(table) %}
-    {% do analyze_passing(table.read) %}
+    {% do analyze_small_sample(table.read) %}
     {% set keys_read %}
         select {{ key }} from {{ table.read }}
         union

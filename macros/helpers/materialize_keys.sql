@@ -11,7 +11,7 @@
     {% set table = model.name ~ '__' ~ name %}
     {% if since.has_changes %}
         {% do run_statement("create temporary table " ~ table ~ " on commit drop as " ~ query) %}
-        {% do analyze_passing(table) %}
+        {% do analyze_small_sample(table) %}
     {% endif %}
     {{ return(table) }}
 {% endmacro %}

@@ -55,7 +55,7 @@
         {% endif %}
         {% do run_statement("create temporary table " ~ incoming ~ " on commit drop as " ~ incoming_sql(since, names, keys, accumulate)) %}
         {% do run_statement("alter table " ~ incoming ~ " add column if not exists is_removed boolean not null default false") %}
-        {% do analyze_passing(incoming) %}
+        {% do analyze_small_sample(incoming) %}
         {% set present = rows_to_compare(this, model.name ~ '__present', placement_of(model)) %}
         {% do fetch_rows(this, present, placement_of(model), keys,
             "select " ~ comma_list(keys) ~ " from " ~ incoming if since else none) %}
@@ -63,7 +63,7 @@
         {% do run_statement("create temporary table " ~ difference ~ " on commit drop as " ~ comparison) %}
         {% set counts = count_difference(difference) %}
         {% if counts['inserted'] + counts['updated'] + counts['deleted'] > 0 %}
-            {% do analyze_passing(difference) %}
+            {% do analyze_small_sample(difference) %}
             {% do apply_difference(target_relation, names, keys, difference, run_id, present) %}
             {% do analyze_rewritten(this, counts['inserted'] + counts['updated'] + counts['deleted']) %}
         {% endif %}

@@ -18,14 +18,14 @@
             {% endif %}
         {% endset %}
         {% do run_statement(rows_changed) %}
-        {% do analyze_passing(changed) %}
+        {% do analyze_small_sample(changed) %}
         {% set rows_compared %}
             create temporary table {{ compared }} on commit drop as
             select * from {{ target_relation }}
             where {{ strategy.unique_key }} in (select {{ strategy.unique_key }} from {{ changed }})
         {% endset %}
         {% do run_statement(rows_compared) %}
-        {% do analyze_passing(compared) %}
+        {% do analyze_small_sample(compared) %}
     {% endif %}
     {{ return(default__snapshot_staging_table(strategy, 'select * from ' ~ changed, compared)) }}
 {% endmacro %}

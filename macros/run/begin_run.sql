@@ -41,7 +41,7 @@
             {% do run_statement(killed) %}
         {% endif %}
         {% if not insert_running_row() %}
-            {{ exceptions.raise_compiler_error('Another run started at the same moment. Try again when it is done.') }}
+            {{ exceptions.raise_compiler_error('Another run started at the same time. Try again when it is done.') }}
         {% endif %}
     {% endif %}
     {{ return('') }}

@@ -21,7 +21,7 @@
     {% for node_id in model.depends_on.nodes %}
         {% set name = sql_literal(node_id.split('.')[-1]) %}
         {% do parents.append(name) %}
-        {% set materialized = nodes_in_brief().get(node_id, {}).get('materialized') %}
+        {% set materialized = node_summaries().get(node_id, {}).get('materialized') %}
         {% if materialized in ('upsert', 'snapshot') %}
             {% do followed.append(name) %}
         {% elif materialized not in (none, 'extraction', 'publish') %}

@@ -801,8 +801,8 @@ CONTROLS = [
         (
             (
                 LANDING,
-                "    {% do assert_table_was_not_replaced(table) %}\n    {% do analyze_passing(table.read) %}\n",
-                "    {% do analyze_passing(table.read) %}\n",
+                "    {% do assert_table_was_not_replaced(table) %}\n    {% do analyze_small_sample(table.read) %}\n",
+                "    {% do analyze_small_sample(table.read) %}\n",
             ),
         ),
     ),

@@ -27,7 +27,7 @@
         {% if parents and parents | reject('in', ancestors) | list | length == 0
                 and (flags.WHICH != 'build' or test.unique_id not in selected_resources) %}
             {% for parent_id in parents %}
-                {% set materialized = nodes_in_brief().get(parent_id, {}).get('materialized') %}
+                {% set materialized = node_summaries().get(parent_id, {}).get('materialized') %}
                 {% set edge %}
                     (
                         {{ sql_literal(test.unique_id) }},
@@ -97,9 +97,9 @@
 {% macro ancestors_of(unique_id) %}
     {% set found = [] %}
     {% set open = [unique_id] %}
-    {% for step in range(nodes_in_brief() | length) if open %}
+    {% for step in range(node_summaries() | length) if open %}
         {% set node_id = open.pop() %}
-        {% for parent_id in nodes_in_brief().get(node_id, {}).get('parents', []) if parent_id not in found %}
+        {% for parent_id in node_summaries().get(node_id, {}).get('parents', []) if parent_id not in found %}
             {% do found.append(parent_id) %}
             {% do open.append(parent_id) %}
         {% endfor %}

@@ -54,7 +54,7 @@
         {% endset %}
         {% do run_statement(entries) %}
         {# It is small, and read by the models that follow with _run_id > the last one. #}
-        {% do analyze_passing(changes_of(model.name)) %}
+        {% do analyze_small_sample(changes_of(model.name)) %}
     {% endif %}
     {% do write_difference(target_relation, names, keys, difference, placement_of(model)) %}
 {% endmacro %}

@@ -2,7 +2,7 @@
     The versions of an entity follow each other without overlap, at most one is current, and each is longer than nothing.
     A gap is allowed only where the entity was deleted for a while, so a gap is not looked for here.
 
-    Without it a fact could find two versions at one moment, and count twice.
+    Without it a fact could find two versions at one time, and count twice.
 #}
 {% test history_without_gap_or_overlap(model, entity_id) %}
     with versions as (

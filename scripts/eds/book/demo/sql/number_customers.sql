@@ -1,4 +1,4 @@
--- Identifiers rise with the moment of joining, and nobody has a loan before it.
+-- Identifiers rise with the time of joining, and nobody has a loan before it.
 update demo_customer
 set joined = ranked.joined, customer_id = ranked.customer_id
 from (

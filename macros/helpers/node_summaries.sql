@@ -3,8 +3,8 @@
     that has ended changes its rows). Collected once per run: the graph converts a node to a dictionary each time that it
     is asked for one.
 #}
-{% macro nodes_in_brief() %}
-    {% if 'nodes_in_brief' not in graph %}
+{% macro node_summaries() %}
+    {% if 'node_summaries' not in graph %}
         {% set found = {} %}
         {% for node in graph.nodes.values() %}
             {% do found.update({node.unique_id: {
@@ -12,7 +12,7 @@
                 'is_monthly': node.config.get('follows_calendar', false) or node.config.get('recomputed_monthly', false)
             }}) %}
         {% endfor %}
-        {% do graph.update({'nodes_in_brief': found}) %}
+        {% do graph.update({'node_summaries': found}) %}
     {% endif %}
-    {{ return(graph['nodes_in_brief']) }}
+    {{ return(graph['node_summaries']) }}
 {% endmacro %}

@@ -7,7 +7,7 @@
 # replicas. It is read at each start, so a member that comes back after a failover never takes writes beside the new
 # primary. While a file `fenced` is there, this member does not start at all. OLTP_DB is in a member's environment.
 #
-# The data directory is made under another name and renamed when it is complete, so that it is whole or not there. A
+# The data directory is made under another name and renamed when it is complete, so that it is complete or absent. A
 # replica is cloned from the primary, watched, and cloned again when it cannot follow any more; its old data is kept
 # aside until that happens again.
 set -euo pipefail
@@ -22,7 +22,7 @@ incoming=$volume/incoming
 config=$files/postgresql.conf
 secrets=/run/secrets
 repository_conf=/run/secrets/pgbackrest_conf
-# A replica that neither streams nor comes nearer to a primary that answers cannot follow it, after so many seconds.
+# After so many seconds, a replica that neither streams nor catches up with a primary that answers cannot follow it.
 patience=20
 # One that does not answer yet may be recovering from a crash.
 patience_with_silence=300

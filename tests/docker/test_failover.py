@@ -209,7 +209,7 @@ def test_a_primary_cut_off_by_the_network_is_replaced_and_never_writes_again(sta
     until(lambda: all(has_customer(stack, name, "before the partition") for name in OLTP), 20, "everybody has it")
     networks = cut(stack, old)
     try:
-        # It runs, and takes writes of whoever is on its side: these exist nowhere else.
+        # It runs, and takes writes from clients on its side: these exist nowhere else.
         stack.exec(
             old, "sh", "-c",
             'PGPASSWORD=$(cat /run/secrets/postgres_password) psql --no-psqlrc --dbname="host=127.0.0.1 user=postgres '
@@ -227,7 +227,7 @@ def test_a_primary_cut_off_by_the_network_is_replaced_and_never_writes_again(sta
     stack.eds("rejoin", "--force")
     until(lambda: all_follow(stack), 60, "all follow")
     assert writers(stack) == {new}
-    # The archive may have brought it across: then the command said so, and everybody has it; else nobody.
+    # The archive may have delivered it: then the command said so, and every member has it; else none.
     assert {has_customer(stack, name, "on the lost side") for name in OLTP} == {"RPO: 0" in output}
     stack.assert_warehouse_equals_book()
     stack.up()
@@ -265,7 +265,7 @@ def test_what_a_killed_primary_had_alone_is_counted_shown_and_kept_until_it_rejo
     assert primary(stack) == new
     assert followers(stack) == {other}
     assert writers(stack) == {new}
-    # Whoever starts it: it stays out, with what only it has.
+    # It stays out, with what only it has, however it is started.
     start_anyway(stack, old)
     add_customer(stack, "on the new timeline")
 

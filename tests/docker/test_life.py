@@ -157,7 +157,7 @@ def test_a_replica_that_lost_its_slot_continues_from_the_archive(stack: Stack) -
 
 
 def test_replicas_that_cannot_follow_are_cloned_again_and_their_data_is_kept_aside(stack: Stack) -> None:
-    # One was promoted and went its own way, and somebody made it a standby again.
+    # A replica was promoted and diverged, and was then made a standby again by hand.
     stack.query("replica2", "select pg_promote()")
     stack.query("replica2", "create table public.own_way (x int)")
     stack.exec("replica2", "touch", f"{VOLUME}/pgdata/standby.signal")

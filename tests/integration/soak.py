@@ -267,7 +267,7 @@ class Soak:
             return ["--vars", "{reconcile: true, full_tests: true}"]
         if what == "other source":
             chosen = chance.sample(names, k=chance.randint(1, 3))
-            # Whoever can fall behind needs somebody to turn to.
+            # A server that can fall behind needs another one to read instead.
             use_only(platform, *dict.fromkeys([*chosen, "primary"] if self.paused | self.cut else chosen))
         elif what.startswith("killed"):
             name = chance.choice(REPLICAS)

@@ -19,7 +19,7 @@ def test_every_figure_is_measured_and_the_peers_do_the_same_work(platform, monke
     bench = Bench(platform.runtime)
     result = commands.measure(bench, payments=3000, extent=extent)
     assert peers.rebuild(bench) > 0
-    # By hand comes to the same marts as the models do; full reload keeps what was reversed.
+    # The SQL by hand gives the same marts as the models; the full reload keeps reversed payments.
     assert result["same_as_by_hand"] is True
     assert result["reload_wrong"] > 0
     assert result["wrong"] == 0

@@ -120,7 +120,7 @@ def test_a_replica_that_lacks_a_transaction_is_behind_though_an_older_one_is_ope
         assert_landing_equals_source(platform)
         assert_views_equal_the_oltp(platform)
         assert platform.warehouse(NO_DELETION) == []
-        # With nobody but the replica that lacks it, the run waits, fails, and says why.
+        # With only the replica that lacks it, the run waits, fails, and says why.
         use_only(platform, "replica2")
         failed = platform.dbt(*DATA_BUILD, environment={"ETL_SOURCE_WAIT_SECONDS": "1"})
         assert failed.exit_code != 0

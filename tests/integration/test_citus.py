@@ -106,7 +106,7 @@ def test_a_cluster_gives_what_one_server_gives_through_random_changes(platform, 
     platform.wait_for_replicas()
     cluster.build()
 
-    # What is computed from the beginning is what the increments have made.
+    # A full computation gives what the increments have given.
     for options in ([], ["--full-refresh"], ["--vars", "{reconcile: true, full_tests: true}"]):
         again = cluster.build(*options)
         assert changed_nodes(cluster, again.run["run_id"]) == [], options

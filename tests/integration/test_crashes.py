@@ -68,7 +68,7 @@ def test_runs_killed_at_random_moments_are_repaired_while_dashboards_are_read(sm
     readers.assert_good(*published)
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
-    # What the increments made of it all is what a full computation makes of it.
+    # The increments give what a full computation gives.
     full = platform.build("--full-refresh", "--vars", "{full_tests: true}")
     assert changed_nodes(platform, full.run["run_id"]) == []
 

@@ -232,7 +232,7 @@ def test_counts_are_near_the_scale(owner: psycopg.Connection[Any], scale: str) -
 
 
 def test_the_demo_lender_could_be_a_real_one(owner: psycopg.Connection[Any]) -> None:
-    """Else the figures of risk could not be seen at work: nobody cures, nothing is recovered, no branch is better."""
+    """Check that risk figures have something to show: loans that cure, recoveries, branches that differ."""
     day = datetime.date(2026, 11, 25)
     fill(owner, Scale.parse("100_000"), seed=42, today=day)
     found = figures_of(owner, day)

@@ -91,7 +91,7 @@ def assert_all_is_well_again(settings: Settings) -> LocalRuntime:
     databases = fetch_all(cluster.primary, DATABASES)
     assert dict(databases)[settings.oltp_db] == -1
     assert [name for name, _ in databases if "_restore_" in name] == []
-    # Nothing but what these servers never had: a scheduler and a run.
+    # Only what these servers never had is missing: a scheduler and a run.
     assert set(health.health(runtime)["problems"]) <= {"scheduler is stopped", "no successful run yet"}
     return runtime
 

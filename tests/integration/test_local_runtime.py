@@ -1,4 +1,4 @@
-"""The embedded runtime under bad luck: killed half-way, servers that died, replicas that fell out, changed settings.
+"""The embedded runtime under faults: killed commands, crashed servers, replicas cut off, changed settings.
 
 These tests have servers of their own, which they may break, under a path that a shell would trip over.
 """
@@ -120,7 +120,7 @@ def test_the_services_are_shown_with_how_the_replicas_follow(runtime: LocalRunti
     assert states["scheduler"].status == "stopped"
 
 
-# --- killed half-way ----------------------------------------------------------------------------------------------
+# --- killed midway ------------------------------------------------------------------------------------------------
 
 
 def test_a_half_made_directory_is_removed_and_whoever_still_writes_to_it_is_ended(

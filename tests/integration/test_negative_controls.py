@@ -318,7 +318,7 @@ DIFFERENCE = "macros/materializations/upsert/difference.sql"
 PUBLISH = "macros/materializations/publish.sql"
 
 HASH = "macros/run/definition_hash.sql"
-# Publishing whatever was built, tested or not.
+# Publish what was built, tested or not.
 UNTESTED = (PUBLISH, "    {% do assert_state_is_tested(untested) %}\n", "")
 
 another_source = test_extraction.test_another_source_is_compared_row_by_row_and_repaired

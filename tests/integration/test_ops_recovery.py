@@ -506,7 +506,7 @@ def test_with_synchronous_commit_nothing_acknowledged_is_lost_when_the_primary_i
     assert len(log.acknowledged) > 200
     cluster = Platform(runtime)
     assert log.acknowledged <= names(cluster.superuser_conninfo)
-    # What was committed at home and never acknowledged may be lost, and is then counted.
+    # A commit that was never acknowledged may be lost, and is then counted.
     assert found.lost is not None
     assert (found.rejoined is None) == bool(found.lost)
     if found.lost:
@@ -564,7 +564,7 @@ def test_without_it_what_was_lost_is_counted_and_kept_until_somebody_has_looked(
     assert listed == [("app_user", "INSERT", "customers", f"lost {number}") for number in range(7)]
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         fetch_all(runtime.cluster.recovered, "create table nothing ()")
-    # The copy has the passwords of the time before the failover; whoever looks has those of today.
+    # The copy has the passwords of before the failover; its readers have today's.
     with rotated_passwords(cluster) as fresh:
         assert failover.lost_changes(fresh, old) == (commits, changes)
         assert {f"lost {number}" for number in range(7)} <= readers_names(fresh)

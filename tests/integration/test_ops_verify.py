@@ -1,4 +1,4 @@
-"""`make verify` and `make health`: they pass on a platform that works, name what does not, and leave nothing behind."""
+"""`make verify` and `make health`: they pass on a healthy platform, name what is not, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_what_is_broken_is_named(built):
     ):
         assert text in detail
     status, detail = found["customers, products, loans and payments have the OLTP's counts and sums"]
-    # Whoever switches the trail off may have changed any row meanwhile.
+    # While the trail was off, any row may have changed.
     assert (status, "payments were reloaded since the last run" in detail) == ("FAIL", True)
 
 

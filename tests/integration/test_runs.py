@@ -707,7 +707,7 @@ def test_of_many_builds_started_in_the_same_instant_exactly_one_runs(small_book)
         )
     for child in children:
         child.join()
-    # One at a time: whoever came after the end of another may have run, too.
+    # One at a time: a build that came after the end of another may have run, too.
     overlapping = platform.warehouse(
         "select 1 from audit.etl_runs as one inner join audit.etl_runs as other on one.run_id < other.run_id "
         "and one.run_finished_at > other.run_started_at where one.status = 'success' and other.status = 'success'"

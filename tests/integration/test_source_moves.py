@@ -206,7 +206,7 @@ def test_a_replica_that_was_promoted_beside_the_primary_is_read_in_its_absence_a
         runtime.postmaster.stop("primary")
         assert extract()["extraction_reason"] == "timeline 2 after 1"
         assert_landing_equals_source(platform, promoted.superuser_conninfo())
-        # Then it is back, with another history than the warehouse has: somebody must decide.
+        # Then it is back, with another history than the warehouse has: a person must decide.
         runtime.postmaster.start("primary")
         refused = extract()["error_message"]
         assert "timeline 2, not that of the primary" in refused and "make reconcile" in refused

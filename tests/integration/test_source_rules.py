@@ -61,7 +61,7 @@ def test_no_column_of_the_book_takes_a_value_that_its_readers_cannot_represent(e
             "select loan_id, 1, date '2026-01-31', 100 from operational.loans"
         )
         for table in TABLES:
-            # What stamps updated_at would hide what was tried.
+            # The trigger that stamps updated_at would hide the attempt.
             connection.execute(f"alter table operational.{table} disable trigger {table}_stamp_row")
         tried = 0
         for table in TABLES:
@@ -168,7 +168,7 @@ def test_a_temporary_table_cannot_forge_entries_of_the_trail(empty_book):
                 "create trigger forge after insert on payments for each row "
                 "execute function operational.write_audit('payment_id')"
             )
-    # A trigger that was there before, or that somebody made who may: the function itself refuses.
+    # A trigger that existed before, or that a privileged role made: the function itself refuses.
     with nothing_kept(empty_book) as connection:
         connection.execute("grant execute on function operational.write_audit() to app_user")
         connection.execute("set local role app_user")

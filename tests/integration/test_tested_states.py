@@ -30,7 +30,7 @@ def pay_and_wait(platform: Platform, loan: int = 1) -> None:
 # --- what was dropped -------------------------------------------------------------------------------------------------
 
 # Marts, change logs, published copies, histories, views below and above the marts, the record of the publication.
-# Together goes what no other of its group is computed from, for a mart that is rebuilt hides what went with it.
+# Marts are dropped together when none of the group is computed from another: a rebuilt mart would hide the loss.
 DROPPED = (
     ("table warehouse.agg_payments", "table publish.agg_loans cascade", "table snapshots.customers_snapshot"),
     ("table warehouse.agg_customers", "table changes.fact_payments", "view warehouse.vw_monthly_revenue"),

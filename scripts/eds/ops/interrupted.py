@@ -1,4 +1,4 @@
-"""Operations that were killed half-way: `make up` resumes or undoes them, by the journal and by what it finds."""
+"""Operations that were killed midway: `make up` resumes or undoes them, by the journal and by what it finds."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _remark_schedules(job: Job) -> None:
 def _free_unique_values(job: Job) -> None:
     """Empty unique values that another row is about to take over, e.g. when two customers swap their e-mails.
 
-    The database checks uniqueness row by row, so in one update the swap would fail half-way. The rows get their
+    The database checks uniqueness row by row, so in one update the swap would fail midway. The rows get their
     own new values, or are deleted, later in the same transaction.
     """
     for table in job.tables:

@@ -133,7 +133,7 @@ class Postmaster:
         """Bring a server's configuration up to date, in its data directory or in another one for it.
 
         Only while it is stopped, or with a reload afterwards: so the files always are what a running server was started
-        with, also when a command is killed half-way.
+        with, also when a command is killed midway.
         """
         data = data or self.home.data(name)
         (data / "conf.d").mkdir(exist_ok=True)

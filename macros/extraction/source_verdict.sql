@@ -10,9 +10,9 @@
     The question is causal. Below the watermark every transaction had ended for the last snapshot, so it must have ended
     here (xmin >= watermark), and the trail's entries of the last of them must be the same ones (extraction_state.proven_*
     sums them up): a server whose disks were put back to a time between two commits, or that lost commits in a crash,
-    may lack an entry that is not the newest. Of those at or above it, audit.extraction_transactions has the ones that the last snapshot
-    saw: the trail's rows of each must be here, and so must the trail's newest entry. What is missing although it has
-    ended here (its id is below xmin) was never part of this server's history.
+    may lack an entry that is not the newest. Of those at or above it, audit.extraction_transactions has the ones that
+    the last snapshot saw: the trail's rows of each must be here, and so must the trail's newest entry. What is missing
+    although it has ended here (its id is below xmin) was never part of this server's history.
 
     Visibility is asked of the trail's rows: on a standby pg_visible_in_snapshot() holds open transactions for visible.
 #}

@@ -8,11 +8,14 @@
     model_states    how far each model has got: the last run it has taken in, and the day of its data; the last
                     ones that rebuilt its relation, and that changed its rows by something else than an increment; the
                     newest whose change log was pruned
-    extraction_state (target prod only) the watermark, and which source it belongs to
-    extraction_trail (target prod only) the newest entry of the source's audit trail that was seen
-    extraction_transactions (target prod only) the transactions at or above the watermark that were seen, by their
-                    first entry in the trail; all of them when extraction_state.trail_is_complete. Of those below it,
-                    extraction_state.proven_* sums up the last ones (see source_verdict)
+
+    The last three have rows only in a target that extracts (prod, citus):
+
+    extraction_state         the watermark, and which source it belongs to
+    extraction_trail         the newest entry of the source's audit trail that was seen
+    extraction_transactions  the transactions at or above the watermark that were seen, by their first entry in the trail;
+                             all of them when extraction_state.trail_is_complete. Of those below it,
+                             extraction_state.proven_* sums up the last ones (see source_verdict)
 #}
 {% macro audit_tables() %}
     {% set etl_runs = audit_schema() | trim ~ '.etl_runs' %}

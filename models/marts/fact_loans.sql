@@ -19,8 +19,8 @@
 
 {#
     A loan is recomputed when its row, one of its payments (also one that left it for another loan, or was deleted), its
-    schedule or its customer's present version changed. Payments that were only added are added to its totals; where one was taken
-    away or changed, the loan's payments are summed up again, since a latest payment cannot be subtracted.
+    schedule or its customer's present version changed. New payments are added to its totals; where one was removed or
+    changed, the loan's payments are summed up again, since the date of the latest one cannot be subtracted.
 #}
 {% if since %}
 {% set keys %}

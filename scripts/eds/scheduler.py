@@ -36,14 +36,14 @@ LOOK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Tick:
-    """A moment at which a run is due. `full`: compare every row and run every test."""
+    """A time at which a run is due. `full`: compare every row and run every test."""
 
     at: datetime
     full: bool
 
 
 def next_tick(schedule: str, full_schedule: str, after: datetime) -> Tick:
-    """Return the first moment after `after` at which either schedule fires; a full run wins when both do."""
+    """Return the first time after `after` at which either schedule fires; a full run wins when both do."""
     ordinary = next(CronSim(schedule, after))
     full = next(CronSim(full_schedule, after))
     return Tick(full, True) if full <= ordinary else Tick(ordinary, False)

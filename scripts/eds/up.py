@@ -43,7 +43,7 @@ def start_servers(runtime: Runtime) -> None:
 
 
 def _end_preparing(runtime: Runtime) -> None:
-    """Restart a primary that accepts PREPARE TRANSACTION: it was promoted when its data still asked for that."""
+    """Restart a primary that accepts PREPARE TRANSACTION: it was promoted when its data still required that."""
     primary = runtime.cluster.primary
     if not transactions.accepts_prepared(primary):
         return
@@ -92,7 +92,7 @@ def fill_demo(cluster: Cluster, asked: str | None = None) -> bool:
 
 
 def first_build(cluster: Cluster) -> None:
-    """Fill the warehouse, unless a run has succeeded before, and of a version that had all views of the dashboards."""
+    """Fill the warehouse, unless a run of a version that has all views of the dashboards has succeeded before."""
 
     def done() -> bool:
         return runs.last_success(cluster)[0] is not None and not page.missing_views(cluster)

@@ -18,8 +18,8 @@
     A loan's months are computed again, from its disbursement on, when something changed on a day of a month that has
     ended: a payment of such a day (as it was or as it is), the anchor of the counting back (balance and principal paid: a
     payment changes both and leaves their sum, a correction moves it), its schedule or days, or the version of it or of
-    its customer that was valid at a month's end. When a month has ended, it is appended for the loans that were in the portfolio, or in which something
-    came.
+    its customer that was valid at a month's end. When a month has ended, it is appended for the loans that were in the
+    portfolio or had receipts.
 #}
 {% if since %}
 {% set from_the_start = "date '0001-01-01'" %}

@@ -145,7 +145,7 @@ class TrafficCounts(Mapping[str, int]):
 
 
 class _Pace:
-    """Hands out the moments at which operations start, evenly, over all workers."""
+    """Hands out the times at which operations start, evenly, over all workers."""
 
     def __init__(self, rate: float) -> None:
         self._interval = 1 / rate

@@ -233,7 +233,7 @@ def replay_options(control: str) -> list[str]:
     """Return the options of postgres with which a standby's data can be started.
 
     A standby does not start with a lower max_prepared_transactions than its primary had. Ours has 0, so that a replica
-    needs no more, and is a primary that refuses PREPARE TRANSACTION the moment that it is promoted; only behind one
+    needs no more, and is a primary that refuses PREPARE TRANSACTION as soon as it is promoted; only behind one
     that had more (of an earlier version of the platform) does its data ask for it. control: pg_controldata's output.
     """
     needed = re.search(r"max_prepared_xacts setting:\s+(\d+)", control)

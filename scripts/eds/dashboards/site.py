@@ -172,7 +172,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        """Answer with a page, or with the figures of this moment for Prometheus."""
+        """Answer with a page, or with the present figures for Prometheus."""
         if self.path != f"/{metrics.FILE_NAME}":
             super().do_GET()
             return

@@ -205,7 +205,7 @@ def newest_commit(side: Member) -> datetime | None:
 def let_in(runtime: Runtime) -> None:
     """Let every role log in to the cluster beside the primary with the password of the settings.
 
-    Its data has the passwords of the moment, and of the machine, that it comes from.
+    Its data has the passwords of the time, and of the machine, that it comes from.
     """
     side, conninfo = runtime.member(SIDE), runtime.cluster.recovered.superuser_conninfo("postgres")
     try:

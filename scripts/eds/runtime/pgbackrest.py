@@ -53,7 +53,7 @@ def ensure_stanza(member: Member) -> None:
     def create() -> Finished:
         return member.run(command(member, "stanza-create", "--no-online"), check=False)
 
-    # The archiver holds pgBackRest's lock for moments.
+    # The archiver holds pgBackRest's lock briefly.
     retrying = Retrying(
         stop=stop_after_delay(LOCK_SECONDS),
         wait=wait_fixed(0.5),

@@ -41,7 +41,7 @@ class Reading:
 
 
 def reading(cluster: Cluster) -> Reading | None:
-    """Return the run that waits for a server of the source at this moment."""
+    """Return the run that waits for a server of the source now."""
     with cluster.connect_as_writer(autocommit=True) as connection:
         # A warehouse of an earlier version gets the column with its next run.
         if not has_relation(connection, "operational_fdw.source_settings"):

@@ -67,9 +67,9 @@ class Job:
     problems: Problems = field(default_factory=Problems)
     remarks: list[str] = field(default_factory=list)
     currency: tuple[str, str] | None = None
-    """That of the files, and how it was written first."""
+    """The currency of the files, and how it was written first."""
     shown_currency: str | None = None
-    """That of the dashboards."""
+    """The currency of the dashboards."""
     business_timezone: str = "UTC"
     """The zone by whose days the figures are computed."""
     assumed_utc: set[str] = field(default_factory=set)
@@ -81,9 +81,9 @@ class Job:
     known: list[Table] = field(default_factory=lambda: list(TABLES))
     """The tables that the database has."""
     replaced: tuple[str, ...] = ()
-    """Tables whose present rows are a demo's, and go."""
+    """Tables whose present rows are those of a demo book, and are deleted."""
     tables: list[Table] = field(init=False)
-    """Those that have a file."""
+    """The tables that have a file."""
     files: dict[str, str] = field(init=False)
     """How messages name the files, by table."""
 

@@ -175,7 +175,7 @@ def _remark_on_days(
 
 
 def remark_on_zone(job: Job, table: Table) -> None:
-    """Remark on moments that are on another day in the lender's zone, having been read as UTC without need."""
+    """Remark on times that are on another day in the lender's zone, having been read as UTC without need."""
     zone, layout = job.business_timezone, job.loaded[table.name].layout
     for column in layout.columns:
         if column.kind != "timestamptz" or column.name == "created_at":

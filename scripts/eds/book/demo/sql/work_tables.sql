@@ -1,4 +1,4 @@
--- Days are numbers of days since 1970-01-01, moments are seconds since then (UTC), money is cents, rates are
+-- Days are numbers of days since 1970-01-01, times are seconds since then (UTC), money is cents, rates are
 -- ten-thousandths of a percent a year. A loan's number n is its rank among the drawn ones; identifiers come at the end.
 -- In the statements of this folder, `offset 0` keeps the planner from merging a sub-query, which would compute its
 -- expressions several times over.

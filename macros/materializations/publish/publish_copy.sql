@@ -1,5 +1,5 @@
 {#
-    The published copies of marts as they stand, as a dictionary by mart:
+    The published copies of marts as they are now, as a dictionary by mart:
       columns  their names and types, as a dictionary; empty: there is no copy
       wanted   the names and types of the mart
       rekeyed  whether the copy is kept by another key than its mart

@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 from xml.etree import ElementTree
 
 import pytest
@@ -377,6 +377,43 @@ def random_choice(kind: content.Filter, values: list[str], chance: random.Random
         return chance.sample(values, chance.choice([1, 1, min(2, len(values))]))
     first, last = sorted(chance.choices(values, k=2))
     return chance.choice([[first, last], [first, None], [None, last]])
+
+
+@pytest.mark.browser
+@needs.chromium
+def test_the_axis_of_a_running_line_has_equal_steps_also_where_nothing_was_added(chromium, address, platform):
+    branches = platform.warehouse(
+        "select branch from warehouse.vw_vintage_curves group by branch having max(months_on_book) > 6 "
+        "order by count(distinct months_on_book)::numeric / max(months_on_book) limit 3"
+    )
+    gaps = 0
+    for (branch,) in branches:
+        with opened(chromium, f"{address}dashboards.html#quality?{urlencode({'branch': branch})}") as (shown, seen):
+            card = shown.locator("#quality-vintages")
+            rows = card.evaluate("card => card.shown")
+            months = {row["months_on_book"] for row in rows}
+            gaps += len(set(range(max(months) + 1)) - months)
+            # Each line ends with the month that all cohorts of its year have reached.
+            ends = dict(platform.warehouse(
+                "select cohort, max(months_on_book) from warehouse.vw_vintage_curves where branch = %s group by cohort",
+                (branch,),
+            ))  # fmt: skip
+            assert {
+                row["cohort"]: row["months_on_book"] for row in sorted(rows, key=lambda r: r["months_on_book"])
+            } == ends
+            # Labels of the axis lie below the others that are numbers; each is as far from the first as it says.
+            labels = card.locator(".chart svg text").evaluate_all(
+                "texts => texts.map(text => [text.textContent, text.getBoundingClientRect()])"
+                ".filter(([text]) => /^\\d+$/.test(text)).map(([text, box]) => [+text, box.x + box.width / 2, box.y])"
+            )
+            below = max(y for _, _, y in labels)
+            axis = sorted((number, x) for number, x, y in labels if below - y < 5)
+            assert len(axis) > 3
+            step = (axis[-1][1] - axis[0][1]) / (axis[-1][0] - axis[0][0])
+            for number, x in axis:
+                assert abs(x - axis[0][1] - step * (number - axis[0][0])) < 2, axis
+            assert seen.errors == []
+    assert gaps, "no branch lacks a month, so nothing was tested"
 
 
 @pytest.mark.browser

@@ -730,6 +730,14 @@ def assert_views_of_months_follow_from_their_rows(platform: Any, check: Any, che
     check_grain("vw_vintage_curves", (*FILTERED, "cohort", "months_on_book"),
                 ("disbursed_amount", "first_over_30_amount", "first_over_90_amount", "written_off_amount"),
                 events)  # fmt: skip
+    # Each curve reaches the month that all cohorts of its year have reached, also when nothing was added in it.
+    grain = (*FILTERED, "product", "cohort", "months_on_book")
+    curves = [tuple(row[key] for key in grain) for row in platform.view("vw_vintage_curves")]
+    assert len(curves) == len(set(curves)), "vw_vintage_curves has a row of its grain twice"
+    ends = {str(year): 12 * (last.year - month.year) + last.month - month.month for year, month in youngest.items()}
+    assert {curve[:-1] for curve in curves if curve[-1] == 0} <= {
+        curve[:-1] for curve in curves if curve[-1] == ends[curve[-2]]
+    }
 
 
 def _compare(name: str, found: dict[Any, Any], expected: dict[Any, Any]) -> None:

@@ -60,6 +60,8 @@ alter role warehouse_user set statement_timeout = '30min';
 alter role warehouse_user set idle_in_transaction_session_timeout = '10min';
 alter role warehouse_user set idle_session_timeout = '8h';
 alter role warehouse_reader set idle_in_transaction_session_timeout = '5min';
+-- Its queries are many, and over in milliseconds: to start a worker for one takes longer than the worker saves.
+alter role warehouse_reader set parallel_setup_cost = 5000;
 
 revoke create on schema public from public;
 revoke all on database postgres, template1 from public;

@@ -135,6 +135,11 @@ class Question(_Strict):
         return [name for name, column in self.columns.items() if not column.is_measure]
 
     @property
+    def is_running(self) -> bool:
+        """Whether one of its columns is added up along x."""
+        return any(column.running for column in self.columns.values())
+
+    @property
     def shown(self) -> dict[str, Column]:
         """The columns that its result has."""
         return {name: column for name, column in self.columns.items() if not column.hidden}
@@ -166,7 +171,7 @@ class Question(_Strict):
             raise ValueError("a number has one y and no x")
         if self.chart in ("line", "bar", "row", "pie") and not (self.x and self.y):
             raise ValueError(f"a {self.chart} chart needs x and y")
-        if any(column.running for column in self.columns.values()) and not self.x:
+        if self.is_running and not self.x:
             raise ValueError("a running column is added up along an x")
         if self.totals and self.chart != "table":
             raise ValueError("totals are a table's")
@@ -199,8 +204,8 @@ def _allowed(where: Mapping[str, list[str | int]]) -> str:
     return " and ".join(f"{name} in ({', '.join(map(_literal, values))})" for name, values in where.items())
 
 
-def _expression(question: Question, column: Column, *, of_group: bool = False) -> str:
-    """Return the SQL of a measure. of_group: of what is running, the sum of its group alone."""
+def _expression(question: Question, column: Column) -> str:
+    """Return the SQL of a measure."""
     if column.share:
         whole = _expression(question, question.columns[column.share])
         return f"round(100.0 * {whole} / nullif(sum({whole}) over (), 0), 2)"
@@ -210,7 +215,7 @@ def _expression(question: Question, column: Column, *, of_group: bool = False) -
         return f"round({above} / nullif({other}, 0), 2)"
     condition = f" filter (where {_allowed(column.where)})" if column.where else ""
     plain = f"coalesce(sum({' + '.join(column.sum)}){condition}, 0)"
-    if not column.running or of_group:
+    if not column.running:
         return plain
     within = f"partition by {question.series} " if question.series else ""
     return f"sum({plain}) over ({within}order by {question.x} rows unbounded preceding)"
@@ -219,7 +224,8 @@ def _expression(question: Question, column: Column, *, of_group: bool = False) -
 def query(question: Question, filters: Mapping[str, str], grain: Grain) -> str:
     """Return the SQL of a question on a grain, with the conditions of its filters.
 
-    Groups in which every sum is 0 are left out. With `totals`, a table's last row is all of them.
+    Groups in which every sum is 0 are left out, but not of running sums, which go on there. With `totals`, a table's
+    last row is all of them.
     """
     conditions = [_allowed(question.where) or "true", *(f"[[and {{{{{name}}}}}]]" for name in filters)]
     totalled = question.dimensions[0] if question.totals else None
@@ -249,9 +255,10 @@ def query(question: Question, filters: Mapping[str, str], grain: Grain) -> str:
             order.insert(0, f"grouping({dimensions[0]})")
         else:
             lines.append(f"group by {groups}")
-        sums = [_expression(question, column, of_group=True) for column in question.columns.values() if column.sum]
-        kept = " or ".join(f"{one} <> 0" for one in sums)
-        lines.append(f"having {kept}" + (f" or grouping({dimensions[0]}) = 1" if question.totals else ""))
+        if not question.is_running:
+            sums = [_expression(question, column) for column in question.columns.values() if column.sum]
+            kept = " or ".join(f"{one} <> 0" for one in sums)
+            lines.append(f"having {kept}" + (f" or grouping({dimensions[0]}) = 1" if question.totals else ""))
     if dimensions:
         lines.append(f"order by {', '.join(order)}")
     if question.limit:

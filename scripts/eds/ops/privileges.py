@@ -162,6 +162,7 @@ WAREHOUSE = Matrix(
             "default_transaction_read_only": "on",
             "statement_timeout": "60s",
             "idle_in_transaction_session_timeout": "5min",
+            "parallel_setup_cost": "5000",
         },
     },
     database={

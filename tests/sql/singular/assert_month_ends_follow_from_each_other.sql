@@ -39,7 +39,7 @@ months as (
     from changed
     cross join
         lateral (
-            select *
+            select kept.*
             from {{ ref('fact_loan_month_end') }} as kept
             where kept.loan_id = changed.loan_id and kept.month_end >= changed.month_end_before
             offset 0  -- noqa: AM09

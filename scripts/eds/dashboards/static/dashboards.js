@@ -169,6 +169,7 @@
   }
 
   const isMeasure = (column) => column.sum?.length || column.percent || column.change || column.average || column.share;
+  const isRunning = (question) => Object.values(question.columns).some((column) => column.running);
   const dimensionsOf = (question) => Object.keys(question.columns).filter((name) => !isMeasure(question.columns[name]));
 
   function valueAt(column, row) {
@@ -222,7 +223,7 @@
     }
     const total = finish(question, grain, whole, whole);
     if (!dimensions.length) return { rows: [total], total: null };
-    const rows = addUp(question, [...groups.values()].filter((group) => Object.values(group.sums).some((sum) => sum !== 0)))
+    const rows = addUp(question, [...groups.values()].filter((group) => isRunning(question) || Object.values(group.sums).some((sum) => sum !== 0)))
       .map((group) => finish(question, grain, group, whole))
       .sort(sorter(question));
     return { rows: question.limit ? rows.slice(0, question.limit) : rows, total, of: rows.length };
@@ -325,12 +326,11 @@
     }
     const [y] = question.y;
     let at = [...new Set(rows.map((row) => row[question.x]))].sort(question.chart === "line" ? compare : () => 0);
-    const isRunning = Object.values(question.columns).some((column) => column.running);
     // Of what is added up there are rows only where something came: the places between them keep their width.
-    if (isRunning && at.length && at.every(Number.isInteger)) at = Array.from({ length: at.at(-1) - at[0] + 1 }, (_, index) => at[0] + index);
+    if (isRunning(question) && at.length && at.every(Number.isInteger)) at = Array.from({ length: at.at(-1) - at[0] + 1 }, (_, index) => at[0] + index);
     return [...new Set(rows.map((row) => row[question.series]))].map((value, index) => ({
       name: words(value), format: question.columns[y].format, colour: colourOf(question, value, index), at,
-      values: (isRunning ? carried : (values) => values)(at.map((place) => rows.find((row) => row[question.x] === place && row[question.series] === value)?.[y] ?? (question.chart === "line" ? null : 0))),
+      values: (isRunning(question) ? carried : (values) => values)(at.map((place) => rows.find((row) => row[question.x] === place && row[question.series] === value)?.[y] ?? (question.chart === "line" ? null : 0))),
     }));
   }
 

@@ -20,7 +20,7 @@
     {% do ensure_audit_tables() %}
     {% if not insert_running_row() %}
         {% set running %}
-            select run_id, run_started_at::text as since, started_by, run_trigger, dbt_invocation_id
+            select run_id, run_started_at::text as since, started_by, dbt_invocation_id
             from {{ audit_schema() }}.etl_runs
             where status = 'running'
         {% endset %}
@@ -86,8 +86,7 @@
     {% endset %}
     {% do run_statement(refusal) %}
     {{ exceptions.raise_compiler_error(
-        "Refused to start: run " ~ holder['run_id'] ~ " (" ~ holder['run_trigger'] ~ ") by " ~ holder['started_by']
-        ~ " has been running since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
+        "Refused to start: run " ~ holder['run_id'] ~ " (" ~ holder['started_by'] ~ ") has been running since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
     ) }}
 {% endmacro %}
 

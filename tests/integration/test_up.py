@@ -260,7 +260,7 @@ def test_a_second_run_is_refused_in_one_sentence_and_an_interrupted_one_leaves_n
         refused = checkout.eds("etl", "--now", code=1)
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate()
-    assert refused.startswith(f"Error: Refused to start: run {running.run_id} (manual) by manual ")
+    assert refused.startswith(f"Error: Refused to start: run {running.run_id} (manual ")
     assert len(refused.splitlines()) == 1
     assert first.returncode == 130
     for word in ("resource_tracker", "Traceback"):

@@ -356,10 +356,9 @@ def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run of which a session was seen: its number, what started it, and since when it has been running."""
+    """A run of which a session was seen: its number, who started it, and since when it has been running."""
 
     run_id: int
-    run_trigger: str
     started_by: str
     since: datetime
 
@@ -371,7 +370,7 @@ def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun |
     invocation is seen within `seconds`. Otherwise it was killed, and the next run marks it.
     """
     query = (
-        "select run_id, run_trigger, started_by, run_started_at as since, exists (select from pg_stat_activity as "
+        "select run_id, started_by, run_started_at as since, exists (select from pg_stat_activity as "
         "activity where activity.pid <> pg_backend_pid() "
         "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%' "
         # The condition of macros/run/run_is_alive.sql, where the reason is.
@@ -383,11 +382,11 @@ def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun |
         if not has_relation(connection, "audit.etl_runs"):
             return None
         end = time.monotonic() + seconds
-        while (row := connection.execute(query).fetchone()) and not row[4]:
+        while (row := connection.execute(query).fetchone()) and not row[3]:
             if time.monotonic() > end:
                 return None
             time.sleep(0.05)
-    return LiveRun(*row[:4]) if row else None
+    return LiveRun(*row[:3]) if row else None
 
 
 def refuse_second_run(cluster: Cluster, trigger: str) -> None:
@@ -407,7 +406,7 @@ def refuse_second_run(cluster: Cluster, trigger: str) -> None:
         )
     since = f"{holder.since.astimezone(UTC):%H:%M:%S} UTC"
     raise UserError(
-        f"Refused to start: run {holder.run_id} ({holder.run_trigger}) by {holder.started_by} has been running since "
+        f"Refused to start: run {holder.run_id} ({holder.started_by}) has been running since "
         f"{since}. One run at a time: try again when it is done (make etl shows it)."
     )
 

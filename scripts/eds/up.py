@@ -205,9 +205,9 @@ def summary(runtime: Runtime) -> None:
         "  echo 'select * from warehouse.vw_monthly_revenue' | make -s psql-warehouse\n"
         "  make simulate            live traffic through the application's role\n"
         "  . scripts/activate       then dbt build, dbt test, dbt docs generate by hand\n"
-        "  make down                stop; make up continues with all data\n"
-        "Passwords are in .env."
+        "  make down                stop; make up continues with all data"
     )
+    out.print(f"Passwords are in {env_file()}.", markup=False, soft_wrap=True)
     settings = runtime.settings
     if settings.backup_repo2:
         out.print(

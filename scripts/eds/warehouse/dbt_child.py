@@ -8,6 +8,7 @@ the child. The parent has one thread, so forking it is safe.
 from __future__ import annotations
 
 import gc
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -30,13 +31,20 @@ def dbt_arguments(
 
     dbt itself writes no log: what goes wrong is reported by `log`, and the record of the run (audit.etl_runs and
     audit.model_runs) has each node's time and message. Its own logs would cost a tenth of a run without a change.
+
+    Each set of variables (--vars) has its own directory below the target path: dbt reads the whole project again when
+    the variables differ from those of the files it finds, which takes several times as long as a run without a change.
     """
+    target = target_path or settings.state / "dbt-target"
+    if "--vars" in command:
+        variables = command[command.index("--vars") + 1]
+        target = target / f"vars-{hashlib.sha256(variables.encode()).hexdigest()[:12]}"
     return [
         *("--log-level", "none", "--log-level-file", "none", "--log-path", str(settings.state / "dbt-logs")),
         # dbt's static parser is a compiled library with threads of its own: used before a fork, it hangs after it.
         *("--no-use-colors", "--no-static-parser", "--no-write-json", *command),
         *("--project-dir", str(project), "--profiles-dir", str(project)),
-        *("--target-path", str(target_path or settings.state / "dbt-target")),
+        *("--target-path", str(target)),
     ]
 
 

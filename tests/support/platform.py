@@ -112,11 +112,12 @@ class Platform:
         """Return the same platform with the runs of another copy of the dbt project, with options for each build."""
         other = copy.copy(self)
         other.project, other.target_path, other.build_options = project, project / "target", build_options
-        parsed = self.target_path / PARSED
-        if parsed.exists() and not (other.target_path / PARSED).exists():
+        for parsed in self.target_path.rglob(PARSED):
             # dbt finds out what is different, and reads that alone.
-            other.target_path.mkdir(exist_ok=True)
-            shutil.copy(parsed, other.target_path / PARSED)
+            copied = other.target_path / parsed.relative_to(self.target_path)
+            if not copied.exists():
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(parsed, copied)
         return other
 
     @contextmanager

@@ -33,7 +33,7 @@ def test_a_run_with_other_variables_does_not_replace_what_dbt_has_read_for_those
     assert plain == settings.state / "dbt-target"
     # Below it, so that `make clean` removes them, and servers' accounts reach none.
     assert nightly.parent == other.parent == plain
-    assert nightly == target_of(settings, *DATA_BUILD, "--vars", json.dumps(RECONCILE_VARS))
+    assert nightly == target_of(settings, *DATA_BUILD, "--vars", "{full_tests: true, reconcile: true}")
 
 
 def test_a_target_path_that_is_given_holds_all_of_them(settings: Settings, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import yaml
 
 from eds.base.console import log
 from eds.base.settings import ROOT, Settings
@@ -37,7 +40,7 @@ def dbt_arguments(
     """
     target = target_path or settings.state / "dbt-target"
     if "--vars" in command:
-        variables = command[command.index("--vars") + 1]
+        variables = json.dumps(yaml.safe_load(command[command.index("--vars") + 1]), sort_keys=True)
         target = target / f"vars-{hashlib.sha256(variables.encode()).hexdigest()[:12]}"
     return [
         *("--log-level", "none", "--log-level-file", "none", "--log-path", str(settings.state / "dbt-logs")),

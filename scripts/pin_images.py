@@ -53,4 +53,4 @@ if __name__ == "__main__":
         main()
     except UserError as error:
         err.print(str(error), markup=False)
-        sys.exit(error.exit_code)
+        sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -66,3 +67,22 @@ def test_an_image_has_a_setting_for_its_digest_wherever_it_is_named(image: str):
                 uses += 1
                 assert f"{image}${{{name}:+@" in line, (path, line)
     assert uses
+
+
+@pytest.mark.parametrize("engine", ["#!/bin/sh\necho 'registry: connection refused' >&2\nexit 1\n", None])
+def test_images_that_cannot_be_pulled_are_a_sentence_and_change_nothing(tmp_path: Path, engine: str | None):
+    if engine:
+        (tmp_path / "docker").write_text(engine, encoding="utf-8")
+        (tmp_path / "docker").chmod(0o755)
+    settings = tmp_path / "settings.env"
+    found = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "pin_images.py"],
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts"), "EDS_ENV_FILE": str(settings)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    assert ("connection refused" if engine else "docker") in found.stderr
+    assert not settings.exists()

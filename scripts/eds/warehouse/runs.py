@@ -63,6 +63,8 @@ DATA_BUILD = ("build", "--exclude-resource-type", "unit_test")
 # A run of which no session was seen for this long is dead. One second longer than begin_run() looks
 # (macros/run/run_is_alive.sql): a command that refuses or waits errs on the side of a run that is alive.
 RUN_SILENT_SECONDS = 4.0
+# postgres_fdw gives a server 30 seconds to end the query of a session that is terminated, before the session ends.
+FDW_GIVES_UP_SECONDS = 45
 RECONCILE_VARS = {"reconcile": True, "full_tests": True}
 
 
@@ -283,7 +285,7 @@ def ending_when_silent(cluster: Cluster, who: str, kill: Callable[[], None]) -> 
     """End the run of `who`, whose process `kill` kills, when the server that it reads stops answering meanwhile."""
 
     def end(reason: str) -> None:
-        mark_cancelled(cluster, who, reason)
+        mark_cancelled(cluster, who, reason, patience=FDW_GIVES_UP_SECONDS)
         # dbt would wait for its session, which may hang while it closes its connection to the frozen server.
         kill()
 
@@ -328,12 +330,15 @@ def failed_transiently(cluster: Cluster, who: str) -> bool:
     return bool(row and row[0] and any(text in row[0] for text in TRANSIENT))
 
 
-def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
-    """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go."""
+def mark_cancelled(cluster: Cluster, who: str, reason: str, *, patience: int = 10) -> None:
+    """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go.
+
+    patience: seconds to wait for a session that holds the run's row and does not end; the next run marks it then.
+    """
     try:
         with cluster.connect_as_writer(autocommit=True) as connection:
-            # A session that does not end keeps its lock on the run's row; the caller must not wait for it.
-            connection.execute("set lock_timeout = '10s'")
+            # A session that does not end keeps its lock on the run's row; the caller must not wait for ever.
+            connection.execute("select set_config('lock_timeout', %s, false)", (f"{patience}s",))
             row = connection.execute(
                 "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
             ).fetchone()

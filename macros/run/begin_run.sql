@@ -86,7 +86,8 @@
     {% endset %}
     {% do run_statement(refusal) %}
     {{ exceptions.raise_compiler_error(
-        "Refused to start: run " ~ holder['run_id'] ~ " (" ~ holder['started_by'] ~ ") has been running since " ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
+        "Refused to start: run " ~ holder['run_id'] ~ " (" ~ holder['started_by'] ~ ") has been running since "
+        ~ holder['since'] ~ ". One run at a time: try again when it is done (make etl shows it)."
     ) }}
 {% endmacro %}
 

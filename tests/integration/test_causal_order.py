@@ -302,6 +302,33 @@ def test_a_run_is_not_ended_because_its_source_is_out_of_reach_of_whoever_starte
     assert (ended, child.exitcode) == ([], 0)
 
 
+def test_a_run_is_marked_when_the_update_came_before_its_session_gave_up(small_book):
+    """What already waits for the session's lock on the run's row waits for as long as the session hangs."""
+    platform = small_book
+    with source_that_freezes(platform) as freeze:
+        child = platform.start_dbt(*DATA_BUILD, environment={"ETL_STARTED_BY": "slow to end"})
+        freeze()
+        wait_until(lambda: source_watch.reading(platform.cluster))
+        [(session,)] = platform.warehouse(
+            "select pid from pg_stat_activity where query like '/* invocation %' and wait_event_type = 'Extension'"
+        )
+        waiting = "select 1 from pg_stat_activity where query like 'update audit.etl_runs%' and wait_event_type = 'Lock'"
+        marking = threading.Thread(target=runs.mark_cancelled, args=(platform.cluster, "slow to end", "has frozen"))
+        os.kill(session, signal.SIGSTOP)
+        try:
+            marking.start()
+            wait_until(lambda: platform.warehouse(waiting))
+        finally:
+            os.kill(session, signal.SIGCONT)
+        marking.join()
+        child.kill()
+        child.join()
+        run = platform.run_of("slow to end")
+        assert run is not None and (run["status"], run["error_message"]) == ("failed", "has frozen")
+    platform.build()
+    assert_landing_equals_source(platform)
+
+
 @pytest.mark.parametrize("way", ["scheduler", "make etl"])
 def test_whoever_starts_a_run_tries_again_when_its_source_freezes(small_book, impatient, way, tmp_path):
     platform = small_book

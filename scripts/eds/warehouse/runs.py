@@ -28,9 +28,11 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import (
     Retrying,
+    retry_if_exception_type,
     retry_if_result,
     sleep_using_event,
     stop_after_attempt,
+    stop_after_delay,
     stop_when_event_set,
     wait_exponential,
 )
@@ -63,8 +65,8 @@ DATA_BUILD = ("build", "--exclude-resource-type", "unit_test")
 # A run of which no session was seen for this long is dead. One second longer than begin_run() looks
 # (macros/run/run_is_alive.sql): a command that refuses or waits errs on the side of a run that is alive.
 RUN_SILENT_SECONDS = 4.0
-# postgres_fdw gives a server 30 seconds to end the query of a session that is terminated, before the session ends.
-FDW_GIVES_UP_SECONDS = 45
+# How long a session that is terminated may go on holding the row of its run.
+CANCEL_SECONDS = 10
 RECONCILE_VARS = {"reconcile": True, "full_tests": True}
 
 
@@ -285,7 +287,7 @@ def ending_when_silent(cluster: Cluster, who: str, kill: Callable[[], None]) -> 
     """End the run of `who`, whose process `kill` kills, when the server that it reads stops answering meanwhile."""
 
     def end(reason: str) -> None:
-        mark_cancelled(cluster, who, reason, patience=FDW_GIVES_UP_SECONDS)
+        mark_cancelled(cluster, who, reason)
         # dbt would wait for its session, which may hang while it closes its connection to the frozen server.
         kill()
 
@@ -330,15 +332,13 @@ def failed_transiently(cluster: Cluster, who: str) -> bool:
     return bool(row and row[0] and any(text in row[0] for text in TRANSIENT))
 
 
-def mark_cancelled(cluster: Cluster, who: str, reason: str, *, patience: int = 10) -> None:
+def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
     """Mark the running run of `who` failed, and end its sessions: its process is gone or about to go.
 
-    patience: seconds to wait for a session that holds the run's row and does not end; the next run marks it then.
+    Gives up after CANCEL_SECONDS while a session still holds the run's row; the next run marks it then.
     """
     try:
         with cluster.connect_as_writer(autocommit=True) as connection:
-            # A session that does not end keeps its lock on the run's row; the caller must not wait for ever.
-            connection.execute("select set_config('lock_timeout', %s, false)", (f"{patience}s",))
             row = connection.execute(
                 "select dbt_invocation_id from audit.etl_runs where status = 'running' and started_by = %s", (who,)
             ).fetchone()
@@ -349,11 +349,21 @@ def mark_cancelled(cluster: Cluster, who: str, reason: str, *, patience: int = 1
                 "where query like %s and pid <> pg_backend_pid()",
                 (f"%invocation {row[0]}%",),
             )
-            connection.execute(
-                "update audit.etl_runs set status = 'failed', run_finished_at = clock_timestamp(), error_message = %s "
-                "where status = 'running' and started_by = %s",
-                (reason, who),
-            )
+            # A session that hangs while it closes its connection to a frozen server has given its transaction up, but
+            # not its locks: an update that already waits for them waits on, one that starts later does not.
+            connection.execute("set lock_timeout = '1s'")
+            for attempt in Retrying(
+                retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
+                stop=stop_after_delay(CANCEL_SECONDS),
+                reraise=True,
+            ):
+                with attempt:
+                    connection.execute(
+                        "update audit.etl_runs "
+                        "set status = 'failed', run_finished_at = clock_timestamp(), error_message = %s "
+                        "where status = 'running' and started_by = %s",
+                        (reason, who),
+                    )
     except (UserError, psycopg.Error):
         # The warehouse is down; the next run finds this one dead and marks it.
         return

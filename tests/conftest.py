@@ -12,7 +12,8 @@ pytest.register_assert_rewrite("support")
 
 # The files that take longest, in this order: begun first, so that no job is left alone with one of them at the end.
 LONGEST = (
-    "test_negative_controls",
+    "test_controls_marts",
+    "test_controls_extraction",
     "test_tested_states",
     "test_up",
     "test_ops_recovery",
@@ -20,8 +21,8 @@ LONGEST = (
     "test_source_moves",
     "test_causal_order",
     "test_runs",
+    "test_controls_lending",
     "test_lender",
-    "test_runs",
     "test_scheduler",
     "test_warehouse",
     "test_metabase",

@@ -21,7 +21,7 @@ from eds.runtime.local.binaries import find_pgbouncer
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.ports import free_ports
 from eds.warehouse.dbt_child import warm_up
-from support.platform import Platform, fill_small_book
+from support.platform import Platform, fill_small_book, project_copy
 from support.saved_state import SavedState, begin_with
 
 
@@ -128,6 +128,12 @@ def saved_states() -> dict[str, SavedState]:
 def small_book(all_servers: Platform, saved_states: dict[str, SavedState]) -> Platform:
     """Provide the platform with six loans of three payments each, and one run done."""
     return begin_with(all_servers, saved_states, "small_book", fill_small_book)
+
+
+@pytest.fixture(scope="session")
+def project_to_spoil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Provide a copy of the dbt project for negative controls, which dbt parses completely only once."""
+    return project_copy(tmp_path_factory.mktemp("spoiled") / "project")
 
 
 @pytest.fixture

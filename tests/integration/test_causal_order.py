@@ -312,7 +312,9 @@ def test_a_run_is_marked_when_the_update_came_before_its_session_gave_up(small_b
         [(session,)] = platform.warehouse(
             "select pid from pg_stat_activity where query like '/* invocation %' and wait_event_type = 'Extension'"
         )
-        waiting = "select 1 from pg_stat_activity where query like 'update audit.etl_runs%' and wait_event_type = 'Lock'"
+        waiting = (
+            "select 1 from pg_stat_activity where query like 'update audit.etl_runs%' and wait_event_type = 'Lock'"
+        )
         marking = threading.Thread(target=runs.mark_cancelled, args=(platform.cluster, "slow to end", "has frozen"))
         os.kill(session, signal.SIGSTOP)
         try:

@@ -1,0 +1,444 @@
+"""Negative controls (support/controls.py) of the marts, of their tests and of publishing them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from eds.cluster.connections import connect
+from support.book import add_customer, add_loan, pay
+from support.controls import (
+    PUBLISH,
+    UNTESTED,
+    Control,
+    assert_the_promise_breaks,
+    edited,
+    on_a_small_book,
+    run,
+    texts_gone,
+)
+from support.oracle import assert_views_equal_the_oltp
+from support.platform import Platform, fill_small_book
+
+from . import (
+    test_history,
+    test_lender,
+    test_runs,
+    test_tested_states,
+)
+
+pytestmark = pytest.mark.proof
+
+# --- scenarios that are no test by themselves -------------------------------------------------------------------------
+
+
+def moved_payment(platform: Platform) -> None:
+    """Move a payment from one loan to another: the loan it left must be recomputed too."""
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        one, other = add_loan(connection, customer), add_loan(connection, customer, branch_code="MSA01")
+        payment = pay(connection, one)
+    run(platform)
+    with platform.app() as connection:
+        connection.execute("update operational.payments set loan_id = %s where payment_id = %s", (other, payment))
+    run(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def moved_loan(platform: Platform) -> None:
+    """Give a loan another branch, and its borrower another segment: the loan's payments go along, to the cent."""
+    with platform.app() as connection:
+        customer = add_customer(connection, segment="retail")
+        one, other = add_loan(connection, customer), add_loan(connection, customer, branch_code="MSA01")
+        for loan in (one, one, other):
+            pay(connection, loan)
+    run(platform)
+    with platform.app() as connection:
+        connection.execute("update operational.loans set branch_code = 'KSM01' where loan_id = %s", (one,))
+        connection.execute("update operational.customers set segment = 'sme' where customer_id = %s", (customer,))
+        pay(connection, one, "20.00", "2.00")
+    run(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def last_payment_taken_back(platform: Platform) -> None:
+    """Delete the latest payment of a loan: the one before it is the latest again."""
+    with platform.app() as connection:
+        loan = add_loan(connection, add_customer(connection))
+        pay(connection, loan)
+    with platform.app() as connection:
+        last = pay(connection, loan, "20.00", "2.00")
+    run(platform)
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments where payment_id = %s", (last,))
+    run(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def later_payment(platform: Platform) -> None:
+    """Make an ordinary new payment after the first build."""
+    with platform.app() as connection:
+        loan = add_loan(connection, add_customer(connection))
+        pay(connection, loan)
+    run(platform)
+    with platform.app() as connection:
+        pay(connection, loan, "20.00", "2.00")
+    run(platform)
+    assert_views_equal_the_oltp(platform)
+
+
+def late_version(platform: Platform, *, loan_moves: bool = False) -> None:
+    """Let a customer's version begin before a payment, and arrive after it.
+
+    loan_moves: the loan has gone to another customer by then.
+    """
+    with platform.app() as connection:
+        customer = add_customer(connection, segment="retail")
+        other = add_customer(connection, segment="corporate")
+        loan = add_loan(connection, customer)
+    run(platform)
+    with connect(platform.app_conninfo) as late:
+        late.execute("update operational.customers set segment = 'sme' where customer_id = %s", (customer,))
+        with platform.app() as connection:
+            pay(connection, loan)
+        if loan_moves:
+            with platform.app() as connection:
+                connection.execute("update operational.loans set customer_id = %s where loan_id = %s", (other, loan))
+        run(platform)
+    run(platform)
+    segments = platform.warehouse(
+        "select customers.customer_segment from warehouse.fact_payments as payments "
+        "join warehouse.dim_customer as customers on customers.customer_sk = payments.customer_sk"
+    )
+    assert segments == [("sme",)]
+
+
+def late_version_of_a_former_customer(platform: Platform) -> None:
+    late_version(platform, loan_moves=True)
+
+
+def account_number(platform: Platform) -> None:
+    """Insert a loan with a number of sixteen digits, pay on it, and change it."""
+    number = 1020304050607081
+    with platform.app() as connection:
+        pay(connection, add_loan(connection, add_customer(connection)))
+    run(platform)
+    for officer in ("Achieng", "Barasa"):
+        with platform.app() as connection:
+            if officer == "Achieng":
+                add_loan(connection, 1, loan_id=number)
+            connection.execute("update operational.loans set loan_officer = %s", (officer,))
+            pay(connection, number)
+        run(platform)
+    assert_views_equal_the_oltp(platform)
+    keys = platform.warehouse(
+        "select loan_sk from warehouse.dim_loan where loan_id = %s order by valid_from", (number,)
+    )
+    assert keys == [(-(10**18) - 1,), (-(10**18) - 2,)]
+
+
+def mortgage_until_2052(platform: Platform) -> None:
+    """Insert a loan of 2015 and a mortgage until 2052 after the first run."""
+    with platform.app() as connection:
+        customer = add_customer(connection)
+    run(platform)
+    with platform.app() as connection:
+        add_loan(connection, customer, disbursed_at="2015-06-01T00:00:00+00", maturity_date="2052-06-01")
+    run(platform)
+    days = platform.warehouse(
+        "select opened.full_date::text, matures.full_date::text from warehouse.fact_loans as loans "
+        "left join warehouse.dim_date as opened on loans.disbursement_date_sk = opened.date_sk "
+        "left join warehouse.dim_date as matures on loans.maturity_date_sk = matures.date_sk"
+    )
+    assert days == [("2015-06-01", "2052-06-01")]
+
+
+SCENARIOS = (
+    moved_payment,
+    last_payment_taken_back,
+    later_payment,
+    late_version,
+    late_version_of_a_former_customer,
+    account_number,
+    mortgage_until_2052,
+)
+
+
+def redefined(*numbers: int) -> Callable[[Platform], None]:
+    """Change rules of the project between two builds, and expect the marts to follow them."""
+
+    def scenario(platform: Platform) -> None:
+        fill_small_book(platform)
+        for _, edit, question, expected in (test_tested_states.REDEFINED[number] for number in numbers):
+            with edited(platform.project, (edit,)):
+                platform.build()
+                assert platform.warehouse(question) == [(expected,)]
+
+    return scenario
+
+
+# --- the mechanisms ---------------------------------------------------------------------------------------------------
+
+UPSERT = "macros/materializations/upsert.sql"
+DIFFERENCE = "macros/materializations/upsert/difference.sql"
+HASH = "macros/run/definition_hash.sql"
+
+CONTROLS = [
+    Control(
+        "a loan that gets another branch or segment takes its payments along",
+        moved_loan,
+        "vw_collections differs",
+        (("models/marts/agg_collections.sql", "having sum(_sign) <> 0", "having false"),),
+    ),
+    Control(
+        "what a loan had before leaves its former group",
+        moved_loan,
+        "vw_monthly_revenue differs",
+        (("models/marts/agg_collections.sql", "cross join (values (-1), (1)) as", "cross join (values (1)) as"),),
+    ),
+    Control(
+        "loans whose number leaves no room for versions have numbered keys",
+        account_number,
+        "dbt build failed",
+        (
+            (
+                "macros/helpers/loan_sk.sql",
+                "{{ loan_id }} between -1000000000000 and 9223372036853",
+                "{{ loan_id }} between -1000000000000 and 9223372036854775807",
+            ),
+        ),
+    ),
+    Control(
+        "numbered keys continue behind those that are there",
+        account_number,
+        "dbt build failed|assert",
+        (
+            (
+                "macros/helpers/loan_sk.sql",
+                "least({{ loan_sk_floor() }}, (select min(loan_sk) from {{ dimension }}))",
+                "{{ loan_sk_floor() }}",
+            ),
+        ),
+    ),
+    Control(
+        "the calendar follows the data",
+        mortgage_until_2052,
+        r"assert \[\(None, None\)\]",
+        (("models/marts/dim_date.sql", "{{ date_sk(day) }} <> {{ unknown_sk() }}", "false"),),
+    ),
+    Control(
+        "a fact's change log has the row as it was",
+        moved_payment,
+        "differs",
+        ((DIFFERENCE, "where not changed._is_new", "where false"),),
+    ),
+    Control(
+        "a loan that lost a payment is summed up again",
+        last_payment_taken_back,
+        "differ",
+        (("models/marts/fact_loans.sql", "bool_and(_sign > 0) as only_added", "true as only_added"),),
+    ),
+    Control(
+        "a model's state is saved with what it has taken in, not ahead of it",
+        later_payment,
+        "differs",
+        (
+            (
+                "macros/run/increment.sql",
+                "'landing_run_id': state['landing_run_id'] | int,",
+                "'landing_run_id': landing_run_id(),",
+            ),
+        ),
+    ),
+    Control(
+        "payments of a customer with another version are looked at again",
+        late_version,
+        "retail",
+        (
+            (
+                "models/marts/fact_payments.sql",
+                "    from versions\n",
+                "    from versions where false\n",
+            ),
+        ),
+    ),
+    Control(
+        "payments are looked for in every loan that the customer ever had",
+        late_version_of_a_former_customer,
+        "retail",
+        (
+            (
+                "models/marts/fact_payments.sql",
+                "on touched_customers.customer_id = loans.customer_id\n",
+                "on touched_customers.customer_id = loans.customer_id and loans.is_current\n",
+            ),
+        ),
+    ),
+    Control(
+        "a model looks whether something new has come to it",
+        later_payment,
+        "differ",
+        ((UPSERT, "{% elif not reads_everything() or (since and not node.has_changes) %}", "{% elif since %}"),),
+    ),
+    Control(
+        "a snapshot looks whether something new has come to it",
+        late_version,
+        # The models behind it know that they have less than there is, and nothing is published.
+        "has not taken in the last extraction",
+        (("macros/overrides/snapshot.sql", "not node.has_changes", "true"),),
+    ),
+    Control(
+        "a model has taken in no more than its parents have",
+        on_a_small_book(test_runs.test_a_mart_that_is_built_ahead_of_its_history_takes_it_in_later),
+        "differ",
+        (("macros/run/node_state.sql", "'landing_run_id': row['can_take_in'] | int", "'landing_run_id': none"),),
+    ),
+    Control(
+        "all published tables change in one transaction",
+        on_a_small_book(test_runs.test_the_published_tables_change_together_or_not_at_all),
+        "views disagree",
+        (
+            (
+                PUBLISH,
+                "{% set counts = publish_copy(copy, present[copy], state['run_id'] if by_key else none) %}",
+                "{% set counts = publish_copy(copy, present[copy], state['run_id'] if by_key else none) %}"
+                "{% do run_statement('commit') %}{% do run_statement('begin') %}",
+            ),
+        ),
+    ),
+    Control(
+        "marts that have not all taken in the same state are not published",
+        on_a_small_book(test_runs.test_a_build_of_a_part_does_not_publish_marts_that_disagree),
+        "exit_code",
+        ((PUBLISH, "{% do assert_marts_are_complete() %}", ""),),
+    ),
+    Control(
+        "marts that have not all taken in the month of the data are not published",
+        on_a_small_book(test_runs.test_a_month_that_has_ended_is_published_when_every_mart_has_taken_it_in),
+        "exit_code",
+        (
+            (
+                "macros/materializations/publish/assert_marts_are_complete.sql",
+                "{% do monthly.append(sql_literal(node.name)) %}",
+                "",
+            ),
+        ),
+    ),
+    Control(
+        "only a state whose tests have passed is published",
+        on_a_small_book(test_tested_states.failed_state_stays_unpublished),
+        r"\('build', '--select', 'published_state'\)",
+        (UNTESTED,),
+        with_tests=True,
+    ),
+    Control(
+        "aggregates that disagree are found by a test of the dashboards' figures",
+        on_a_small_book(
+            test_tested_states.test_an_aggregate_that_disagrees_with_the_others_is_not_published,
+            test_tested_states.WRONG_SUMS[0],
+        ),
+        "assert 0 != 0",
+        with_tests=True,
+    ),
+    Control(
+        "a copy is compared in full with a mart that was rebuilt",
+        on_a_small_book(test_tested_states.assert_what_was_dropped_returns, test_tested_states.DROPPED[0][0]),
+        "differs",
+        ((PUBLISH, "increment(node) is none or var('full_tests')", "state is none"),),
+    ),
+    Control(
+        "the nightly run computes every mart in full",
+        on_a_small_book(test_tested_states.assert_the_nightly_run_repairs, test_tested_states.SEEN_BY_TESTS[0]),
+        "differs",
+        (("macros/run/increment.sql", " or var('reconcile')", ""),),
+    ),
+    Control(
+        "the nightly run compares the published copies with the marts",
+        on_a_small_book(test_tested_states.assert_the_nightly_run_repairs, test_tested_states.SEEN_BY_TESTS[4]),
+        "differs",
+        ((PUBLISH, "increment(node) is none or var('full_tests')", "false"),),
+    ),
+    Control(
+        "what a mart is made of includes the views and seeds below it",
+        redefined(0),
+        r"assert \[\(6,\)\] == \[\(0,\)\]",
+        ((HASH, "[compiled, parents_content,", "[compiled,"),),
+    ),
+    Control(
+        "what a mart is made of includes the macros in its SQL",
+        redefined(2),
+        "assert",
+        ((HASH, "render(model.raw_code)", "model.raw_code"),),
+    ),
+    Control(
+        "what a mart is made of includes the types of its contract",
+        redefined(3),
+        "assert",
+        ((HASH, "content.append([column.name, column.data_type, column.constraints]", "content.append([column.name]"),),
+    ),
+    Control(
+        "tests look at rows that changed by another rule",
+        on_a_small_book(test_tested_states.older_rows_are_tested_under_a_new_rule),
+        "a state that fails its test was published",
+        (("macros/helpers/changed_since_published.sql", " or published['has_recomputed']", ""),),
+        with_tests=True,
+    ),
+    Control(
+        "tests look at rows that changed with those of another table",
+        on_a_small_book(test_tested_states.rows_that_change_with_others_are_tested),
+        "a spoiled row was published",
+        (("macros/overrides/get_where_subquery.sql", "marts | first if marts else none", "none"),),
+        with_tests=True,
+    ),
+    Control(
+        "the open end of the history is the same in every time zone",
+        on_a_small_book(test_history.test_history_and_figures_do_not_depend_on_the_time_zone_of_a_session, "the shell"),
+        "differs|dbt build failed",
+        (("dbt_project.yml", "timestamptz '9999-12-31 00:00+00'", "'9999-12-31'::timestamptz"),),
+    ),
+    Control(
+        "branches are those of the history",
+        on_a_small_book(test_runs.test_a_branch_that_only_the_history_has_seen_has_its_row),
+        r"assert \[\(1, 1\)\]",
+        (("models/marts/dim_branch.sql", "from {{ ref('loans_snapshot') }}", "from {{ ref('stg_loans') }}"),),
+    ),
+    Control(
+        "a day begins with its first midnight",
+        test_lender.test_a_midnight_that_comes_twice_belongs_to_the_later_day,
+        r"Decimal\('800.00'\)|Decimal\('1000.00'\)|differ",
+        (("macros/lending/start_of_day.sql", "    least(\n", "    greatest(\n"),),
+    ),
+    Control(
+        "a changed column waits for its lock only briefly",
+        on_a_small_book(test_tested_states.readers_go_on_beside_an_idle_one),
+        "readers wait",
+        (("macros/helpers/run_ddl.sql", "'300ms'", "'20s'"),),
+    ),
+    Control(
+        "a run that was taken for dead is fenced off",
+        on_a_small_book(test_runs.test_a_run_that_was_taken_for_dead_writes_nothing_more),
+        "assert 0 != 0",
+        (("macros/run/assert_run_is_ours.sql", " and status = 'running' for share", ""),),
+    ),
+    Control(
+        "a running run is seen to be alive",
+        on_a_small_book(test_runs.test_of_two_builds_started_together_one_runs_and_one_is_refused),
+        r"what was awaited: not within|did not come true|assert \[\(0,\)\] == \[\(1,\)\]",
+        (("macros/run/run_is_alive.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
+    ),
+]
+
+
+def test_the_texts_that_the_controls_spoil_are_there_once():
+    assert texts_gone(CONTROLS) == []
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_with_every_mechanism_in_place_the_scenario_holds(platform, scenario):
+    scenario(platform)
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.mechanism)
+def test_without_the_mechanism_the_promise_breaks(request, project_to_spoil, control):
+    assert_the_promise_breaks(request, project_to_spoil, control)

@@ -18,9 +18,9 @@
         {{ return(adapter.dispatch('get_where_subquery', 'dbt')(relation)) }}
     {% endif %}
     {# The rows of a mart also change with those of others: a payment's with its loan's. #}
-    {% set marts = graph.nodes.values() | selectattr('name', 'equalto', relation.identifier)
-        | selectattr('config.log_changes', 'true') | map(attribute='name') | list if execute else [] %}
-    {% set condition = changed_since_published(words[where][0], words[where][1], marts | first if marts else none) | trim %}
+    {% set node = graph.nodes.get('model.' ~ project_name ~ '.' ~ relation.identifier) if execute else none %}
+    {% set mart = relation.identifier if node and node.config.get('log_changes') else none %}
+    {% set condition = changed_since_published(words[where][0], words[where][1], mart) | trim %}
     {% if where == '__changed_rows__' %}
         {% set condition = "(" ~ condition ~ ") and not is_deleted" %}
     {% endif %}

@@ -41,9 +41,10 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     from dbt.cli.main import cli, dbtRunner, dbtRunnerResult
     from dbt.clients.jinja import _render_cache, get_rendered
     from dbt.contracts.graph.manifest import Manifest
+    from dbt.contracts.graph.nodes import ParsedNode
     from dbt.task import build
     from dbt_common.clients.jinja import MacroFuzzEnvironment, get_environment, template_cache
-    from dbt_common.events.base_types import EventLevel, EventMsg
+    from dbt_common.events.base_types import BaseEvent, EventLevel, EventMsg
     from dbt_common.events.event_manager import EventManager
 
     assert inspect.ismodule(connections)
@@ -66,6 +67,11 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
         *("self", "e", "level", "node", "force_warn_or_error_handling")
     ]
     assert [level.value for level in EventLevel] == ["debug", "test", "info", "warn", "error"]
+    assert list(inspect.signature(BaseEvent.__init__).parameters) == ["self", "args", "kwargs"]
+    # Of eds.warehouse.dbt_results: the SQL of every node is written by this method.
+    assert list(inspect.signature(ParsedNode.write_node).parameters) == [
+        *("self", "project_root", "compiled_path", "compiled_code")
+    ]
     known = {option for parameter in cli.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for command in ("parse", "build"):
         known_here = known | {
@@ -77,6 +83,31 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
             *("--log-level", "--log-level-file", "--log-path", "--no-use-colors", "--no-static-parser"),
             *("--no-write-json", "--project-dir", "--profiles-dir", "--target-path"),
         } <= known_here
+
+
+EVENTS = """
+import json
+from dbt_common.events.base_types import EventLevel
+from dbt_common.events.event_manager_client import add_callback_to_manager
+from dbt_common.events.functions import fire_event
+from dbt_common.events.types import Note
+from eds.warehouse import dbt_events
+dbt_events.drop_unseen_events()
+seen = []
+add_callback_to_manager(lambda message: seen.append([message.info.level, message.info.msg]))
+events = [Note(msg="not seen"), Note(msg="seen"), Note(msg=42)]
+for event, level in zip(events, (EventLevel.INFO, EventLevel.WARN, EventLevel.ERROR)):
+    fire_event(event, level=level)
+print(json.dumps({"seen": seen, "made": ["pb_msg" in event.__dict__ for event in events], "later": events[0].msg}))
+"""
+
+
+def test_only_events_that_are_seen_become_messages(tmp_path: Path) -> None:
+    assert python(EVENTS, tmp_path) == {
+        "seen": [["warn", "seen"], ["error", "42"]],
+        "made": [False, True, True],
+        "later": "not seen",
+    }
 
 
 WARM_UP = """

@@ -62,9 +62,11 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
         from dbt.cli.main import dbtRunner
         from dbt.task import build  # noqa: F401
 
+        from eds.warehouse.dbt_results import keep_constants
         from eds.warehouse.dbt_templates import compile_project, keep_compiled
 
         keep_compiled()
+        keep_constants()
         arguments = dbt_arguments(settings, "parse", project=project, target_path=target_path)
         # Reading unit tests uses dbt's static parser whatever its options say, so a child does it. This process reads
         # what the child has written, as every run will, and compiles the readers for that.
@@ -131,9 +133,12 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
 
     from eds.warehouse.dbt_connections import keep_connections
     from eds.warehouse.dbt_events import drop_unseen_events
+    from eds.warehouse.dbt_results import write_no_sql
 
     keep_connections()
     drop_unseen_events()
+    if "compile" not in arguments:
+        write_no_sql()
     try:
         result = dbtRunner(callbacks=[_say]).invoke(list(arguments))
         # The work is done: a request to stop is fulfilled anyway.

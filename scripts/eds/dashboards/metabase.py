@@ -7,6 +7,7 @@ repaired with a notice; what people made themselves stays as it is, also on the 
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -508,13 +509,22 @@ class Provisioner:
     # --- descriptions ---------------------------------------------------------------------------------------------
 
     def _describe(self, database: int) -> None:
-        """Give tables and columns the descriptions of the dbt project, with dbt-metabase."""
+        """Give tables and columns of the public models the descriptions of the dbt project, with dbt-metabase.
+
+        Metabase has no call for more than one column. What people do not start from (the marts behind the views) gets
+        what Metabase reads by itself: the comments in the database, which are the same descriptions.
+        """
         from dbtmetabase import DbtMetabase, Filter
         from dbtmetabase.manifest import Manifest
 
         manifest = dbt_docs.manifest(self.settings)
         tables = self._tables(database)
-        models = [model for model in Manifest(manifest).read_models() if model.schema == SCHEMA]
+        nodes = json.loads(manifest.read_text(encoding="utf-8"))["nodes"]
+        models = [
+            model
+            for model in Manifest(manifest).read_models()
+            if model.schema == SCHEMA and nodes.get(model.unique_id, {}).get("access") == "public"
+        ]
         behind = []
         for model in models:
             table = tables.get(model.alias)

@@ -37,6 +37,7 @@ def test_a_run_with_other_variables_does_not_replace_what_dbt_has_read_for_those
 
 
 def test_a_target_path_that_is_given_holds_all_of_them(settings: Settings, tmp_path: Path) -> None:
-    assert target_of(settings, "parse", target_path=tmp_path / "other") == tmp_path / "other"
-    nightly = target_of(settings, *DATA_BUILD, "--vars", "{}", target_path=tmp_path / "other")
+    for command in (("parse",), (*DATA_BUILD, "--vars", "{}")):
+        assert target_of(settings, *command, target_path=tmp_path / "other") == tmp_path / "other"
+    nightly = target_of(settings, *DATA_BUILD, "--vars", "{reconcile: true}", target_path=tmp_path / "other")
     assert nightly.parent == tmp_path / "other"

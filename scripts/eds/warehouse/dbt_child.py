@@ -8,8 +8,6 @@ the child. The parent has one thread, so forking it is safe.
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import multiprocessing
 import os
 import signal
@@ -30,18 +28,13 @@ from eds.warehouse import runs
 def dbt_arguments(
     settings: Settings, *command: str, project: Path = ROOT, target_path: Path | None = None
 ) -> list[str]:
-    """Return dbt's arguments for a command that runs unattended.
+    """Return dbt's arguments for a command that runs unattended. target_path: the base of its target directory.
 
     dbt itself writes no log: what goes wrong is reported by `log`, and the record of the run (audit.etl_runs and
     audit.model_runs) has each node's time and message. Its own logs would cost a tenth of a run without a change.
-
-    Each set of variables (--vars) has its own directory below the target path: dbt reads the whole project again when
-    the variables differ from those of the files it finds, which takes several times as long as a run without a change.
     """
-    target = target_path or settings.state / "dbt-target"
-    if "--vars" in command:
-        variables = json.dumps(yaml.safe_load(command[command.index("--vars") + 1]), sort_keys=True)
-        target = target / f"vars-{hashlib.sha256(variables.encode()).hexdigest()[:12]}"
+    variables = yaml.safe_load(command[command.index("--vars") + 1]) if "--vars" in command else None
+    target = runs.target_directory(settings, variables, base=target_path)
     return [
         *("--log-level", "none", "--log-level-file", "none", "--log-path", str(settings.state / "dbt-logs")),
         # dbt's static parser is a compiled library with threads of its own: used before a fork, it hangs after it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -170,6 +171,20 @@ def started_by(what: str) -> str:
     return f"{what} {os.getpid()}@{socket.gethostname()} {secrets.token_hex(4)}"
 
 
+def target_directory(settings: Settings, variables: Any = None, *, base: Path | None = None) -> Path:
+    """Return the directory in which dbt keeps what it has read of the project, for runs with these variables (--vars).
+
+    base: of all sets of variables; by default the platform's, which all its runs share, so that none reads what another
+    one has read. Each set has its own: dbt reads the whole project again when the variables differ from those of the
+    files it finds, which takes several times as long as a run without a change.
+    """
+    place = base or settings.state / "dbt-target"
+    if not variables:
+        return place
+    text = json.dumps(variables, sort_keys=True)
+    return place / f"vars-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 def dbt_executable() -> Path:
     """Return the dbt of the project's own environment."""
     return Path(sys.executable).with_name("dbt")
@@ -219,6 +234,7 @@ def build(
     strict = ("--warn-error-options", '{"error": ["NoNodesForSelectionCriteria"]}') if select else ()
     what = ("build",) if unit_tests else DATA_BUILD
     command = [str(dbt_executable()), *strict, *what, "--project-dir", str(ROOT)]
+    command += ["--target-path", str(target_directory(cluster.settings, variables))]
     if select:
         command += ["--select", *select.split()]
     if full_refresh:

@@ -54,6 +54,30 @@ def test_the_scheduler_and_the_warehouse_work_with_addresses_of_the_inside(stack
     assert source in ("replica, port 5432", "primary, port 5432")
 
 
+PARSING = """
+import os
+from pathlib import Path
+from eds.base.settings import load
+from eds.warehouse.dbt_child import dbt_arguments
+from eds.warehouse.dbt_parsed import begin_with_parsed
+from eds.warehouse.runs import dbt_environment
+os.environ.update(dbt_environment(load()))
+from dbt.cli.main import dbtRunner
+target = Path("/tmp/begins-with-parsed")
+begin_with_parsed(target, "runs")
+messages = []
+dbtRunner(callbacks=[lambda event: messages.append(event.info.msg)]).invoke(
+    dbt_arguments(load(), "parse", target_path=target)
+)
+print(*(message for message in messages if "artial parsing" in message), sep="\\n")
+"""
+
+
+def test_dbt_finds_what_it_has_read_of_the_project_in_the_image(stack: Stack) -> None:
+    messages = stack.exec("scheduler", "python", "-c", PARSING)
+    assert messages == "Partial parsing enabled: 0 files deleted, 0 files added, 0 files changed."
+
+
 def test_a_dump_can_be_made_by_the_programs_of_the_image(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without PostgreSQL; one that has some is made to have none."""
     monkeypatch.setattr(binaries, "_candidates", list)

@@ -23,6 +23,7 @@ import yaml
 from eds.base.console import log
 from eds.base.settings import ROOT, Settings
 from eds.warehouse import runs
+from eds.warehouse.dbt_parsed import begin_with_parsed
 
 
 def dbt_arguments(
@@ -60,6 +61,7 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
 
         keep_compiled()
         keep_constants()
+        begin_with_parsed(runs.target_directory(settings, base=target_path), "runs")
         arguments = dbt_arguments(settings, "parse", project=project, target_path=target_path)
         # Reading unit tests uses dbt's static parser whatever its options say, so a child does it. This process reads
         # what the child has written, as every run will, and compiles the readers for that.

@@ -17,6 +17,7 @@ from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import Cluster
 from eds.warehouse import runs
+from eds.warehouse.dbt_parsed import begin_with_parsed
 
 PROJECT = ("dbt_project.yml", "profiles.yml", "models", "macros", "seeds", "snapshots", "tests/sql")
 STOP_SECONDS = 3.0
@@ -60,14 +61,21 @@ def schema_digest(settings: Settings) -> str:
     return str(row[0]) if row else ""
 
 
-def _run(settings: Settings, arguments: Sequence[str], target: Path, stopping: threading.Event | None = None) -> None:
+def run(
+    settings: Settings,
+    arguments: Sequence[str],
+    target: Path,
+    stopping: threading.Event | None = None,
+    *,
+    variables: str = VARIABLES,
+) -> None:
     """Run a dbt command that builds nothing, with its files in `target`. Raises UserError with what it says."""
     process = subprocess.Popen(
         [
             str(runs.dbt_executable()),
             *("--quiet", "--no-use-colors", "--log-path", str(target)),
             *arguments,
-            *("--project-dir", str(ROOT), "--target-path", str(target), "--vars", VARIABLES),
+            *("--project-dir", str(ROOT), "--target-path", str(target), "--vars", variables),
         ],
         env=os.environ | runs.dbt_environment(settings),
         cwd=ROOT,
@@ -103,6 +111,7 @@ def _folder(settings: Settings) -> Iterator[Path]:
     folder = settings.state / "dbt-docs"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
+        begin_with_parsed(folder, "docs")
         yield folder
 
 
@@ -112,7 +121,7 @@ def manifest(settings: Settings) -> Path:
         stamp, wanted = folder / "parsed", project_digest()
         path = folder / "manifest.json"
         if not path.exists() or not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-            _run(settings, ["parse"], folder)
+            run(settings, ["parse"], folder)
             stamp.write_text(wanted, encoding="utf-8")
         return path
 
@@ -124,6 +133,6 @@ def generate(settings: Settings, stopping: threading.Event | None = None) -> Pat
     """
     with _folder(settings) as folder:
         wanted = project_digest()
-        _run(settings, ["docs", "generate", "--static"], folder, stopping)
+        run(settings, ["docs", "generate", "--static"], folder, stopping)
         (folder / "parsed").write_text(wanted, encoding="utf-8")
         return folder

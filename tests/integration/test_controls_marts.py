@@ -388,7 +388,13 @@ CONTROLS = [
         "tests look at rows that changed with those of another table",
         on_a_small_book(test_tested_states.rows_that_change_with_others_are_tested),
         "a spoiled row was published",
-        (("macros/overrides/get_where_subquery.sql", "marts | first if marts else none", "none"),),
+        (
+            (
+                "macros/overrides/get_where_subquery.sql",
+                "relation.identifier if node and node.config.get('log_changes') else none",
+                "none",
+            ),
+        ),
         with_tests=True,
     ),
     Control(

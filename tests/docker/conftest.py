@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.docker)
+            # A first test builds images and starts everything, on a machine that may be busy with as much again.
+            item.add_marker(pytest.mark.timeout(1500))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -122,7 +124,7 @@ class Stack:
 
     def eds(self, *arguments: str, code: int = 0, stdin: str = "", **values: str) -> str:
         """Run a command as `make` does, to its end. Returns what it wrote; fails the test at another exit code."""
-        return commands.finish(self.start(*arguments, **values), code, stdin, timeout=500)
+        return commands.finish(self.start(*arguments, **values), code, stdin, timeout=1200)
 
     def up(self, **values: str) -> str:
         return self.eds("up", code=0, stdin="", **values)

@@ -146,7 +146,7 @@ class Bench:
         child.join()
         if child.exitcode != 0:
             raise RuntimeError("dbt compile failed, see above")
-        compiled = self.settings.state / "dbt-target" / "compiled"
+        compiled = runs.target_directory(self.settings) / "compiled"
         return {path.stem: path.read_text(encoding="utf-8") for path in compiled.rglob("*.sql")}
 
     def _cpu(self, server: str) -> float:

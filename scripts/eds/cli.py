@@ -197,7 +197,7 @@ def clean() -> None:
         for folder in (
             ROOT / "target",
             ROOT / "logs",
-            runtime.settings.state / "dbt-target",
+            runs.target_directory(runtime.settings),
             runtime.settings.state / "dbt-logs",
             runtime.settings.state / "dbt-docs",
         ):

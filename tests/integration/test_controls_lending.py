@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from support.controls import Control, Scenario, assert_the_promise_breaks, run, texts_gone
+from support.controls import Control, Scenario, assert_the_promise_breaks, run
 from support.lender_cases import TellingBook, add_telling_loans, change_telling_loans
 from support.platform import Platform
 from support.saved_state import SavedState, begin_with
@@ -201,10 +201,6 @@ CONTROLS = [
         ),
     ),
 ]
-
-
-def test_the_texts_that_the_controls_spoil_are_there_once():
-    assert texts_gone(CONTROLS) == []
 
 
 def test_with_every_mechanism_in_place_the_lenders_figures_hold(telling_book):

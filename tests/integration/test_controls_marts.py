@@ -8,16 +8,7 @@ import pytest
 
 from eds.cluster.connections import connect
 from support.book import add_customer, add_loan, pay
-from support.controls import (
-    PUBLISH,
-    UNTESTED,
-    Control,
-    assert_the_promise_breaks,
-    edited,
-    on_a_small_book,
-    run,
-    texts_gone,
-)
+from support.controls import PUBLISH, UNTESTED, Control, assert_the_promise_breaks, edited, on_a_small_book, run
 from support.oracle import assert_views_equal_the_oltp
 from support.platform import Platform, fill_small_book
 
@@ -434,10 +425,6 @@ CONTROLS = [
         (("macros/run/run_is_alive.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
     ),
 ]
-
-
-def test_the_texts_that_the_controls_spoil_are_there_once():
-    assert texts_gone(CONTROLS) == []
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

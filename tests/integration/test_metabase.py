@@ -503,7 +503,7 @@ def test_questions_and_filters_that_do_not_work_are_named(settings, url):
     assert any(problem.startswith("question Payments fails: ") for problem in report.problems)
     assert "filter segment changes nothing in Portfolio outstanding on Portfolio" in report.problems
     assert set(report.empty) - NOT_IN_A_NEW_BOOK == {"Penalties by month"}
-    assert provision(settings, url, check=False).problems == []
+    assert provision(settings, url).problems == []
 
 
 @pytest.mark.proof

@@ -6,7 +6,7 @@ project or on the source, runs a test of the promise that the mechanism is there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,16 +92,6 @@ def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
             # What the spoiled book accepted would keep its bounds from coming back.
             connection.execute("delete from operational.payments where amount = 'NaN'")
             connection.execute((ROOT / "infra/primary/sql/020_change_feed.sql").read_text(encoding="utf-8"))
-
-
-def texts_gone(controls: Sequence[Control]) -> list[tuple[str, str, str]]:
-    """Return what controls spoil and the project does not hold once: mechanism, file and text."""
-    return [
-        (control.mechanism, name, text)
-        for control in controls
-        for name, text, _ in control.edits
-        if (ROOT / name).read_text(encoding="utf-8").count(text) != 1
-    ]
 
 
 def assert_the_promise_breaks(request: pytest.FixtureRequest, project: Path, control: Control) -> None:

@@ -26,11 +26,10 @@ from eds.runtime.ports import free_ports
 from eds.up import start_servers
 from eds.warehouse import runs
 from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt
+from eds.warehouse.dbt_parsed import PARSED
 from support.book import add_customer, add_loan, pay
 from support.waiting import wait_until
 
-# What dbt has read of a project.
-PARSED = "partial_parse.msgpack"
 TABLES = ("customers", "loan_products", "loans", "payments", "loan_installments")
 
 
@@ -105,7 +104,7 @@ class Platform:
         self.reader_conninfo = cluster.conninfo(cluster.warehouse, "warehouse_reader")
         self.dbt_environment = runs.dbt_environment(self.settings)
         self.project = ROOT
-        self.target_path = self.settings.state / "dbt-target"
+        self.target_path = runs.target_directory(self.settings)
         self.build_options: tuple[str, ...] = ()
 
     def of_project(self, project: Path, *build_options: str) -> Platform:

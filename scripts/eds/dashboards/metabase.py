@@ -511,7 +511,7 @@ class Provisioner:
     def _describe(self, database: int) -> None:
         """Give tables and columns of the public models the descriptions of the dbt project, with dbt-metabase.
 
-        Metabase has no call for more than one column. What people do not start from (the marts behind the views) gets
+        dbt-metabase sends a request for each column. What people do not start from (the marts behind the views) has
         what Metabase reads by itself: the comments in the database, which are the same descriptions.
         """
         from dbtmetabase import DbtMetabase, Filter

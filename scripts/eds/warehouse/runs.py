@@ -66,8 +66,8 @@ DATA_BUILD = ("build", "--exclude-resource-type", "unit_test")
 # A run of which no session was seen for this long is dead. One second longer than begin_run() looks
 # (macros/run/run_is_alive.sql): a command that refuses or waits errs on the side of a run that is alive.
 RUN_SILENT_SECONDS = 4.0
-# How long a session that is terminated may go on holding the row of its run.
-CANCEL_SECONDS = 10
+# How long a session that is terminated may go on holding the row of its run. A busy machine takes its time.
+CANCEL_SECONDS = 45
 RECONCILE_VARS = {"reconcile": True, "full_tests": True}
 
 

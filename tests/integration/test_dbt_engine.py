@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from eds.base.settings import ROOT
 from eds.runtime.local.runtime import LocalRuntime
+from eds.warehouse import dbt_child
 from eds.warehouse.runs import dbt_environment
 from support.platform import Platform, project_copy
 
@@ -133,8 +135,29 @@ def test_a_process_that_is_warm_has_one_thread_to_fork_from_and_no_variable_of_a
     (tmp_path / ".env").write_text("ONLY_IN_THE_FILE=1\n", encoding="utf-8")
     found = python(WARM_UP, tmp_path, str(tmp_path / "target"))
     assert found["threads"] == [1, 1]
-    assert found["templates"] > 400
+    assert 200 < found["templates"] < 400
     assert found["shadow"] is None
+
+
+@pytest.mark.proof
+def test_a_run_without_a_change_finds_its_macros_compiled(
+    small_book: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = tmp_path / "compiled"
+    run_dbt = dbt_child._run_dbt
+
+    def in_the_child(arguments: Sequence[str], environment: dict[str, str]) -> None:
+        from dbt_common.clients.jinja import template_cache
+
+        before = len(template_cache.file_cache)
+        try:
+            run_dbt(arguments, environment)
+        finally:
+            noted.write_text(str(len(template_cache.file_cache) - before), encoding="utf-8")
+
+    monkeypatch.setattr(dbt_child, "_run_dbt", in_the_child)
+    small_book.build()
+    assert int(noted.read_text(encoding="utf-8")) < 5
 
 
 IMPORT = "import json, os, dbt.cli.main; print(json.dumps(os.environ.get('ONLY_IN_THE_FILE')))"

@@ -16,6 +16,7 @@ import pytest
 
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
+from eds.warehouse.dbt_parsed import PARSED
 from support.platform import Platform
 
 PUBLISH = "macros/materializations/publish.sql"
@@ -82,6 +83,20 @@ def edited(project: Path, edits: tuple[tuple[str, str, str], ...]) -> Iterator[N
 
 
 @contextmanager
+def read_again_from(target: Path) -> Iterator[None]:
+    """Put back, at the end, what dbt had read of the project: what was spoiled meanwhile need not be read once more."""
+    before = {path: path.read_bytes() for path in target.rglob(PARSED)}
+    try:
+        yield
+    finally:
+        for path in target.rglob(PARSED):
+            if path in before:
+                path.write_bytes(before[path])
+            else:
+                path.unlink()
+
+
+@contextmanager
 def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
     """Yield the OLTP side with something spoiled, for a while."""
     platform.primary(statement)
@@ -101,5 +116,6 @@ def assert_the_promise_breaks(request: pytest.FixtureRequest, project: Path, con
     spoiled = platform.of_project(project, *(() if control.with_tests else ("--exclude-resource-type", "test")))
     edits = control.edits if control.with_tests else (*control.edits, UNTESTED)
     source = spoiled_source(platform, control.source) if control.source else nullcontext()
-    with edited(project, edits), source, pytest.raises(AssertionError, match=control.failure):
+    read = read_again_from(spoiled.target_path)
+    with read, edited(project, edits), source, pytest.raises(AssertionError, match=control.failure):
         control.scenario(spoiled)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 import psycopg
-import requests
 from filelock import FileLock, Timeout
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
@@ -221,6 +220,9 @@ def _attempt(settings: Settings, subject: str) -> None:
 def _send(settings: Settings, way: str, note: Note) -> str | None:
     """Send a note one way. Returns what went wrong, without the address, which may hold a secret."""
     if way == "alert_webhook":
+        # It takes a tenth of the time in which a command starts, and few commands send a note.
+        import requests
+
         try:
             answer = requests.post(str(settings.alert_webhook), json={"text": note.text}, timeout=WEBHOOK_SECONDS)
         except requests.RequestException as error:

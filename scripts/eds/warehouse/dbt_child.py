@@ -8,6 +8,7 @@ the child. The parent has one thread, so forking it is safe.
 from __future__ import annotations
 
 import gc
+import inspect
 import multiprocessing
 import os
 import signal
@@ -76,6 +77,8 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
             for node in (*manifest.nodes.values(), *manifest.sources.values(), *manifest.exposures.values()):
                 node.to_dict(omit_none=True)
             del manifest, parsed
+        # dbt asks who has called it, for which Python makes a list of all modules the first time.
+        inspect.getmodule(sys._getframe())
     gc.collect()
     # Keep the garbage collector of the children from visiting, and so copying, what exists here.
     gc.freeze()

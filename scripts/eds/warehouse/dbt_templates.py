@@ -12,7 +12,11 @@ from typing import Any
 import jinja2
 from dbt.clients.jinja import get_rendered
 from dbt.contracts.graph.manifest import Manifest
+from dbt.contracts.graph.nodes import Macro
 from dbt_common.clients.jinja import MacroFuzzEnvironment, get_environment, template_cache
+
+# By dbt's own code, of which no macro and no node tells.
+_CALLED = ("list_schemas", "list_relations_without_caching", "materialization_test_default")
 
 _compiled: dict[tuple[type, str], CodeType] = {}
 
@@ -39,9 +43,27 @@ def keep_compiled() -> None:
     setattr(MacroFuzzEnvironment, "compile", _compile)  # noqa: B010 - mypy lets no method be assigned
 
 
+def macros_in_use(manifest: Manifest) -> list[Macro]:
+    """Return the macros of a project and those of dbt that they, its nodes or dbt's own code call, at any depth.
+
+    They are less than half of all: dbt's own are for every kind of database and of model.
+    """
+    own = manifest.metadata.project_name
+    waiting = [name for name, macro in manifest.macros.items() if macro.package_name == own or macro.name in _CALLED]
+    for node in manifest.nodes.values():
+        waiting += node.depends_on.macros
+    found: dict[str, Macro] = {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in manifest.macros:
+            found[name] = manifest.macros[name]
+            waiting += found[name].depends_on.macros
+    return list(found.values())
+
+
 def compile_project(manifest: Manifest) -> None:
     """Compile the macros of a project, the text of its models and tests, and the plain arguments of its tests."""
-    for macro in manifest.macros.values():
+    for macro in macros_in_use(manifest):
         template_cache.get_node_template(macro)
     environment = get_environment()
     for node in manifest.nodes.values():

@@ -59,13 +59,11 @@ def assert_what_was_dropped_returns(platform: Platform, *dropped: str) -> None:
     platform.wait_for_replicas()
     platform.build()
     assert_views_equal_the_oltp(platform)
-    pay_and_wait(platform)
-    platform.build()
-    assert_views_equal_the_oltp(platform)
 
 
 def test_what_was_dropped_is_rebuilt_and_its_published_copy_follows(small_book):
-    for dropped in DROPPED:
+    # The run that rebuilds one group brings the group before it the next changes; the last has nothing to rebuild.
+    for dropped in (*DROPPED, ()):
         assert_what_was_dropped_returns(small_book, *dropped)
     assert small_book.dbt("test").exit_code == 0
 
@@ -90,11 +88,12 @@ def test_a_landing_table_that_was_dropped_is_loaded_with_what_was_deleted(small_
         delete(customer)
         platform.warehouse(f"drop table operational.{table} cascade")
         platform.build()
-        assert_views_equal_the_oltp(platform)
-        pay_and_wait(platform, 6)
-        platform.build()
         assert_landing_equals_source(platform)
         assert_views_equal_the_oltp(platform)
+    pay_and_wait(platform, 6)
+    platform.build()
+    assert_landing_equals_source(platform)
+    assert_views_equal_the_oltp(platform)
     platform.build(*NIGHTLY)
     assert platform.dbt("test").exit_code == 0
     assert platform.warehouse("select count(*) from operational.customers where _deleted_at is not null") == [(5,)]
@@ -346,16 +345,25 @@ REDEFINED = (
 )
 
 
+# By their numbers: changes of which none would do the work of another one that is not noticed.
+REDEFINED_TOGETHER = ((1, 3, 4, 6, 8), (0, 5), (2, 7))
+
+
 def test_a_changed_rule_reaches_old_rows_of_the_marts_and_the_views(small_book, tmp_path):
     platform = small_book
     project = project_copy(tmp_path / "project")
     changed = platform.of_project(project)
     changed.build()
     versions = platform.warehouse("select count(*) from warehouse.dim_customer")
-    for what, edit, question, expected in REDEFINED:
-        replace(project / edit[0], *edit[1:])
+    assert sorted(number for together in REDEFINED_TOGETHER for number in together) == [*range(len(REDEFINED))]
+    for together in REDEFINED_TOGETHER:
+        for number in together:
+            file, before, after = REDEFINED[number][1]
+            replace(project / file, before, after)
         changed.build()
-        assert platform.warehouse(question) == [(expected,)], what
+        for number in together:
+            what, _, question, expected = REDEFINED[number]
+            assert platform.warehouse(question) == [(expected,)], what
     # A rule is no change of a customer: it makes no version.
     assert platform.warehouse("select count(*) from warehouse.dim_customer") == versions
     # The views read as before, by the same role, and the rest of their figures is the source's.

@@ -180,16 +180,23 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
     known = {squeeze(column.name): column for column in table.columns}
     missing = [name for name in known if name not in positions]
     found: dict[str, str] = {}
-    for name, position in positions.items():
-        if name in known:
-            continue
-        # A lower similarity than an import requires for a typing error: here it is only a suggestion.
+
+    def take(name: str, candidates: list[str]) -> None:
+        position = positions[name]
         texts = [row[position] for row in head.rows[:_SAMPLES] if position < len(row)]
-        for close in difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6):
+        for close in candidates:
             if _fits(table, known[close], [text for text in texts if text and text.strip() and not is_no_value(text)]):
                 missing.remove(close)
                 found[close] = name
                 break
+
+    others = [name for name in positions if name not in known]
+    for name in others:
+        take(name, [close for close in missing if name in known[close].usual_names])
+    for name in others:
+        if name not in found.values():
+            # A lower similarity than an import requires for a typing error: here it is only a suggestion.
+            take(name, difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6))
     return found
 
 

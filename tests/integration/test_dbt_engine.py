@@ -45,7 +45,13 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     from dbt.contracts.graph.manifest import Manifest
     from dbt.contracts.graph.nodes import ParsedNode
     from dbt.task import build
-    from dbt_common.clients.jinja import MacroFuzzEnvironment, get_environment, template_cache
+    from dbt_common.clients.jinja import (
+        MacroFuzzEnvironment,
+        MacroFuzzTemplate,
+        NativeSandboxTemplate,
+        get_environment,
+        template_cache,
+    )
     from dbt_common.events.base_types import BaseEvent, EventLevel, EventMsg
     from dbt_common.events.event_manager import EventManager
 
@@ -60,6 +66,8 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     assert list(inspect.signature(jinja2.Environment.compile).parameters) == [
         *("self", "source", "name", "filename", "raw", "defer_init")
     ]
+    assert list(inspect.signature(MacroFuzzTemplate.new_context).parameters) == ["self", "vars", "shared", "locals"]
+    assert NativeSandboxTemplate.new_context in (jinja2.Template.new_context, MacroFuzzTemplate.new_context)
     assert type(get_environment()) is MacroFuzzEnvironment
     assert get_rendered("'plain'", {}, native=True) == _render_cache["'plain'"]
     # What a callback gets: message.info.level, message.info.msg.
@@ -110,6 +118,24 @@ def test_only_events_that_are_seen_become_messages(tmp_path: Path) -> None:
         "made": [False, True, True],
         "later": "not seen",
     }
+
+
+NATIVE = """
+import json
+from collections import ChainMap
+from dbt.clients.jinja import get_rendered
+from eds.warehouse.dbt_templates import keep_compiled
+context = ChainMap({"rows": [1, 2], "name": "7"}, {"name": "hidden", "below": {"a": None}})
+texts = ["{{ rows }}", "{{ name }}", "{{ name | as_text }}", "{{ below }}", "{{ rows | length }} of {{ name }}"]
+before = [get_rendered(text, context, native=True) for text in texts]
+keep_compiled()
+print(json.dumps([before, [get_rendered(text, context, native=True) for text in texts]]))
+"""
+
+
+def test_arguments_of_tests_are_the_same_without_a_copy_of_the_context(tmp_path: Path) -> None:
+    before, after = python(NATIVE, tmp_path)
+    assert after == before == [[1, 2], "7", "7", {"a": None}, "2 of 7"]
 
 
 WARM_UP = """

@@ -13,7 +13,13 @@ import jinja2
 from dbt.clients.jinja import get_rendered
 from dbt.contracts.graph.manifest import Manifest
 from dbt.contracts.graph.nodes import Macro
-from dbt_common.clients.jinja import MacroFuzzEnvironment, get_environment, template_cache
+from dbt_common.clients.jinja import (
+    MacroFuzzEnvironment,
+    MacroFuzzTemplate,
+    NativeSandboxTemplate,
+    get_environment,
+    template_cache,
+)
 
 # By dbt's own code, of which no macro and no node tells.
 _CALLED = ("list_schemas", "list_relations_without_caching", "materialization_test_default")
@@ -39,8 +45,14 @@ def _compile(
 
 
 def keep_compiled() -> None:
-    """Let dbt in this process, and in children forked from it, compile no text twice."""
-    setattr(MacroFuzzEnvironment, "compile", _compile)  # noqa: B010 - mypy lets no method be assigned
+    """Let dbt in this process, and in children forked from it, compile no text twice.
+
+    Nor copy its context, with each macro of the project, for each argument of a test: a fifteenth of a run without a
+    change. dbt itself copies it for no other text.
+    """
+    # mypy lets no method be assigned.
+    setattr(MacroFuzzEnvironment, "compile", _compile)  # noqa: B010
+    setattr(NativeSandboxTemplate, "new_context", MacroFuzzTemplate.new_context)  # noqa: B010
 
 
 def macros_in_use(manifest: Manifest) -> list[Macro]:

@@ -635,6 +635,17 @@ def test_numbers_in_every_dialect(text: str, unknown: str | None, point: str | N
             assert convert(LOANS, "amount", text, reading) == expected
 
 
+@pytest.mark.parametrize("column", ["full_name", "email", "phone", "national_id", "city", "country"])
+@pytest.mark.parametrize("text", ["#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!", " #REF! ", "#SPILL!"])
+def test_an_error_of_a_spreadsheet_is_no_text(column: str, text: str) -> None:
+    assert "shows an error in its place" in refusal(CUSTOMERS, column, text, Reading(strict=False))
+
+
+@pytest.mark.parametrize("text", ["No. #REF! 5", "#1 Street", "C#", "##"])
+def test_a_text_with_a_number_sign_is_a_text(text: str) -> None:
+    assert convert(CUSTOMERS, "city", text, Reading(strict=False)) == text
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -997,6 +1008,18 @@ def test_an_option_wins_over_its_format() -> None:
             "tables:\n  loans:\n    file: a\n     columns: {}\n",
             "is not YAML, line 4, column 13: [^\\n]*\\nKeys of one level begin in",
         ),
+        (
+            "tables: {loans: {columns: {status: {column: State, values: {Closed: repayed}}}}}",
+            r"tables\.loans\.columns\.status\.values\.Closed: expected one of pending, .*, found 'repayed'",
+        ),
+        (
+            "tables: {loans: {columns: {status: {column: State, other: done}}}}",
+            r"tables\.loans\.columns\.status\.other: expected one of pending, .*, found 'done'",
+        ),
+        (
+            "tables: {payments: {columns: {payment_method: {value: card}}}}",
+            r"tables\.payments\.columns\.payment_method\.value: expected one of mpesa, .*, found 'card'",
+        ),
         ("tables: {clients: {}}", "tables.clients: expected one of customers"),
         ("tables: {loans: {columns: {colour: X}}}", "tables.loans.columns.colour: expected one of loan_id"),
         ("tables: {loans: {columns: {amount: {}}}}", "expected either column .* or value"),
@@ -1061,6 +1084,32 @@ def test_a_table_of_the_mapping_file_has_a_file(tmp_path: Path) -> None:
             find_files(tmp_path, sync=False, mapping=BookMapping(tables={"customers": table}))
 
 
+@pytest.mark.parametrize("others", [("Customers.CSV",), ("customers.txt",), ("CUSTOMERS.csv", "customers.tsv")])
+def test_two_files_of_one_table_are_refused(tmp_path: Path, others: tuple[str, ...]) -> None:
+    for name in ("customers.csv", *others):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"Expected one file for customers, found .*customers\.csv.* under file: in"):
+        find_files(tmp_path, sync=False)
+    mapping = BookMapping(tables={"customers": TableMapping(file="customers.csv")})
+    assert find_files(tmp_path, sync=False, mapping=mapping) == {"customers": tmp_path / "customers.csv"}
+
+
+def test_translations_of_a_mapping_file_are_listed() -> None:
+    mapping = TableMapping.model_validate(
+        {"columns": {"status": {"column": "State", "values": {"Closed": "repaid"}, "other": "active"}, "amount": "Sum"}}
+    )
+    records = read_records(io.BytesIO(b"loan_id,State,Sum\n1,Closed,5\n2,closed,6\n3,active,7\n4,new,8\n5,,9\n"))
+    layout = lay_out(LOANS, next(records, None), mapping=mapping)
+    reader = RowReader(LOANS, layout, records, [].append, Reading(strict=False), mapping=mapping)
+    assert [row[[column.name for column in layout.columns].index("status") + 2] for row in reader] == [
+        *("repaid", "repaid", "active", "active", None)
+    ]
+    assert dict(reader.reading.labels["status"]) == {
+        ("Closed", "repaid"): 1, ("closed", "repaid"): 1, ("new", "active"): 1
+    }  # fmt: skip
+    assert set(reader.reading.labels) == {"status"}
+
+
 def test_dangling_link_is_reported_with_its_target(tmp_path: Path) -> None:
     (tmp_path / "loans.csv").symlink_to("/nowhere/loans.csv")
     with pytest.raises(UserError, match=r"loans\.csv leads to /nowhere/loans\.csv, which is not there"):
@@ -1112,13 +1161,16 @@ def test_a_template_can_be_completed(tmp_path: Path) -> None:
     loans = mapping.table("loans")
     assert (loans.file, list(loans.columns), loans.ignore) == ("Loans.csv", ["loan_id", "status"], ("Betrag, netto",))
     text = path.read_text()
-    assert "#          Open: pending\n" in text
+    assert "#          Open: YOUR CHOICE\n" in text
     # Without its first character each suggestion is a line of the file.
     uncommented = "".join(
         line.removeprefix("#") + "\n" for line in text.split("\ntables:\n")[1].splitlines() if "# rows that" not in line
     )
     completed = "tables:\n" + uncommented.replace("YOUR COLUMN", "Client No")
     path.write_text(completed)
+    with pytest.raises(UserError, match=r"status\.values\.Open: expected one of pending, .*, found 'YOUR CHOICE'"):
+        load_mapping(path)
+    path.write_text(completed.replace("YOUR CHOICE", "Written off"))
     customers = load_mapping(path).table("customers")
     assert (customers.columns["customer_id"].column, customers.columns["full_name"].column) == ("Client No", "Name")
     with pytest.raises(UserError, match="is there already"):

@@ -87,7 +87,9 @@ def _file_of(table: Table, present: list[Path]) -> Path | None:
     found = [
         path for path in present if path.suffix.lower() in EXTENSIONS and squeeze(path.stem) == squeeze(table.name)
     ]
-    exact = [path for path in found if path.name == table.file]
-    if len(found) > 1 and not exact:
-        raise UserError(f"Expected one file for {table.name}, found {', '.join(path.name for path in found)}.")
-    return next(iter(exact or found), None)
+    if len(found) > 1:
+        raise UserError(
+            f"Expected one file for {table.name}, found {', '.join(path.name for path in found)}. "
+            "Take one of them away, or name the right one under file: in a mapping file."
+        )
+    return next(iter(found), None)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from eds.base.errors import UserError
-from eds.book.csv_import.dialect import OPTIONS, Dialect
+from eds.book.csv_import.dialect import OPTIONS, Dialect, squeeze
 from eds.book.csv_import.schema import TABLES
 
 MAPPING_FILE = "mapping.yml"
@@ -140,6 +140,7 @@ def _shown(value: object) -> str:
 def _errors(mapping: BookMapping) -> Iterator[str]:
     """Yield what is wrong with a mapping beyond its form, one sentence each."""
     known = {table.name: [column.name for column in table.columns] for table in TABLES}
+    codes = {(table.name, column.name): table.codes(column) for table in TABLES for column in table.columns}
     for name in mapping.format:
         if name not in OPTIONS:
             yield f"format.{name}: expected one of {', '.join(OPTIONS)}"
@@ -153,5 +154,18 @@ def _errors(mapping: BookMapping) -> Iterator[str]:
                 yield f"{place}: expected one of {', '.join(known[name])}"
             if (source.column is None) == (source.value is None):
                 yield f"{place}: expected either column (the name in the file) or value (the same in each row)"
+            yield from _wrong_codes(place, codes.get((name, column), ()), source)
             if source.also and source.number != "hash":
                 yield f"{place}.also: expected together with number: hash"
+
+
+def _wrong_codes(place: str, codes: tuple[str, ...], source: ColumnMapping) -> Iterator[str]:
+    """Yield what a mapping translates into that is none of a column's codes. codes: () for a column of other values."""
+    if not codes:
+        return
+    known = {squeeze(code) for code in codes}
+    meant = {f"values.{text}": value for text, value in source.values.items()}
+    meant |= {name: value for name in ("value", "other", "empty") if (value := getattr(source, name)) is not None}
+    for name, value in meant.items():
+        if value and squeeze(value) not in known:
+            yield f"{place}.{name}: expected one of {', '.join(codes)}, found {_shown(value)}"

@@ -357,6 +357,7 @@ class RowReader:
             [target.position for target in targets] == list(range(width))
         )
         getters = [_getter(target) for target in targets]
+        translated = [(index, target) for index, target in enumerate(targets) if self._is_translated(target)]
         skips = [
             (self.layout.position(squeeze(name)), {text.strip().lower() for text in texts})
             for name, texts in self.mapping.skip.items()
@@ -405,13 +406,22 @@ class RowReader:
                 self._note_no_row(file, record.line, fields)
                 continue
             if not is_direct:
-                fields = [get(fields) for get in getters]
+                given, fields = fields, [get(fields) for get in getters]
+                for index, target in translated:
+                    written, meant = given[target.position or 0], fields[index]
+                    if written and meant is not None and written != meant:
+                        self.reading.note(target.column, written.strip(), meant)
             if self.empty:
                 fields = [
                     None if value and self._is_empty(target.column, value) else value
                     for target, value in zip(targets, fields, strict=True)
                 ]
             yield record, fields
+
+    def _is_translated(self, target: Target) -> bool:
+        """Return whether the mapping file gives texts of this column another meaning, which the result then lists."""
+        source = self.mapping.columns.get(target.column.name)
+        return source is not None and source.number is None and bool(source.values or source.other is not None)
 
     def _key_target(self) -> Target | None:
         """Return the target of the key, where it is a number in the file."""

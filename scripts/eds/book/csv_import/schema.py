@@ -134,6 +134,7 @@ _LOAN_ID: tuple[LiteralString, ...] = (
     "accountnumber",
     "acctno",
     "accno",
+    "acno",
     "contractno",
 )
 _CREATED_AT = Column("created_at", "timestamptz", has_default=True, default_is_now=True)
@@ -296,7 +297,9 @@ TABLES: tuple[Table, ...] = (
         "payments",
         (
             Column(
-                "payment_id", "bigint", usual_names=("transactionid", "transactionno", "txnid", "trxid", "receiptid")
+                "payment_id",
+                "bigint",
+                usual_names=("transactionid", "transactionno", "tranid", "txnid", "trxid", "receiptid"),
             ),
             Column("loan_id", "bigint", references="loans", usual_names=_LOAN_ID),
             Column(
@@ -326,7 +329,7 @@ TABLES: tuple[Table, ...] = (
                 has_default=True,
                 default_is_now=True,
                 is_past=True,
-                usual_names=("transactiondate", "txndate", "trxdate", "valuedate", "paidon", "date"),
+                usual_names=("transactiondate", "trandate", "txndate", "trxdate", "valuedate", "paidon", "date"),
             ),
             Column(
                 "recorded_by",

@@ -162,7 +162,8 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
             lines.append(f"      {column.name}:")
             lines.append(f"        column: {_scalar(names[position])}")
             lines.append(f"#        values:          # each of them one of {', '.join(table.codes(column))}")
-            lines += [f"#          {_scalar(value)}: {table.codes(column)[0]}" for value in values]
+            # No suggestion: a wrong one would be data that nobody sees to be wrong.
+            lines += [f"#          {_scalar(value)}: YOUR CHOICE" for value in values]
         else:
             lines.append(f"      {column.name}: {_scalar(names[position])}")
     rest = [names[position] for position in sorted(free.values())]

@@ -98,7 +98,20 @@ def _convert_unique_text(text: str) -> str | None:
     return text
 
 
-_DAMAGED = re.compile(r"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{2,3}|#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|#+)")
+_SPREADSHEET_ERROR = r"#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|SPILL!|CALC!)"
+_ERROR = re.compile(_SPREADSHEET_ERROR)
+_DAMAGED = re.compile(rf"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{{2,3}}|##+|{_SPREADSHEET_ERROR}")
+
+
+def _text_converter(convert_text: Converter | None) -> Converter:
+    """Return a converter of other texts, in which a spreadsheet has at most put an error in the place of a value."""
+
+    def convert(text: str) -> str | None:
+        if "#" in text and _ERROR.fullmatch(text.strip()):
+            raise ExpectedError("a text; a spreadsheet shows an error in its place: mend the cell, and save again")
+        return convert_text(text) if convert_text else text
+
+    return convert
 
 
 def _number_like_converter(convert_text: Converter | None) -> Converter:
@@ -139,7 +152,7 @@ def converter(table: Table, column: Column, reading: Reading) -> Converter | Non
             if codes:
                 return _code_converter(column, codes, reading)
             text_converter = _convert_unique_text if column.unique else None
-            return _number_like_converter(text_converter) if column.is_number_like else text_converter
+            return (_number_like_converter if column.is_number_like else _text_converter)(text_converter)
     numbers = re.fullmatch(r"numeric\(([0-9]+), ([0-9]+)\)", column.kind)
     assert numbers is not None, column.kind
     return numeric_converter(column, int(numbers[1]), int(numbers[2]), reading)

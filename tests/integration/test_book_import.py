@@ -619,6 +619,34 @@ def test_values_that_are_rarely_meant_are_remarked_on(app: psycopg.Connection, t
     ]
 
 
+@pytest.mark.parametrize(
+    ("values", "remark"),
+    [
+        ("written_off,2025-01-31,2025-06-30,90,", "status is written_off without written_off_on"),
+        ("written_off,2025-01-31,2025-06-30,90,2025-09-01", None),
+        ("active,,2025-06-30,90,", "status is not pending and disbursed_at is missing"),
+        ("pending,,2025-06-30,0,", None),
+        ("active,2025-07-31,2025-06-30,90,", "maturity_date is before disbursed_at"),
+        ("active,2025-06-30,2025-06-30,90,", None),
+        ("active,2025-01-31,,-0.01,", "outstanding_balance is below 0"),
+    ],
+)
+def test_loans_that_are_rarely_meant_are_remarked_on(
+    app: psycopg.Connection, tmp_path: Path, values: str, remark: str | None
+) -> None:
+    header = (
+        "loan_id,customer_id,product_id,amount,interest_rate,tenure_months,"
+        "status,disbursed_at,maturity_date,outstanding_balance,written_off_on"
+    )
+    loans = f"{header}\n1,101,901,100,14.5,6,active,2025-01-31,2025-07-31,90,\n2,101,901,100,14.5,6,{values}\n"
+    book = {"customers": CUSTOMERS, "loan_products": PRODUCTS, "loans": loans}
+    summary = import_book(app, write(tmp_path, **book), dry_run=True)
+    found = [each for each in summary.remarks if "first line" in each]
+    assert len(found) == (remark is not None)
+    if remark:
+        assert found[0].startswith(f"loans: {remark} in 1 row, first line 3")
+
+
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_dry_run_counts_and_writes_nothing(
     app: psycopg.Connection, admin: psycopg.Connection, tmp_path: Path, sync: bool

@@ -1100,7 +1100,8 @@ def test_translations_of_a_mapping_file_are_listed() -> None:
     )
     records = read_records(io.BytesIO(b"loan_id,State,Sum\n1,Closed,5\n2,closed,6\n3,active,7\n4,new,8\n5,,9\n"))
     layout = lay_out(LOANS, next(records, None), mapping=mapping)
-    reader = RowReader(LOANS, layout, records, [].append, Reading(strict=False), mapping=mapping)
+    problems: list[Problem] = []
+    reader = RowReader(LOANS, layout, records, problems.append, Reading(strict=False), mapping=mapping)
     assert [row[[column.name for column in layout.columns].index("status") + 2] for row in reader] == [
         *("repaid", "repaid", "active", "active", None)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 from psycopg import sql
 
 from eds.base.errors import UserError
@@ -141,6 +143,8 @@ def remark_on_values(job: Job, table: Table) -> None:
     layout = job.loaded[table.name].layout
     if layout.has("payment_date"):
         _remark_on_repeated_payments(job, table)
+    if table.name == "loans":
+        _remark_on_loans(job, table)
     for column in layout.columns:
         name, label = sql.Identifier(column.name), f"{table.name}: {layout.label(column)}"
         if column.kind == "text" and not table.codes(column):
@@ -155,6 +159,45 @@ def remark_on_values(job: Job, table: Table) -> None:
         if column.is_past:
             late = sql.SQL("{} > now() + interval '1 day'").format(name)
             _remark_on_days(job, table, label, late, "in the future", sql.SQL("max({})").format(name), "last")
+
+
+_UNUSUAL_LOANS: tuple[tuple[tuple[str, ...], LiteralString, str], ...] = (
+    (
+        ("status", "written_off_on"),
+        "status = 'written_off' and written_off_on is null",
+        "status is written_off without written_off_on in {rows}, first line {line}; the figures take the day on which "
+        "this status is seen first",
+    ),
+    (
+        ("status", "disbursed_at"),
+        "status <> 'pending' and disbursed_at is null",
+        "status is not pending and disbursed_at is missing in {rows}, first line {line}",
+    ),
+    (
+        ("disbursed_at", "maturity_date"),
+        "maturity_date < (disbursed_at at time zone 'UTC')::date",
+        "maturity_date is before disbursed_at in {rows}, first line {line}",
+    ),
+    (
+        ("outstanding_balance",),
+        "outstanding_balance < 0",
+        "outstanding_balance is below 0 in {rows}, first line {line}",
+    ),
+)
+"""Of loans as they will be: the columns, a condition, and the remark on the rows that meet it."""
+
+
+def _remark_on_loans(job: Job, table: Table) -> None:
+    columns = {column.name for column in table.columns}
+    for needed, condition, remark in _UNUSUAL_LOANS:
+        if columns.issuperset(needed):
+            rows, line = job.numbers(
+                table,
+                "select count(*), coalesce(min(line), 0) from {final} where {condition}",
+                condition=sql.SQL(condition),
+            )
+            if rows:
+                job.remarks.append(f"{table.name}: {remark.format(rows=format_rows(rows), line=line)}")
 
 
 def _remark_on_days(

@@ -485,7 +485,23 @@ def import_command(
     for remark in result.remarks:
         out.print(f"note: {remark}", markup=False)
     if not dry_run:
+        if replace_demo:
+            _drop_reports_of_demo(cluster)
         out.print(next_step(cluster, [name for name, counts in result.tables.items() if counts.deleted]), markup=False)
+
+
+def _drop_reports_of_demo(cluster: Cluster) -> None:
+    try:
+        months = closing.drop_reports_of_demo(cluster)
+    except (UserError, psycopg.Error):
+        out.print("note: the warehouse does not answer; the next make up deletes the months reported of the demo book")
+        return
+    if months:
+        out.print(
+            f"note: {months:,} months that were reported of the demo book were deleted. The warehouse keeps the "
+            "history of the demo's customers and loans; make nuke, then SCALE=empty make up, begins without it.",
+            markup=False,
+        )
 
 
 @app.command(name="import-template", rich_help_panel=BOOK)

@@ -20,7 +20,7 @@ from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
 from eds.ops import interrupted, machine, pitr, transactions
 from eds.runtime.member import Runtime
-from eds.warehouse import runs
+from eds.warehouse import closing, runs
 
 # How long PgBouncer may take to serve, behind servers that answer.
 POOL_SECONDS = 20
@@ -139,6 +139,9 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
             start_servers(runtime)
             fill_demo(runtime.cluster, scale)
             first_build(runtime.cluster)
+            # Where an import could not reach the warehouse.
+            if months := closing.drop_reports_of_demo(runtime.cluster):
+                err.print(f"deleted {months:,} months that were reported of a demo book, which was replaced")
             runtime.start_services()
             show(runtime)
     except KeyboardInterrupt:

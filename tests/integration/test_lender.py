@@ -167,6 +167,29 @@ def test_a_reported_month_stays_as_it_was_when_a_payment_of_it_comes_later(platf
 
 
 @pytest.mark.proof
+def test_months_reported_of_a_demo_book_go_when_it_is_replaced(platform):
+    a_loan_paid_until(platform, 2)
+    run(platform)
+    reported = "select count(distinct month_end) from publish.reported_month_ends"
+    months = platform.warehouse(reported)[0][0]
+    assert months > 0
+    # Of a lender's own book, and of a demo book that is still there, every report stays.
+    assert closing.drop_reports_of_demo(platform.cluster) == 0
+    platform.primary("insert into operational.demo_book (payment_count, seed) values (1, 1)")
+    assert closing.drop_reports_of_demo(platform.cluster) == 0
+    platform.primary("update operational.demo_book set replaced_at = now()")
+    assert closing.drop_reports_of_demo(platform.cluster) == months
+    assert platform.warehouse(reported) == [(0,)]
+    assert platform.warehouse("select count(*) from warehouse.vw_restated_months") == [(0,)]
+    # What is reported from then on is the lender's, and as unchangeable as ever.
+    run(platform)
+    assert closing.drop_reports_of_demo(platform.cluster) == 0
+    assert platform.warehouse(reported) == [(months,)]
+    with connect(platform.writer_conninfo) as connection, pytest.raises(psycopg.errors.RaiseException):
+        connection.execute("delete from publish.reported_month_ends")
+
+
+@pytest.mark.proof
 def test_a_month_is_closed_again_only_when_that_is_wanted_and_both_reports_stay(platform):
     loan, start = a_loan_paid_until(platform, 2)
     run(platform)

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from eds.base.errors import UserError
-from eds.cluster.connections import Cluster
+from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import has_relation
 
 
@@ -87,6 +87,34 @@ def close(cluster: Cluster, month: str, *, again: bool) -> int:
                 "Nothing was changed. vw_portfolio_at_risk_by_month shows the months that there are."
             )
     return int(version) + 1
+
+
+def drop_reports_of_demo(cluster: Cluster) -> int:
+    """Delete the months that were reported of a demo book which an import has replaced. Returns how many there were.
+
+    They are figures of invented loans, with which those of the lender's would be compared. What was reported since then
+    is the lender's, and stays.
+    """
+    with connect(cluster.app_conninfo()) as book:
+        # A database of an earlier version may not have the table yet.
+        if not has_relation(book, "operational.demo_book"):
+            return 0
+        replaced = book.execute("select max(replaced_at) from operational.demo_book").fetchone()
+    with cluster.connect_as_writer() as connection:
+        if not has_relation(connection, "publish.reported_month_ends"):
+            return 0
+        # A run that publishes holds it for a moment.
+        connection.execute("set local lock_timeout = '20s'")
+        found = connection.execute(
+            "select count(distinct month_end) from publish.reported_month_ends where reported_at <= %s", replaced
+        ).fetchone()
+        months = found[0] if found else 0
+        if months:
+            rule = "trigger reported_month_ends_append_only"
+            connection.execute(f"alter table publish.reported_month_ends disable {rule}")
+            connection.execute("delete from publish.reported_month_ends where reported_at <= %s", replaced)
+            connection.execute(f"alter table publish.reported_month_ends enable {rule}")
+    return int(months)
 
 
 def _require_reports(connection: psycopg.Connection[Any]) -> None:

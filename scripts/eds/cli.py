@@ -48,6 +48,7 @@ from eds.cluster.provision import OLTP_ROLES, WAREHOUSE_ROLES, provision_oltp, p
 from eds.dashboards import commands as dashboard_commands
 from eds.dashboards import page
 from eds.ops import machine
+from eds.ops.holdings import holdings
 from eds.runtime.choice import has_data, select_runtime
 from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.local.runtime import LocalRuntime
@@ -220,6 +221,8 @@ def nuke(force: Annotated[bool, typer.Option("--force", help="Do not ask.")] = F
     confirm(
         f"This destroys every database, the WAL archive{backups} and the logs in\n"
         + "".join(f"  {place}\n" for place in runtime.data_locations())
+        + "which hold\n"
+        + "".join(f"  {line}\n" for line in holdings(runtime))
         + f"and {env_file().name} with its passwords, unless the other runtime has data that it belongs to. "
         "It cannot be undone.",
         "nuke",

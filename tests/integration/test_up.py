@@ -103,6 +103,8 @@ def test_another_shell_finds_the_platform_that_the_first_up_was_given(first_up, 
         assert f"{name}={value}" in output
         assert str(getattr(checkout.settings, name.lower())).lower() == value.lower()
     assert f":{given['PRIMARY_PORT']} " in checkout.eds("ps")
+    # Without a terminal it is a question without an answer.
+    assert "  an empty loan book\n  the warehouse: 1 runs on record" in checkout.eds("nuke", code=1)
 
 
 def test_nothing_in_the_state_directory_is_for_other_accounts(first_up, other_shell):

@@ -220,15 +220,7 @@ def _look_for_tables(job: Job) -> None:
 def _look_for_demo(job: Job) -> None:
     """Find out whether the book is an invented one. Raises UserError when it is and is not to be replaced."""
     filled_on = fill.filled_on(job.cursor)
-    numbers = job.cursor.execute(
-        """
-        select
-            (select count(*) from operational.customers),
-            (select count(*) from operational.loans),
-            (select count(*) from operational.payments)
-        """
-    ).fetchone()
-    assert numbers is not None
+    numbers = fill.rows_of_book(job.cursor)
     if filled_on is None or not any(numbers):
         unneeded = "REPLACE_DEMO=1 had no effect: the database holds no demo book"
         if job.replace_demo and unneeded not in job.remarks:

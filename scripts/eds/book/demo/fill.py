@@ -42,6 +42,20 @@ def filled_on(cursor: psycopg.Cursor[Any]) -> str | None:
     return row[0] if row else None
 
 
+def rows_of_book(cursor: psycopg.Cursor[Any]) -> tuple[int, int, int]:
+    """Return how many customers, loans and payments the book has, counted."""
+    row = cursor.execute(
+        """
+        select
+            (select count(*) from operational.customers),
+            (select count(*) from operational.loans),
+            (select count(*) from operational.payments)
+        """
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
+
+
 @dataclass(frozen=True)
 class Scale:
     """How big a book is wanted: numbers of rows. Payments are met, loans and customers follow from them about."""

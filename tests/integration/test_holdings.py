@@ -21,7 +21,9 @@ def test_the_book_the_warehouse_and_the_backups_are_counted(small_book: Platform
         f"the warehouse: {runs} runs on record, {months} months as they were reported, which no run can bring back"
     )
     dumps = len(backup.find(small_book.settings))
-    assert [line for line in backups if "dump" in line] == [line for line in backups if line.startswith(f"{dumps} dump")]
+    assert [line for line in backups if "dump" in line] == [
+        line for line in backups if line.startswith(f"{dumps} dump")
+    ]
 
 
 def test_a_demo_book_is_called_one(small_book: Platform) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,3 +154,30 @@ def test_home_of_an_unknown_account_is_refused(capsys, monkeypatch, arguments):
     code, shown = refused(capsys, monkeypatch, *arguments)
     assert code == 1
     assert "names the home of an account that does not exist" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--help",), 0), (("health", "--help"), 0), (("env",), 0), (("nosuch",), 2), (("etl", "--limit=0"), 2)],
+)
+def test_a_command_whose_output_nobody_reads_has_its_own_exit_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int
+) -> None:
+    env_file = tmp_path / "env"
+    ensure_env_file(env_file)
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "eds", *arguments],
+            env=os.environ | {"EDS_ENV_FILE": str(env_file), "STATE_DIR": str(tmp_path / "state")},
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == code, done.stderr
+    assert "Broken pipe" not in done.stderr
+    assert "Traceback" not in done.stderr

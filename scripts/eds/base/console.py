@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,36 @@ LOG_WIDTH = 180
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else LOG_WIDTH)
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output that goes nowhere once its reader has gone."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._go_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._go_nowhere()
+
+    def _go_nowhere(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        super().flush()
+
+
+def outlive_the_reader() -> None:
+    """Let a command go on when nobody reads its output any more (`make health | head -1`): its exit code is its own."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding, errors, is_immediate = sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering
+        sys.stdout = _Output(sys.stdout.detach(), encoding, errors, line_buffering=is_immediate)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -12,6 +12,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -1195,6 +1196,31 @@ def test_a_template_suggests_what_is_spelled_alike_and_does_not_ignore_it(tmp_pa
     mapping = load_mapping(path)
     assert mapping.table("customers").ignore == ("Shoe Size",)
     assert mapping.table("loans").ignore == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "texts", "number"),
+    [
+        ("loan_id", ["1", "1020304050607081"], None),
+        ("Loan Ref", ["1", "2"], None),
+        ("Loan Ref", ["LN-0042A", "LN-0043"], "code"),
+        ("loan_id", ["LN-0042A", "7"], "code"),
+        ("loan_id", ["LN-0042A-2024-NAIROBI", "7"], "hash"),
+        ("customer_id", ["C-042", "C-043"], "code"),
+        # As numbers in base 36 they would be too large for this column.
+        ("customer_id", ["CUST-0042", "CUST-0043"], "hash"),
+        ("product_id", ["SME Loan", "Salary Advance"], "hash"),
+    ],
+)
+def test_a_template_says_how_codes_become_keys(
+    tmp_path: Path, header: str, texts: list[str], number: str | None
+) -> None:
+    (tmp_path / "loans.csv").write_text("\n".join([f"{header},amount", *(f"{text},5" for text in texts)]) + "\n")
+    section = write_template(tmp_path).read_text().split("  loans:\n")[1].split("  payments:\n")[0]
+    found = re.findall(r"not whole numbers: \{column: (.+), number: (\w+)\}", section)
+    assert found == ([(header, number)] if number else [])
+    line = next(line for line in section.splitlines() if f": {header}" in line)
+    yaml.safe_load(line.removeprefix("#"))
 
 
 def test_a_template_suggests_no_column_whose_values_are_of_another_type(tmp_path: Path) -> None:

@@ -248,12 +248,12 @@ def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | s
             text = values.get(squeeze(text) or text.strip(), text if source.other is None else source.other)
         if source.number == "hash":
             return _hashed([fields[place] or "" for place in places], column)
-        return _code_number(text) if source.number == "code" and text is not None else text
+        return code_number(text) if source.number == "code" and text is not None else text
 
     return Target(column, label, position, get)
 
 
-def _code_number(text: str) -> str:
+def code_number(text: str) -> str:
     """Return a code of letters and digits as a number of base 36, which keeps different codes different.
 
     A text with anything else in it, blanks, dashes, points and slashes apart, is returned as it is.

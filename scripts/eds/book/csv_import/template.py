@@ -24,6 +24,7 @@ from eds.book.csv_import.files import EXTENSIONS
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.mapping import MAPPING_FILE
 from eds.book.csv_import.records import Record, read_records
+from eds.book.csv_import.rows import code_number
 from eds.book.csv_import.schema import TABLES, Column, Table
 from eds.book.csv_import.values import converter, is_no_value
 
@@ -154,8 +155,10 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
         if position is None:
             need = "required" if column.required else "optional"
             other = similar.get(squeeze(column.name))
-            name = "YOUR COLUMN" if other is None else _scalar(names[free.pop(other)])
-            lines.append(f"#      {column.name}: {name}    # {need}, {_kind(table, column)}")
+            place = None if other is None else free.pop(other)
+            name = "YOUR COLUMN" if place is None else _scalar(names[place])
+            hint = _key_hint(table, column, head, place)
+            lines.append(f"#      {column.name}: {name}    # {need}, {_kind(table, column)}{hint and f'; {hint}'}")
             continue
         values = _codes(table, column, [row[position] for row in rows if position < len(row)])
         if values:
@@ -165,7 +168,8 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
             # No suggestion: a wrong one would be data that nobody sees to be wrong.
             lines += [f"#          {_scalar(value)}: YOUR CHOICE" for value in values]
         else:
-            lines.append(f"      {column.name}: {_scalar(names[position])}")
+            hint = _key_hint(table, column, head, position)
+            lines.append(f"      {column.name}: {_scalar(names[position])}{hint and f'    # {hint}'}")
     rest = [names[position] for position in sorted(free.values())]
     lines.append(f"    ignore: [{', '.join(_scalar(name) for name in rest)}]")
     lines.append("#    skip: {YOUR COLUMN: [a value]}    # rows that are left out")
@@ -173,6 +177,20 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
         # Nothing says that this file is the table's: a suggestion.
         lines = [line if line.startswith("#") else f"#{line}" for line in lines]
     return "\n".join(lines) + "\n"
+
+
+def _key_hint(table: Table, column: Column, head: _Head, position: int | None) -> str:
+    """Return how the texts of a key that are no whole numbers become some, "" where they are."""
+    if position is None or (column not in table.keys and column.references is None):
+        return ""
+    texts = [row[position] for row in head.rows[:_SAMPLES] if position < len(row)]
+    written = [text.strip() for text in texts if text and text.strip() and not is_no_value(text)]
+    convert = converter(table, column, Reading(strict=False))
+    if all(_is_value(text, convert) for text in written):
+        return ""
+    # Five letters or digits are at most 60 million as a number in base 36.
+    fits = all(code_number(text).isdigit() and (column.kind == "bigint" or len(squeeze(text)) <= 5) for text in written)
+    return f"not whole numbers: {{column: {_scalar(head.names[position])}, number: {'code' if fits else 'hash'}}}"
 
 
 def _similar(table: Table, head: _Head) -> dict[str, str]:
@@ -206,17 +224,18 @@ def _fits(table: Table, column: Column, texts: list[str]) -> bool:
     if not texts or column.kind == "text" or column in table.keys or column.references is not None:
         return True
 
-    def is_value(text: str, convert: Converter | None) -> bool:
-        try:
-            return convert is None or convert(text) is not None
-        except ExpectedError:
-            return False
-
     for decimal, dates in product(DECIMALS, ("dmy", "mdy")):
         convert = converter(table, column, Reading(decimal=decimal, dates=dates, century=1930, strict=False))
-        if sum(is_value(text, convert) for text in texts) * 2 >= len(texts):
+        if sum(_is_value(text, convert) for text in texts) * 2 >= len(texts):
             return True
     return False
+
+
+def _is_value(text: str, convert: Converter | None) -> bool:
+    try:
+        return convert is None or convert(text) is not None
+    except ExpectedError:
+        return False
 
 
 _KINDS = {"integer": "a whole number", "bigint": "a whole number", "date": "a date", "text": "a text"}

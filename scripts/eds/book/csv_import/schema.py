@@ -163,7 +163,7 @@ TABLES: tuple[Table, ...] = (
                 nullable=True,
                 unique=True,
                 is_number_like=True,
-                usual_names=("idno", "idnumber", "nationalidno", "passportno", "documentno", "nic", "nin"),
+                usual_names=("idno", "idnumber", "nationalidno", "passportno", "documentno", "nic"),
             ),
             Column("date_of_birth", "date", nullable=True, is_past=True, usual_names=("dob", "birthdate", "birthday")),
             Column("city", "text", nullable=True, usual_names=("town",)),

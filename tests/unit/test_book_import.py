@@ -19,8 +19,8 @@ from rich.console import Console
 
 from eds.base.errors import UserError
 from eds.book.csv_import import records as records_module
-from eds.book.csv_import import schema
-from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter
+from eds.book.csv_import import schema, template
+from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter, squeeze
 from eds.book.csv_import.files import find_files
 from eds.book.csv_import.importer import Summary
 from eds.book.csv_import.interpretation import ExpectedError, Reading
@@ -1196,6 +1196,16 @@ def test_a_template_suggests_what_is_spelled_alike_and_does_not_ignore_it(tmp_pa
     mapping = load_mapping(path)
     assert mapping.table("customers").ignore == ("Shoe Size",)
     assert mapping.table("loans").ignore == ()
+
+
+def test_usual_names_are_squeezed_names_of_columns_that_stand_once_in_a_table() -> None:
+    known = {table.name: {column.name for column in table.columns} for table in TABLES}
+    for table, columns in template._usual_names().items():
+        assert set(columns) <= known[table]
+        names = [name for names in columns.values() for name in names]
+        assert names == [squeeze(name) for name in names]
+        assert len(names) == len(set(names)), table
+        assert not set(names) & {squeeze(column) for column in known[table]}
 
 
 @pytest.mark.parametrize(

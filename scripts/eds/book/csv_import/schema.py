@@ -13,7 +13,6 @@ class Column:
     kind: the column's SQL type. default_is_now: whether its default is the time of the import, which differs each time.
     is_number_like: whether its texts are mostly digits, so that a spreadsheet takes them for numbers. is_group: whether
     the dashboards have a line for each of its texts. is_past: whether it is the day of something that has happened.
-    usual_names: what other systems call it, squeezed; names that are spelled like its own are not among them.
     """
 
     name: LiteralString
@@ -27,7 +26,6 @@ class Column:
     is_number_like: bool = False
     is_group: bool = False
     is_past: bool = False
-    usual_names: tuple[LiteralString, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -113,63 +111,22 @@ def _ordered(least: LiteralString, greatest: LiteralString) -> Rule:
 
 
 _MONEY: LiteralString = "numeric(14, 2)"
-_CUSTOMER_ID: tuple[LiteralString, ...] = (
-    "clientid",
-    "clientno",
-    "custid",
-    "custno",
-    "borrowerid",
-    "borrowerno",
-    "memberid",
-    "memberno",
-    "cif",
-    "cifno",
-)
-_LOAN_ID: tuple[LiteralString, ...] = (
-    "loanno",
-    "loannumber",
-    "loanaccountno",
-    "loanaccountnumber",
-    "accountno",
-    "accountnumber",
-    "acctno",
-    "accno",
-    "acno",
-    "contractno",
-)
 _CREATED_AT = Column("created_at", "timestamptz", has_default=True, default_is_now=True)
 
 TABLES: tuple[Table, ...] = (
     Table(
         "customers",
         (
-            Column("customer_id", "integer", usual_names=_CUSTOMER_ID),
-            Column(
-                "full_name",
-                "text",
-                usual_names=("name", "clientname", "customername", "borrowername", "membername", "accountname"),
-            ),
-            Column("email", "text", nullable=True, unique=True, usual_names=("mail", "emailaddress")),
-            Column(
-                "phone",
-                "text",
-                nullable=True,
-                is_number_like=True,
-                usual_names=("mobile", "mobileno", "mobilenumber", "msisdn", "telephone", "tel", "contactno"),
-            ),
-            Column(
-                "national_id",
-                "text",
-                nullable=True,
-                unique=True,
-                is_number_like=True,
-                usual_names=("idno", "idnumber", "nationalidno", "passportno", "documentno", "nic"),
-            ),
-            Column("date_of_birth", "date", nullable=True, is_past=True, usual_names=("dob", "birthdate", "birthday")),
-            Column("city", "text", nullable=True, usual_names=("town",)),
+            Column("customer_id", "integer"),
+            Column("full_name", "text"),
+            Column("email", "text", nullable=True, unique=True),
+            Column("phone", "text", nullable=True, is_number_like=True),
+            Column("national_id", "text", nullable=True, unique=True, is_number_like=True),
+            Column("date_of_birth", "date", nullable=True, is_past=True),
+            Column("city", "text", nullable=True),
             Column("country", "text", has_default=True),
-            Column("segment", "text", has_default=True, usual_names=("customertype", "clienttype", "category")),
-            Column("is_active", "boolean", has_default=True, usual_names=("active", "clientstatus", "customerstatus")),
+            Column("segment", "text", has_default=True),
+            Column("is_active", "boolean", has_default=True),
             _CREATED_AT,
         ),
         (_not_blank("full_name"), _one_of("segment", "retail", "sme", "corporate")),
@@ -177,13 +134,13 @@ TABLES: tuple[Table, ...] = (
     Table(
         "loan_products",
         (
-            Column("product_id", "integer", usual_names=("productcode", "productno", "loantypeid", "schemecode")),
-            Column("product_name", "text", usual_names=("product", "loanproduct", "scheme")),
-            Column("product_type", "text", usual_names=("loantype", "type")),
-            Column("min_amount", _MONEY, usual_names=("minimumamount", "minimumprincipal", "minprincipal")),
-            Column("max_amount", _MONEY, usual_names=("maximumamount", "maximumprincipal", "maxprincipal")),
-            Column("min_tenure_months", "integer", usual_names=("minterm", "minimumterm", "mintenor")),
-            Column("max_tenure_months", "integer", usual_names=("maxterm", "maximumterm", "maxtenor")),
+            Column("product_id", "integer"),
+            Column("product_name", "text"),
+            Column("product_type", "text"),
+            Column("min_amount", _MONEY),
+            Column("max_amount", _MONEY),
+            Column("min_tenure_months", "integer"),
+            Column("max_tenure_months", "integer"),
             Column("is_active", "boolean", has_default=True),
             _CREATED_AT,
         ),
@@ -199,91 +156,20 @@ TABLES: tuple[Table, ...] = (
     Table(
         "loans",
         (
-            Column("loan_id", "bigint", usual_names=_LOAN_ID),
-            Column("customer_id", "integer", references="customers", usual_names=_CUSTOMER_ID),
-            Column(
-                "product_id",
-                "integer",
-                references="loan_products",
-                usual_names=("productcode", "loantypeid", "schemecode"),
-            ),
-            Column(
-                "amount",
-                _MONEY,
-                usual_names=(
-                    "principal",
-                    "principalamount",
-                    "loanamount",
-                    "loanamt",
-                    "disbursedamount",
-                    "approvedamount",
-                ),
-            ),
-            Column(
-                "interest_rate",
-                "numeric(7, 4)",
-                is_percent=True,
-                usual_names=("rate", "nominalrate", "annualrate", "apr"),
-            ),
-            Column(
-                "tenure_months",
-                "integer",
-                usual_names=(
-                    "term",
-                    "tenor",
-                    "termmonths",
-                    "loanterm",
-                    "noofinstallments",
-                    "noofinstalments",
-                    "duration",
-                ),
-            ),
-            Column("status", "text", has_default=True, usual_names=("loanstatus", "accountstatus", "accountstate")),
-            Column(
-                "disbursed_at",
-                "timestamptz",
-                nullable=True,
-                is_past=True,
-                usual_names=("disbursementdate", "disbursaldate", "disbdate", "valuedate", "startdate", "releasedate"),
-            ),
-            Column(
-                "maturity_date", "date", nullable=True, usual_names=("expirydate", "enddate", "duedate", "finalduedate")
-            ),
-            Column(
-                "outstanding_balance",
-                _MONEY,
-                has_default=True,
-                usual_names=(
-                    "balance",
-                    "principalbalance",
-                    "principaloutstanding",
-                    "outstandingprincipal",
-                    "outstanding",
-                    "osbalance",
-                ),
-            ),
-            Column(
-                "loan_officer",
-                "text",
-                nullable=True,
-                is_group=True,
-                usual_names=("officer", "creditofficer", "accountofficer", "relationshipmanager", "fieldofficer"),
-            ),
-            Column(
-                "branch_code",
-                "text",
-                nullable=True,
-                is_group=True,
-                usual_names=("branch", "branchid", "branchname", "office", "solid"),
-            ),
-            Column("written_off_on", "date", nullable=True, is_past=True, usual_names=("writeoffdate",)),
-            Column(
-                "restructured_on",
-                "date",
-                nullable=True,
-                is_past=True,
-                usual_names=("restructuredate", "rescheduledate", "reschedulingdate"),
-            ),
+            Column("loan_id", "bigint"),
+            Column("customer_id", "integer", references="customers"),
+            Column("product_id", "integer", references="loan_products"),
+            Column("amount", _MONEY),
+            Column("interest_rate", "numeric(7, 4)", is_percent=True),
+            Column("tenure_months", "integer"),
+            Column("status", "text", has_default=True),
+            Column("disbursed_at", "timestamptz", nullable=True, is_past=True),
+            Column("maturity_date", "date", nullable=True),
+            Column("outstanding_balance", _MONEY, has_default=True),
+            Column("loan_officer", "text", nullable=True, is_group=True),
+            Column("branch_code", "text", nullable=True, is_group=True),
+            Column("written_off_on", "date", nullable=True, is_past=True),
+            Column("restructured_on", "date", nullable=True, is_past=True),
             _CREATED_AT,
         ),
         (
@@ -296,48 +182,17 @@ TABLES: tuple[Table, ...] = (
     Table(
         "payments",
         (
-            Column(
-                "payment_id",
-                "bigint",
-                usual_names=("transactionid", "transactionno", "tranid", "txnid", "trxid", "receiptid"),
-            ),
-            Column("loan_id", "bigint", references="loans", usual_names=_LOAN_ID),
-            Column(
-                "amount",
-                _MONEY,
-                usual_names=("amountpaid", "paidamount", "paymentamount", "transactionamount", "txnamount", "total"),
-            ),
-            Column("principal_portion", _MONEY, usual_names=("principal", "principalpaid", "principalamount")),
-            Column("interest_portion", _MONEY, usual_names=("interest", "interestpaid", "interestamount")),
-            Column(
-                "penalty_portion",
-                _MONEY,
-                has_default=True,
-                usual_names=("penalty", "penalties", "penaltypaid", "fees", "latefee", "charges"),
-            ),
-            Column("payment_method", "text", usual_names=("method", "mode", "paymentmode", "paymenttype", "channel")),
-            Column(
-                "reference_number",
-                "text",
-                nullable=True,
-                is_number_like=True,
-                usual_names=("reference", "refno", "receiptno", "receiptnumber", "voucherno"),
-            ),
-            Column(
-                "payment_date",
-                "timestamptz",
-                has_default=True,
-                default_is_now=True,
-                is_past=True,
-                usual_names=("transactiondate", "trandate", "txndate", "trxdate", "valuedate", "paidon", "date"),
-            ),
-            Column(
-                "recorded_by",
-                "text",
-                nullable=True,
-                usual_names=("user", "username", "teller", "postedby", "createdby"),
-            ),
-            Column("notes", "text", nullable=True, usual_names=("narration", "remarks", "description", "comment")),
+            Column("payment_id", "bigint"),
+            Column("loan_id", "bigint", references="loans"),
+            Column("amount", _MONEY),
+            Column("principal_portion", _MONEY),
+            Column("interest_portion", _MONEY),
+            Column("penalty_portion", _MONEY, has_default=True),
+            Column("payment_method", "text"),
+            Column("reference_number", "text", nullable=True, is_number_like=True),
+            Column("payment_date", "timestamptz", has_default=True, default_is_now=True, is_past=True),
+            Column("recorded_by", "text", nullable=True),
+            Column("notes", "text", nullable=True),
             _CREATED_AT,
         ),
         (
@@ -361,15 +216,11 @@ TABLES: tuple[Table, ...] = (
     Table(
         "loan_installments",
         (
-            Column("loan_id", "bigint", references="loans", usual_names=_LOAN_ID),
-            Column(
-                "installment_no",
-                "integer",
-                usual_names=("instalment", "installment", "instalmentno", "period", "sequence", "seqno"),
-            ),
-            Column("due_date", "date", usual_names=("repaymentdate", "scheduledate", "date")),
-            Column("principal_due", _MONEY, usual_names=("principal", "principalamount")),
-            Column("interest_due", _MONEY, has_default=True, usual_names=("interest", "interestamount")),
+            Column("loan_id", "bigint", references="loans"),
+            Column("installment_no", "integer"),
+            Column("due_date", "date"),
+            Column("principal_due", _MONEY),
+            Column("interest_due", _MONEY, has_default=True),
             _CREATED_AT,
         ),
         (_above_zero("installment_no"), _not_negative("principal_due"), _not_negative("interest_due")),

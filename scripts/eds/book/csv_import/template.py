@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice, product
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from eds.book.csv_import.rows import code_number
 from eds.book.csv_import.schema import TABLES, Column, Table
 from eds.book.csv_import.values import converter, is_no_value
 
+_USUAL_NAMES = Path(__file__).with_name("usual_names.yml")
 # How many rows are read for the values of a coded column, and how many of these values are listed.
 _ROWS = 10_000
 _LISTED = 30
@@ -193,11 +195,19 @@ def _key_hint(table: Table, column: Column, head: _Head, position: int | None) -
     return f"not whole numbers: {{column: {_scalar(head.names[position])}, number: {'code' if fits else 'hash'}}}"
 
 
+@cache
+def _usual_names() -> dict[str, dict[str, list[str]]]:
+    """Return what other systems call the columns, squeezed, by table and column."""
+    names: dict[str, dict[str, list[str]]] = yaml.safe_load(_USUAL_NAMES.read_text(encoding="utf-8"))
+    return names
+
+
 def _similar(table: Table, head: _Head) -> dict[str, str]:
     """Return which of a file's other (squeezed) names may mean which column that has none. Each name stands once."""
     positions = {squeeze(name): position for position, name in enumerate(head.names) if name}
     known = {squeeze(column.name): column for column in table.columns}
     missing = [name for name in known if name not in positions]
+    usual = _usual_names().get(table.name, {})
     found: dict[str, str] = {}
 
     def take(name: str, candidates: list[str]) -> None:
@@ -211,7 +221,7 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
 
     others = [name for name in positions if name not in known]
     for name in others:
-        take(name, [close for close in missing if name in known[close].usual_names])
+        take(name, [close for close in missing if name in usual.get(known[close].name, ())])
     for name in others:
         if name not in found.values():
             # A lower similarity than an import requires for a typing error: here it is only a suggestion.

@@ -856,14 +856,15 @@ def test_problems_show_what_the_file_has(app: psycopg.Connection, tmp_path: Path
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "mapping.yml").write_text(
         "tables: {payments: {columns: {payment_method: {column: Means, values: {Barter: cash}},"
-        " principal_portion: {column: Principal, values: {all: '-1'}}}}}"
+        " amount: {column: Sum, values: {nothing: '0'}}}}}"
     )
     payments = (
-        "Payment ID;Loan ID;Amount;Principal;Interest Portion;Means\n"
-        "1;1001;1.234,50;1.000,00;1,00;Barter\n2;1001;5,50;all;0,50;Coins\n"
+        "Payment ID;Loan ID;Sum;Principal Portion;Interest Portion;Means\n"
+        "1;1001;1.234,50;1.000,00;1,00;Barter\n2;1001;nothing;0,00;0,00;Coins\n"
     )
     message = refused(app, write(tmp_path / "bad", payments=payments))
-    assert "amount: 2 rows, first line 2, found '1.234,50', '5,50'" in message
+    assert "amount (“Sum”): line 2, found '1.234,50'" in message
+    assert "amount (“Sum”): line 3, found 'nothing'" in message
     assert "penalty_portion 0.00 is the default, no value of the file" in message
     assert "payment_method (“Means”): line 3, found 'Coins'" in message
     assert "'Barter'" not in message

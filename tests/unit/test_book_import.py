@@ -1097,7 +1097,14 @@ def test_two_files_of_one_table_are_refused(tmp_path: Path, others: tuple[str, .
 
 def test_translations_of_a_mapping_file_are_listed() -> None:
     mapping = TableMapping.model_validate(
-        {"columns": {"status": {"column": "State", "values": {"Closed": "repaid"}, "other": "active"}, "amount": "Sum"}}
+        {
+            "columns": {
+                "status": {"column": "State", "values": {"Closed": "repaid"}, "other": "active"},
+                "amount": "Sum",
+                # The same in each row: no text of the file is translated.
+                "branch_code": {"value": "NBO", "other": "MSA"},
+            }
+        }
     )
     records = read_records(io.BytesIO(b"loan_id,State,Sum\n1,Closed,5\n2,closed,6\n3,active,7\n4,new,8\n5,,9\n"))
     layout = lay_out(LOANS, next(records, None), mapping=mapping)
@@ -1244,6 +1251,8 @@ def test_a_template_suggests_no_column_whose_values_are_of_another_type(tmp_path
         suggested
     )
     assert not {"Is Live", "Created"} & {name for _, name in suggested}
+    # A usual name of another column, whose type its values have.
+    assert [column for column, name in suggested if name == "Rate"] == ["interest_rate"]
     # A key may be a code.
     assert not [column for column, name in suggested if name == "Account ID" and not column.endswith("_id")]
 

@@ -357,7 +357,11 @@ class RowReader:
             [target.position for target in targets] == list(range(width))
         )
         getters = [_getter(target) for target in targets]
-        translated = [(index, target) for index, target in enumerate(targets) if self._is_translated(target)]
+        translated = [
+            (index, target.position, target.column)
+            for index, target in enumerate(targets)
+            if target.position is not None and self._is_translated(target)
+        ]
         skips = [
             (self.layout.position(squeeze(name)), {text.strip().lower() for text in texts})
             for name, texts in self.mapping.skip.items()
@@ -407,10 +411,10 @@ class RowReader:
                 continue
             if not is_direct:
                 given, fields = fields, [get(fields) for get in getters]
-                for index, target in translated:
-                    written, meant = given[target.position or 0], fields[index]
+                for index, position, column in translated:
+                    written, meant = given[position], fields[index]
                     if written and meant is not None and written != meant:
-                        self.reading.note(target.column, written.strip(), meant)
+                        self.reading.note(column, written.strip(), meant)
             if self.empty:
                 fields = [
                     None if value and self._is_empty(target.column, value) else value

@@ -88,6 +88,11 @@ class _Head:
     line: int
     rows: list[list[str | None]]
 
+    def samples(self, position: int) -> list[str]:
+        """Return the first values of a column, without what stands for no value."""
+        texts = [row[position] for row in self.rows[:_SAMPLES] if position < len(row)]
+        return [text for text in texts if text and text.strip() and not is_no_value(text)]
+
 
 def _look_into(file: Path) -> _Head:
     source = examine(file, Dialect())
@@ -185,8 +190,7 @@ def _key_hint(table: Table, column: Column, head: _Head, position: int | None) -
     """Return how the texts of a key that are no whole numbers become some, "" where they are."""
     if position is None or (column not in table.keys and column.references is None):
         return ""
-    texts = [row[position] for row in head.rows[:_SAMPLES] if position < len(row)]
-    written = [text.strip() for text in texts if text and text.strip() and not is_no_value(text)]
+    written = head.samples(position)
     convert = converter(table, column, Reading(strict=False))
     if all(_is_value(text, convert) for text in written):
         return ""
@@ -211,10 +215,9 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def take(name: str, candidates: list[str]) -> None:
-        position = positions[name]
-        texts = [row[position] for row in head.rows[:_SAMPLES] if position < len(row)]
+        texts = head.samples(positions[name])
         for close in candidates:
-            if _fits(table, known[close], [text for text in texts if text and text.strip() and not is_no_value(text)]):
+            if _fits(table, known[close], texts):
                 missing.remove(close)
                 found[close] = name
                 break

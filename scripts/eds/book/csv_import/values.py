@@ -98,32 +98,28 @@ def _convert_unique_text(text: str) -> str | None:
     return text
 
 
-_SPREADSHEET_ERROR = r"#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|SPILL!|CALC!)"
-_ERROR = re.compile(_SPREADSHEET_ERROR)
-_DAMAGED = re.compile(rf"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{{2,3}}|##+|{_SPREADSHEET_ERROR}")
+_ERROR = r"#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|SPILL!|CALC!)"
+_SHORTENED = r"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{2,3}|##+"
 
 
-def _text_converter(convert_text: Converter | None) -> Converter:
-    """Return a converter of other texts, in which a spreadsheet has at most put an error in the place of a value."""
+def _text_converter(column: Column) -> Converter:
+    """Return a converter of texts that refuses those which a spreadsheet has damaged.
+
+    In any column it may have put an error in the place of a value; texts that are mostly digits it takes for numbers.
+    """
+    damaged = re.compile(rf"\s*(?:{_ERROR})\s*")
+    expected = "a text; a spreadsheet shows an error in its place: mend the cell, and save again"
+    if column.is_number_like:
+        damaged = re.compile(rf"\s*(?:{_SHORTENED}|{_ERROR})\s*")
+        expected = (
+            "a text; a spreadsheet has shortened this one and lost digits, or shows an error in its place: "
+            "give the column the format “Text”, and save again"
+        )
 
     def convert(text: str) -> str | None:
-        if "#" in text and _ERROR.fullmatch(text.strip()):
-            raise ExpectedError("a text; a spreadsheet shows an error in its place: mend the cell, and save again")
-        return convert_text(text) if convert_text else text
-
-    return convert
-
-
-def _number_like_converter(convert_text: Converter | None) -> Converter:
-    """Return a converter of texts that are mostly digits, which a spreadsheet takes for numbers."""
-
-    def convert(text: str) -> str | None:
-        if _DAMAGED.fullmatch(text.strip()):
-            raise ExpectedError(
-                "a text; a spreadsheet has shortened this one and lost digits, or shows an error in its place: "
-                "give the column the format “Text”, and save again"
-            )
-        return convert_text(text) if convert_text else text
+        if damaged.fullmatch(text):
+            raise ExpectedError(expected)
+        return _convert_unique_text(text) if column.unique else text
 
     return convert
 
@@ -149,10 +145,7 @@ def converter(table: Table, column: Column, reading: Reading) -> Converter | Non
             return _boolean_converter(column, reading)
         case "text":
             codes = table.codes(column)
-            if codes:
-                return _code_converter(column, codes, reading)
-            text_converter = _convert_unique_text if column.unique else None
-            return (_number_like_converter if column.is_number_like else _text_converter)(text_converter)
+            return _code_converter(column, codes, reading) if codes else _text_converter(column)
     numbers = re.fullmatch(r"numeric\(([0-9]+), ([0-9]+)\)", column.kind)
     assert numbers is not None, column.kind
     return numeric_converter(column, int(numbers[1]), int(numbers[2]), reading)

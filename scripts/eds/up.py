@@ -80,7 +80,11 @@ def fill_demo(cluster: Cluster, asked: str | None = None) -> bool:
     settings = cluster.settings
     named = settings.scale if asked is None else asked
     scale = fill.Scale.parse(named)
-    if named == "empty" or not book_is_empty(cluster):
+    if not book_is_empty(cluster):
+        if asked is not None:
+            err.print(f"SCALE={asked} has no effect: the loan book is filled already (make nuke destroys it)")
+        return False
+    if named == "empty":
         return False
     if asked is None and runs.last_success(cluster)[0] is not None:
         err.print("the loan book is empty: make import brings in a lender's own, make demo fills in demo data")

@@ -158,7 +158,11 @@ def make_schemas() -> None:
 @pytest.fixture
 def chance() -> random.Random:
     """Random numbers; RANDOM_SEED repeats the same. pytest shows the seed when the test fails."""
-    seed = int(os.environ.get("RANDOM_SEED") or random.randrange(10**6))
+    given = os.environ.get("RANDOM_SEED") or str(random.randrange(10**6))
+    try:
+        seed = int(given)
+    except ValueError:
+        pytest.exit(f"RANDOM_SEED: expected a whole number, found {given!r}", returncode=2)
     print(f"RANDOM_SEED={seed}")
     return random.Random(seed)
 

@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from eds.base.errors import UserError
 from eds.book.demo import fill
 from eds.book.simulate import parse_duration
 from eds.cluster.connections import connect
@@ -340,6 +341,15 @@ PARTS = (
 )
 
 
+@pytest.fixture(scope="session")
+def seconds() -> float:
+    """SOAK_FOR in seconds. Ends pytest, before any server is started, when it is not a duration."""
+    try:
+        return parse_duration(os.environ.get("SOAK_FOR") or "5m")
+    except UserError as error:
+        pytest.exit(f"FOR: {error}", returncode=2)
+
+
 @pytest.fixture
 def soak(platform: Platform, chance: random.Random, tmp_path: Path) -> Any:
     with connect(platform.superuser_conninfo) as connection:
@@ -351,11 +361,11 @@ def soak(platform: Platform, chance: random.Random, tmp_path: Path) -> Any:
     soak.end()
 
 
-def test_the_promises_hold_for_as_long_as_it_runs(soak: Soak) -> None:
+def test_the_promises_hold_for_as_long_as_it_runs(seconds: float, soak: Soak) -> None:
     platform, chance, story = soak.platform, soak.chance, soak.story
     rounds_so_far: list[str] = []
     published = [oltp_state(story.run())]
-    end, rounds = time.monotonic() + parse_duration(os.environ.get("SOAK_FOR") or "5m"), 0
+    end, rounds = time.monotonic() + seconds, 0
     try:
         while time.monotonic() < end:
             rounds += 1

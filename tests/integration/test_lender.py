@@ -177,7 +177,10 @@ def test_months_reported_of_a_demo_book_go_when_it_is_replaced(platform):
     assert closing.drop_reports_of_demo(platform.cluster) == 0
     platform.primary("insert into operational.demo_book (payment_count, seed) values (1, 1)")
     assert closing.drop_reports_of_demo(platform.cluster) == 0
-    platform.primary("update operational.demo_book set replaced_at = now()")
+    # The run read the demo book before it was replaced, and reported it afterwards.
+    (snapshot_time,) = platform.warehouse("select max(snapshot_time) from audit.etl_runs")[0]
+    assert platform.warehouse("select min(reported_at) > %s from publish.reported_month_ends", (snapshot_time,))[0][0]
+    platform.primary("update operational.demo_book set replaced_at = %s", (snapshot_time,))
     assert closing.drop_reports_of_demo(platform.cluster) == months
     assert platform.warehouse(reported) == [(0,)]
     assert platform.warehouse("select count(*) from warehouse.vw_restated_months") == [(0,)]

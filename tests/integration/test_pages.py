@@ -75,7 +75,9 @@ def chromium() -> Iterator[Browser]:
 def opened(
     chromium: Browser, url: str, width: int = 1440, scheme: Any = "light", **options: Any
 ) -> Iterator[tuple[Page, Seen]]:
-    context = chromium.new_context(viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme, **options)
+    context = chromium.new_context(
+        viewport={"width": width, "height": WIDTHS.get(width, 900)}, color_scheme=scheme, **options
+    )
     shown, seen = context.new_page(), Seen()
     shown.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
     shown.on("pageerror", lambda error: seen.errors.append(str(error)))
@@ -156,6 +158,25 @@ def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chro
             assert shown.evaluate("document.documentElement.scrollWidth") <= width
             assert seen.errors == []
             assert [url for url in seen.requests if not url.startswith((address, "data:"))] == []
+
+
+# The texts of the charts that are not wholly within their picture.
+CUT_LABELS = """() => [...document.querySelectorAll(".chart svg text")].filter((label) => {
+    const [text, picture] = [label, label.closest("svg")].map((each) => each.getBoundingClientRect());
+    return text.width && (text.left < picture.left - 1 || text.right > picture.right + 1
+        || text.top < picture.top - 1 || text.bottom > picture.bottom + 1);
+}).map((label) => label.textContent)"""
+
+
+@pytest.mark.browser
+@needs.chromium
+@pytest.mark.parametrize("width", [320, 566, 1140, 1280])
+def test_no_label_of_a_chart_is_cut_off(chromium, address, width):
+    with opened(chromium, f"{address}dashboards.html", width) as (shown, _):
+        for key in ("portfolio", "quality", "lending", "collections"):
+            shown.goto(f"{address}dashboards.html#{key}")
+            shown.locator(f"#{key} .chart svg text").last.wait_for()
+            assert shown.evaluate(CUT_LABELS) == []
 
 
 @pytest.mark.browser

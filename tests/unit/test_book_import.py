@@ -1205,14 +1205,42 @@ def test_a_template_suggests_what_is_spelled_alike_and_does_not_ignore_it(tmp_pa
     assert mapping.table("loans").ignore == ()
 
 
-def test_usual_names_are_squeezed_names_of_columns_that_stand_once_in_a_table() -> None:
+def test_usual_names_are_squeezed_and_none_is_a_name_of_the_book() -> None:
     known = {table.name: {column.name for column in table.columns} for table in TABLES}
     for table, columns in template._usual_names().items():
         assert set(columns) <= known[table]
         names = [name for names in columns.values() for name in names]
         assert names == [squeeze(name) for name in names]
-        assert len(names) == len(set(names)), table
+        assert all(len(each) == len(set(each)) for each in columns.values()), table
         assert not set(names) & {squeeze(column) for column in known[table]}
+
+
+@pytest.mark.parametrize(
+    ("header", "suggestions"),
+    [
+        (
+            "Receipt No,Account No,Paid On",
+            {"payment_id": "Receipt No", "loan_id": "Account No", "payment_date": "Paid On"},
+        ),
+        # The better name has the key, wherever it stands.
+        ("Receipt No,Transaction ID", {"payment_id": "Transaction ID", "reference_number": "Receipt No"}),
+        ("Transaction ID,Receipt No", {"payment_id": "Transaction ID", "reference_number": "Receipt No"}),
+    ],
+)
+def test_a_template_suggests_the_usual_names_the_better_one_first(
+    tmp_path: Path, header: str, suggestions: dict[str, str]
+) -> None:
+    (tmp_path / "payments.csv").write_text(f"{header}\n{','.join('2026-01-01' for _ in header.split(','))}\n")
+    text = write_template(tmp_path).read_text()
+    for column, name in suggestions.items():
+        assert f"\n#      {column}: {name}    # " in text
+
+
+def test_a_template_suggests_a_borrower_a_start_and_an_end(tmp_path: Path) -> None:
+    (tmp_path / "loans.csv").write_text("Loan No,Borrower,Start,End\n1,7,2026-01-01,2027-01-01\n")
+    text = write_template(tmp_path).read_text()
+    for column, name in {"customer_id": "Borrower", "disbursed_at": "Start", "maturity_date": "End"}.items():
+        assert f"\n#      {column}: {name}    # " in text
 
 
 @pytest.mark.parametrize(

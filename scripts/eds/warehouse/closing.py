@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from eds.base.errors import UserError
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import has_relation
+from eds.warehouse import runs
 
 
 def month_end(text: str) -> datetime.date:
@@ -92,27 +93,38 @@ def close(cluster: Cluster, month: str, *, again: bool) -> int:
 def drop_reports_of_demo(cluster: Cluster) -> int:
     """Delete the months that were reported of a demo book which an import has replaced. Returns how many there were.
 
-    They are figures of invented loans, with which those of the lender's would be compared. What was reported since then
-    is the lender's, and stays.
+    They are figures of invented loans, with which those of the lender's would be compared. What a run reported that
+    read its source since then is the lender's, and stays. Waits for a run that has begun before: it may have read the
+    demo book, and reports when it ends.
     """
     with connect(cluster.app_conninfo()) as book:
         # A database of an earlier version may not have the table yet.
         if not has_relation(book, "operational.demo_book"):
             return 0
-        replaced = book.execute("select max(replaced_at) from operational.demo_book").fetchone()
+        (replaced,) = book.execute("select max(replaced_at) from operational.demo_book").fetchone() or (None,)
+    if replaced is None:
+        return 0
+    running = runs.live_run(cluster)
+    if running is not None and running.since <= replaced:
+        runs.wait_for_run(cluster)
     with cluster.connect_as_writer() as connection:
         if not has_relation(connection, "publish.reported_month_ends"):
             return 0
-        # A run that publishes holds it for a moment.
-        connection.execute("set local lock_timeout = '20s'")
+        (until,) = connection.execute(
+            "select coalesce(greatest(max(run_finished_at), %(replaced)s), %(replaced)s) from audit.etl_runs "
+            "where coalesce(snapshot_time, run_started_at) <= %(replaced)s",
+            {"replaced": replaced},
+        ).fetchone() or (replaced,)
         found = connection.execute(
-            "select count(distinct month_end) from publish.reported_month_ends where reported_at <= %s", replaced
+            "select count(distinct month_end) from publish.reported_month_ends where reported_at <= %s", (until,)
         ).fetchone()
         months = found[0] if found else 0
         if months:
+            # A run that began meanwhile holds it for the moment in which it publishes.
+            connection.execute("set local lock_timeout = '20s'")
             rule = "trigger reported_month_ends_append_only"
             connection.execute(f"alter table publish.reported_month_ends disable {rule}")
-            connection.execute("delete from publish.reported_month_ends where reported_at <= %s", replaced)
+            connection.execute("delete from publish.reported_month_ends where reported_at <= %s", (until,))
             connection.execute(f"alter table publish.reported_month_ends enable {rule}")
     return int(months)
 

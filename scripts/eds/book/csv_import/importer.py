@@ -238,7 +238,8 @@ def _look_for_demo(job: Job) -> None:
     # Products are not demo data: every new book starts with the catalogue.
     job.replaced = tuple(table.name for table in job.known if job.sync or table.name != "loan_products")
     would = "" if job.replace_demo else "; an import needs REPLACE_DEMO=1"
-    job.remarks.append(f"the demo book is replaced: {what} are deleted{would}")
+    stays = "" if job.sync else "; the products stay"
+    job.remarks.append(f"the demo book is replaced: {what} are deleted{stays}{would}")
 
 
 def _lock(job: Job) -> None:

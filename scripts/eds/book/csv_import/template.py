@@ -214,21 +214,20 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
     usual = _usual_names().get(table.name, {})
     found: dict[str, str] = {}
 
-    def take(name: str, candidates: list[str]) -> None:
-        texts = head.samples(positions[name])
-        for close in candidates:
-            if _fits(table, known[close], texts):
-                missing.remove(close)
-                found[close] = name
-                break
+    def take(name: str, column: str) -> bool:
+        if name in found.values() or not _fits(table, known[column], head.samples(positions[name])):
+            return False
+        missing.remove(column)
+        found[column] = name
+        return True
 
     others = [name for name in positions if name not in known]
+    for column in list(missing):
+        next((name for name in usual.get(known[column].name, ()) if name in others and take(name, column)), None)
     for name in others:
-        take(name, [close for close in missing if name in usual.get(known[close].name, ())])
-    for name in others:
-        if name not in found.values():
-            # A lower similarity than an import requires for a typing error: here it is only a suggestion.
-            take(name, difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6))
+        # A lower similarity than an import requires for a typing error: here it is only a suggestion.
+        alike = difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6)
+        next((column for column in alike if take(name, column)), None)
     return found
 
 

@@ -18,8 +18,6 @@ def write(job: Job, deletions: dict[str, int]) -> dict[str, Counts]:
     for table in backwards:
         if table.name in job.replaced:
             job.cursor.execute(statement(table, "delete from {target}"))
-    if job.replaced:
-        job.cursor.execute("update operational.demo_book set replaced_at = now() where replaced_at is null")
     _free_unique_values(job)
     # Payments and instalments are deleted first, because their loans may be deleted. Loans, customers and products are
     # deleted after every remaining row was written, because a remaining row may have referred to a deleted one.
@@ -41,6 +39,9 @@ def write(job: Job, deletions: dict[str, int]) -> dict[str, Counts]:
         if counts[table.name].inserted and table.key_size == 1:
             _advance_sequence(job, table)
     _remark_schedules(job)
+    if job.replaced:
+        # The last statement: what is read before this time shows the demo book still.
+        job.cursor.execute("update operational.demo_book set replaced_at = clock_timestamp() where replaced_at is null")
     return counts
 
 

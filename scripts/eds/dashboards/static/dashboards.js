@@ -309,6 +309,13 @@
     return pair && row ? ` · ${pair.map((name) => writeShort(row[name], question.columns[name].format)).join(" of ")}` : "";
   }
 
+  // How many pixels the longest of some texts takes.
+  const pen = document.createElement("canvas").getContext("2d");
+  function widest(texts, { fontSize, fontFamily }) {
+    pen.font = `${fontSize}px ${fontFamily}`;
+    return Math.ceil(Math.max(0, ...texts.map((each) => pen.measureText(each).width)));
+  }
+
   // Of what is added up: where nothing came, up to the last place where something did, it stays as it was.
   function carried(values) {
     const last = values.findLastIndex((value) => value !== null);
@@ -383,17 +390,21 @@
     }
 
     const series = seriesOf(question, rows);
-    const lying = question.chart === "row";
+    const horizontal = question.chart === "row";
     const categories = series[0].at.map((value) => write(value, xColumn.format));
     const category = {
       type: "category", data: categories, axisTick: { show: false }, axisLine: { lineStyle: { color: line } },
-      axisLabel: { ...font, hideOverlap: true }, boundaryGap: question.chart !== "line", inverse: lying,
+      axisLabel: { ...font, hideOverlap: true }, boundaryGap: question.chart !== "line", inverse: horizontal,
     };
     const value = {
       type: "value", splitLine: { lineStyle: { color: line } }, splitNumber: narrow ? 3 : 5,
       axisLabel: { ...font, hideOverlap: true, formatter: (number) => writeShort(number, series[0].format) },
     };
     const legend = series.length > 1;
+    // A horizontal bar has its value at its end; the longest one must leave room for it.
+    const atTheEnd = (one, index) =>
+      writeShort(one.values[index], one.format) + (narrow ? "" : ofHowMany(question, rows[index]));
+    const room = horizontal ? widest(series.flatMap((one) => one.values.map((_, index) => atTheEnd(one, index))), font) + 14 : 16;
     return {
       ...base,
       tooltip: { ...base.tooltip, trigger: "axis", axisPointer: { type: question.chart === "line" ? "line" : "shadow" },
@@ -401,18 +412,18 @@
           `${item.marker}${escape(item.seriesName)} <b>${escape(write(item.value, series[item.seriesIndex].format))}</b>`).join("<br>") },
       legend: legend ? { top: 0, left: 0, icon: "roundRect", itemWidth: 12, itemHeight: 8, itemGap: 16,
         textStyle: { ...font, color: text, fontSize: 13 } } : undefined,
-      grid: { left: 6, right: lying ? (question.columns[question.y[0]].percent && !narrow ? 130 : 64) : 16, top: legend ? (narrow && series.length > 3 ? 58 : 36) : 12, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
-      xAxis: lying ? { ...value, axisLabel: { show: false }, splitLine: { show: false } } : category,
-      yAxis: lying ? { ...category, axisLabel: { ...font, color: text, interval: 0, ...(narrow ? { width: 125, overflow: "break", fontSize: 10, lineHeight: 11 } : {}) } } : value,
+      grid: { left: 6, right: room, top: legend ? (narrow && series.length > 3 ? 58 : 36) : 12, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
+      xAxis: horizontal ? { ...value, axisLabel: { show: false }, splitLine: { show: false } } : category,
+      yAxis: horizontal ? { ...category, axisLabel: { ...font, color: text, interval: 0, ...(narrow ? { width: 125, overflow: "break", fontSize: 10, lineHeight: 11 } : {}) } } : value,
       series: series.map((one, index) => ({
         name: one.name, data: one.values, color: one.colour,
         ...(question.chart === "line"
           ? { type: "line", symbol: "circle", symbolSize: 5, showSymbol: one.values.length < 25, lineStyle: { width: 2.5 },
               areaStyle: index === 0 ? { opacity: 0.08 } : undefined }
-          : { type: "bar", stack: question.stacked ? "all" : undefined, barMaxWidth: lying ? 20 : 56,
-              itemStyle: { borderRadius: question.stacked ? 0 : lying ? [0, 4, 4, 0] : [4, 4, 0, 0] },
-              label: lying ? { show: true, position: "right", color: text, fontSize: 12,
-                formatter: (item) => writeShort(item.value, one.format) + (narrow ? "" : ofHowMany(question, rows[item.dataIndex])) } : undefined }),
+          : { type: "bar", stack: question.stacked ? "all" : undefined, barMaxWidth: horizontal ? 20 : 56,
+              itemStyle: { borderRadius: question.stacked ? 0 : horizontal ? [0, 4, 4, 0] : [4, 4, 0, 0] },
+              label: horizontal ? { ...font, show: true, position: "right", color: text,
+                formatter: (item) => atTheEnd(one, item.dataIndex) } : undefined }),
       })),
     };
   }

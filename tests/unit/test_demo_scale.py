@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eds import up
 from eds.base.errors import UserError
+from eds.base.settings import Settings
 from eds.book.demo.fill import MOST_PAYMENTS, Scale
 from eds.book.demo.names import read_branches
 from eds.book.simulate import parse_duration, simulate
+from eds.cluster.connections import Cluster
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,19 @@ def test_simulation_refuses_senseless_numbers_before_it_connects(rate: float, se
 
     with pytest.raises(UserError, match=r"Expected a .* above zero"):
         simulate(connect, rate=rate, seconds=seconds, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("asked", "written"), [("large", "SCALE=large has no effect"), ("empty", "SCALE=empty"), (None, "")]
+)
+def test_a_scale_for_a_book_that_is_filled_is_said_to_have_no_effect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str | None, written: str
+) -> None:
+    monkeypatch.setattr(up, "book_is_empty", lambda cluster: False)
+    cluster = Cluster(Settings(_env_file=None))  # type: ignore[call-arg]
+    assert up.fill_demo(cluster, asked) is False
+    output = capsys.readouterr().err
+    assert output.startswith(written) and bool(output) == bool(written)
 
 
 def test_branches_are_distinct_and_complete() -> None:

@@ -1,6 +1,7 @@
 """What a person may type for the size of a book, a duration and a rate."""
 
 import math
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from eds import up
 from eds.base.errors import UserError
-from eds.base.settings import Settings
+from eds.base.settings import Settings, ensure_env_file
 from eds.book.demo.fill import MOST_PAYMENTS, Scale
 from eds.book.demo.names import read_branches
 from eds.book.simulate import parse_duration, simulate
@@ -119,10 +120,15 @@ def test_simulation_refuses_senseless_numbers_before_it_connects(rate: float, se
     ("asked", "written"), [("large", "SCALE=large has no effect"), ("empty", "SCALE=empty"), (None, "")]
 )
 def test_a_scale_for_a_book_that_is_filled_is_said_to_have_no_effect(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str | None, written: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    asked: str | None,
+    written: str,
 ) -> None:
     monkeypatch.setattr(up, "book_is_empty", lambda cluster: False)
-    cluster = Cluster(Settings(_env_file=None))  # type: ignore[call-arg]
+    ensure_env_file(tmp_path / ".env")
+    cluster = Cluster(Settings(_env_file=tmp_path / ".env"))  # type: ignore[call-arg]
     assert up.fill_demo(cluster, asked) is False
     output = capsys.readouterr().err
     assert output.startswith(written) and bool(output) == bool(written)

@@ -52,6 +52,7 @@ def test_systemd_starts_it_where_it_manages_the_services_of_the_account(machine,
     assert f'ExecStop="{ROOT}/.venv/bin/python" -m eds down\n' in text
     calls = log.read_text(encoding="utf-8")
     assert f"--user enable {service.unit_name()}" in calls
+    assert f"--user start --no-block {service.unit_name()}" in calls
     assert "enable-linger" in calls
     assert service.remove() == [str(service.unit_path())]
     assert not service.unit_path().exists()
@@ -62,6 +63,11 @@ def test_systemd_starts_it_where_it_manages_the_services_of_the_account(machine,
 def test_lingering_that_needs_root_is_named(machine, settings):
     machine(systemctl=SYSTEMCTL, loginctl="exit 1")
     assert "sudo loginctl enable-linger" in service.install(settings)
+
+
+def test_nothing_is_asked_of_root_for_an_account_that_lingers(machine, settings):
+    machine(systemctl=SYSTEMCTL, loginctl='[ "$1" = show-user ] && echo yes')
+    assert "linger" not in service.install(settings)
 
 
 def test_cron_starts_it_where_there_is_no_systemd_and_other_lines_stay(machine, settings):

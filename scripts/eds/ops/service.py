@@ -91,6 +91,14 @@ def _systemd_answers() -> bool:
     return bool(shutil.which("systemctl")) and _systemctl("show-environment").ok
 
 
+def _lingers(account: str) -> bool:
+    """Let the account's services start at boot, without a log-in. Returns whether they do."""
+    shown = programs.run(["loginctl", "show-user", account, "--property=Linger", "--value"], check=False)
+    if shown.ok and shown.output.strip() == "yes":
+        return True
+    return programs.run(["loginctl", "enable-linger", account], check=False).ok
+
+
 def _crontab() -> list[str]:
     shown = programs.run(["crontab", "-l"], check=False)
     # No crontab yet is no error.
@@ -107,14 +115,15 @@ def install(settings: Settings) -> str:
         path = unit_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(unit(), encoding="utf-8")
-        for command in (("daemon-reload",), ("enable", unit_name())):
+        # systemd stops only what it has started: without the last one, the next shutdown would not be a clean one.
+        for command in (("daemon-reload",), ("enable", unit_name()), ("start", "--no-block", unit_name())):
             done = _systemctl(*command)
             if not done.ok:
                 path.unlink()
                 raise programs.failure(f"systemctl --user {' '.join(command)}", done.code, done.tail)
-        report = f"installed {path}: the platform starts with this account's services"
+        report = f"installed {path}: the platform starts with this account's services, and now where it is stopped"
         account = getpass.getuser()
-        if not programs.run(["loginctl", "enable-linger", account], check=False).ok:
+        if not _lingers(account):
             report += f"\nTo start them at boot, and not only at log-in: sudo loginctl enable-linger {account}"
         return report
     if shutil.which("crontab"):

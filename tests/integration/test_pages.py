@@ -129,10 +129,17 @@ def answers(platform: Platform, key: str, chosen: dict[str, Any]) -> list[dict[s
 # --- every screen -----------------------------------------------------------------------------------------------------
 
 
+# The texts of the charts that are not wholly within their picture.
+CUT_LABELS = """() => [...document.querySelectorAll(".chart svg text")].filter((label) => {
+    const [text, picture] = [label, label.closest("svg")].map((each) => each.getBoundingClientRect());
+    return text.width && (text.left < picture.left - 1 || text.right > picture.right + 1
+        || text.top < picture.top - 1 || text.bottom > picture.bottom + 1);
+}).map((label) => label.textContent)"""
+
+
 @pytest.mark.browser
 @needs.chromium
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (566, "dark"), (1140, "light"), (1440, "dark")])
 def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chromium, address, width, scheme):
     what = content.load()
     for key, dashboard in what.dashboards.items():
@@ -154,29 +161,11 @@ def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chro
                     assert marks.count() >= wanted
             assert shown.locator(f"#{key} .chart svg").count() == charts
             assert charts > 0 or key in ("loans", "arrears")
+            assert shown.evaluate(CUT_LABELS) == []
             # Nothing makes the page wider than the screen.
             assert shown.evaluate("document.documentElement.scrollWidth") <= width
             assert seen.errors == []
             assert [url for url in seen.requests if not url.startswith((address, "data:"))] == []
-
-
-# The texts of the charts that are not wholly within their picture.
-CUT_LABELS = """() => [...document.querySelectorAll(".chart svg text")].filter((label) => {
-    const [text, picture] = [label, label.closest("svg")].map((each) => each.getBoundingClientRect());
-    return text.width && (text.left < picture.left - 1 || text.right > picture.right + 1
-        || text.top < picture.top - 1 || text.bottom > picture.bottom + 1);
-}).map((label) => label.textContent)"""
-
-
-@pytest.mark.browser
-@needs.chromium
-@pytest.mark.parametrize("width", [320, 566, 1140, 1280])
-def test_no_label_of_a_chart_is_cut_off(chromium, address, width):
-    with opened(chromium, f"{address}dashboards.html", width) as (shown, _):
-        for key in ("portfolio", "quality", "lending", "collections"):
-            shown.goto(f"{address}dashboards.html#{key}")
-            shown.locator(f"#{key} .chart svg text").last.wait_for()
-            assert shown.evaluate(CUT_LABELS) == []
 
 
 @pytest.mark.browser

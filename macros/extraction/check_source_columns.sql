@@ -1,25 +1,28 @@
 {#
-    Stop before any harm when the source no longer has a table, column or type that the YAML expects, or when changes of
-    a table are not written to its trail.
+    Stop before any harm when the source no longer has a table, column, type or key that the YAML expects, or when changes
+    of a table are not written to its trail.
     Reads the source's catalogue in the extraction's own snapshot.
 #}
 {% macro check_source_columns(tables) %}
-    {% set names = [] %}
+    {% set names, keys = [], [] %}
     {% for table in tables %}
         {% do names.append(sql_literal(table.name)) %}
+        {% do keys.append('(' ~ sql_literal(table.name) ~ ', ' ~ sql_literal(table.key_name) ~ ')') %}
     {% endfor %}
     {% set comparison %}
         with present as (
-            select table_name, column_name, data_type, feed_problem from operational_fdw.source_columns
+            select table_name, column_name, data_type, feed_problem, is_key from operational_fdw.source_columns
         ),
 
         expected as (
             select
                 cls.relname::text as table_name,
                 att.attname::text as column_name,
-                format_type(att.atttypid, att.atttypmod) as data_type
+                format_type(att.atttypid, att.atttypmod) as data_type,
+                att.attname = keys.column_name as is_key
             from pg_class as cls
             inner join pg_attribute as att on cls.oid = att.attrelid
+            inner join (values {{ keys | join(', ') }}) as keys (table_name, column_name) on cls.relname = keys.table_name
             where cls.relnamespace = 'operational_fdw'::regnamespace
                 and cls.relname in ({{ names | join(', ') }})
                 and att.attnum > 0 and not att.attisdropped
@@ -34,13 +37,17 @@
                 when present.data_type <> expected.data_type
                     then 'column ' || expected.table_name || '.' || expected.column_name || ' is ' || present.data_type
                         || ', expected ' || expected.data_type
+                when present.feed_problem is null
+                    then 'column ' || expected.table_name || '.' || expected.column_name
+                        || case when present.is_key then ' is the primary key, and not' else ' is not the primary key, but' end
+                        || ' the key of that table in the YAML'
                 else 'table ' || expected.table_name || ' is not in the change feed (' || present.feed_problem || ')'
             end as problem
         from expected
         left join present
             on expected.table_name = present.table_name and expected.column_name = present.column_name
         where present.column_name is null or present.data_type <> expected.data_type
-            or present.feed_problem is not null
+            or present.feed_problem is not null or present.is_key <> expected.is_key
         group by 1
         order by 1
     {% endset %}

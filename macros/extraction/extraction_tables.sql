@@ -1,6 +1,7 @@
 {#
     What is extracted, read from the sources' YAML: a list of dictionaries with
-      name, columns (name, quoted and data_type)    as the source and the YAML have them, capitals and blanks included
+      name, key_name                                as the source and the YAML have them, capitals and blanks included
+      columns (name, quoted and data_type)          the same
       key, column_names                             as SQL has them, in quotes where they need them
       landing, foreign, changes                     qualified names, as SQL has them
       read, changed, gone, compared                 temporary tables of the extraction, as SQL has them
@@ -31,6 +32,7 @@
         {% do tables.append({
             'name': source_node.name,
             'key': quoted[meta['key']],
+            'key_name': meta['key'],
             'columns': columns,
             'column_names': columns | map(attribute='quoted') | list,
             'placement': placement_of(source_node),

@@ -189,25 +189,60 @@
 {% macro load_deleted_rows(table, run_id) %}
     {% set values = [] %}
     {% for name in table.column_names %}
-        {% do values.append('record_id' if name == table.key else '(former).' ~ name) %}
+        {% do values.append('former_key' if name == table.key else '(former).' ~ name) %}
     {% endfor %}
+    {# A column's type may since have become a narrower one: a value that does not fit there is left out. #}
+    {% set reader %}
+        create function pg_temp.former_row(old_values jsonb) returns {{ table.landing }}
+        language plpgsql
+        as $$
+        declare
+            former {{ table.landing }};
+            pair record;
+        begin
+            begin
+                return jsonb_populate_record(null::{{ table.landing }}, old_values);
+            exception when data_exception then
+                null;
+            end;
+            for pair in select * from jsonb_each(old_values) loop
+                begin
+                    former := jsonb_populate_record(former, jsonb_build_object(pair.key, pair.value));
+                exception when data_exception then
+                    null;
+                end;
+            end loop;
+            return former;
+        end
+        $$
+    {% endset %}
+    {% do run_statement(reader) %}
+    {# By the column that is the key now: another one may have been when the row was deleted. #}
+    {% set key_column = table.columns | selectattr('quoted', 'equalto', table.key) | first %}
     {% set insertion %}
         insert into {{ table.landing }} ({{ comma_list(table.column_names) }}, _run_id, _changed_at, _deleted_at)
         select {{ values | join(', ') }}, {{ run_id }}, greatest((former).updated_at, change_time), change_time
         from (
-            select distinct on (record_id)
-                record_id,
+            select distinct on (coalesce((former).{{ table.key }}, record_id))
+                coalesce((former).{{ table.key }}, record_id) as former_key,
                 change_time,
-                jsonb_populate_record(null::{{ table.landing }}, old_values) as former
-            from operational_fdw.feed_events
-            where operation = 'DELETE' and table_name = {{ sql_literal(table.name) }}
-            order by record_id, change_time desc
+                former
+            from (
+                select record_id, change_time, pg_temp.former_row(old_values) as former
+                from operational_fdw.feed_events
+                where operation = 'DELETE' and table_name = {{ sql_literal(table.name) }}
+            ) as events
+            order by coalesce((former).{{ table.key }}, record_id), change_time desc
         ) as deleted
         where not exists (
-            select from {{ table.landing }} as present where present.{{ table.key }} = deleted.record_id
+            select from {{ table.landing }} as present where present.{{ table.key }} = deleted.former_key
         )
+        {% if key_column.data_type == 'integer' %}
+            and deleted.former_key <= 2147483647
+        {% endif %}
     {% endset %}
     {% do run_bounded_fetch(insertion, 'operational_fdw.feed_events', widest_deleted_row(table)) %}
+    {% do run_statement("drop function pg_temp.former_row") %}
 {% endmacro %}
 
 {#
@@ -243,11 +278,22 @@
 
 {#
     Bring the columns of an existing landing table to those of the YAML. Returns whether a column was added or changed,
-    so that the whole table must be read once to fill it.
+    so that the whole table must be read once to fill it. With another key, it is dropped: the first load makes it.
 #}
 {% macro alter_landing_table(table) %}
     {% if not relation_exists(table.landing) %}
         {{ return(false) }}
+    {% endif %}
+    {% set keys %}
+        select string_agg(quote_ident(att.attname), ', ' order by array_position(idx.indkey::smallint[], att.attnum)) as names
+        from pg_index as idx
+        inner join pg_attribute as att on idx.indrelid = att.attrelid and att.attnum = any(idx.indkey)
+        where idx.indrelid = {{ sql_literal(table.landing) }}::regclass and idx.indisprimary
+    {% endset %}
+    {% if first_row(keys)['names'] != key_in_place([table.key], table.placement) | join(', ') %}
+        {% do drop_staging_view(table) %}
+        {% do run_statement("drop table " ~ table.landing) %}
+        {{ return(true) }}
     {% endif %}
     {% set differences %}
         with wanted as (
@@ -265,11 +311,26 @@
 
         select
             case
-                when present.name is null then format('add column %I %s', wanted.name, wanted.data_type)
-                when wanted.name is null then format('drop column %I', present.name)
-                else format('alter column %I type %s', wanted.name, wanted.data_type)
+                when present.name is null
+                    then format('alter table %s add column %I %s', {{ sql_literal(table.landing) }}, wanted.name, wanted.data_type)
+                when wanted.name is null
+                    then format('alter table %s drop column %I', {{ sql_literal(table.landing) }}, present.name)
+                -- A value that the new type cannot hold, of a row that is deleted or about to be read again, stops no run.
+                else format(
+                    'do $retype$ begin alter table %1$s alter column %2$I type %3$s; '
+                    'exception when data_exception or datatype_mismatch or cannot_coerce then %4$s; end $retype$',
+                    {{ sql_literal(table.landing) }}, wanted.name, wanted.data_type,
+                    case
+                        when wanted.name = {{ sql_literal(table.key_name) }} then 'drop table ' || {{ sql_literal(table.landing) }}
+                        else format(
+                            'alter table %1$s drop column %2$I, add column %2$I %3$s',
+                            {{ sql_literal(table.landing) }}, wanted.name, wanted.data_type
+                        )
+                    end
+                )
             end as change,
-            wanted.name is not null as must_read
+            wanted.name is not null as must_read,
+            present.name is not null as is_in_use
         from wanted
         full join present on wanted.name = present.name
         where wanted.data_type is distinct from present.data_type
@@ -278,18 +339,26 @@
     {% set must_read = namespace(value=false) %}
     {% for change in changes.rows %}
         {# Staging views over a dropped or retyped column are in the way; dbt makes them again in this same run. #}
-        {% if not change['change'].startswith('add') %}
-            {% set drop_view %}
-                drop view if exists
-                    {{ schema_in_target('staging', target.name, target.schema) }}.{{ adapter.quote('stg_' ~ table.name) }}
-                    cascade
-            {% endset %}
-            {% do run_statement(drop_view) %}
+        {% if change['is_in_use'] %}
+            {% do drop_staging_view(table) %}
         {% endif %}
-        {% do run_statement("alter table " ~ table.landing ~ " " ~ change['change']) %}
+        {% do run_statement(change['change']) %}
         {% if change['must_read'] %}
             {% set must_read.value = true %}
         {% endif %}
     {% endfor %}
     {{ return(must_read.value) }}
+{% endmacro %}
+
+{#
+    Drop the staging view of a landing table, which is in the way of a change of its columns. dbt makes it again in this
+    same run.
+#}
+{% macro drop_staging_view(table) %}
+    {% set drop_view %}
+        drop view if exists
+            {{ schema_in_target('staging', target.name, target.schema) }}.{{ adapter.quote('stg_' ~ table.name) }}
+            cascade
+    {% endset %}
+    {% do run_statement(drop_view) %}
 {% endmacro %}

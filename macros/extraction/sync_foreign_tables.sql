@@ -18,7 +18,7 @@
             old_values jsonb
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.source_columns (
-            table_name text, column_name text, data_type text, feed_problem text
+            table_name text, column_name text, data_type text, feed_problem text, is_key boolean
         ) server oltp options (schema_name 'etl');
         create foreign table operational_fdw.feed_widths (
             xact_id xid8, table_name text, operation text, width bigint
@@ -55,7 +55,7 @@
         from pg_attribute
         where not attisdropped and (
             (attrelid = to_regclass('operational_fdw.feed_events') and attname = 'old_values')
-            or (attrelid = to_regclass('operational_fdw.source_columns') and attname = 'feed_problem')
+            or (attrelid = to_regclass('operational_fdw.source_columns') and attname = 'is_key')
             or (attrelid = to_regclass('operational_fdw.feed_widths') and attname = 'width')
             or (attrelid = to_regclass('operational_fdw.table_widths') and attname = 'width')
             or (attrelid = to_regclass('operational_fdw.replaced_tables') and attname = 'table_name')
@@ -68,9 +68,16 @@
     The foreign views of the source's state are needed before anything else, also by the choice of the source.
 #}
 {% macro ensure_source_state_tables() %}
-    {% if not relation_exists('operational_fdw.source_settings') %}
+    {# By its column: a table of the source that has this name was once published. #}
+    {% set question %}
+        select exists (
+            select from pg_attribute
+            where attrelid = to_regclass('operational_fdw.source_settings') and attname = 'setting' and not attisdropped
+        ) as is_there
+    {% endset %}
+    {% if not first_row(question)['is_there'] %}
         {% set creation %}
-            drop foreign table if exists operational_fdw.source_state;
+            drop foreign table if exists operational_fdw.source_state, operational_fdw.source_settings;
             create foreign table operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
                 timeline integer, position_lsn text, is_standby boolean, server_port integer,

@@ -376,6 +376,126 @@ def test_a_column_that_cannot_be_read_as_described_is_refused_by_name_before_any
     assert_views_equal_the_oltp(platform)
 
 
+DEALS = """\
+      - name: deals
+        config:
+          meta: {{key: {key}}}
+        columns:
+          - {{name: deal_id, data_type: bigint}}
+          - {{name: contract_no, data_type: {contract_no}}}
+          - {{name: quantity, data_type: {kind}}}
+          - {{name: note, data_type: {note}}}
+          - {{name: created_at, data_type: timestamptz}}
+          - {{name: updated_at, data_type: timestamptz}}
+"""
+
+
+@pytest.fixture
+def deals(small_book: Platform) -> Iterator[Platform]:
+    """Yield a source with one more table of twelve rows."""
+    platform = small_book
+    as_owner(
+        platform,
+        "create table operational.deals (deal_id bigint primary key, contract_no bigint not null unique, "
+        "quantity bigint, note text, created_at timestamptz not null default now(), "
+        "updated_at timestamptz not null default now())",
+        "select etl.publish_table('operational.deals')",
+        "insert into operational.deals (deal_id, contract_no, quantity, note) "
+        "select number, 3000000000 + number, 3000000000 + number, 'note ' || number "
+        "from generate_series(1, 12) as number",
+    )
+    platform.wait_for_replicas()
+    yield platform
+    as_owner(platform, "drop table operational.deals cascade")
+
+
+def test_a_type_becomes_narrower_and_the_key_another_column(deals, project):
+    platform, sources = deals, project / "models/staging/__sources.yml"
+    others = sources.read_text(encoding="utf-8")
+    columns = "deal_id, contract_no, quantity, note"
+
+    def described_as(**kinds: str) -> Platform:
+        sources.write_text(others, encoding="utf-8")
+        edit(
+            sources,
+            "      - name: loan_products\n",
+            DEALS.format(**{"key": "deal_id", "contract_no": "bigint", "kind": "integer", "note": "integer"} | kinds),
+        )
+        changed: Platform = platform.of_project(project)
+        return changed
+
+    def extract(changed: Platform, *options: str) -> dict[str, Any]:
+        platform.wait_for_replicas()
+        result = changed.dbt("build", "-s", "extraction", *options)
+        assert result.exit_code == 0, result.run
+        assert result.run is not None
+        assert platform.warehouse(f"select {columns} from operational.deals where _deleted_at is null order by 1") == (
+            platform.primary(f"select {columns} from operational.deals order by 1")
+        )
+        return result.run
+
+    def refused(changed: Platform) -> str:
+        platform.wait_for_replicas()
+        result = changed.dbt("build", "-s", "extraction")
+        assert result.exit_code != 0
+        return str(result.run["error_message"])
+
+    first = described_as(kind="bigint", note="text")
+    extract(first)
+    # What does not fit into the types to come is deleted, or corrected; the trail and the landing table have it.
+    platform.primary("delete from operational.deals where deal_id in (1, 2)")
+    extract(first)
+    platform.primary("update operational.deals set quantity = deal_id, note = 3 * deal_id")
+    platform.primary("delete from operational.deals where deal_id = 3")
+    as_owner(
+        platform,
+        "drop view etl.deals_changes",
+        "alter table operational.deals alter column quantity type integer, "
+        "alter column note type integer using note::integer",
+        "select etl.publish_table('operational.deals')",
+    )
+    assert "column deals.quantity is integer, expected bigint" in refused(first)
+    narrower = described_as()
+    extract(narrower)
+    gone = "select deal_id, quantity from operational.deals where _deleted_at is not null order by 1"
+    assert [row[0] for row in platform.warehouse(gone)] == [1, 2, 3]
+    platform.warehouse("drop table operational.deals cascade")
+    extract(narrower)
+    # Of the last one, the trail has a value that fits.
+    assert platform.warehouse(gone) == [(1, None), (2, None), (3, 3)]
+    extract(narrower, "--vars", "{reconcile: true}")
+
+    # Two rows have the former key.
+    as_owner(
+        platform,
+        "alter table operational.deals drop constraint deals_pkey",
+        "alter table operational.deals add primary key (contract_no)",
+        "insert into operational.deals (deal_id, contract_no) values (4, 77)",
+    )
+    assert "or another than etl.publish_table() makes" in refused(narrower)
+    platform.primary("select etl.publish_table('operational.deals')")
+    assert "column deals.contract_no is the primary key, and not the key of that table in the YAML" in refused(narrower)
+    moved = described_as(key="contract_no")
+    extract(moved)
+    platform.primary("update operational.deals set note = 5 where contract_no = 77")
+    platform.primary("delete from operational.deals where contract_no = 3000000005")
+    assert extract(moved)["extraction_mode"] == "changes"
+    extract(moved, "--vars", "{reconcile: true}")
+
+    # The key's own type becomes narrower.
+    platform.primary("update operational.deals set contract_no = deal_id where deal_id > 4")
+    as_owner(
+        platform,
+        "delete from operational.deals where contract_no > 2147483647",
+        "drop view etl.deals_changes",
+        "alter table operational.deals alter column contract_no type integer",
+        "select etl.publish_table('operational.deals')",
+    )
+    last = described_as(key="contract_no", contract_no="integer")
+    extract(last, "--vars", "{allow_mass_delete: true}")
+    extract(last, "--vars", "{reconcile: true}")
+
+
 def test_a_dimension_goes_into_an_aggregate_and_its_published_copy_and_out_again(small_book, project):
     """Another key: rows of the former grain cannot be matched with those of the new one."""
     platform, model = small_book, project / "models/marts/lending/agg_portfolio_totals"

@@ -278,6 +278,7 @@ def test_a_table_that_the_feed_cannot_follow_is_refused_with_the_reason(empty_bo
         ("operational.trail", "name that the feed itself uses"),
         ("operational.trail_transactions", "name that the feed itself uses"),
         ("operational.server_figures", "name that the feed itself uses"),
+        ("operational.source_settings", "name that the feed itself uses"),
         ("operational.loans_changes", "name that the feed itself uses"),
         (f"operational.{'t' * 49}", "name of more than 48 bytes"),
     ],
@@ -306,6 +307,150 @@ def test_a_published_table_works_and_has_bounds_also_for_columns_that_come_later
         for column in ("pledged", '"Wert"'):
             with pytest.raises(psycopg.errors.CheckViolation), connection.transaction():
                 connection.execute(f"""update operational."Own Table" set {column} = 'NaN'""")
+
+
+# --- gaps in the trail ------------------------------------------------------------------------------------------------
+
+RESTORE_AUDIT = "alter table operational.payments enable always trigger payments_audit"
+AUDIT = (
+    "create or replace trigger payments_audit after {} on operational.payments for each row {} "
+    "execute function operational.write_audit('{}')"
+)
+# What lets changes of payments pass by the trail, as a DBA may do it, and what seems to put everything right again.
+GAPS = {
+    "all triggers come back as pg_restore enables them": (
+        "alter table operational.payments disable trigger all; alter table operational.payments enable trigger all",
+        "select etl.publish_table('operational.payments')",
+    ),
+    "a trigger fires for ordinary sessions alone": (
+        "alter table operational.payments enable trigger payments_audit",
+        RESTORE_AUDIT,
+    ),
+    "a trigger fires for replicated changes alone": (
+        "alter table operational.payments enable replica trigger payments_audit",
+        RESTORE_AUDIT,
+    ),
+    "under another name": (
+        "alter trigger payments_audit on operational.payments rename to mine; "
+        "alter table operational.payments disable trigger mine",
+        "alter table operational.payments enable always trigger mine; "
+        "alter trigger mine on operational.payments rename to payments_audit",
+    ),
+    "of a table under another name": (
+        "alter table operational.payments rename to other; "
+        "alter table operational.other disable trigger payments_audit",
+        "alter table operational.other enable always trigger payments_audit; "
+        "alter table operational.other rename to payments",
+    ),
+    "of a table under another name, whose triggers stay": (
+        "alter table operational.payments rename to other",
+        "alter table operational.other rename to payments",
+    ),
+    "of a table in another schema": (
+        "alter table operational.payments set schema public; "
+        "alter table public.payments disable trigger payments_audit",
+        "alter table public.payments enable always trigger payments_audit; "
+        "alter table public.payments set schema operational",
+    ),
+    "for one kind of change": (
+        AUDIT.format("insert", "", "payment_id"),
+        "select etl.publish_table('operational.payments')",
+    ),
+    "for some columns": (
+        AUDIT.format("insert or delete or update of notes", "", "payment_id"),
+        AUDIT.format("insert or update or delete", "", "payment_id") + "; " + RESTORE_AUDIT,
+    ),
+    "for some rows": (
+        AUDIT.format("insert or update", "when (new.amount > 1000)", "payment_id"),
+        "select etl.publish_table('operational.payments')",
+    ),
+    "by another column": (
+        AUDIT.format("insert or update or delete", "", "loan_id"),
+        "select etl.publish_table('operational.payments')",
+    ),
+    "by another key": (
+        "alter table operational.payments drop constraint payments_pkey; "
+        "create unique index one on operational.payments (payment_id); "
+        "alter table operational.payments add column other bigint generated always as identity primary key",
+        "alter table operational.payments drop column other; "
+        "alter table operational.payments add primary key (payment_id)",
+    ),
+    "truncation": (
+        "alter table operational.payments disable trigger payments_no_truncate",
+        "alter table operational.payments enable always trigger payments_no_truncate",
+    ),
+    "without the view": (
+        "drop view etl.payments_changes; alter table operational.payments disable trigger payments_audit",
+        RESTORE_AUDIT + "; select etl.publish_table('operational.payments')",
+    ),
+}
+RELOADS = "select count(*) from operational.audit_log where operation = 'RELOAD'"
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_whoever_opens_a_gap_in_the_trail_leaves_a_note_in_it_and_no_run_passes_meanwhile(empty_book, gap):
+    opened, closed = GAPS[gap]
+    problem = "select etl.feed_problem(coalesce(to_regclass('operational.payments'), to_regclass('operational.other'), "
+    problem += "to_regclass('public.payments')))"
+    with nothing_kept(empty_book) as connection:
+        connection.execute("set session_replication_role = replica")
+        assert connection.execute(problem).fetchone() == (None,)
+        (before,) = connection.execute(RELOADS).fetchone() or (0,)
+        for statement in opened.split("; "):
+            connection.execute(statement)
+        assert connection.execute(RELOADS).fetchone() == (before + 1,)
+        assert connection.execute(problem).fetchone() != (None,)
+        for statement in closed.split("; "):
+            connection.execute(statement)
+        assert connection.execute(problem).fetchone() == (None,)
+        # It is noted once for each name that the table had.
+        assert connection.execute(RELOADS).fetchone() in ((before + 1,), (before + 2,))
+
+
+def test_publishing_a_table_again_leaves_no_note_and_one_trigger_of_each_kind(empty_book):
+    with nothing_kept(empty_book) as connection:
+        (before,) = connection.execute(RELOADS).fetchone() or (0,)
+        connection.execute("set role loans_owner")
+        for statement in (
+            "alter table operational.payments add column colour text",
+            "alter table operational.payments alter column colour set default 'red'",
+            "create index on operational.payments (colour)",
+            "alter trigger payments_audit on operational.payments rename to mine",
+            "alter table operational.payments enable always trigger mine",
+            "create temporary table payments (payment_id bigint primary key)",
+            "alter table pg_temp.payments add column other text",
+        ):
+            connection.execute(statement)
+        for _ in range(2):
+            connection.execute("select etl.publish_table('operational.payments')")
+        assert connection.execute(RELOADS).fetchone() == (before,)
+        assert connection.execute(
+            "select array_agg(tgname::text order by tgname) from pg_trigger "
+            "where tgrelid = 'operational.payments'::regclass and not tgisinternal"
+        ).fetchone() == (["payments_audit", "payments_no_truncate", "payments_stamp_row"],)
+        assert connection.execute("select count(*) from etl.payments_changes where colour = 'red'").fetchone() == (0,)
+
+
+def test_a_view_of_the_changes_that_somebody_made_another_one_is_named(empty_book):
+    with nothing_kept(empty_book) as connection:
+        (definition,) = connection.execute(
+            "select rtrim(pg_get_viewdef('etl.payments_changes'::regclass), ';')"
+        ).fetchone() or ("",)
+        connection.execute(
+            f"create or replace view etl.payments_changes as select * from ({definition}) as recent "
+            "where payment_id > 5000"
+        )
+        problem = "select etl.feed_problem('operational.payments')"
+        assert "renamed or dropped" in str(connection.execute(problem).fetchone())
+        connection.execute("select etl.publish_table('operational.payments')")
+        assert connection.execute(problem).fetchone() == (None,)
+
+
+def test_other_roles_alter_tables_of_their_own(empty_book):
+    with connect(empty_book.app_conninfo) as connection:
+        connection.execute("create temporary table payments (payment_id bigint primary key)")
+        connection.execute("alter table payments add column other text")
+        connection.rollback()
 
 
 # --- keys of the application's next rows ------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ begin
         advice := 'alter table … disable row level security.';
     elsif cls.relname in (
             'audit_log', 'feed_events', 'feed_widths', 'table_widths', 'trail', 'trail_end', 'trail_transactions',
-            'source_state', 'source_columns', 'server_figures', 'replaced_tables'
+            'source_state', 'source_columns', 'source_settings', 'server_figures', 'replaced_tables'
         )
         or cls.relname ~ '_changes$'
     then
@@ -185,9 +185,63 @@ begin
 end
 $$;
 
+-- The view etl.<table>_changes that reads this table, whatever the table is called now; null when there is none.
+create or replace function etl.changes_view(relation regclass) returns regclass
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select min(changes.oid)::regclass
+    from pg_class as changes
+    inner join pg_namespace as nsp on changes.relnamespace = nsp.oid and nsp.nspname = 'etl'
+    inner join pg_rewrite as rule on changes.oid = rule.ev_class
+    inner join pg_depend as dep on rule.oid = dep.objid and dep.classid = 'pg_rewrite'::regclass
+    where
+        changes.relkind = 'v' and changes.relname ~ '_changes$'
+        -- Each of them reads the trail as well.
+        and relation is distinct from to_regclass('operational.audit_log')
+        and dep.refclassid = 'pg_class'::regclass and dep.refobjid = relation
+$$;
+
+-- The column that is a table's primary key; null when there is none, or it has several.
+create or replace function etl.key_column(relation regclass) returns name
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select att.attname
+    from pg_index as idx
+    inner join pg_attribute as att on idx.indrelid = att.attrelid and idx.indkey[0] = att.attnum
+    where idx.indrelid = relation and idx.indisprimary and idx.indnkeyatts = 1
+$$;
+
+-- Whether every change of a table is written to the trail, or refused: by triggers as etl.publish_table makes them, for
+-- all rows and all kinds of change, in every session, by the table's key. What they are called does not matter.
+create or replace function etl.records_changes(relation regclass) returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select count(distinct trg.tgfoid) = 2
+    from pg_trigger as trg
+    where
+        trg.tgrelid = relation and trg.tgenabled = 'A' and trg.tgqual is null and trg.tgattr = ''
+        and not trg.tgdeferrable
+        and (
+            (
+                -- After insert, update and delete, for each row.
+                trg.tgfoid = 'operational.write_audit()'::regprocedure and trg.tgtype = 1 + 4 + 8 + 16
+                and trg.tgargs = convert_to(etl.key_column(relation), getdatabaseencoding()) || '\x00'::bytea
+            )
+            -- Before truncate, for each statement.
+            or (trg.tgfoid = 'operational.refuse_truncate()'::regprocedure and trg.tgtype = 2 + 32)
+        )
+$$;
+
 -- Whether the view etl.<table>_changes reads this table, and each column under the name that it has there now. It does
--- not when columns were renamed, or dropped with it, or when another table took the name. Both name their columns in
--- the same order, also after a dump was restored.
+-- not when columns were renamed, or dropped with it, when another table took the name, or when somebody made the view
+-- another one (etl.publish_table notes what it made). Both name their columns in the same order, also after a dump was
+-- restored.
 create or replace function etl.changes_view_fits(relation regclass) returns boolean
 language sql
 stable
@@ -198,7 +252,11 @@ as $$
         from pg_class as cls
         inner join pg_class as changes on changes.relname = cls.relname || '_changes'
         inner join pg_namespace as nsp on changes.relnamespace = nsp.oid and nsp.nspname = 'etl'
-        where cls.oid = relation and changes.relkind = 'v'
+        where
+            cls.oid = relation and changes.relkind = 'v'
+            and md5(pg_get_viewdef(changes.oid)) = coalesce(
+                substring(obj_description(changes.oid, 'pg_class') from '[0-9a-f]{32}$'), md5(pg_get_viewdef(changes.oid))
+            )
     )
 
     select coalesce(
@@ -231,19 +289,35 @@ as $$
     select coalesce(
         (select found.problem from etl.unpublishable(relation) as found),
         case
-            when (
-                select count(distinct prc.proname)
-                from pg_trigger as trg
-                inner join pg_proc as prc on trg.tgfoid = prc.oid
-                where
-                    trg.tgrelid = relation and trg.tgenabled in ('A', 'O')
-                    and prc.pronamespace = 'operational'::regnamespace
-                    and prc.proname in ('write_audit', 'refuse_truncate')
-            ) < 2 then 'a trigger of its audit trail is missing or disabled'
+            when not etl.records_changes(relation)
+                then 'a trigger of its audit trail is missing, not enabled always, or another than etl.publish_table() makes'
             when not etl.changes_view_fits(relation)
                 then 'columns were renamed or dropped since it was published, or it took the place of another table'
         end
     )
+$$;
+
+-- Gives a table's trigger of a function the name that it should have: it has another when it, or the table, was renamed.
+-- A second one would write each change twice.
+create or replace function etl.name_trigger(relation regclass, wanted_function text, wanted_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    other_name text;
+begin
+    for other_name in
+        select trg.tgname
+        from pg_trigger as trg
+        where trg.tgrelid = relation and trg.tgfoid = wanted_function::regprocedure and trg.tgname <> wanted_name
+    loop
+        if exists (select from pg_trigger as trg where trg.tgrelid = relation and trg.tgname = wanted_name) then
+            execute format('drop trigger %I on %s', other_name, relation);
+        else
+            execute format('alter trigger %I on %s rename to %I', other_name, relation, wanted_name);
+        end if;
+    end loop;
+end
 $$;
 
 -- Puts a table into the change feed: its triggers, the bounds of its values (015), and a view etl.<table>_changes with
@@ -253,6 +327,7 @@ $$;
 -- table_name: the table, with a primary key of one integer column and the columns created_at and updated_at.
 create or replace function etl.publish_table(table_name regclass) returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     short_name text;
@@ -271,102 +346,124 @@ begin
 
     -- What happened while its changes were not written down is known to nobody, nor what became of columns that were
     -- renamed, or dropped with the view: the next run compares every row.
-    if (
-        not exists (
-            select from pg_trigger as trg
-            where trg.tgrelid = table_name and trg.tgfoid = 'operational.write_audit()'::regprocedure
-            and trg.tgenabled in ('A', 'O')
-        )
-        or not etl.changes_view_fits(table_name)
-    ) and exists (select from operational.audit_log as feed where feed.table_name = short_name) then
+    if (not etl.records_changes(table_name) or not etl.changes_view_fits(table_name))
+        and exists (select from operational.audit_log as feed where feed.table_name = short_name)
+    then
         insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
     end if;
 
-    -- In place: a trigger that is dropped, even briefly, leaves a gap in the trail (etl.note_gap).
+    perform etl.name_trigger(table_name, 'operational.stamp_row()', short_name || '_stamp_row');
+    perform etl.name_trigger(table_name, 'operational.write_audit()', short_name || '_audit');
+    perform etl.name_trigger(table_name, 'operational.refuse_truncate()', short_name || '_no_truncate');
+    -- In place: a trigger that is dropped, even briefly, leaves a gap in the trail (etl.note_gap). One that is made again
+    -- is not enabled always until the next statement, which is a gap too.
     execute format(
         'create or replace trigger %I before insert or update on %s for each row execute function operational.stamp_row()',
         short_name || '_stamp_row', table_name
     );
-    execute format(
-        'create or replace trigger %I after insert or update or delete on %s for each row '
-        'execute function operational.write_audit(%L)',
-        short_name || '_audit', table_name, key_column
-    );
-    execute format(
-        'create or replace trigger %I before truncate on %s for each statement '
-        'execute function operational.refuse_truncate()',
-        short_name || '_no_truncate', table_name
-    );
     -- Always: also for a session with session_replication_role = replica.
     execute format('alter table %s enable always trigger %I', table_name, short_name || '_stamp_row');
-    execute format('alter table %s enable always trigger %I', table_name, short_name || '_audit');
-    execute format('alter table %s enable always trigger %I', table_name, short_name || '_no_truncate');
+    if not etl.records_changes(table_name) then
+        execute format(
+            'create or replace trigger %I after insert or update or delete on %s for each row '
+            'execute function operational.write_audit(%L)',
+            short_name || '_audit', table_name, key_column
+        );
+        execute format(
+            'create or replace trigger %I before truncate on %s for each statement '
+            'execute function operational.refuse_truncate()',
+            short_name || '_no_truncate', table_name
+        );
+        execute format('alter table %s enable always trigger %I', table_name, short_name || '_audit');
+        execute format('alter table %s enable always trigger %I', table_name, short_name || '_no_truncate');
+    end if;
 
     select string_agg(format('changed.%I', att.attname), ', ' order by att.attnum) into column_list
     from pg_attribute as att
     where att.attrelid = table_name and att.attnum > 0 and not att.attisdropped;
 
-    execute format('drop view if exists etl.%I', short_name || '_changes');
+    -- In place too, so that only what does not fit is dropped.
+    if not etl.changes_view_fits(table_name) then
+        execute format('drop view if exists etl.%I', short_name || '_changes');
+    end if;
+    if etl.changes_view(table_name) is distinct from to_regclass(format('etl.%I', short_name || '_changes')) then
+        -- Of a name that the table had.
+        execute format('drop view %s', etl.changes_view(table_name));
+    end if;
     execute format(
-        'create view etl.%I as select feed.xact_id, %s from operational.audit_log as feed '
+        'create or replace view etl.%I as select feed.xact_id, %s from operational.audit_log as feed '
         'join %s as changed on changed.%I = feed.record_id where feed.table_name = %L',
         short_name || '_changes', column_list, table_name, key_column, short_name
+    );
+    execute format(
+        'comment on view etl.%I is %L', short_name || '_changes',
+        'The changes of ' || short_name || ', for the warehouse. Made by etl.publish_table() as '
+        || md5(pg_get_viewdef(format('etl.%I', short_name || '_changes')::regclass))
     );
     execute format('grant select on etl.%I to etl_reader', short_name || '_changes');
     execute format('grant select on %s to etl_reader', table_name);
 end
 $$;
 
--- Whoever disables or drops the triggers that keep the trail of a table, and lets them come back, leaves a gap that
--- nobody could see afterwards. So the trail says at once that the table is to be compared, in the transaction that
--- opens the gap: a run that sees what changed in it sees that too, and none passes while it is open (source_columns).
-create or replace function etl.note_gap() returns event_trigger
+-- Whoever changes the triggers that keep the trail of a table, or renames the table, and lets them come back, leaves a
+-- gap that nobody could see afterwards. So the trail says at once that the table is to be compared, in the transaction
+-- that opens the gap: a run that sees what changed in it sees that too, and none passes while it is open
+-- (source_columns).
+create or replace function etl.note_reload(short_name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    short_name text;
 begin
-    -- Only who may change a table of the book comes as far as to the trail.
-    for short_name in
-        select cls.relname
+    if not exists (
+        select from operational.audit_log as noted
+        where noted.xact_id = pg_current_xact_id() and noted.table_name = short_name and noted.operation = 'RELOAD'
+    ) then
+        insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
+    end if;
+end
+$$;
+
+create or replace function etl.note_gap() returns event_trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Runs as the owner, for whoever alters a table of his own. Only who may alter one of the book gets to the trail.
+    perform etl.note_reload(cls.relname)
+    from (
+        select distinct coalesce(trg.tgrelid, command.objid) as relation
         from pg_event_trigger_ddl_commands() as command
-        inner join pg_class as cls on command.objid = cls.oid and command.classid = 'pg_class'::regclass
-        inner join pg_trigger as trg on cls.oid = trg.tgrelid
-        where cls.relnamespace = 'operational'::regnamespace and trg.tgenabled = 'D'
-            and trg.tgname in (cls.relname || '_audit', cls.relname || '_no_truncate')
-        group by cls.relname
-    loop
-        if not exists (
-            select from operational.audit_log as noted
-            where noted.xact_id = pg_current_xact_id() and noted.table_name = short_name and noted.operation = 'RELOAD'
-        ) then
-            insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
-        end if;
-    end loop;
+        left join pg_trigger as trg on command.objid = trg.oid and command.classid = 'pg_trigger'::regclass
+        where command.classid = 'pg_class'::regclass or trg.oid is not null
+    ) as altered
+    inner join pg_class as cls on altered.relation = cls.oid
+    inner join pg_class as changes on changes.oid = etl.changes_view(cls.oid)
+    where not etl.records_changes(cls.oid) or changes.relname <> cls.relname || '_changes';
 end
 $$;
 
 create or replace function etl.note_dropped_trigger() returns event_trigger
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    short_name text;
 begin
-    for short_name in
-        select dropped.address_names[2]
-        from pg_event_trigger_dropped_objects() as dropped
-        where dropped.object_type = 'trigger' and dropped.address_names[1] = 'operational'
-            and dropped.address_names[3] in (
-                dropped.address_names[2] || '_audit', dropped.address_names[2] || '_no_truncate'
-            )
-            -- The whole book may be what is dropped.
-            and to_regclass('operational.audit_log') is not null
-        group by dropped.address_names[2]
-    loop
-        insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
-    end loop;
+    -- The whole book may be what is dropped.
+    if to_regclass('operational.audit_log') is null then
+        return;
+    end if;
+    -- Without its view a table is not known to be in the feed any more.
+    perform etl.note_reload(substring(dropped.object_name from '(.*)_changes$'))
+    from pg_event_trigger_dropped_objects() as dropped
+    where dropped.object_type = 'view' and dropped.schema_name = 'etl' and dropped.object_name ~ '_changes$';
+    perform etl.note_reload(cls.relname)
+    from pg_event_trigger_dropped_objects() as dropped
+    inner join pg_class as cls
+        on cls.oid = to_regclass(format('%I.%I', dropped.address_names[1], dropped.address_names[2]))
+    where
+        dropped.object_type = 'trigger' and etl.changes_view(cls.oid) is not null
+        and not etl.records_changes(cls.oid);
 end
 $$;
 
@@ -374,35 +471,34 @@ $$;
 -- row to row) changes them without firing their triggers.
 create or replace function etl.note_rewrite() returns event_trigger
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into operational.audit_log (table_name, operation, record_id)
-    select cls.relname, 'RELOAD', 0
+    perform etl.note_reload(cls.relname)
     from pg_class as cls
-    where cls.oid = pg_event_trigger_table_rewrite_oid() and cls.relnamespace = 'operational'::regnamespace
-        and exists (
-            select from pg_trigger as trg
-            where trg.tgrelid = cls.oid and trg.tgfoid = 'operational.write_audit()'::regprocedure
-        );
+    where cls.oid = pg_event_trigger_table_rewrite_oid() and etl.changes_view(cls.oid) is not null;
 end
 $$;
 
 -- `alter type … rename value` changes what every row with that label reads as, and writes none of them.
 create or replace function etl.note_altered_type() returns event_trigger
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into operational.audit_log (table_name, operation, record_id)
-    select distinct cls.relname, 'RELOAD', 0
-    from pg_event_trigger_ddl_commands() as command
-    inner join pg_type as typ on typ.typelem = command.objid or typ.typbasetype = command.objid or typ.oid = command.objid
-    inner join pg_attribute as att on typ.oid = att.atttypid and not att.attisdropped
-    inner join pg_class as cls on att.attrelid = cls.oid and cls.relnamespace = 'operational'::regnamespace
-    inner join pg_trigger as trg
-        on cls.oid = trg.tgrelid and trg.tgfoid = 'operational.write_audit()'::regprocedure
-    where command.classid = 'pg_type'::regclass;
+    perform etl.note_reload(altered.relname)
+    from (
+        select distinct cls.oid, cls.relname
+        from pg_event_trigger_ddl_commands() as command
+        inner join pg_type as typ
+            on typ.typelem = command.objid or typ.typbasetype = command.objid or typ.oid = command.objid
+        inner join pg_attribute as att on typ.oid = att.atttypid and not att.attisdropped
+        inner join pg_class as cls on att.attrelid = cls.oid and cls.relkind = 'r'
+        where command.classid = 'pg_type'::regclass
+    ) as altered
+    where etl.changes_view(altered.oid) is not null;
 end
 $$;
 
@@ -410,7 +506,8 @@ reset role;
 do $$
 begin
     drop event trigger if exists note_gap;
-    create event trigger note_gap on ddl_command_end when tag in ('ALTER TABLE') execute function etl.note_gap();
+    create event trigger note_gap on ddl_command_end
+    when tag in ('ALTER TABLE', 'ALTER TRIGGER', 'CREATE TRIGGER') execute function etl.note_gap();
     alter event trigger note_gap enable always;
     drop event trigger if exists note_dropped_trigger;
     create event trigger note_dropped_trigger on sql_drop execute function etl.note_dropped_trigger();
@@ -639,6 +736,7 @@ from etl.source_state() as state;
 -- The columns the source has now, so that the warehouse can compare them with what it expects before it reads. A type
 -- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
 -- text, a domain as its base type. feed_problem: why changes of the table do not reach the feed (etl.feed_problem).
+-- is_key: whether it is the primary key.
 do $$
 begin
     -- A view's columns cannot be changed in place.
@@ -670,7 +768,8 @@ select
         when element.typtype = 'e' or element.typcategory = 'S' then 'text[]'
         else format_type(att.atttypid, att.atttypmod)
     end as data_type,
-    tables.feed_problem
+    tables.feed_problem,
+    coalesce(att.attname = etl.key_column(tables.oid), false) as is_key
 from tables
 inner join pg_attribute as att on tables.oid = att.attrelid
 inner join pg_type as typ on att.atttypid = typ.oid
@@ -693,7 +792,8 @@ where
 revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
 grant execute on function etl.widest_row(regclass) to etl_reader;
-grant execute on function etl.unpublishable(regclass), etl.changes_view_fits(regclass), etl.feed_problem(regclass)
+grant execute on function etl.unpublishable(regclass), etl.changes_view_fits(regclass), etl.feed_problem(regclass),
+etl.key_column(regclass), etl.records_changes(regclass)
 to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 

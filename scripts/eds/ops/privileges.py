@@ -129,6 +129,8 @@ OLTP = Matrix(
         "etl.unpublishable(regclass)": {"etl_reader": "execute"},
         "etl.changes_view_fits(regclass)": {"etl_reader": "execute"},
         "etl.feed_problem(regclass)": {"etl_reader": "execute"},
+        "etl.key_column(regclass)": {"etl_reader": "execute"},
+        "etl.records_changes(regclass)": {"etl_reader": "execute"},
         "etl.server_figures()": {"etl_reader": "execute"},
         "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
     },

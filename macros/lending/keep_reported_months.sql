@@ -1,7 +1,8 @@
 {#
     post-hook of published_state: keep the figures of each month that is closed as they are published now. A month is closed
     by the first run that publishes data of CLOSE_DAY of the next month or later; what was kept is never changed, which
-    the table itself refuses. In the transaction that publishes.
+    the table itself refuses. A month of which only a clock that was ahead made a report (counts_as_report) is reported as a
+    further version. In the transaction that publishes.
 #}
 {% macro keep_reported_months() %}
     {% if not execute or flags.WHICH != 'build' %}
@@ -39,10 +40,20 @@
         {% endset %}
         {% do run_statement(creation) %}
     {% endif %}
-    insert into {{ reports }} (month_end, branch_sk, {{ figures }})
-    select month_end, branch_sk, {{ figures }}
+    insert into {{ reports }} (month_end, report_version, branch_sk, {{ figures }})
+    select
+        months.month_end,
+        (
+            select coalesce(max(earlier.report_version), 0) + 1 from {{ reports }} as earlier
+            where earlier.month_end = months.month_end
+        ),
+        months.branch_sk,
+        {{ figures }}
     from {{ published_relation('agg_month_ends_by_branch') }} as months
     where
         months.month_end + {{ lending_settings().close_day }} <= {{ data_day() }}
-        and not exists (select from {{ reports }} as kept where kept.month_end = months.month_end)
+        and not exists (
+            select from {{ reports }} as kept
+            where kept.month_end = months.month_end and {{ counts_as_report('kept') }}
+        )
 {% endmacro %}

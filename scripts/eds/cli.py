@@ -346,7 +346,7 @@ def close(
     months = [{name: str(value) for name, value in row.items()} for row in closing.reported_months(cluster)]
     if not print_rows(months, as_json=as_json, as_csv=as_csv) and month is None:
         for row in months:
-            out.print("  ".join(f"{name} {value}" for name, value in row.items()), markup=False)
+            out.print("  ".join(f"{name} {value}" for name, value in row.items() if value), markup=False)
         if not months:
             out.print("No month was reported yet.")
 

@@ -218,6 +218,64 @@ def test_a_month_is_closed_again_only_when_that_is_wanted_and_both_reports_stay(
             closing.close(platform.cluster, wrong, again=True)
 
 
+def report_by_a_clock_ahead(platform, month, reported_at):
+    """Keep figures of a month that nobody has, as a further version, at the time that a wrong clock shows."""
+    platform.warehouse(
+        "insert into publish.reported_month_ends select %(month)s, 1 + coalesce(max(report_version), 0), "
+        "(select max(branch_sk) from publish.agg_month_ends_by_branch), 77, 77, 77, 77, 77, 77, %(reported_at)s "
+        "from publish.reported_month_ends where month_end = %(month)s",
+        {"month": month, "reported_at": reported_at},
+    )
+
+
+def test_what_a_clock_that_was_ahead_has_reported_is_no_report(platform):
+    _, start = a_loan_paid_until(platform, 2)
+    now = datetime.now(UTC)
+    closed = month_end(months_after(start, 4))
+    this_month, next_month = (month_end(months_after(now.date().replace(day=1), later)) for later in (0, 1))
+    run(platform)
+    ahead = now + timedelta(days=40)
+    for month in (closed, this_month, next_month):
+        report_by_a_clock_ahead(platform, month, ahead)
+    # Kept in time by the warehouse's clock: the source's alone was ahead.
+    report_by_a_clock_ahead(platform, next_month, now)
+    for view in ("vw_restated_months", "vw_restated_branches"):
+        assert platform.warehouse(f"select count(*) from warehouse.{view} where reported = 77") == [(0,)]
+    shown = "select reported from warehouse.vw_restated_months where month_end = %s and figure = 'gross_loan_portfolio'"
+    # The report before it is the one that is compared.
+    assert platform.warehouse(shown, (closed,)) == [(1000,)]
+    assert platform.warehouse(shown, (this_month,)) == platform.warehouse(shown, (next_month,)) == []
+    listed = [(row["month_end"], row["version"], row["note"]) for row in closing.reported_months(platform.cluster)]
+    assert listed[:2] == [
+        (next_month, 2, "no report: made before the month had ended"),
+        (this_month, 1, "no report: stamped ahead of now"),
+    ]
+    assert [row for row in listed if row[0] == closed] == [
+        (closed, 1, ""),
+        (closed, 2, "no report: stamped ahead of now"),
+    ]
+    problem = str(closing.reported_ahead(platform.cluster))
+    assert f"{closed:%Y-%m} at {ahead:%Y-%m-%d %H:%M}, {this_month:%Y-%m} at {ahead:%Y-%m-%d %H:%M}, " in problem
+    # The run of the close day makes the report, once.
+    kept = (
+        "select report_version, max(gross_loan_portfolio) from publish.reported_month_ends "
+        "where month_end = %s group by 1 order by 1"
+    )
+    for _ in range(2):
+        with days_later(platform, (this_month - now.date()).days + 5):
+            run(platform)
+        assert platform.warehouse(kept, (this_month,)) == [(1, 77), (2, 1000)]
+    assert platform.warehouse(shown, (this_month,)) == [(1000,)]
+    # By hand a month is closed as if that report were not there, and again only when that is wanted.
+    report_by_a_clock_ahead(platform, closed, ahead)
+    with pytest.raises(UserError, match="AGAIN=1"):
+        closing.close(platform.cluster, f"{closed:%Y-%m}", again=False)
+    assert closing.close(platform.cluster, f"{closed:%Y-%m}", again=True) == 4
+    notes = [row["note"] for row in closing.reported_months(platform.cluster) if row["month_end"] == closed]
+    assert notes == [""]
+    assert f"{closed:%Y-%m}" not in str(closing.reported_ahead(platform.cluster))
+
+
 @pytest.mark.proof
 def test_a_month_is_reported_from_the_close_day_on(platform):
     a_loan_paid_until(platform, 2)

@@ -180,6 +180,24 @@ def test_data_of_a_time_to_come_are_a_problem(built):
         built.warehouse("update publish.published_state set data_as_of = data_as_of - interval '1 day'")
 
 
+def test_a_month_that_was_reported_ahead_of_now_is_a_problem(built):
+    trigger = "alter table publish.reported_month_ends {} trigger reported_month_ends_append_only"
+    built.warehouse(
+        "insert into publish.reported_month_ends values ('2200-01-31', 1, 1, 1, 1, 1, 1, 1, 1, '2200-02-05 01:00+00')"
+    )
+    try:
+        problems = health.health(built.runtime)["problems"]
+        assert [each for each in problems if "2200-01 at 2200-02-05 01:00" in each and "MONTH=2200-01" in each], (
+            problems
+        )
+        status, detail = outcome(built)["no month was reported by a clock that was ahead"]
+        assert status == "FAIL" and "2200-01 at 2200-02-05 01:00" in detail
+    finally:
+        built.warehouse(trigger.format("disable"))
+        built.warehouse("delete from publish.reported_month_ends where month_end = '2200-01-31'")
+        built.warehouse(trigger.format("enable"))
+
+
 # --- transactions that were forgotten --------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from eds.ops.transactions import accepts_prepared, oldest_transaction
 from eds.runtime.choice import select_runtime
 from eds.runtime.member import Runtime
 from eds.runtime.pgbackrest import Repository
-from eds.warehouse import backup_record, runs, source_watch
+from eds.warehouse import backup_record, closing, runs, source_watch
 
 app = typer.Typer()
 
@@ -132,6 +132,8 @@ def _look_at_last_run(cluster: Cluster, found: Findings, *, answers: bool) -> No
         found.problems.append(
             f"the data is stamped {-age:.0f} minutes ahead of now: a server's clock is, or was, wrong"
         )
+    if ahead := found.look("warehouse", lambda: closing.reported_ahead(cluster)):
+        found.problems.append(ahead)
     if run.status == "failed":
         found.problems.append(f"the last run ({run.run_id}) failed: {message or 'make etl shows it'}")
 

@@ -2,7 +2,7 @@
 
 A run closes a month by itself from CLOSE_DAY of the next one on (macros/lending/keep_reported_months.sql). What was
 reported is never changed: to close a month again adds a version, and vw_restated_months compares the last one with the
-figures as they are known today.
+figures as they are known today. What a clock that was ahead has reported counts as no report.
 """
 
 from __future__ import annotations
@@ -19,6 +19,47 @@ from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import has_relation
 from eds.warehouse import runs
 
+# Whether what was kept of a month is a report of it: the same as the macro counts_as_report.
+_COUNTS = """
+    (
+        reported_at <= clock_timestamp()
+        and (
+            (reported_at at time zone %(timezone)s)::date >= month_end
+            or (clock_timestamp() at time zone %(timezone)s)::date < month_end
+        )
+    )
+"""
+_MONTHS = f"""
+    with versions as (
+        select
+            month_end, report_version as version, min(reported_at) as reported_at,
+            sum(gross_loan_portfolio) as gross_loan_portfolio, sum(par_30) as par_30,
+            min(reported_at) > clock_timestamp() as is_ahead,
+            bool_and({_COUNTS}) and month_end < (
+                select (data_as_of at time zone %(timezone)s)::date from publish.published_state
+            ) as is_report
+        from publish.reported_month_ends
+        group by month_end, report_version
+    ),
+
+    -- What a clock that was ahead has left is of no interest once the month was reported after it.
+    ranked as (
+        select *, coalesce(max(version) filter (where is_report) over (partition by month_end), 0) as last_report
+        from versions
+    )
+
+    select distinct on (month_end, is_report)
+        month_end, version, reported_at, gross_loan_portfolio, par_30,
+        case
+            when is_report then ''
+            when is_ahead then 'no report: stamped ahead of now'
+            else 'no report: made before the month had ended'
+        end as note
+    from ranked
+    where version >= last_report
+    order by month_end desc, is_report desc, version desc
+"""  # noqa: S608 - the condition is the constant above
+
 
 def month_end(text: str) -> datetime.date:
     """Return the last day of a month such as 2026-10. Raises UserError for anything else."""
@@ -34,20 +75,35 @@ def month_end(text: str) -> datetime.date:
 
 
 def reported_months(cluster: Cluster) -> list[dict[str, Any]]:
-    """Return the reported months, the newest first: the last version, when it was kept, portfolio and PAR30."""
+    """Return the reported months, the newest first: the last version, when it was kept, portfolio and PAR30.
+
+    note: why a version is no report; blank for one that is. A clock that was ahead leaves such, until the month is
+    reported after it.
+    """
     with cluster.connect_as_writer() as connection:
         _require_reports(connection)
-        cursor = connection.cursor(row_factory=dict_row)
-        return cursor.execute(
-            """
-            select distinct on (month_end)
-                month_end, report_version as version, min(reported_at) as reported_at,
-                sum(gross_loan_portfolio) as gross_loan_portfolio, sum(par_30) as par_30
-            from publish.reported_month_ends
-            group by month_end, report_version
-            order by month_end desc, report_version desc
-            """
-        ).fetchall()
+        return _months(cluster, connection)
+
+
+def _months(cluster: Cluster, connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    cursor = connection.cursor(row_factory=dict_row)
+    return cursor.execute(_MONTHS, {"timezone": cluster.settings.business_timezone}).fetchall()
+
+
+def reported_ahead(cluster: Cluster) -> str | None:
+    """Say which months a clock that was ahead has reported, and were not reported since; None when there is none."""
+    with cluster.connect_as_writer() as connection:
+        if not has_relation(connection, "publish.reported_month_ends"):
+            return None
+        found = [row for row in _months(cluster, connection) if row["note"]]
+    if not found:
+        return None
+    named = ", ".join(f"{row['month_end']:%Y-%m} at {row['reported_at']:%Y-%m-%d %H:%M}" for row in reversed(found))
+    return (
+        f"reported by a clock that was ahead: {named}. The dashboards leave that out. Correct the clock if it is still "
+        "wrong; each month is reported again by the first run of its close day, or, once it has ended, by make close "
+        f"MONTH={found[-1]['month_end']:%Y-%m} AGAIN=1"
+    )
 
 
 def close(cluster: Cluster, month: str, *, again: bool) -> int:
@@ -61,12 +117,12 @@ def close(cluster: Cluster, month: str, *, again: bool) -> int:
         _require_reports(connection)
         connection.execute("lock table publish.reported_month_ends in share row exclusive mode")
         row = connection.execute(
-            "select coalesce(max(report_version), 0), max(reported_at) from publish.reported_month_ends "
-            "where month_end = %s",
-            (end,),
+            f"select coalesce(max(report_version), 0), max(reported_at) filter (where {_COUNTS}) "  # noqa: S608
+            "from publish.reported_month_ends where month_end = %(end)s",
+            {"end": end, "timezone": cluster.settings.business_timezone},
         ).fetchone()
         version, reported_at = row or (0, None)
-        if version and not again:
+        if reported_at and not again:
             raise UserError(
                 f"Expected a month that was not reported yet, found {month} reported at {reported_at:%Y-%m-%d %H:%M}. "
                 f"Nothing was changed. To report it again beside that: make close MONTH={month} AGAIN=1"

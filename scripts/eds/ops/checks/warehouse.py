@@ -14,7 +14,7 @@ from eds.ops.checks.dashboard_figures import dashboard_figures
 from eds.ops.checks.figures import figures
 from eds.ops.checks.result import Failed, Skipped, Verification, Warned, must
 from eds.runtime.ports import bind_error
-from eds.warehouse import runs
+from eds.warehouse import closing, runs
 
 METABASE_SECONDS = 5.0
 # Tables and views with rows as soon as there are loans and payments, also without schedules or a month that has ended.
@@ -93,6 +93,11 @@ def check(run: Verification) -> None:
         must(not problem, str(problem))
         return f"{minutes:.1f} minutes old"
 
+    def reports() -> str:
+        problem = closing.reported_ahead(cluster)
+        must(not problem, str(problem))
+        return "each of a month that had ended"
+
     for table in MUST_BE_FILLED:
         run.check("star schema", f"warehouse.{table} is filled", lambda table=table: filled(table))  # type: ignore[misc]
     for view in MUST_SHOW_ROWS:
@@ -101,6 +106,7 @@ def check(run: Verification) -> None:
     run.check("dashboards", "Metabase is healthy", lambda: _metabase(settings))
     run.check("runs", "there are successes, and the last run is one", successes)
     run.check("runs", "the last success is fresh", fresh)
+    run.check("runs", "no month was reported by a clock that was ahead", reports)
     run.check("figures", "the dashboards show the same money and loans everywhere", lambda: dashboard_figures(cluster))
     run.check(
         "figures", "customers, products, loans and payments have the OLTP's counts and sums", lambda: figures(cluster)

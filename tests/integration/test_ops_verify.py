@@ -198,6 +198,26 @@ def test_a_month_that_was_reported_ahead_of_now_is_a_problem(built):
         built.warehouse(trigger.format("enable"))
 
 
+def test_a_backup_that_is_stamped_ahead_of_now_is_not_the_last_one(built):
+    stamped = "clock_timestamp() + interval '3 days'"
+    built.warehouse(
+        "insert into audit.backups (kind, database_name, backup_type, started_by, started_at, finished_at, succeeded) "
+        f"values ('physical', 'loans_db', 'full', 'manual', {stamped}, {stamped}, true)"
+    )
+    built.warehouse(f"insert into audit.drills (drilled_at, succeeded, findings) values ({stamped}, true, '{{}}')")
+    built.warehouse(
+        "insert into audit.backup_checks (checked_at, started_by, succeeded, findings) "
+        f"values ({stamped}, 'manual', true, '{{}}')"
+    )
+    try:
+        found = health.health(built.runtime)
+        assert [found[f"last_{name}"] for name in ("physical_backup", "proven_restore", "backup_check")] == [None] * 3
+    finally:
+        built.warehouse("delete from audit.backups where finished_at > clock_timestamp()")
+        built.warehouse("delete from audit.drills where drilled_at > clock_timestamp()")
+        built.warehouse("delete from audit.backup_checks where checked_at > clock_timestamp()")
+
+
 # --- transactions that were forgotten --------------------------------------------------------------------------------
 
 

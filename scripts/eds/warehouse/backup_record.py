@@ -19,7 +19,12 @@ from eds.cluster.queries import has_relation
 _LAST = """
     with newest as (
         -- Each database has dumps of its own: the older one of the two counts.
-        select kind, database_name, max(finished_at) filter (where succeeded) as finished_at,
+        -- What is stamped ahead of now (the clock was wrong) would pass for young until that time has come: of such a
+        -- success nobody knows how old it is, and the last one before it counts.
+        select kind, database_name,
+            max(finished_at) filter (
+                where succeeded and finished_at <= clock_timestamp() + interval '1 minute'
+            ) as finished_at,
             (array_agg(succeeded order by backup_id desc))[1] as succeeded,
             (array_agg(error_message order by backup_id desc))[1] as error_message
         from audit.backups
@@ -34,17 +39,19 @@ _LAST = """
     group by kind
 """
 _DRILLS = """
-    select max(drilled_at) filter (where succeeded), (array_agg(succeeded order by drill_id desc))[1],
+    select max(drilled_at) filter (where succeeded and drilled_at <= clock_timestamp() + interval '1 minute'),
+        (array_agg(succeeded order by drill_id desc))[1],
         (array_agg(array_to_string(findings, '; ') order by drill_id desc))[1],
         (array_agg(rpo_seconds::float order by drill_id desc) filter (where succeeded))[1],
         (array_agg(rto_seconds::float order by drill_id desc) filter (where succeeded))[1]
     from audit.drills
 """
 _CHECKS = """
-    select max(checked_at) filter (where succeeded), (array_agg(succeeded order by check_id desc))[1],
+    select max(checked_at) filter (where succeeded and checked_at <= clock_timestamp() + interval '1 minute'),
+        (array_agg(succeeded order by check_id desc))[1],
         (array_agg(array_to_string(findings, E'\\n') order by check_id desc))[1],
         (array_agg(array_to_string(older_findings, E'\\n') order by check_id desc))[1],
-        max(checked_at)
+        (array_agg(checked_at order by check_id desc))[1]
     from audit.backup_checks
 """
 # The check of backups, as a person calls it, and its command.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,5 +38,9 @@ chromium = pytest.mark.skipif(
 )
 metabase = pytest.mark.skipif(
     not METABASE_COMMAND, reason="Metabase is not on this machine: METABASE_TEST_COMMAND names no command that runs one"
+)
+compiler = pytest.mark.skipif(
+    shutil.which("cc") is None or sys.platform != "linux",
+    reason="no C compiler for Linux (Debian: apt-get install gcc)",
 )
 root = pytest.mark.skipif(os.geteuid() != 0, reason="not run by root, who alone drops privileges")

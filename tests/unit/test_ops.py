@@ -6,6 +6,7 @@ import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from eds.base.errors import UserError
 from eds.base.settings import Settings
 from eds.cluster import provision, repository
-from eds.ops import backup, pitr, privileges, recovery, replication, restore
+from eds.ops import backup, pitr, privileges, recovery, replication, restore, restore_points
+from eds.runtime.member import Member
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,57 @@ def test_a_backup_that_cannot_be_read_is_passed_over_and_named(
         return
     plan, named = pitr.first_that_leads(candidates, attempt, pitr.Target())
     assert (plan.base.label, len(named)) == (chosen, unreadable)
+
+
+LOG_OF_RECOVERY = """\
+2026-11-28 01:57:20.101 UTC [71] LOG:  starting point-in-time recovery to 2026-11-28 01:56:53+00
+2026-11-28 01:57:21.480 UTC [71] LOG:  recovery stopping before commit of transaction 993, time 2027-01-07 01:45:02.5+00
+2026-11-28 01:57:21.480 UTC [71] LOG:  redo done at 0/80004A8 system usage: CPU: user: 0.00 s
+2026-11-28 01:57:21.481 UTC [71] LOG:  last completed transaction was at log time 2026-11-28 01:44:58.25+00
+"""
+WAL_AFTER_IT = """\
+rmgr: Transaction len (rec/tot):     46/    46, tx:        993, lsn: 0/080004D0, prev 0/08000498, \
+desc: COMMIT 2027-01-07 01:45:02.500000 UTC
+rmgr: Transaction len (rec/tot):    421/   421, tx:        994, lsn: 0/08000700, prev 0/080006D0, \
+desc: COMMIT 2026-11-28 01:45:40.000001 UTC; inval msgs: catcache 55
+rmgr: Transaction len (rec/tot):     54/    54, tx:          0, lsn: 0/08000900, prev 0/08000700, \
+desc: COMMIT_PREPARED 995: 2026-11-28 01:56:51.125000 UTC
+"""
+
+
+class SideThatLogs:
+    """A server that has recovered, as far as its log goes."""
+
+    def tail(self, _lines: int) -> list[str]:
+        return LOG_OF_RECOVERY.splitlines()
+
+
+def test_a_recovery_that_a_clock_ahead_has_stopped_says_what_is_missing_and_where_it_is() -> None:
+    side, now = cast(Member, SideThatLogs()), datetime(2026, 11, 28, 1, 58, tzinfo=UTC)
+    newest, stop = recovery.newest_commit(side), recovery.stopped_before(side)
+    assert (newest, stop) == (
+        datetime(2026, 11, 28, 1, 44, 58, 250000, UTC),
+        datetime(2027, 1, 7, 1, 45, 2, 500000, UTC),
+    )
+    assert stop and pitr.is_suspect(newest, stop, now)
+    later = [each for each in restore_points.parse_commits(WAL_AFTER_IT) if each[1] < now]
+    assert [at for at, _ in later] == ["0/08000700", "0/08000900"]
+    text = str(pitr.stopped_early(stop, now, later))
+    assert "stamped 2027-01-07 01:45:02 UTC: the clock of the server was ahead then. 2 commits" in text
+    assert "the last one of 2026-11-28 01:56:51 UTC. TO=0/08000900 recovers up to that one" in text
+    # Without any after it, it is not known what the target's time would have been.
+    assert "whatever its time" in str(pitr.stopped_early(stop, now, []))
+
+
+def test_a_recovery_to_a_quiet_time_or_among_commits_in_disorder_is_complete() -> None:
+    stop, now = datetime(2026, 11, 28, 1, 45, tzinfo=UTC), datetime(2026, 11, 28, 9, tzinfo=UTC)
+    assert not pitr.is_suspect(stop - timedelta(seconds=2), stop, now)
+    # Hours without a commit look like a clock that has jumped, until the WAL after them is read.
+    assert pitr.is_suspect(stop - timedelta(hours=2), stop, now)
+    assert pitr.stopped_early(stop, now, []) is None
+    assert pitr.stopped_early(stop, now, [("0/8000700", stop - timedelta(milliseconds=3))]) is None
+    jumped = str(pitr.stopped_early(stop, now, [("0/8000700", stop - timedelta(minutes=30))]))
+    assert "was ahead then, or was set back later" in jumped
 
 
 def test_the_repository_of_this_machine_is_preferred_of_backups_that_one_command_made() -> None:

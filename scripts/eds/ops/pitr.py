@@ -22,7 +22,17 @@ from eds.book import invariants
 from eds.book.tables import TABLES
 from eds.cluster.connections import Cluster, Server
 from eds.cluster.queries import answers, count_rows, current_position, fetch_value
-from eds.cluster.repository import SEGMENT_BYTES, BaseBackup, Chain, chain, lsn, on_history, segment_name, stretches
+from eds.cluster.repository import (
+    SEGMENT_BYTES,
+    BaseBackup,
+    Chain,
+    chain,
+    lsn,
+    on_history,
+    segment_name,
+    segment_position,
+    stretches,
+)
 from eds.ops import recovery, restore_points
 from eds.ops.wal import switch_and_wait
 from eds.runtime.choice import select_runtime
@@ -34,6 +44,10 @@ app = typer.Typer()
 ARCHIVED_SECONDS = 60.0
 # Backups that were made within this time are equally good.
 SAME_AGE_SECONDS = 3600.0
+# A recovery to a time stops at the first transaction with a later one, also when that is due to a clock that was ahead.
+# From which difference on that is looked into, and how many archived segments are read for it.
+CLOCK_AHEAD = timedelta(minutes=1)
+READ_SEGMENTS = 64
 # Words that people use for a point in time, and that no restore point should be called.
 WORDS_FOR_TIMES = ("yesterday", "today", "tomorrow", "now", "noon", "midnight", "epoch", "infinity", "last", "earlier")
 # PostgreSQL's messages after which another base backup may succeed.
@@ -244,9 +258,14 @@ def recover_from(runtime: Runtime, candidates: Sequence[Plan], target: Target, t
 
     with recovery.beside(runtime):
         plan, unreadable = first_that_leads(candidates, attempt, target)
-        newest = recovery.newest_commit(side)
+        newest, stop = recovery.newest_commit(side), recovery.stopped_before(side)
         recovery.let_in(runtime)
         _, end = recovery.fork(server)
+        lacks = shortfall(plan, end) if target == Target() else None
+        if target.moment and stop and is_suspect(newest, stop, datetime.now(UTC)):
+            with step("commits before that time looked for in the WAL that follows"):
+                later = later_commits(runtime, plan, end, target.moment)
+            lacks = stopped_early(stop, datetime.now(UTC), later)
         return Recovery(
             base=plan.base,
             newest=newest,
@@ -254,7 +273,7 @@ def recover_from(runtime: Runtime, candidates: Sequence[Plan], target: Target, t
             seconds=time.monotonic() - began,
             broken=invariants.violations(server),
             rows=rows_of_the_book_on(server),
-            shortfall=shortfall(plan, end) if target == Target() else None,
+            shortfall=lacks,
             unreadable=unreadable,
         )
 
@@ -290,6 +309,50 @@ def shortfall(plan: Plan, end: str) -> str | None:
         return None
     reason = f"missing: {plan.missing}" if plan.missing else "a segment is damaged: make backups VERIFY=1 names it"
     return f"it ended at {end}, and the archive has WAL up to segment {segment_name(timeline, newest)}; {reason}"
+
+
+def is_suspect(newest: datetime | None, stop: datetime, now: datetime) -> bool:
+    """Return whether a clock that was ahead may have ended a recovery to a time too early.
+
+    newest: the time of the newest recovered transaction. stop: of the one before which the recovery stopped. Where they
+    are close to each other, no clock has jumped between them.
+    """
+    return newest is None or stop - newest > CLOCK_AHEAD or stop - now > CLOCK_AHEAD
+
+
+def later_commits(runtime: Runtime, plan: Plan, end: str, moment: datetime) -> list[tuple[str, datetime]]:
+    """Return the commits that follow the end of a recovery and are stamped before its target, with their positions."""
+    number = lsn(end) // SEGMENT_BYTES
+    segments = [name for name in plan.chain.needed if segment_position(name)[1] >= number][:READ_SEGMENTS]
+    member = Repository(runtime).member
+    return restore_points.commits_before(member, segments, end, moment)
+
+
+def stopped_early(stop: datetime, now: datetime, later: Sequence[tuple[str, datetime]]) -> str | None:
+    """Return why a recovery to a time holds less than was asked for, because a clock was ahead; None when it does not.
+
+    stop: the time of the transaction before which it stopped. later: the commits after it with times before the target,
+    with their positions. Each that is hardly older than the stop is no sign of a clock: two sessions may commit so.
+    """
+    missing = [(at, when) for at, when in later if stop - when > CLOCK_AHEAD]
+    if not missing and stop - now <= CLOCK_AHEAD:
+        return None
+    # Of a stop that is not ahead of now it is not known which of the two times was wrong.
+    either = "was ahead then" if stop - now > CLOCK_AHEAD else "was ahead then, or was set back later"
+    clock = (
+        f"it stopped before a transaction that is stamped {stop:%Y-%m-%d %H:%M:%S %Z}: the clock of the server {either}"
+    )
+    if not missing:
+        return (
+            f"{clock}. What was committed from there on is not recovered, whatever its time. Name a time before it, or "
+            "what does not depend on a clock: a restore point, or a position in the WAL"
+        )
+    position, when = missing[-1]
+    return (
+        f"{clock}. {len(missing)} commits after it with times before the target are not recovered, the last one of "
+        f"{when:%Y-%m-%d %H:%M:%S %Z}. TO={position} recovers up to that one, with all that is before it in the WAL; "
+        "or name a restore point, or a time before the clock was wrong"
+    )
 
 
 def _explained(message: str, target: Target, plan: Plan) -> str:

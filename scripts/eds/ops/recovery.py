@@ -31,6 +31,7 @@ START_SECONDS = 120
 REPLAYS_PREPARED = 10
 # What a server logs at the end of its recovery, in UTC (infra/postgres/common.conf).
 _LAST_COMMIT = re.compile(r"last completed transaction was at log time (\S+ \S+)")
+_STOPPED_BEFORE = re.compile(r"recovery stopping before (?:commit|abort) of transaction \d+, time (\S+ \S+)")
 
 # --- a member and the primary -----------------------------------------------------------------------------------------
 
@@ -198,7 +199,16 @@ def newest_commit(side: Member) -> datetime | None:
 
     A restart of the server forgets it.
     """
-    found = [match[1] for line in side.tail(200) if (match := _LAST_COMMIT.search(line))]
+    return _newest_time(_LAST_COMMIT, side.tail(200))
+
+
+def stopped_before(side: Member) -> datetime | None:
+    """Return the time of the transaction before which a recovery to a time stopped, by its log; None without one."""
+    return _newest_time(_STOPPED_BEFORE, side.tail(200))
+
+
+def _newest_time(message: re.Pattern[str], log: Sequence[str]) -> datetime | None:
+    found = [match[1] for line in log if (match := message.search(line))]
     return datetime.fromisoformat(found[-1]).replace(tzinfo=UTC) if found else None
 
 

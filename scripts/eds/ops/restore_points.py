@@ -1,14 +1,15 @@
-"""The restore points in archived WAL: where each is, by reading the segments."""
+"""The restore points and the commits in archived WAL: where each is, by reading the segments."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from eds.base.errors import UserError
 from eds.cluster import server_conf
-from eds.cluster.repository import segment_name, segment_position
+from eds.cluster.repository import lsn, segment_name, segment_position
 from eds.runtime.member import Member
 
 # How many segments are fetched and read at a time, with the one after them: a record may continue in it.
@@ -17,16 +18,21 @@ AT_A_TIME = 4
 OF_PGBACKREST = "pgBackRest Archive Check"
 _POINT = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: RESTORE_POINT (.+)$", re.MULTILINE)
 _UNREADABLE = re.compile(r"^unreadable: (\w+)$", re.MULTILINE)
-# Fetches the segments into a directory of its own, and prints what pg_waldump says of each run of them.
+_COMMIT = re.compile(
+    r"lsn: ([0-9A-F]+/[0-9A-F]+), .*desc: COMMIT(?:_PREPARED \d+:)? (\d{4,}-\S+ [\d:.]+) UTC", re.MULTILINE
+)
+# Fetches the segments into a directory of its own, and prints what pg_waldump says of each run of them: of the records
+# of one resource manager, the lines with a word.
 _READ = """
 set -u
-fetch=$1
-shift
+fetch=$1 rmgr=$2 word=$3
+shift 3
+export TZ=UTC
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 first= last=
 waldump() {
-    [ -z "$first" ] || (cd "$place" && pg_waldump --rmgr=XLOG "$first" "$last" 2>/dev/null) | grep RESTORE_POINT
+    [ -z "$first" ] || (cd "$place" && pg_waldump --rmgr="$rmgr" "$first" "$last" 2>/dev/null) | grep "$word"
 }
 for name; do
     if sh -c "$fetch" fetch "$name" "$place/$name" 2>/dev/null; then
@@ -57,12 +63,9 @@ class Search:
 
 def search(member: Member, segments: Sequence[str], name: str) -> Search:
     """Look for a restore point in archived segments, the newest first. segments: their names, the oldest first."""
-    if member.places.repository_conf is None:
-        raise UserError("There is no pgBackRest that fits these servers, and so no WAL archive.")
-    fetch = server_conf.restore_command(member.places, "recovery").replace('%f "%p"', '"$1" "$2"').replace("%%", "%")
     found = Search()
     for run in _runs(segments):
-        output = member.run(["sh", "-c", _READ, "read", fetch, *run], what="reading the archived WAL").output
+        output = _read(member, run, "XLOG", "RESTORE_POINT")
         found.unreadable += _UNREADABLE.findall(output)
         for position, point in reversed(_POINT.findall(output)):
             if point == name:
@@ -71,6 +74,32 @@ def search(member: Member, segments: Sequence[str], name: str) -> Search:
             if point not in (*found.others, OF_PGBACKREST):
                 found.others.append(point)
     return found
+
+
+def commits_before(
+    member: Member, segments: Sequence[str], position: str, moment: datetime
+) -> list[tuple[str, datetime]]:
+    """Return the commits from a position on that are stamped before a time, each with its position, the oldest first.
+
+    segments: the names of archived segments, the oldest first.
+    """
+    found: dict[str, datetime] = {}
+    for run in reversed(list(_runs(segments))):
+        found.update(parse_commits(_read(member, run, "Transaction", "desc: COMMIT")))
+    return [(at, when) for at, when in found.items() if lsn(at) >= lsn(position) and when < moment]
+
+
+def parse_commits(output: str) -> list[tuple[str, datetime]]:
+    """Return the commits in what pg_waldump says in UTC: the position and the time of each."""
+    return [(at, datetime.fromisoformat(when).replace(tzinfo=UTC)) for at, when in _COMMIT.findall(output)]
+
+
+def _read(member: Member, segments: Sequence[str], rmgr: str, word: str) -> str:
+    """Return pg_waldump's lines with a word, of the records of a resource manager. Raises UserError."""
+    if member.places.repository_conf is None:
+        raise UserError("There is no pgBackRest that fits these servers, and so no WAL archive.")
+    fetch = server_conf.restore_command(member.places, "recovery").replace('%f "%p"', '"$1" "$2"').replace("%%", "%")
+    return member.run(["sh", "-c", _READ, "read", fetch, rmgr, word, *segments], what="reading the archived WAL").output
 
 
 def _runs(segments: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -249,110 +249,6 @@ def test_a_restore_point_the_end_of_the_wal_and_what_leads_nowhere(
     assert followers(runtime) == {"replica1", "replica2"}
 
 
-# Lets a server's clock be ahead by as many seconds as a file says. Of the programs that it starts, their clocks stay.
-CLOCK = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/time.h>
-
-static int is_server;
-
-// A server overwrites its own name later, to be told apart in a list of processes.
-__attribute__((constructor)) static void look(void) {
-    is_server = !strcmp(program_invocation_short_name, "postgres");
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    static int (*real)(struct timeval *, void *);
-    if (!real) real = (int (*)(struct timeval *, void *)) dlsym(RTLD_NEXT, "gettimeofday");
-    int result = real(now, zone);
-    FILE *file = is_server ? fopen(SECONDS_FILE, "r") : NULL;
-    long seconds;
-    if (file && fscanf(file, "%ld", &seconds) == 1) now->tv_sec += seconds;
-    if (file) fclose(file);
-    return result;
-}
-"""
-
-
-@contextmanager
-def settable_clock(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Give the primary a clock that the test sets ahead, by seconds."""
-    primary = runtime.member(runtime.cluster.primary_name)
-    with tempfile.TemporaryDirectory(prefix="clock-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        seconds, library = folder / "seconds", folder / "clock.so"
-
-        def set_clock(ahead: int) -> None:
-            other = folder / "next"
-            other.write_text(str(ahead))
-            other.replace(seconds)
-
-        set_clock(0)
-        subprocess.run(
-            ["cc", "-shared", "-fPIC", f'-DSECONDS_FILE="{seconds}"', "-x", "c", "-", "-o", library, "-ldl"],
-            input=CLOCK,
-            text=True,
-            check=True,
-        )
-        environment = runtime.home.environment | {"LD_PRELOAD": str(library)}
-        with monkeypatch.context() as patch:
-            patch.setattr(type(runtime.home), "environment", property(lambda _: environment))
-            primary.stop()
-            primary.start()
-        try:
-            yield set_clock
-        finally:
-            primary.stop()
-            primary.start()
-
-
-@needs.pgbackrest
-@needs.compiler
-def test_what_a_clock_that_was_ahead_keeps_from_a_recovery_to_a_time_is_named_and_found(
-    cluster: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = cluster.runtime
-    server = runtime.cluster.recovered
-    backup.physical(runtime, "full")
-
-    def add(name: str) -> None:
-        with cluster.app() as connection:
-            add_customer(connection, name)
-
-    with settable_clock(runtime, monkeypatch) as set_clock:
-        add("before the clock was ahead")
-        set_clock(40 * 86400)
-        add("while the clock was ahead")
-        set_clock(0)
-        add("after the clock was ahead")
-        time.sleep(1)
-        moment = datetime.now(UTC)
-        time.sleep(1)
-        add("behind the target")
-        found = pitr.recover(runtime, pitr.Target.parse(moment.isoformat()))
-        recovered = names(server.superuser_conninfo())
-        assert "before the clock was ahead" in recovered
-        assert not {"after the clock was ahead", "behind the target"} & recovered
-        assert found.shortfall is not None
-        assert "the clock of the server was ahead then" in found.shortfall
-        with pytest.raises(UserError, match="Neither FORCE=1 nor a script"):
-            pitr.confirm_shortfall(found)
-        # What it says leads there.
-        position = re.search(r"TO=(\S+)", found.shortfall)
-        assert position is not None, found.shortfall
-        found = pitr.recover(runtime, pitr.Target.parse(position[1]))
-        recovered = names(server.superuser_conninfo())
-        assert "after the clock was ahead" in recovered
-        assert "behind the target" not in recovered
-        assert found.shortfall is None
-    runtime.member(SIDE).remove()
-
-
 @contextmanager
 def rotated_passwords(cluster: Platform) -> Iterator[LocalRuntime]:
     """Other passwords of the superuser and of a reader, on the primary and in the settings, for a while."""
@@ -854,3 +750,127 @@ def applications_way(settings: Settings) -> str:
 def settings_conninfo(settings: Settings, role: str) -> str:
     cluster = Cluster(settings)
     return cluster.conninfo(cluster.primary, role)
+
+
+# --- a clock that was ahead: last, since its WAL and its backups stay -------------------------------------------------
+
+# Lets a server's clock be ahead by as many seconds as a file says. Of the programs that it starts, their clocks stay.
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
+
+static int is_server;
+
+// A server overwrites its own name later, to be told apart in a list of processes.
+__attribute__((constructor)) static void look(void) {
+    is_server = !strcmp(program_invocation_short_name, "postgres");
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    static int (*real)(struct timeval *, void *);
+    if (!real) real = (int (*)(struct timeval *, void *)) dlsym(RTLD_NEXT, "gettimeofday");
+    int result = real(now, zone);
+    FILE *file = is_server ? fopen(SECONDS_FILE, "r") : NULL;
+    long seconds;
+    if (file && fscanf(file, "%ld", &seconds) == 1) now->tv_sec += seconds;
+    if (file) fclose(file);
+    return result;
+}
+"""
+
+
+@contextmanager
+def settable_clock(runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Give the primary a clock that the test sets ahead, by seconds."""
+    primary = runtime.member(runtime.cluster.primary_name)
+    with tempfile.TemporaryDirectory(prefix="clock-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        seconds, library = folder / "seconds", folder / "clock.so"
+
+        def set_clock(ahead: int) -> None:
+            other = folder / "next"
+            other.write_text(str(ahead))
+            other.replace(seconds)
+
+        set_clock(0)
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", f'-DSECONDS_FILE="{seconds}"', "-x", "c", "-", "-o", library, "-ldl"],
+            input=CLOCK,
+            text=True,
+            check=True,
+        )
+        environment = runtime.home.environment | {"LD_PRELOAD": str(library)}
+        with monkeypatch.context() as patch:
+            patch.setattr(type(runtime.home), "environment", property(lambda _: environment))
+            primary.stop()
+            primary.start()
+        try:
+            yield set_clock
+        finally:
+            primary.stop()
+            primary.start()
+
+
+@needs.pgbackrest
+@needs.compiler
+def test_what_a_clock_that_was_ahead_keeps_from_a_recovery_to_a_time_is_named_and_found(
+    cluster: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = cluster.runtime
+    server = runtime.cluster.recovered
+    backup.physical(runtime, "full")
+
+    def add(name: str) -> None:
+        with cluster.app() as connection:
+            add_customer(connection, name)
+
+    with settable_clock(runtime, monkeypatch) as set_clock:
+        add("before the clock was ahead")
+        set_clock(40 * 86400)
+        add("while the clock was ahead")
+        set_clock(0)
+        add("after the clock was ahead")
+        time.sleep(1)
+        moment = datetime.now(UTC)
+        time.sleep(1)
+        add("behind the target")
+        found = pitr.recover(runtime, pitr.Target.parse(moment.isoformat()))
+        recovered = names(server.superuser_conninfo())
+        assert "before the clock was ahead" in recovered
+        assert not {"after the clock was ahead", "behind the target"} & recovered
+        assert found.shortfall is not None
+        assert "the clock of the server was ahead then" in found.shortfall
+        with pytest.raises(UserError, match="Neither FORCE=1 nor a script"):
+            pitr.confirm_shortfall(found)
+        # What it says leads there.
+        position = re.search(r"TO=(\S+)", found.shortfall)
+        assert position is not None, found.shortfall
+        found = pitr.recover(runtime, pitr.Target.parse(position[1]))
+        recovered = names(server.superuser_conninfo())
+        assert "after the clock was ahead" in recovered
+        assert "behind the target" not in recovered
+        assert found.shortfall is None
+    runtime.member(SIDE).remove()
+
+
+@needs.pgbackrest
+@needs.compiler
+def test_a_full_backup_of_a_clock_that_was_ahead_is_named_where_it_is_in_the_way(
+    cluster: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = cluster.runtime
+    backup.physical(runtime, "full")
+    with settable_clock(runtime, monkeypatch) as set_clock:
+        set_clock(40 * 86400)
+        ahead = backup.physical(runtime, "full")
+    with pytest.raises(UserError, match=f"was ahead when backup {ahead.label} was made[^?]*TYPE=diff"):
+        backup.physical(runtime, "full")
+    # What was made is returned, not what is stamped latest.
+    assert backup.physical(runtime, "diff").label.startswith(f"{ahead.label}_")
+    assert pitr.recover(runtime, pitr.Target()).shortfall is None
+    runtime.member(SIDE).remove()

@@ -392,9 +392,14 @@ def physical(runtime: Runtime, kind: str) -> BaseBackup:
     archive = Repository(runtime)
     archive.check_available()
     with directory(runtime.settings):
+        # Not by their times alone: a clock may have been ahead when an earlier one was made.
+        earlier = {backup.label for backup in archive.info().backups}
         for number in archive.numbers:
             archive.backup(kind, number)
-    return max((each for each in archive.info().backups if each.repository == 1), key=lambda backup: backup.finished_at)
+    return max(
+        (each for each in archive.info().backups if each.repository == 1 and each.label not in earlier),
+        key=lambda backup: backup.finished_at,
+    )
 
 
 # --- verification -----------------------------------------------------------------------------------------------------

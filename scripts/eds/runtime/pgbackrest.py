@@ -21,6 +21,8 @@ from eds.runtime.member import Member, Runtime
 # pgBackRest's exit code when another process holds its lock, and how long to wait for that.
 LOCKED = 50
 LOCK_SECONDS = 30.0
+# The full backup on which the newest one builds, where pgBackRest refuses another one with an earlier time.
+_NOT_LATER = re.compile(r"is not later than latest backup label '(\d{8}-\d{6}F)")
 # Reads the names of archived segments, and prints those that are missing or whose content has another checksum.
 _READ_SEGMENTS = """
 place=$(mktemp -d)
@@ -163,7 +165,17 @@ class Repository:
 
     def backup(self, kind: str, number: int = 1) -> None:
         """Make a physical backup (full, diff or incr), and remove what the retention no longer keeps."""
-        self.run("backup", f"--type={kind}", f"--repo={number}", what=f"the {kind} backup")
+        try:
+            self.run("backup", f"--type={kind}", f"--repo={number}", what=f"the {kind} backup")
+        except UserError as error:
+            # Its words ask for a time zone, and say nothing of what is still possible.
+            if (found := _NOT_LATER.search(str(error))) is None:
+                raise
+            raise UserError(
+                f"{error}\nThe clock is behind now, or was ahead when backup {found[1]} was made. Correct it if it is "
+                "wrong. If it is right, full backups are possible again from the time in that name on (UTC): until "
+                "then make differential ones, make backup KIND=physical TYPE=diff. Recoveries work as ever."
+            ) from error
 
     @property
     def numbers(self) -> Sequence[int]:

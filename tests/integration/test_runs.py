@@ -527,6 +527,15 @@ OUT_OF_THE_FEED = [
         ("drop table operational.old_payments",),
         "it inherits, or is inherited",
     ),
+    (
+        # As pg_restore --disable-triggers leaves them: not for sessions with session_replication_role = replica.
+        (
+            "alter table operational.payments disable trigger user",
+            "alter table operational.payments enable trigger user",
+        ),
+        (PUBLISH_PAYMENTS,),
+        "a trigger of its audit trail is missing, not enabled always",
+    ),
 ]
 
 
@@ -542,6 +551,32 @@ def test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run(small_boo
             assert f"table payments is not in the change feed ({expected}" in failed.run["error_message"]
     finally:
         as_owner(platform, *undo)
+    platform.build()
+    assert_landing_equals_source(platform)
+
+
+@pytest.mark.proof
+def test_a_key_that_is_not_the_primary_key_stops_the_run(small_book):
+    """Two rows may have it: one of them would be lost, also in the nightly run."""
+    platform = small_book
+    as_owner(
+        platform,
+        "alter table operational.payments drop constraint payments_pkey, add constraint once unique (payment_id)",
+        "alter table operational.payments add column other bigint generated always as identity primary key",
+        PUBLISH_PAYMENTS,
+    )
+    try:
+        failed = platform.dbt(*DATA_BUILD)
+        assert failed.exit_code != 0
+        assert "column payments.payment_id is not the primary key, but the key of that" in failed.run["error_message"]
+    finally:
+        as_owner(
+            platform,
+            "drop view etl.payments_changes",
+            "alter table operational.payments drop column other",
+            "alter table operational.payments drop constraint once, add primary key (payment_id)",
+            PUBLISH_PAYMENTS,
+        )
     platform.build()
     assert_landing_equals_source(platform)
 

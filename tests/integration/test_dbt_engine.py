@@ -236,6 +236,25 @@ def test_a_model_whose_failure_would_be_passed_over_is_refused(platform: Platfor
     assert platform.of_project(project).dbt("build", "--select", "dim_product").run is not None
 
 
+# Every setting of the lender's figures away from its default, on both sides of UTC.
+LENDERS_SETTINGS = (
+    {
+        "BUSINESS_TIMEZONE": "Africa/Nairobi",
+        "ARREARS_TOLERANCE": "50",
+        "CLOSE_DAY": "28",
+        "PROVISION_SCHEME": "ke_bank",
+    },
+    {"BUSINESS_TIMEZONE": "America/New_York", "ARREARS_TOLERANCE": "0.01", "CLOSE_DAY": "1"},
+    {"BUSINESS_TIMEZONE": "Pacific/Apia"},
+)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("settings", LENDERS_SETTINGS, ids=lambda settings: settings["BUSINESS_TIMEZONE"])
+def test_the_unit_tests_hold_whatever_the_lenders_settings_are(small_book: Platform, settings: dict[str, str]) -> None:
+    assert small_book.dbt("test", "--select", "test_type:unit", environment=settings).exit_code == 0
+
+
 @pytest.mark.proof
 def test_the_product_installs_from_its_lock_file_with_the_package_index_alone(tmp_path: Path) -> None:
     """Wheels only: a source package could download whatever it likes while it is built."""

@@ -5,5 +5,5 @@
     generate_schema_name('staging', node) -> 'staging' in prod, 'dev_staging' in dev
 #}
 {% macro generate_schema_name(custom_schema_name, node) -%}
-    {{ schema_in_target(custom_schema_name or target.schema, target.name, target.schema) }}
+    {{ schema_in_target(custom_schema_name, target.name, target.schema) if custom_schema_name else target.schema }}
 {%- endmacro %}

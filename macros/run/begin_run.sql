@@ -15,6 +15,7 @@
     {% if not is_recorded_run() %}
         {{ return('') }}
     {% endif %}
+    {% do assert_own_relations_are_read() %}
     {% do assert_placement() %}
     {% do assert_failures_stop_publishing() %}
     {% do ensure_audit_tables() %}
@@ -92,10 +93,14 @@
 {% endmacro %}
 
 {#
-    Before `dbt test`: note the run whose state it tests, for finish_run. None while a run is changing that state.
+    Before `dbt test`: note the run whose state it tests, for finish_run. None while a run is changing that state, and
+    none under --defer, where tests may look at the relations of another target.
 #}
 {% macro note_run_under_test() %}
-    {% if relation_exists((audit_schema() | trim) ~ '.etl_runs') %}
+    {% if may_read_other_relations() %}
+        {% do log('With --defer, tests may look at relations of another target: their results do not count as tests of '
+            ~ 'target ' ~ target.name ~ '. dbt test without --defer tests what is to be published.', info=true) %}
+    {% elif relation_exists((audit_schema() | trim) ~ '.etl_runs') %}
         {% set last %}
             select max(run_id) as run_id, bool_or(status = 'running') as is_changing
             from {{ audit_schema() }}.etl_runs

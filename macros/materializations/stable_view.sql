@@ -1,5 +1,5 @@
 {#
-    A view that is created or replaced only when its definition changed. dbt's own view is dropped and created in each
+    A view that is created or replaced only when its definition changed, or somebody replaced it. dbt's own view is dropped and created in each
     run, which takes dependent views along and makes readers queue. With a contract, its columns are checked first.
 #}
 {% materialization stable_view, adapter='postgres' %}
@@ -10,13 +10,18 @@
 
     {% set node = node_state() %}
     {% set known_hash = node.state['definition_hash'] if node.state is not none else '' %}
-    {% if node.exists and (not reads_everything() or known_hash == node.definition_hash) %}
+    {% if node.exists and (not reads_everything() or (known_hash == node.definition_hash and node.is_as_made)) %}
         {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
         {{ return({'relations': [target_relation]}) }}
     {% endif %}
 
     {% set run_id = assert_run_is_ours() %}
-    {% if not node.exists or content_of(known_hash) != content_of(node.definition_hash) %}
+    {# A state of an earlier version does not say what was made: the view is made again, and nothing is held to be wrong. #}
+    {% set repaired = node.exists and node.state is not none and node.state['stored_definition'] is not none and not node.is_as_made %}
+    {% if repaired %}
+        {% do log(this ~ ' was not as a run had made it: it is made again, and what reads it is computed in full.', info=true) %}
+    {% endif %}
+    {% if not node.exists or not node.is_as_made or content_of(known_hash) != content_of(node.definition_hash) %}
         {% if config.get('contract').enforced %}
             {# Raises dbt's own message when the SQL's columns are not the contract's. #}
             {% do get_assert_columns_equivalent(sql) %}
@@ -33,7 +38,7 @@
     {% do persist_docs(target_relation, model) %}
     {% if reads_everything() %}
         {% do run_statement(save_model_state(model.name, run_id, node.definition_hash,
-            recomputed=content_of(known_hash) != content_of(node.definition_hash))) %}
+            recomputed=repaired or content_of(known_hash) != content_of(node.definition_hash), repaired=repaired)) %}
     {% endif %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}

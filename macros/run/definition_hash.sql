@@ -3,7 +3,7 @@
 
       content  decides about rows: the compiled SQL of a full computation (so: the macros and variables in it), the
                contract's columns, types and constraints, the configuration, and the content of the views, functions and
-               seeds that it reads. When it changes, the node's rows are brought to the new definition.
+               seeds that it reads, with the run that last put one of them right. When it changes, the node's rows are brought to the new definition.
       form     decides about what surrounds them: descriptions, indexes, grants.
 
     compiled: the SQL of a full computation. parents_content: of the parents as they are in the warehouse, from

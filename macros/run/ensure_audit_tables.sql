@@ -7,7 +7,8 @@
     refused_starts  one row per start that was refused because another run was running
     model_states    how far each model has got: the last run it has taken in, and the day of its data; the last
                     ones that rebuilt its relation, and that changed its rows by something else than an increment; the
-                    newest whose change log was pruned
+                    newest whose change log was pruned; the last one that found a view, function or seed other than a run
+                    had left it; what the database made of a view's or function's definition (see stored_definition)
 
     The last three have rows only in a target that extracts (prod, citus):
 
@@ -70,7 +71,9 @@
             'created_run_id': 'bigint not null',
             'recomputed_run_id': 'bigint not null default 0',
             'pruned_run_id': 'bigint not null default 0',
+            'repaired_run_id': 'bigint not null default 0',
             'definition_hash': 'text not null',
+            'stored_definition': 'text',
             'updated_at': 'timestamptz not null default clock_timestamp()',
             'data_day': 'date'
         },

@@ -1,12 +1,12 @@
 {#
     How far a model has got, as a dictionary, or none when it never finished:
-    run_id (the last run it took in), landing_run_id (the last extraction it took in), definition_hash.
+    run_id (the last run it took in), landing_run_id (the last extraction it took in), definition_hash, stored_definition.
 
     model_state('fact_loans')['landing_run_id'] -> 41
 #}
 {% macro model_state(model_name) %}
     {% set question %}
-        select run_id, landing_run_id, definition_hash
+        select run_id, landing_run_id, definition_hash, stored_definition
         from {{ audit_schema() }}.model_states
         where model_name = {{ sql_literal(model_name) }}
     {% endset %}
@@ -19,11 +19,13 @@
 
     landing_run: the extraction that it has taken in (default: the last one). rebuilt: the relation was rebuilt in
     this run, so that what reads it is computed in full. recomputed: its rows changed otherwise than by an increment
-    (another definition, a repair), so that tests of what changed look at all of them.
+    (another definition, a repair), so that tests of what changed look at all of them. repaired: a view, function or seed
+    was found other than a run had left it, and was put right: what reads it, directly or not, has another content (see
+    definition_hash), since it may have been computed from what was there.
 #}
-{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false, recomputed=false) %}
+{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false, recomputed=false, repaired=false) %}
     insert into {{ audit_schema() }}.model_states
-    (model_name, run_id, landing_run_id, created_run_id, recomputed_run_id, definition_hash, data_day)
+    (model_name, run_id, landing_run_id, created_run_id, recomputed_run_id, definition_hash, stored_definition, data_day)
     values (
         {{ sql_literal(model_name) }},
         {{ run_id }},
@@ -31,6 +33,7 @@
         {{ run_id }},
         {{ run_id }},
         {{ sql_literal(definition_hash) }},
+        {{ stored_definition() }},
         (select {{ business_day('snapshot_time') }} from audit.extraction_state)
     )
     on conflict (model_name) do update
@@ -38,9 +41,13 @@
         run_id = excluded.run_id,
         landing_run_id = excluded.landing_run_id,
         definition_hash = excluded.definition_hash,
+        stored_definition = excluded.stored_definition,
         data_day = excluded.data_day,
         {% if rebuilt %}
         created_run_id = excluded.created_run_id,
+        {% endif %}
+        {% if repaired %}
+        repaired_run_id = excluded.run_id,
         {% endif %}
         {% if rebuilt or recomputed %}
         recomputed_run_id = excluded.recomputed_run_id,

@@ -2,6 +2,7 @@
     What a materialization asks about its own node, in one query, as a dictionary:
       exists           whether the relation is there
       is_complete      whether it is there with its change log, where it has one
+      is_as_made       whether its definition in the database is the one that a run made (see stored_definition)
       state            as model_state returns it, or none
       parents_made     the last run that rebuilt one of the relations it reads, or whose changes their logs no longer have
       landing_run_id   the last extraction that it can take in: the last one, or less when a parent has not taken it in
@@ -33,8 +34,10 @@
             select
                 greatest(max(created_run_id), max(pruned_run_id)) as made,
                 min(landing_run_id) filter (where model_name in ({{ followed | join(', ') }})) as landing_run_id,
-                string_agg(split_part(definition_hash, '.', 1), ' ' order by model_name)
-                    filter (where model_name in ({{ made_of | join(', ') }})) as content
+                string_agg(
+                    split_part(definition_hash, '.', 1) || coalesce('/' || nullif(repaired_run_id, 0), ''), ' '
+                    order by model_name
+                ) filter (where model_name in ({{ made_of | join(', ') }})) as content
             from {{ audit_schema() }}.model_states
             where model_name in ({{ parents | join(', ') }})
         ),
@@ -53,12 +56,14 @@
             {% endif %}
                 as complete,
             to_regclass({{ sql_literal(this.render()) }}) is not null as present,
+            known.stored_definition is not distinct from {{ stored_definition() }} as as_made,
             coalesce(parents.made, 0) as parents_made,
             parents.content as parents_content,
             least(parents.landing_run_id, extraction.run_id) as can_take_in,
             known.run_id,
             known.landing_run_id,
             known.definition_hash,
+            known.stored_definition,
             known.data_day::text as data_day,
             coalesce(date_trunc('month', extraction.data_day) < date_trunc('month', known.data_day), false) as went_back,
             coalesce(date_trunc('month', extraction.data_day) > date_trunc('month', known.data_day), true) as month_passed,
@@ -83,6 +88,7 @@
     {{ return({
         'exists': row['present'],
         'is_complete': row['complete'],
+        'is_as_made': row['as_made'],
         'parents_made': row['parents_made'] | int,
         'landing_run_id': row['can_take_in'] | int,
         'has_changes': row['has_changes'],
@@ -91,7 +97,7 @@
         'definition_hash': definition_hash(compiled_in_full(), row['parents_content']),
         'state': none if row['run_id'] is none else {
             'run_id': row['run_id'], 'landing_run_id': row['landing_run_id'], 'definition_hash': row['definition_hash'],
-            'data_day': row['data_day']
+            'data_day': row['data_day'], 'stored_definition': row['stored_definition']
         }
     }) }}
 {% endmacro %}

@@ -16,6 +16,7 @@ from . import (
     test_history,
     test_lender,
     test_runs,
+    test_seeds,
     test_tested_states,
 )
 
@@ -322,6 +323,37 @@ CONTROLS = [
         r"\('build', '--select', 'published_state'\)",
         (UNTESTED,),
         with_tests=True,
+    ),
+    Control(
+        "tests that may look at another target's relations are no evidence",
+        on_a_small_book(test_tested_states.tests_under_deferral_publish_nothing),
+        "a state was published that was not tested",
+        (("macros/run/begin_run.sql", "{% if may_read_other_relations() %}", "{% if false %}"),),
+        with_tests=True,
+    ),
+    Control(
+        "a view that somebody replaced is made again, and what reads it follows",
+        on_a_small_book(test_tested_states.replaced_views_return),
+        "differ",
+        (("macros/run/node_state.sql", "'is_as_made': row['as_made'],", "'is_as_made': true,"),),
+    ),
+    Control(
+        "what reads a view that was put right is computed anew, in a later run too",
+        on_a_small_book(test_tested_states.test_marts_that_were_computed_from_a_replaced_view_are_put_right),
+        "differ",
+        (("macros/run/model_state.sql", "        repaired_run_id = excluded.run_id,\n", ""),),
+    ),
+    Control(
+        "a function that somebody replaced is made again",
+        on_a_small_book(test_tested_states.replaced_functions_return),
+        "assert .* == ",
+        (("macros/materializations/stored_function.sql", "known == present and ", ""),),
+    ),
+    Control(
+        "a reconcile compares the rows of the seeds",
+        on_a_small_book(test_seeds.test_rows_that_were_changed_by_hand_are_loaded_again_by_a_reconcile),
+        "update staging.payment_methods",
+        (("macros/overrides/seed.sql", " and seed_rows_differ(rows)", " and false"),),
     ),
     Control(
         "aggregates that disagree are found by a test of the dashboards' figures",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import subprocess
 from pathlib import Path
 
 import psycopg
@@ -10,7 +13,7 @@ import pytest
 from eds.cluster.connections import connect
 from eds.ops.checks.dashboard_figures import dashboard_figures
 from eds.ops.checks.result import Failed
-from eds.warehouse.runs import DATA_BUILD, RECONCILE_VARS
+from eds.warehouse.runs import DATA_BUILD, RECONCILE_VARS, dbt_executable
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
 from support.platform import Platform, project_copy
@@ -548,6 +551,181 @@ def test_a_state_that_was_tested_by_another_command_is_published(small_book):
 
 def test_a_state_that_has_not_changed_needs_no_further_test(small_book):
     assert small_book.dbt("build", "--select", "published_state", "--exclude-resource-type", "test").exit_code == 0
+
+
+def manifest_of_dev(platform: Platform) -> str:
+    """Return a directory with the manifest of target dev, which --defer takes relations from."""
+    state = platform.target_path / "manifest_of_dev"
+    subprocess.run(
+        [
+            *(dbt_executable(), "--quiet", "parse", "--target", "dev", "--target-path", state),
+            *("--project-dir", platform.project, "--profiles-dir", platform.project),
+        ],
+        env=os.environ | platform.dbt_environment,
+        check=True,
+    )
+    return str(state)
+
+
+def build_dev(platform: Platform, **environment: str) -> Platform:
+    """Build target dev, from the landing tables of prod. Returns a platform with a target directory of its own."""
+    dev = copy.copy(platform)
+    dev.target_path = platform.target_path / "dev"
+    assert dev.dbt(*DATA_BUILD, "--target", "dev", environment=environment).exit_code == 0
+    return dev
+
+
+def assert_it_stays_unpublished(platform: Platform) -> None:
+    refused = platform.dbt("build", "--select", "published_state", "--exclude-resource-type", "test")
+    assert refused.exit_code != 0, "a state was published that was not tested"
+    assert "have not passed" in refused.run["error_message"]
+
+
+def tests_under_deferral_publish_nothing(platform: Platform) -> None:
+    """Test the relations of dev, which are sound, where those of prod are not."""
+    before = platform.view("vw_monthly_revenue")
+    spoil_fact_payments(platform)
+    assert platform.dbt("run").exit_code == 0
+    build_dev(platform)
+    assert_it_stays_unpublished(platform)
+    assert platform.dbt("test", "--defer", "--favor-state", "--state", manifest_of_dev(platform)).exit_code == 0
+    assert_it_stays_unpublished(platform)
+    assert platform.view("vw_monthly_revenue") == before
+
+
+def test_tests_of_another_targets_relations_publish_nothing(small_book):
+    platform = small_book
+    tests_under_deferral_publish_nothing(platform)
+    state = manifest_of_dev(platform)
+    # dbt reads variables as well.
+    variables = {"DBT_DEFER": "true", "DBT_FAVOR_STATE": "true", "DBT_STATE": state}
+    assert platform.dbt("test", environment=variables).exit_code == 0
+    assert_it_stays_unpublished(platform)
+    # Tests of another target are recorded there, whatever its schema is called.
+    named = {"DBT_DEV_SCHEMA": "audit"}
+    assert build_dev(platform, **named).dbt("test", "--target", "dev", environment=named).exit_code == 0
+    assert_it_stays_unpublished(platform)
+
+
+def test_a_run_that_may_read_another_targets_relations_changes_nothing(small_book):
+    platform = small_book
+    before = platform.warehouse("select * from audit.model_states order by 1")
+    state = manifest_of_dev(platform)
+    pay_and_wait(platform)
+    for command in (("build",), ("run",), ("build", "--select", "published_state"), ("snapshot",)):
+        assert platform.dbt(*command, "--defer", "--state", state).exit_code != 0, command
+    assert platform.dbt("build", "--state", state, environment={"DBT_DEFER": "true"}).exit_code != 0
+    assert platform.warehouse("select * from audit.model_states order by 1") == before
+    # A state alone serves to select nodes.
+    platform.build("--state", state)
+    assert_views_equal_the_oltp(platform)
+
+
+# --- definitions that were replaced by hand ---------------------------------------------------------------------------
+
+
+def replace_view(platform: Platform, view: str, condition: str) -> None:
+    """Let a view leave rows out, as the role of the runs."""
+    definition = platform.warehouse(f"select pg_get_viewdef('{view}'::regclass)")[0][0].rstrip(";")
+    with connect(platform.writer_conninfo) as connection:
+        connection.execute(
+            f"create or replace view {view} as select * from ({definition}) as x where {condition}".encode()
+        )
+
+
+def replaced_views_return(platform: Platform) -> None:
+    """Replace views below the marts, below other views and above the marts: the next run puts all of it right."""
+    replace_view(platform, "staging.stg_payments", "payment_id > 5")
+    # Read by the customers' history through another view.
+    replace_view(platform, "staging.stg_customers", "customer_id > 2")
+    replace_view(platform, "warehouse.vw_branch_performance", "false")
+    with connect(platform.writer_conninfo) as connection:
+        connection.execute("alter view warehouse.vw_monthly_revenue rename column total_revenue to payment_count_x")
+        connection.execute("alter view warehouse.vw_monthly_revenue rename column payment_count_x to total_revenue")
+    pay_and_wait(platform)
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+def test_views_that_were_replaced_by_hand_are_made_again(small_book):
+    platform = small_book
+    replaced_views_return(platform)
+    assert platform.dbt("test").exit_code == 0
+    states = (
+        "select model_name, repaired_run_id, updated_at from audit.model_states "
+        "where stored_definition is not null order by 1"
+    )
+    made = platform.warehouse(states)
+    repaired = {name: run for name, run, _ in made if run}
+    assert set(repaired) == {"stg_payments", "stg_customers", "vw_branch_performance"}
+    # What read the view of the customers through another view was computed anew.
+    assert platform.warehouse(
+        "select recomputed_run_id from audit.model_states where model_name = 'int_customers_to_snapshot'"
+    ) == [(repaired["stg_customers"],)]
+    # Once, and not in each run.
+    for options in ((), NIGHTLY):
+        platform.build(*options)
+        assert platform.warehouse(states) == made
+
+
+def test_marts_that_were_computed_from_a_replaced_view_are_put_right(small_book, tmp_path):
+    """The marts follow also when the run that finds the view ends before it comes to them."""
+    platform = small_book
+    replace_view(platform, "staging.stg_payments", "payment_id > 5")
+    # A run that cannot know it computes the marts from it.
+    known = "update audit.model_states set stored_definition = {} where model_name = 'stg_payments'"
+    made = platform.warehouse("select stored_definition from audit.model_states where model_name = 'stg_payments'")
+    platform.warehouse(known.format("md5(pg_get_viewdef('staging.stg_payments'::regclass))"))
+    platform.build(*NIGHTLY)
+    assert platform.warehouse("select count(*) from warehouse.fact_payments") == [(13,)]
+    platform.warehouse(known.format(f"'{made[0][0]}'"))
+    platform.build("--select", "stg_payments")
+    assert platform.warehouse("select count(*) from warehouse.fact_payments") == [(13,)]
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.parametrize("rows_left", ["payment_id > 5", None])
+def test_a_view_of_an_unknown_definition_is_made_again(small_book, rows_left):
+    """A record of an earlier version does not say what was made: once, every view is."""
+    platform = small_book
+    columns = "drop column stored_definition, drop column repaired_run_id"
+    if rows_left:
+        replace_view(platform, "staging.stg_payments", rows_left)
+    platform.warehouse(f"alter table audit.model_states {columns}")
+    run = platform.build().run["run_id"]
+    assert platform.warehouse(
+        "select run_id, repaired_run_id from audit.model_states where model_name = 'stg_payments'"
+    ) == [(run, 0)]
+    assert platform.warehouse("select count(*) from staging.stg_payments") == [(18,)]
+
+
+def replaced_functions_return(platform: Platform) -> None:
+    """Replace a function, and add one that takes its calls: the next run puts both right."""
+    for name, schema in (("annuity_schedule", "staging"), ("portfolio_as_of", "warehouse")):
+        definitions = (
+            "select string_agg(pg_get_functiondef(oid), ';') from pg_proc "
+            f"where proname = '{name}' and pronamespace = '{schema}'::regnamespace"
+        )
+        made = platform.warehouse(definitions)
+        with connect(platform.writer_conninfo) as connection:
+            spoiled = made[0][0].replace("$function$", "$function$ /* by hand */", 1)
+            connection.execute(spoiled.encode())
+            connection.execute(
+                f"create function {schema}.{name}(text) returns text language sql as 'select $1'".encode()
+            )
+        assert platform.warehouse(definitions) != made
+        platform.build()
+        assert platform.warehouse(definitions) == made
+
+
+def test_functions_that_were_replaced_by_hand_are_made_again(small_book):
+    replaced_functions_return(small_book)
+    assert_views_equal_the_oltp(small_book)
+    states = "select model_name, updated_at from audit.model_states where stored_definition is not null order by 1"
+    made = small_book.warehouse(states)
+    small_book.build()
+    assert small_book.warehouse(states) == made
 
 
 # --- readers ----------------------------------------------------------------------------------------------------------

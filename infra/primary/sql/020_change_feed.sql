@@ -297,7 +297,7 @@ as $$
     )
 $$;
 
--- Gives a table's trigger of a function the name that it should have: it has another when it, or the table, was renamed.
+-- Gives a table's trigger of a function the name that it should have: it, or the table, may have been renamed.
 -- A second one would write each change twice.
 create or replace function etl.name_trigger(relation regclass, wanted_function text, wanted_name text) returns void
 language plpgsql

@@ -65,9 +65,54 @@
 {% endmacro %}
 
 {#
-    The foreign views of the source's state are needed before anything else, also by the choice of the source.
+    An SQL expression: what the foreign tables of the extraction are, as a hash. It is kept with the state of
+    operational_fdw, so that one that somebody altered or replaced is found.
 #}
-{% macro ensure_source_state_tables() %}
+{% macro foreign_tables_definition(tables) %}
+    {% set names = [
+        'source_state', 'trail', 'trail_end', 'trail_transactions', 'source_settings', 'source_columns', 'feed_events',
+        'feed_widths', 'table_widths', 'replaced_tables'
+    ] %}
+    {% for table in tables %}
+        {% do names.extend([table.name, table.name ~ '_changes']) %}
+    {% endfor %}
+    (
+        select
+            md5(string_agg(concat_ws(' ', cls.relname, srv.srvname, fgn.ftoptions, columns.definitions), ' ' order by cls.relname))
+        from pg_foreign_table as fgn
+        inner join pg_class as cls on fgn.ftrelid = cls.oid
+        inner join pg_foreign_server as srv on fgn.ftserver = srv.oid
+        cross join lateral (
+            select
+                string_agg(
+                    concat_ws(' ', att.attname, format_type(att.atttypid, att.atttypmod), att.attfdwoptions), ', '
+                    order by att.attnum
+                ) as definitions
+            from pg_attribute as att
+            where att.attrelid = cls.oid and att.attnum > 0 and not att.attisdropped
+        ) as columns
+        where
+            cls.relnamespace = 'operational_fdw'::regnamespace
+            and cls.relname = any(array[{% for name in names %}{{ sql_literal(name) }}{{ ', ' if not loop.last }}{% endfor %}])
+    )
+{% endmacro %}
+
+{#
+    The foreign views of the source's state are needed before anything else, also by the choice of the source. When the
+    foreign tables are not as the last extraction left them, all are made again: here, and in sync_foreign_tables.
+#}
+{% macro ensure_source_state_tables(tables, yaml_hash) %}
+    {% set comparison %}
+        select stored_definition <> {{ foreign_tables_definition(tables) }} as differ
+        from audit.model_states where model_name = 'operational_fdw' and definition_hash = '{{ yaml_hash }}'
+    {% endset %}
+    {% set found = first_row(comparison) %}
+    {% if found is not none and found['differ'] %}
+        {% do log('The foreign tables of operational_fdw are not as the last extraction left them: they are made again.', info=true) %}
+        {% do run_statement('drop foreign table if exists operational_fdw.source_settings, operational_fdw.source_state, '
+            ~ 'operational_fdw.trail, operational_fdw.trail_end, operational_fdw.trail_transactions, '
+            ~ 'operational_fdw.source_columns') %}
+    {% endif %}
     {# By its column: a table of the source that has this name was once published. #}
     {% set question %}
         select exists (

@@ -19,7 +19,7 @@
 
     {% set tables = extraction_tables() %}
     {% set yaml_hash = local_md5(tojson(tables)) %}
-    {% do ensure_source_state_tables() %}
+    {% do ensure_source_state_tables(tables, yaml_hash) %}
     {% set server = choose_source() %}
     {% do note_source(server) %}
     {% set usual_options = server_options() %}
@@ -127,6 +127,10 @@
 
         {{ record_rows(run_id, total.inserted, total.updated, total.deleted) }};
         {{ save_model_state('operational_fdw', run_id, yaml_hash, landing_run=run_id) }};
+
+        update audit.model_states
+        set stored_definition = {{ foreign_tables_definition(tables) }}
+        where model_name = 'operational_fdw';
     {% endcall %}
     {% if server.candidate is not none %}
         {% do restore_server_options(usual_options) %}

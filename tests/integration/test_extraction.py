@@ -98,6 +98,27 @@ def test_a_primary_that_was_restored_to_an_earlier_state_is_compared(small_book)
     assert_landing_equals_source(platform)
 
 
+def test_foreign_tables_that_were_changed_by_hand_are_made_again(small_book):
+    platform = small_book
+    # Each would bring the rows of the payments with another value in one of their columns, or no deletion.
+    for change in (
+        "payments_changes alter column amount options (add column_name 'principal_portion')",
+        "feed_events alter column operation options (add column_name 'table_name')",
+        "trail_transactions alter column log_id options (add column_name 'xact_id')",
+    ):
+        platform.warehouse(f"alter foreign table operational_fdw.{change}")
+    with platform.app() as connection:
+        pay(connection, 1, "5.00", "0.50")
+        connection.execute("delete from operational.payments where payment_id = 2")
+    platform.wait_for_replicas()
+    assert platform.build().run["extraction_mode"] == "changes"
+    assert_landing_equals_source(platform)
+    made = "select array_agg(ftrelid::text order by ftrelid) from pg_foreign_table"
+    before = platform.warehouse(made)
+    platform.build()
+    assert platform.warehouse(made) == before
+
+
 @pytest.mark.proof
 def test_the_nightly_reconcile_repairs_what_the_feed_does_not_have_and_refuses_to_empty(small_book):
     platform = small_book

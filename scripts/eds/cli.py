@@ -518,7 +518,9 @@ def import_template_command(
         raise UserError("Which folder? Example: make import-template DIR=/data/book")
     directory = with_home(directory)
     out.print(
-        f"wrote {write_template(directory)}: complete it, then: make import DIR={directory} DRY_RUN=1", markup=False
+        f"wrote {write_template(directory)}: complete it, then: "
+        f"make import DIR={shlex.quote(str(directory))} DRY_RUN=1",
+        markup=False,
     )
 
 

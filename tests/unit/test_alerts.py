@@ -47,7 +47,8 @@ FAILED = run(2, "failed", "fact_loans: Database Error in model fact_loans (model
     [
         (None, [FAILED, run(1, "success")], None, "failed", True),
         (None, [FAILED], None, "failed", True),
-        (None, [FAILED, run(1, "failed")], None, "failed", False),
+        # Runs failed already when the address was given.
+        (None, [FAILED, run(1, "failed")], None, "failed", True),
         (None, [run(3, "success"), FAILED], None, "ok", True),
         (None, [run(3, "success")], None, "ok", False),
         (Note("ok", 1, "", ()), [FAILED, run(1, "success")], None, "failed", True),

@@ -1146,6 +1146,15 @@ def test_texts_become_keys() -> None:
     assert mapped(code, "LN-0042A", None) == str(int("LN0042A", 36))
     assert mapped(code, "ln 0042a", None) == str(int("LN0042A", 36))
     assert mapped(code, "a text that is too long", None) == "a text that is too long"
+    digits = lay_out(
+        LOANS,
+        header_of("Account,Branch"),
+        mapping=TableMapping(columns={"loan_id": ColumnMapping(column="Account", number="digits")}),
+    ).targets[0]
+    assert digits.get is not None
+    texts = ["LN-000052", "ln 53", "2024/LN/7", "LM-000052", "LN", "54"]
+    # Only codes with the letters of the first one are of its series.
+    assert [digits.get((text, None)) for text in texts] == ["52", "53", "20247", "LM-000052", "LN", "54"]
     assert mapped(code, "Ünal 1", None) == "Ünal 1"
     by_name = ColumnMapping(column="Account", number="hash", also=("Branch",))
     assert mapped(by_name, "Amina", "NRB") == mapped(by_name, " AMINA ", "nrb") != mapped(by_name, "Amina", "MSA")
@@ -1236,6 +1245,25 @@ def test_a_template_suggests_the_usual_names_the_better_one_first(
         assert f"\n#      {column}: {name}    # " in text
 
 
+def test_a_template_suggests_the_least_and_the_most_of_a_product(tmp_path: Path) -> None:
+    (tmp_path / "loan_products.csv").write_text(
+        "Product Code;Name;Kind;Min;Max;Min Months;Max Months\nP1;Shop;business;100;900;3;12\n"
+    )
+    text = write_template(tmp_path).read_text()
+    for column, name in {
+        "min_amount": "Min", "max_amount": "Max", "min_tenure_months": "Min Months", "max_tenure_months": "Max Months",
+        "product_name": "Name", "product_type": "Kind",
+    }.items():  # fmt: skip
+        assert f"\n#      {column}: {name}    # " in text
+
+
+def test_a_template_that_nobody_has_completed_says_so(tmp_path: Path) -> None:
+    (tmp_path / "Ledger.csv").write_text("a,b\n1,2\n")
+    mapping = load_mapping(write_template(tmp_path))
+    with pytest.raises(UserError, match="mapping file names no file either: remove the #"):
+        find_files(tmp_path, sync=False, mapping=mapping)
+
+
 def test_a_template_suggests_a_borrower_a_start_and_an_end(tmp_path: Path) -> None:
     (tmp_path / "loans.csv").write_text("Loan No,Borrower,Start,End\n1,7,2026-01-01,2027-01-01\n")
     text = write_template(tmp_path).read_text()
@@ -1249,11 +1277,16 @@ def test_a_template_suggests_a_borrower_a_start_and_an_end(tmp_path: Path) -> No
         ("loan_id", ["1", "1020304050607081"], None),
         ("Loan Ref", ["1", "2"], None),
         ("Loan Ref", ["LN-0042A", "LN-0043"], "code"),
+        ("Loan Ref", ["LN-0042", "ln 0043"], "digits"),
+        ("Loan Ref", ["2024/042", "2023/042"], "digits"),
+        ("Loan Ref", ["LN-0042", "LN-42"], "code"),
         ("loan_id", ["LN-0042A", "7"], "code"),
         ("loan_id", ["LN-0042A-2024-NAIROBI", "7"], "hash"),
-        ("customer_id", ["C-042", "C-043"], "code"),
+        ("customer_id", ["C-042", "C-043"], "digits"),
+        ("customer_id", ["CUST-0042", "CUST-0043"], "digits"),
+        ("customer_id", ["A-042", "B-042"], "code"),
         # As numbers in base 36 they would be too large for this column.
-        ("customer_id", ["CUST-0042", "CUST-0043"], "hash"),
+        ("customer_id", ["CUST-0042", "CLIENT-42"], "hash"),
         ("product_id", ["SME Loan", "Salary Advance"], "hash"),
     ],
 )

@@ -156,8 +156,9 @@ def next_note(settings: Settings, last: Note | None, ended: Sequence[runs.Run], 
         status, run_id = "failed" if run.status == "failed" else "ok", run.run_id
         message = runs.reason(run.error_message)
     if last is None:
-        # Nothing was noted here yet: compare this run with the one before it.
-        last = Note("failed" if len(ended) > 1 and ended[1].status == "failed" else "ok", None, "", ())
+        # Nothing was noted here yet, and nobody was told. That runs succeed again is worth a note after a failed one.
+        again = status == "ok" and len(ended) > 1 and ended[1].status == "failed"
+        last = Note("failed" if again else "ok", None, "", ())
     if status == last.status:
         return last
     return Note(status, run_id, text_of(settings, status, run_id, message), ways(settings))

@@ -105,19 +105,27 @@ def _collect(job: Job, table: Table, column: Column, query: sql.Composable, caus
 
 
 def _check_key(job: Job, table: Table) -> None:
+    key = table.keys[-1]
+    source = job.mapping.table(table.name).columns.get(key.name)
+    made = (
+        f"; it is made of a code (number: {source.number}), and two codes can give one number"
+        if (source is not None and source.number in ("digits", "hash"))
+        else ""
+    )
     query = statement(
         table,
         """
         select line, {last_key}::text as value,
-            format('each {key_words} once, but line %s has it already', first_line) as expected
+            format('each {key_words} once, but line %s has it already' || {made}, first_line) as expected
         from (select line, {last_key}, min(line) over (partition by {keys}) as first_line from {file}) as keyed
         where line <> first_line
         """,
-        last_key=sql.Identifier(table.keys[-1].name),
+        last_key=sql.Identifier(key.name),
         key_words=sql.SQL(" of a ".join(column.name for column in reversed(table.keys))),
+        made=sql.Literal(made),
         keys=names(table.keys),
     )
-    _collect(job, table, table.keys[-1], query, "key not unique")
+    _collect(job, table, key, query, "key not unique")
 
 
 def _check_rule(job: Job, table: Table, rule: Rule) -> None:

@@ -28,7 +28,7 @@ def find_mapping(directory: Path, mapping_file: Path | None) -> BookMapping:
 
 def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = None) -> dict[str, Path]:
     """Return the files to import, by the name of their table. Raises UserError when they are not there."""
-    mapping = mapping or BookMapping()
+    given, mapping = mapping, mapping or BookMapping()
     files = [table.file for table in TABLES if not table.is_optional]
     wanted = f"{', '.join(files[:-1])} and {files[-1]}"
     if not directory.exists():
@@ -68,6 +68,10 @@ def find_files(directory: Path, *, sync: bool, mapping: BookMapping | None = Non
     if archives and not paths:
         aside += f"\nUnpack {', '.join(archives[:10])} first: archives are not read."
     if not paths:
+        if given is not None and not given.tables:
+            aside += (
+                "\nThe mapping file names no file either: remove the # in front of its lines that say which is which."
+            )
         raise UserError(f"{directory} holds none of the files {wanted}.{aside}")
     if sync and missing:
         raise UserError(

@@ -185,6 +185,8 @@ def _remark_on_settings(job: Job) -> None:
     for table in job.tables:
         if table.name in job.assumed_utc:
             planning.remark_on_zone(job, table)
+        if table.name == "loans" and job.loaded[table.name].has("branch_code"):
+            planning.remark_on_branches(job, table)
 
 
 def _look_for_tables(job: Job) -> None:

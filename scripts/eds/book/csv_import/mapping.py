@@ -33,8 +33,9 @@ class ColumnMapping(_Strict):
     other: str | None = None
     empty: str | None = None
     """What an empty field becomes."""
-    number: Literal["code", "hash"] | None = None
-    """How a text becomes a key: `code` reads letters and digits as a number of base 36, `hash` takes any text."""
+    number: Literal["digits", "code", "hash"] | None = None
+    """How a text becomes a key: `digits` takes its digits, `code` reads letters and digits as a number of base 36, and
+    `hash` takes any text."""
     also: tuple[str, ...] = ()
     """With `hash`: further columns of the file whose texts belong to the key."""
     round: bool = False
@@ -113,6 +114,7 @@ _EXPECTED = {
     "string_type": "a text",
     "bool_parsing": "true or false",
     "int_parsing": "a whole number from 1 to 1000",
+    "literal_error": "digits, code or hash (of number), true, false or first (of distinct)",
     "greater_than_equal": "a whole number from 1 to 1000",
     "less_than_equal": "a whole number from 1 to 1000",
 }

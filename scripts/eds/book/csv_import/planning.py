@@ -12,6 +12,7 @@ from eds.book.csv_import.problems import format_rows, show_value
 from eds.book.csv_import.schema import TABLES, Table
 from eds.book.csv_import.statements import names, same, statement
 from eds.book.csv_import.values import NO_VALUE
+from eds.book.demo.names import read_branches
 
 MASS_DELETE_ROWS = 10
 """An import that deletes fewer rows of a table than this needs no confirmation."""
@@ -327,6 +328,20 @@ def _remark_on_spellings(job: Job, table: Table, column: sql.Identifier, label: 
     for (texts,) in job.cursor.fetchall():
         shown = " and ".join(repr(text) for text in texts[:3])
         job.remarks.append(f"{label} has {shown}, which count as different; a mapping file (values) makes them one")
+
+
+def remark_on_branches(job: Job, table: Table) -> None:
+    """Remark on branches of which the dashboards know nothing but the code."""
+    job.cursor.execute(
+        statement(table, "select distinct btrim(branch_code) from {final} where btrim(branch_code) <> '' order by 1")
+    )
+    known = {branch.branch_code for branch in read_branches()}
+    unknown = [code for (code,) in job.cursor.fetchall() if code not in known]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else "")
+        job.remarks.append(
+            f"{table.name}: the dashboards show {shown} by code and without a region: add them to seeds/branches.csv"
+        )
 
 
 def count(job: Job, table: Table, deletions: dict[str, int]) -> Counts:

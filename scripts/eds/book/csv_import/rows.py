@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ from eds.book.csv_import.schema import Column, Table
 from eds.book.csv_import.values import Evidence, converter, is_no_value
 
 OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
+
+_NO_LETTERS = re.compile(r"[\W\d_]")
+_NO_DIGITS = re.compile(r"[^0-9]")
 
 # A function that takes the fields of a record and returns the text of a column.
 Getter = Callable[[Sequence[str | None]], str | None]
@@ -248,9 +252,33 @@ def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | s
             text = values.get(squeeze(text) or text.strip(), text if source.other is None else source.other)
         if source.number == "hash":
             return _hashed([fields[place] or "" for place in places], column)
-        return code_number(text) if source.number == "code" and text is not None else text
+        if text is None or source.number is None:
+            return text
+        return code_number(text) if source.number == "code" else series.number(text)
 
+    series = Series()
     return Target(column, label, position, get)
+
+
+class Series:
+    """Codes that differ in their digits alone, such as C-000052, which is number 52."""
+
+    def __init__(self) -> None:
+        self._letters = ""
+
+    def number(self, text: str) -> str:
+        """Return the digits of a code as a number.
+
+        One with other letters than the first code that has some is returned as it is, which no number is.
+        """
+        letters, digits = letters_of(text), _NO_DIGITS.sub("", text)
+        self._letters = self._letters or letters
+        return str(int(digits)) if digits and letters in ("", self._letters) else text
+
+
+def letters_of(text: str) -> str:
+    """Return the letters of a code, in small ones: the codes of a series have the same."""
+    return _NO_LETTERS.sub("", text).casefold()
 
 
 def code_number(text: str) -> str:

@@ -25,7 +25,7 @@ from eds.book.csv_import.files import EXTENSIONS
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.mapping import MAPPING_FILE
 from eds.book.csv_import.records import Record, read_records
-from eds.book.csv_import.rows import code_number
+from eds.book.csv_import.rows import Series, code_number, letters_of
 from eds.book.csv_import.schema import TABLES, Column, Table
 from eds.book.csv_import.values import converter, is_no_value
 
@@ -91,7 +91,7 @@ class _Head:
     def samples(self, position: int) -> list[str]:
         """Return the first values of a column, without what stands for no value."""
         texts = [row[position] for row in self.rows[:_SAMPLES] if position < len(row)]
-        return [text for text in texts if text and text.strip() and not is_no_value(text)]
+        return [text for text in texts if text and text.strip(" -") and not is_no_value(text)]
 
 
 def _look_into(file: Path) -> _Head:
@@ -194,6 +194,12 @@ def _key_hint(table: Table, column: Column, head: _Head, position: int | None) -
     convert = converter(table, column, Reading(strict=False))
     if all(_is_value(text, convert) for text in written):
         return ""
+    series = Series()
+    numbers = [series.number(text) for text in written]
+    most = 2**31 - 2 if column.kind == "integer" else 10**18
+    is_series = len({letters_of(text) for text in written}) == 1 and len(set(numbers)) == len(set(written))
+    if is_series and all(number.isdigit() and int(number) <= most for number in numbers):
+        return f"not whole numbers: {{column: {_scalar(head.names[position])}, number: digits}}"
     # Five letters or digits are at most 60 million as a number in base 36.
     fits = all(code_number(text).isdigit() and (column.kind == "bigint" or len(squeeze(text)) <= 5) for text in written)
     return f"not whole numbers: {{column: {_scalar(head.names[position])}, number: {'code' if fits else 'hash'}}}"

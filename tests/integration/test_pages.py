@@ -139,7 +139,7 @@ CUT_LABELS = """() => [...document.querySelectorAll(".chart svg text")].filter((
 
 @pytest.mark.browser
 @needs.chromium
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (566, "dark"), (1140, "light"), (1440, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (540, "dark"), (1140, "light"), (1440, "dark")])
 def test_every_chart_is_drawn_on_every_screen_without_errors_or_the_network(chromium, address, width, scheme):
     what = content.load()
     for key, dashboard in what.dashboards.items():

@@ -394,17 +394,22 @@
     const categories = series[0].at.map((value) => write(value, xColumn.format));
     const category = {
       type: "category", data: categories, axisTick: { show: false }, axisLine: { lineStyle: { color: line } },
-      axisLabel: { ...font, hideOverlap: true }, boundaryGap: question.chart !== "line", inverse: horizontal,
+      axisLabel: { ...font, hideOverlap: true, ...(horizontal ? {} : { alignMinLabel: "left", alignMaxLabel: "right" }) },
+      boundaryGap: question.chart !== "line", inverse: horizontal,
     };
     const value = {
       type: "value", splitLine: { lineStyle: { color: line } }, splitNumber: narrow ? 3 : 5,
       axisLabel: { ...font, hideOverlap: true, formatter: (number) => writeShort(number, series[0].format) },
     };
     const legend = series.length > 1;
-    // A horizontal bar has its value at its end; the longest one must leave room for it.
-    const atTheEnd = (one, index) =>
-      writeShort(one.values[index], one.format) + (narrow ? "" : ofHowMany(question, rows[index]));
-    const room = horizontal ? widest(series.flatMap((one) => one.values.map((_, index) => atTheEnd(one, index))), font) + 14 : 16;
+    // A horizontal bar has its value at its end; the longest one must leave room for it. Where names, bars and values do
+    // not fit beside each other, both texts are shorter.
+    const atTheEnd = (one, index, isShort) =>
+      writeShort(one.values[index], one.format) + (isShort ? "" : ofHowMany(question, rows[index]));
+    const roomFor = (isShort) =>
+      widest(series.flatMap((one) => one.values.map((_, index) => atTheEnd(one, index, isShort))), font) + 14;
+    const tight = narrow || (horizontal && widest(categories, font) + roomFor(false) > 0.7 * width);
+    const room = horizontal ? roomFor(tight) : 16;
     return {
       ...base,
       tooltip: { ...base.tooltip, trigger: "axis", axisPointer: { type: question.chart === "line" ? "line" : "shadow" },
@@ -414,7 +419,7 @@
         textStyle: { ...font, color: text, fontSize: 13 } } : undefined,
       grid: { left: 6, right: room, top: legend ? (narrow && series.length > 3 ? 58 : 36) : 12, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "axisLabel" },
       xAxis: horizontal ? { ...value, axisLabel: { show: false }, splitLine: { show: false } } : category,
-      yAxis: horizontal ? { ...category, axisLabel: { ...font, color: text, interval: 0, ...(narrow ? { width: 125, overflow: "break", fontSize: 10, lineHeight: 11 } : {}) } } : value,
+      yAxis: horizontal ? { ...category, axisLabel: { ...font, color: text, interval: 0, ...(tight ? { width: Math.max(125, Math.round(0.36 * width)), overflow: "break", fontSize: 10, lineHeight: 11 } : {}) } } : value,
       series: series.map((one, index) => ({
         name: one.name, data: one.values, color: one.colour,
         ...(question.chart === "line"
@@ -423,7 +428,7 @@
           : { type: "bar", stack: question.stacked ? "all" : undefined, barMaxWidth: horizontal ? 20 : 56,
               itemStyle: { borderRadius: question.stacked ? 0 : horizontal ? [0, 4, 4, 0] : [4, 4, 0, 0] },
               label: horizontal ? { ...font, show: true, position: "right", color: text,
-                formatter: (item) => atTheEnd(one, item.dataIndex) } : undefined }),
+                formatter: (item) => atTheEnd(one, item.dataIndex, tight) } : undefined }),
       })),
     };
   }

@@ -326,7 +326,7 @@ CONTROLS = [
     ),
     Control(
         "tests that may look at another target's relations are no evidence",
-        on_a_small_book(test_tested_states.tests_under_deferral_publish_nothing),
+        on_a_small_book(test_tested_states.deferred_tests_publish_nothing),
         "a state was published that was not tested",
         (("macros/run/begin_run.sql", "{% if may_read_other_relations() %}", "{% if false %}"),),
         with_tests=True,

@@ -581,7 +581,7 @@ def assert_it_stays_unpublished(platform: Platform) -> None:
     assert "have not passed" in refused.run["error_message"]
 
 
-def tests_under_deferral_publish_nothing(platform: Platform) -> None:
+def deferred_tests_publish_nothing(platform: Platform) -> None:
     """Test the relations of dev, which are sound, where those of prod are not."""
     before = platform.view("vw_monthly_revenue")
     spoil_fact_payments(platform)
@@ -595,7 +595,7 @@ def tests_under_deferral_publish_nothing(platform: Platform) -> None:
 
 def test_tests_of_another_targets_relations_publish_nothing(small_book):
     platform = small_book
-    tests_under_deferral_publish_nothing(platform)
+    deferred_tests_publish_nothing(platform)
     state = manifest_of_dev(platform)
     # dbt reads variables as well.
     variables = {"DBT_DEFER": "true", "DBT_FAVOR_STATE": "true", "DBT_STATE": state}
@@ -668,7 +668,7 @@ def test_views_that_were_replaced_by_hand_are_made_again(small_book):
         assert platform.warehouse(states) == made
 
 
-def test_marts_that_were_computed_from_a_replaced_view_are_put_right(small_book, tmp_path):
+def test_marts_that_were_computed_from_a_replaced_view_are_put_right(small_book):
     """The marts follow also when the run that finds the view ends before it comes to them."""
     platform = small_book
     replace_view(platform, "staging.stg_payments", "payment_id > 5")

@@ -653,7 +653,7 @@ def test_views_that_were_replaced_by_hand_are_made_again(small_book):
     assert platform.dbt("test").exit_code == 0
     states = (
         "select model_name, repaired_run_id, updated_at from audit.model_states "
-        "where stored_definition is not null order by 1"
+        "where stored_definition is not null and model_name <> 'operational_fdw' order by 1"
     )
     made = platform.warehouse(states)
     repaired = {name: run for name, run, _ in made if run}
@@ -722,7 +722,10 @@ def replaced_functions_return(platform: Platform) -> None:
 def test_functions_that_were_replaced_by_hand_are_made_again(small_book):
     replaced_functions_return(small_book)
     assert_views_equal_the_oltp(small_book)
-    states = "select model_name, updated_at from audit.model_states where stored_definition is not null order by 1"
+    states = (
+        "select model_name, updated_at from audit.model_states "
+        "where stored_definition is not null and model_name <> 'operational_fdw' order by 1"
+    )
     made = small_book.warehouse(states)
     small_book.build()
     assert small_book.warehouse(states) == made

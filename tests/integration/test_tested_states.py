@@ -581,22 +581,23 @@ def assert_it_stays_unpublished(platform: Platform) -> None:
     assert "have not passed" in refused.run["error_message"]
 
 
-def deferred_tests_publish_nothing(platform: Platform) -> None:
-    """Test the relations of dev, which are sound, where those of prod are not."""
+def deferred_tests_publish_nothing(platform: Platform) -> str:
+    """Test the relations of dev, which are sound, where those of prod are not. Returns the folder of dev's manifest."""
     before = platform.view("vw_monthly_revenue")
     spoil_fact_payments(platform)
     assert platform.dbt("run").exit_code == 0
     build_dev(platform)
     assert_it_stays_unpublished(platform)
-    assert platform.dbt("test", "--defer", "--favor-state", "--state", manifest_of_dev(platform)).exit_code == 0
+    state = manifest_of_dev(platform)
+    assert platform.dbt("test", "--defer", "--favor-state", "--state", state).exit_code == 0
     assert_it_stays_unpublished(platform)
     assert platform.view("vw_monthly_revenue") == before
+    return state
 
 
 def test_tests_of_another_targets_relations_publish_nothing(small_book):
     platform = small_book
-    deferred_tests_publish_nothing(platform)
-    state = manifest_of_dev(platform)
+    state = deferred_tests_publish_nothing(platform)
     # dbt reads variables as well.
     variables = {"DBT_DEFER": "true", "DBT_FAVOR_STATE": "true", "DBT_STATE": state}
     assert platform.dbt("test", environment=variables).exit_code == 0

@@ -38,14 +38,14 @@ class Scenario:
     """
 
     fixture: str
-    steps: Callable[..., None]
+    steps: Callable[..., object]
     arguments: tuple[Any, ...] = ()
 
     def __call__(self, platform: Platform) -> None:
         self.steps(platform, *self.arguments)
 
 
-def on_a_small_book(test: Callable[..., None], *arguments: Any) -> Scenario:
+def on_a_small_book(test: Callable[..., object], *arguments: Any) -> Scenario:
     """Return a test that takes the fixture small_book, as a scenario."""
     return Scenario("small_book", test, arguments)
 

@@ -102,39 +102,44 @@
     foreign tables are not as the last extraction left them, all are made again: here, and in sync_foreign_tables.
 #}
 {% macro ensure_source_state_tables(tables, yaml_hash) %}
-    {% set comparison %}
-        select stored_definition <> {{ foreign_tables_definition(tables) }} as differ
-        from audit.model_states where model_name = 'operational_fdw' and definition_hash = '{{ yaml_hash }}'
-    {% endset %}
-    {% set found = first_row(comparison) %}
-    {% if found is not none and found['differ'] %}
-        {% do log('The foreign tables of operational_fdw are not as the last extraction left them: they are made again.', info=true) %}
-        {% do run_statement('drop foreign table if exists operational_fdw.source_settings, operational_fdw.source_state, '
-            ~ 'operational_fdw.trail, operational_fdw.trail_end, operational_fdw.trail_transactions, '
-            ~ 'operational_fdw.source_columns') %}
-    {% endif %}
-    {# By its column: a table of the source that has this name was once published. #}
+    {# source_settings is known by its column: a table of the source that has this name was once published. #}
     {% set question %}
-        select exists (
-            select from pg_attribute
-            where attrelid = to_regclass('operational_fdw.source_settings') and attname = 'setting' and not attisdropped
-        ) as is_there
+        select
+            exists (
+                select from pg_attribute
+                where attrelid = to_regclass('operational_fdw.source_settings') and attname = 'setting' and not attisdropped
+            ) as are_there,
+            coalesce(
+                (
+                    select stored_definition <> {{ foreign_tables_definition(tables) }}
+                    from audit.model_states
+                    where model_name = 'operational_fdw' and definition_hash = '{{ yaml_hash }}'
+                ),
+                false
+            ) as differ
     {% endset %}
-    {% if not first_row(question)['is_there'] %}
+    {% set found = first_row(question) %}
+    {% if found['differ'] %}
+        {% do log('The foreign tables of operational_fdw are not as the last extraction left them: they are made again.', info=true) %}
+    {% endif %}
+    {% if found['differ'] or not found['are_there'] %}
+        {# Without source_columns, sync_foreign_tables makes the others again. #}
         {% set creation %}
-            drop foreign table if exists operational_fdw.source_state, operational_fdw.source_settings;
+            drop foreign table if exists
+                operational_fdw.source_state, operational_fdw.trail, operational_fdw.trail_end,
+                operational_fdw.trail_transactions, operational_fdw.source_settings, operational_fdw.source_columns;
             create foreign table operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
                 timeline integer, position_lsn text, is_standby boolean, server_port integer,
                 is_current boolean, waits_for_standby boolean
             ) server oltp options (schema_name 'etl');
-            create foreign table if not exists operational_fdw.trail (
+            create foreign table operational_fdw.trail (
                 log_id bigint, xact_id xid8, change_time timestamptz
             ) server oltp options (schema_name 'etl');
-            create foreign table if not exists operational_fdw.trail_end (
+            create foreign table operational_fdw.trail_end (
                 log_id bigint, xact_id xid8, change_time timestamptz
             ) server oltp options (schema_name 'etl');
-            create foreign table if not exists operational_fdw.trail_transactions (
+            create foreign table operational_fdw.trail_transactions (
                 xact_id xid8, log_id bigint, change_time timestamptz
             ) server oltp options (schema_name 'etl');
             create foreign table operational_fdw.source_settings (

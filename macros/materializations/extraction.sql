@@ -126,11 +126,9 @@
         where run_id = {{ run_id }};
 
         {{ record_rows(run_id, total.inserted, total.updated, total.deleted) }};
-        {{ save_model_state('operational_fdw', run_id, yaml_hash, landing_run=run_id) }};
-
-        update audit.model_states
-        set stored_definition = {{ foreign_tables_definition(tables) }}
-        where model_name = 'operational_fdw';
+        {{ save_model_state(
+            'operational_fdw', run_id, yaml_hash, landing_run=run_id, stored=foreign_tables_definition(tables)
+        ) }};
     {% endcall %}
     {% if server.candidate is not none %}
         {% do restore_server_options(usual_options) %}

@@ -21,9 +21,10 @@
     this run, so that what reads it is computed in full. recomputed: its rows changed otherwise than by an increment
     (another definition, a repair), so that tests of what changed look at all of them. repaired: a view, function or seed
     was found other than a run had left it, and was put right: what reads it, directly or not, has another content (see
-    definition_hash), since it may have been computed from what was there.
+    definition_hash), since it may have been computed from what was there. stored: what the database has of it, as an SQL
+    expression (default: of the present node).
 #}
-{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false, recomputed=false, repaired=false) %}
+{% macro save_model_state(model_name, run_id, definition_hash, landing_run=none, rebuilt=false, recomputed=false, repaired=false, stored=none) %}
     insert into {{ audit_schema() }}.model_states
     (model_name, run_id, landing_run_id, created_run_id, recomputed_run_id, definition_hash, stored_definition, data_day)
     values (
@@ -33,7 +34,7 @@
         {{ run_id }},
         {{ run_id }},
         {{ sql_literal(definition_hash) }},
-        {{ stored_definition() }},
+        {{ stored or stored_definition() }},
         (select {{ business_day('snapshot_time') }} from audit.extraction_state)
     )
     on conflict (model_name) do update

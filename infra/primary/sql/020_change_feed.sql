@@ -254,8 +254,11 @@ as $$
         inner join pg_namespace as nsp on changes.relnamespace = nsp.oid and nsp.nspname = 'etl'
         where
             cls.oid = relation and changes.relkind = 'v'
-            and md5(pg_get_viewdef(changes.oid)) = coalesce(
-                substring(obj_description(changes.oid, 'pg_class') from '[0-9a-f]{32}$'), md5(pg_get_viewdef(changes.oid))
+            -- An earlier version noted nothing.
+            and coalesce(
+                substring(obj_description(changes.oid, 'pg_class') from '[0-9a-f]{32}$')
+                = md5(pg_get_viewdef(changes.oid)),
+                true
             )
     )
 
@@ -337,11 +340,9 @@ begin
     perform etl.refuse_unpublishable(table_name);
     perform etl.add_bounds(table_name);
 
-    select cls.relname, att.attname
+    select cls.relname, etl.key_column(cls.oid)
     into short_name, key_column
     from pg_class as cls
-    inner join pg_index as idx on cls.oid = idx.indrelid and idx.indisprimary
-    inner join pg_attribute as att on cls.oid = att.attrelid and att.attnum = idx.indkey[0]
     where cls.oid = table_name;
 
     -- What happened while its changes were not written down is known to nobody, nor what became of columns that were
@@ -349,7 +350,7 @@ begin
     if (not etl.records_changes(table_name) or not etl.changes_view_fits(table_name))
         and exists (select from operational.audit_log as feed where feed.table_name = short_name)
     then
-        insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
+        perform etl.note_reload(short_name);
     end if;
 
     perform etl.name_trigger(table_name, 'operational.stamp_row()', short_name || '_stamp_row');

@@ -167,7 +167,7 @@ def drop_reports_of_demo(cluster: Cluster) -> int:
         if not has_relation(connection, "publish.reported_month_ends"):
             return 0
         (until,) = connection.execute(
-            "select coalesce(greatest(max(run_finished_at), %(replaced)s), %(replaced)s) from audit.etl_runs "
+            "select greatest(max(run_finished_at), %(replaced)s) from audit.etl_runs "
             "where coalesce(snapshot_time, run_started_at) <= %(replaced)s",
             {"replaced": replaced},
         ).fetchone() or (replaced,)

@@ -1,18 +1,5 @@
--- A clock that was ahead leaves reports of months that have not ended, and ones that count as none.
-with versions as (
-    select
-        kept.*,
-        max(kept.report_version) over (partition by kept.month_end) as last_version
-    from {{ published_relation('reported_month_ends') }} as kept
-    cross join {{ ref('published_state') }} as state
-    where
-        kept.month_end < {{ business_day('state.data_as_of') }}
-        and {{ counts_as_report('kept') }}
-),
-
-reported as (
-    select * from versions
-    where report_version = last_version
+with reported as (
+    {{ last_reports() }}
 ),
 
 reported_totals as (

@@ -335,7 +335,11 @@ def remark_on_branches(job: Job, table: Table) -> None:
     job.cursor.execute(
         statement(table, "select distinct btrim(branch_code) from {final} where btrim(branch_code) <> '' order by 1")
     )
-    known = {branch.branch_code for branch in read_branches()}
+    try:
+        known = {branch.branch_code for branch in read_branches()}
+    except UserError:
+        # What is wrong with that file, the next run says: it is no part of the import.
+        return
     unknown = [code for (code,) in job.cursor.fetchall() if code not in known]
     if unknown:
         shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else "")

@@ -229,11 +229,11 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
 
     others = [name for name in positions if name not in known]
     for column in list(missing):
-        next((name for name in usual.get(known[column].name, ()) if name in others and take(name, column)), None)
+        any(take(name, column) for name in usual.get(known[column].name, ()) if name in others)
     for name in others:
         # A lower similarity than an import requires for a typing error: here it is only a suggestion.
         alike = difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6)
-        next((column for column in alike if take(name, column)), None)
+        any(take(name, column) for column in alike)
     return found
 
 

@@ -178,10 +178,15 @@ def test_high_rate_does_many_rare_operations(
 ) -> None:
     """Faster than the server: every worker is busy all the time, and the books still balance."""
     fill(owner, Scale.parse("3000"))
-    counts = simulate(connect, rate=100_000, seconds=5, seed=2, workers=4)
-    assert counts.failures == 0
-    assert counts.rollbacks > 0
-    assert counts.rate < 100_000
+    # One operation in many is rolled back on purpose: a slow machine needs more than one round to see one.
+    for seed in range(2, 14):
+        counts = simulate(connect, rate=100_000, seconds=4, seed=seed, workers=4)
+        assert counts.failures == 0
+        assert counts.rate < 100_000
+        if counts.rollbacks:
+            break
+    else:
+        pytest.fail("no operation was rolled back on purpose")
     assert broken_rules(owner) == {}
 
 

@@ -1,7 +1,7 @@
 {#
-    The nodes of the project as a dictionary by their ids: name, materialized, parents (ids), is_monthly (whether a month
-    that has ended changes its rows). Collected once per run: the graph converts a node to a dictionary each time that it
-    is asked for one.
+    The nodes of the project as a dictionary by their ids: name, materialized, parents (ids), on_error, is_error_test
+    (whether it is a test whose failure is an error), is_monthly (whether a month that has ended changes its rows).
+    Collected once per run: the graph converts a node to a dictionary each time that it is asked for one.
 #}
 {% macro node_summaries() %}
     {% if 'node_summaries' not in graph %}
@@ -9,6 +9,8 @@
         {% for node in graph.nodes.values() %}
             {% do found.update({node.unique_id: {
                 'name': node.name, 'materialized': node.config.materialized, 'parents': node.depends_on.nodes,
+                'on_error': node.config.get('on_error'),
+                'is_error_test': node.resource_type == 'test' and node.config.severity | lower == 'error',
                 'is_monthly': node.config.get('follows_calendar', false) or node.config.get('recomputed_monthly', false)
             }}) %}
         {% endfor %}

@@ -35,7 +35,7 @@
     {% set node = node_state() %}
     {% set state = node.state %}
     {# No increment, when one of the marts was rebuilt: its change log does not show what changed. #}
-    {% set compare_all = not node.exists or increment(node) is none or var('full_tests') %}
+    {% set compare_all = not node.exists or increment() is none or var('full_tests') %}
     {% set present = state_of_copies(copies) %}
     {% if add_columns_to_copies(copies, present) %}
         {# Readers wait for DDL until it is committed, so that is at once. The run may have been taken over meanwhile. #}

@@ -30,7 +30,7 @@
 
     {% set run_id = assert_run_is_ours() %}
     {% set node = node_state() %}
-    {% set since = increment(node) %}
+    {% set since = increment() %}
     {% set known_hash = node.state['definition_hash'] if node.state is not none else '' %}
     {% set redefined = not node.exists or content_of(known_hash) != content_of(node.definition_hash) %}
     {# Rebuilt: what follows from this model cannot rely on the change log, and is computed in full. #}

@@ -4,7 +4,7 @@
 #}
 {% materialization snapshot, adapter='postgres' %}
     {% set node = node_state() %}
-    {% set since = increment(node) %}
+    {% set since = increment() %}
     {% if node.exists and (not reads_everything() or (since and not node.has_changes)) %}
         {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
         {{ return({'relations': [this.incorporate(type='table')]}) }}

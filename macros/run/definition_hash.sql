@@ -42,12 +42,11 @@
     {% if config.get('materialized') != 'upsert' and model.get('compiled_code') %}
         {{ return(model['compiled_code']) }}
     {% endif %}
-    {% set node = graph.nodes[model.unique_id] %}
-    {% if 'compiled_in_full' not in node %}
+    {% set known = graph.setdefault('compiled_in_full', {}) %}
+    {% if model.unique_id not in known %}
         {% do model.update({'computes_in_full': true}) %}
-        {% set compiled = render(model.raw_code) %}
+        {% do known.update({model.unique_id: render(model.raw_code)}) %}
         {% do model.update({'computes_in_full': false}) %}
-        {% do node.update({'compiled_in_full': compiled}) %}
     {% endif %}
-    {{ return(node['compiled_in_full']) }}
+    {{ return(known[model.unique_id]) }}
 {% endmacro %}

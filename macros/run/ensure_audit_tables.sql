@@ -117,13 +117,12 @@
     {% set wanted = [] %}
     {% for table, columns in audit_tables().items() %}
         {% for column in columns if ' ' not in column %}
-            {% set row = [sql_literal(audit ~ '.' ~ table), sql_literal(table), sql_literal(column)] %}
-            {% do wanted.append("(" ~ row | join(', ') ~ ")") %}
+            {% do wanted.append({'qualified_name': audit ~ '.' ~ table, 'table_name': table, 'column_name': column}) %}
         {% endfor %}
     {% endfor %}
     {% set question %}
         select wanted.table_name, wanted.column_name, to_regclass(wanted.qualified_name) is not null as table_exists
-        from (values {{ wanted | join(', ') }}) as wanted (qualified_name, table_name, column_name)
+        from json_to_recordset({{ sql_literal(tojson(wanted)) }}) as wanted (qualified_name text, table_name text, column_name text)
         where not exists (
             select from pg_attribute
             where attrelid = to_regclass(wanted.qualified_name) and attname = wanted.column_name and not attisdropped

@@ -40,27 +40,21 @@
 #}
 {% macro record_results(run_id, results) %}
     {% set nodes = [] %}
-    {% for result in results
-            if result.node.resource_type != 'operation' and (reads_everything() or result.node.resource_type != 'test') %}
-        {% set row %}
-            (
-                {{ run_id }},
-                {{ sql_literal(result.node.unique_id) }},
-                {{ sql_literal(result.node.name) }},
-                {{ sql_literal(result.node.resource_type | string) }},
-                {{ sql_literal(result.status | string) }},
-                {{ result.execution_time or 0 }},
-                {{ result.failures if result.failures is not none else 'null' }},
-                {{ sql_literal(result.message) }}
-            )
-        {% endset %}
-        {% do nodes.append(row) %}
+    {% set left_out = ['operation'] if reads_everything() else ['operation', 'test'] %}
+    {% for result in results if result.node.resource_type | string not in left_out %}
+        {% do nodes.append({
+            'node_id': result.node.unique_id, 'node_name': result.node.name,
+            'resource_type': result.node.resource_type | string, 'status': result.status | string,
+            'seconds': result.execution_time or 0, 'failures': result.failures, 'message': result.message
+        }) %}
     {% endfor %}
     {% if nodes %}
         insert into {{ audit_schema() }}.model_runs
         (run_id, node_id, node_name, resource_type, status, seconds, failures, message)
-        values
-        {{ nodes | join(',') }}
+        select {{ run_id }}, node_id, node_name, resource_type, status, seconds, failures, message
+        from json_to_recordset({{ sql_literal(tojson(nodes)) }}) as node (
+            node_id text, node_name text, resource_type text, status text, seconds double precision, failures bigint, message text
+        )
         on conflict (run_id, node_id) do update
         set status = excluded.status, seconds = excluded.seconds, failures = excluded.failures,
             message = excluded.message;

@@ -9,15 +9,13 @@
 
     config follows_calendar: computed in full when the data's month is an earlier one. recomputed_monthly: in full also
     when a month has passed.
-
-    seen: what node_state() returned, when it was asked already.
 #}
-{% macro increment(seen=none) %}
+{% macro increment() %}
     {% if not execute or not is_recorded_run() or model.resource_type not in ('model', 'snapshot')
             or model.get('computes_in_full') or should_full_refresh() or var('reconcile') or not reads_everything() %}
         {{ return(none) }}
     {% endif %}
-    {% set node = seen or node_state() %}
+    {% set node = node_state() %}
     {% set state = node.state %}
     {% if not node.is_complete or state is none or content_of(state['definition_hash']) != content_of(node.definition_hash) %}
         {{ return(none) }}

@@ -14,15 +14,29 @@
 
     config follows_calendar=true: a month that has ended since is a change too, though no row changed.
     config reads_landing=false: nothing in the model follows from landing rows but through its parents.
+
+    Asked once for each node: its SQL and what its materialization does with it rest on the same answer.
 #}
 {% macro node_state() %}
+    {% set known = graph.setdefault('node_states', {}) %}
+    {% if model.unique_id not in known %}
+        {% do known.update({model.unique_id: find_node_state()}) %}
+    {% endif %}
+    {{ return(known[model.unique_id]) }}
+{% endmacro %}
+
+{#
+    What node_state returns, read from the database.
+#}
+{% macro find_node_state() %}
+    {% set audit, relation, summaries = audit_schema() | trim, sql_literal(this.render()), node_summaries() %}
     {% set parents = ["''"] %}
     {% set followed = ["''"] %}
     {% set made_of = ["''"] %}
     {% for node_id in model.depends_on.nodes %}
         {% set name = sql_literal(node_id.split('.')[-1]) %}
         {% do parents.append(name) %}
-        {% set materialized = node_summaries().get(node_id, {}).get('materialized') %}
+        {% set materialized = summaries.get(node_id, {}).get('materialized') %}
         {% if materialized in ('upsert', 'snapshot') %}
             {% do followed.append(name) %}
         {% elif materialized not in (none, 'extraction', 'publish') %}
@@ -38,7 +52,7 @@
                     split_part(definition_hash, '.', 1) || coalesce('/' || nullif(repaired_run_id, 0), ''), ' '
                     order by model_name
                 ) filter (where model_name in ({{ made_of | join(', ') }})) as content
-            from {{ audit_schema() }}.model_states
+            from {{ audit }}.model_states
             where model_name in ({{ parents | join(', ') }})
         ),
 
@@ -50,12 +64,12 @@
         )
 
         select
-            to_regclass({{ sql_literal(this.render()) }}) is not null
+            to_regclass({{ relation }}) is not null
             {% if config.get('log_changes') %}
                 and to_regclass({{ sql_literal(changes_of(model.name) | trim) }}) is not null
             {% endif %}
                 as complete,
-            to_regclass({{ sql_literal(this.render()) }}) is not null as present,
+            to_regclass({{ relation }}) is not null as present,
             known.stored_definition is not distinct from {{ stored_definition() }} as as_made,
             coalesce(parents.made, 0) as parents_made,
             parents.content as parents_content,
@@ -71,7 +85,7 @@
             known.landing_run_id is distinct from extraction.run_id or
             {% endif %}
             exists (
-                select from {{ audit_schema() }}.model_runs as written
+                select from {{ audit }}.model_runs as written
                 where written.run_id > known.run_id
                     and written.node_name in ({{ parents | join(', ') }})
                     and written.rows_inserted + written.rows_updated + written.rows_deleted > 0
@@ -82,7 +96,7 @@
             as has_changes
         from parents
         cross join extraction
-        left join {{ audit_schema() }}.model_states as known on known.model_name = {{ sql_literal(model.name) }}
+        left join {{ audit }}.model_states as known on known.model_name = {{ sql_literal(model.name) }}
     {% endset %}
     {% set row = first_row(question) %}
     {{ return({

@@ -45,7 +45,10 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     from dbt.contracts.graph.manifest import Manifest
     from dbt.contracts.graph.nodes import ParsedNode
     from dbt.task import build
+    from dbt_common.behavior_flags import BehaviorFlagRendered
     from dbt_common.clients.jinja import (
+        BaseMacroGenerator,
+        CallableMacroGenerator,
         MacroFuzzEnvironment,
         MacroFuzzTemplate,
         NativeSandboxTemplate,
@@ -70,6 +73,10 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     assert NativeSandboxTemplate.new_context in (jinja2.Template.new_context, MacroFuzzTemplate.new_context)
     assert type(get_environment()) is MacroFuzzEnvironment
     assert get_rendered("'plain'", {}, native=True) == _render_cache["'plain'"]
+    # dbt asks a generator for its macro at each call of it.
+    assert list(inspect.signature(BaseMacroGenerator.get_macro).parameters) == ["self"]
+    assert "self.get_macro()" in inspect.getsource(BaseMacroGenerator.call_macro)
+    assert issubclass(CallableMacroGenerator, BaseMacroGenerator)
     # What a callback gets: message.info.level, message.info.msg.
     assert inspect.isclass(EventMsg)
     # Of eds.warehouse.dbt_events: every event goes through this method, and these levels are worth a message.
@@ -78,10 +85,11 @@ def test_the_names_in_dbt_that_the_scheduler_is_built_on() -> None:
     ]
     assert [level.value for level in EventLevel] == ["debug", "test", "info", "warn", "error"]
     assert list(inspect.signature(BaseEvent.__init__).parameters) == ["self", "args", "kwargs"]
-    # Of eds.warehouse.dbt_results: the SQL of every node is written by this method.
+    # Of eds.warehouse.dbt_results: the SQL of every node is written by this method, and that name depends on nothing.
     assert list(inspect.signature(ParsedNode.write_node).parameters) == [
         *("self", "project_root", "compiled_path", "compiled_code")
     ]
+    assert not inspect.signature(BehaviorFlagRendered._default_source).parameters
     known = {option for parameter in cli.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for command in ("parse", "build"):
         known_here = known | {
@@ -136,6 +144,55 @@ print(json.dumps([before, [get_rendered(text, context, native=True) for text in 
 def test_arguments_of_tests_are_the_same_without_a_copy_of_the_context(tmp_path: Path) -> None:
     before, after = python(NATIVE, tmp_path)
     assert after == before == [[1, 2], "7", "7", {"a": None}, "2 of 7"]
+
+
+MACROS = """
+import json, sys
+from collections import ChainMap
+from types import SimpleNamespace
+from dbt.clients.jinja import MacroGenerator
+from dbt_common.clients import jinja
+from eds.warehouse import dbt_templates
+text = "{% macro f(value=1) %}{{ g() }}/{{ other }}/{{ value }}{{ varargs[0] if varargs }}{% endmacro %}"
+def macro(name, text):
+    return SimpleNamespace(name=name, unique_id="macro.project." + name, macro_sql=text)
+modules = []
+make_module = jinja.MacroFuzzTemplate.make_module
+def noted(template, *arguments, **options):
+    modules.append(template.name)
+    return make_module(template, *arguments, **options)
+jinja.MacroFuzzTemplate.make_module = noted
+def found():
+    modules.clear()
+    said = []
+    for context in (ChainMap({"other": "a"}), ChainMap({"other": "b"}), {"other": "c"}):
+        for name, of_macro in (("f", text), ("g", "{% macro g() %}{{ other }}!{% endmacro %}")):
+            context[name] = MacroGenerator(macro(name, of_macro), context)
+        said += [context["f"](), context["f"](2), context["f"](3, 4)]
+        context["other"] = "changed"
+        said.append(context["f"]())
+    return said
+before = found()
+made = len(modules)
+dbt_templates.find_macros_quickly()
+after = found()
+print(json.dumps([before, after, made, len(modules)]))
+"""
+
+
+def test_a_macro_is_made_once_in_a_context_and_sees_what_changes_there(tmp_path: Path) -> None:
+    before, after, made_before, made_after = python(MACROS, tmp_path)
+    assert (
+        after
+        == before
+        == [
+            text
+            for name in "abc"
+            for text in (f"{name}!/{name}/1", f"{name}!/{name}/2", f"{name}!/{name}/34", "changed!/changed/1")
+        ]
+    )
+    # Each call of each macro; then two macros in two contexts, and each call where the context is a plain dictionary.
+    assert (made_before, made_after) == (24, 4 + 8)
 
 
 WARM_UP = """

@@ -6,13 +6,14 @@
     {% set names = [] %}
     {% set edges = [] %}
     {% set monthly = ["''"] %}
-    {% for node_id, node in node_summaries().items() if node.materialized == 'upsert' %}
+    {% set summaries = node_summaries() %}
+    {% for node_id, node in summaries.items() if node.materialized == 'upsert' %}
         {% do names.append(sql_literal(node.name)) %}
         {% if node.is_monthly %}
             {% do monthly.append(sql_literal(node.name)) %}
         {% endif %}
         {% for parent_id in node.parents %}
-            {% set parent = node_summaries().get(parent_id, {}) %}
+            {% set parent = summaries.get(parent_id, {}) %}
             {% if parent.get('materialized') in ('upsert', 'snapshot') %}
                 {% do edges.append("(" ~ sql_literal(parent.name) ~ ", " ~ sql_literal(node.name) ~ ")") %}
             {% endif %}

@@ -22,15 +22,16 @@
 {% macro untested_nodes() %}
     {% set ancestors = ancestors_of(model.unique_id) %}
     {% set edges = [] %}
-    {% for test in graph.nodes.values() if test.resource_type == 'test' and test.config.severity | lower == 'error' %}
-        {% set parents = test.depends_on.nodes %}
+    {% set summaries = node_summaries() %}
+    {% for test_id, test in summaries.items() if test.is_error_test %}
+        {% set parents = test.parents %}
         {% if parents and parents | reject('in', ancestors) | list | length == 0
-                and (flags.WHICH != 'build' or test.unique_id not in selected_resources) %}
+                and (flags.WHICH != 'build' or test_id not in selected_resources) %}
             {% for parent_id in parents %}
-                {% set materialized = node_summaries().get(parent_id, {}).get('materialized') %}
+                {% set materialized = summaries.get(parent_id, {}).get('materialized') %}
                 {% set edge %}
                     (
-                        {{ sql_literal(test.unique_id) }},
+                        {{ sql_literal(test_id) }},
                         {{ sql_literal(test.name) }},
                         {{ sql_literal(parent_id.split('.')[-1]) }},
                         {{ materialized in ('upsert', 'seed') }}
@@ -97,9 +98,10 @@
 {% macro ancestors_of(unique_id) %}
     {% set found = [] %}
     {% set open = [unique_id] %}
-    {% for step in range(node_summaries() | length) if open %}
+    {% set summaries = node_summaries() %}
+    {% for step in range(summaries | length) if open %}
         {% set node_id = open.pop() %}
-        {% for parent_id in node_summaries().get(node_id, {}).get('parents', []) if parent_id not in found %}
+        {% for parent_id in summaries.get(node_id, {}).get('parents', []) if parent_id not in found %}
             {% do found.append(parent_id) %}
             {% do open.append(parent_id) %}
         {% endfor %}

@@ -61,7 +61,11 @@
     The node of a mart in the graph.
 #}
 {% macro node_of_mart(mart_name) %}
-    {{ return(graph.nodes['model.' ~ project_name ~ '.' ~ mart_name]) }}
+    {% set known = graph.setdefault('nodes_of_marts', {}) %}
+    {% if mart_name not in known %}
+        {% do known.update({mart_name: graph.nodes['model.' ~ project_name ~ '.' ~ mart_name]}) %}
+    {% endif %}
+    {{ return(known[mart_name]) }}
 {% endmacro %}
 
 {#

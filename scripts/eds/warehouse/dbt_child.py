@@ -58,9 +58,10 @@ def warm_up(settings: Settings, *, project: Path = ROOT, target_path: Path | Non
         from dbt.task import build  # noqa: F401
 
         from eds.warehouse.dbt_results import keep_constants
-        from eds.warehouse.dbt_templates import compile_project, keep_compiled
+        from eds.warehouse.dbt_templates import compile_project, find_macros_quickly, keep_compiled
 
         keep_compiled()
+        find_macros_quickly()
         keep_constants()
         begin_with_parsed(runs.target_directory(settings, base=target_path), "runs")
         arguments = dbt_arguments(settings, "parse", project=project, target_path=target_path)

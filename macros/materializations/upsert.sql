@@ -32,7 +32,8 @@
     {% set node = node_state() %}
     {% set since = increment() %}
     {% set known_hash = node.state['definition_hash'] if node.state is not none else '' %}
-    {% set redefined = not node.exists or content_of(known_hash) != content_of(node.definition_hash) %}
+    {# By the project, or by hand: a column, a type, a constraint. #}
+    {% set redefined = not node.exists or not node.is_as_made or content_of(known_hash) != content_of(node.definition_hash) %}
     {# Rebuilt: what follows from this model cannot rely on the change log, and is computed in full. #}
     {% set rebuilt = namespace(value=not node.is_complete) %}
 

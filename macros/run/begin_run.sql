@@ -19,6 +19,7 @@
     {% do assert_placement() %}
     {% do assert_failures_stop_publishing() %}
     {% do ensure_audit_tables() %}
+    {% do continue_run_ids() %}
     {% if not insert_running_row() %}
         {% set running %}
             select run_id, run_started_at::text as since, started_by, dbt_invocation_id

@@ -17,7 +17,7 @@
     {% endif %}
     {% set node = node_state() %}
     {% set state = node.state %}
-    {% if not node.is_complete or state is none or content_of(state['definition_hash']) != content_of(node.definition_hash) %}
+    {% if not node.is_complete or not node.is_as_made or state is none or content_of(state['definition_hash']) != content_of(node.definition_hash) %}
         {{ return(none) }}
     {% endif %}
     {% if node.parents_made > state['run_id'] | int %}

@@ -70,6 +70,10 @@
             {% endif %}
                 as complete,
             to_regclass({{ relation }}) is not null as present,
+            {% if config.get('materialized') == 'upsert' %}
+            {# An earlier version noted none. #}
+            known.stored_definition is null or
+            {% endif %}
             known.stored_definition is not distinct from {{ stored_definition() }} as as_made,
             coalesce(parents.made, 0) as parents_made,
             parents.content as parents_content,

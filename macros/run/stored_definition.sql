@@ -13,6 +13,19 @@
             where proname = {{ sql_literal(this.identifier) }}
                 and pronamespace = to_regnamespace({{ sql_literal(this.schema) }})
         )
+    {% elif config.get('materialized') == 'upsert' %}
+        (
+            select md5(string_agg(part, ' ' order by part))
+            from (
+                select concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull) as part
+                from pg_attribute
+                where attrelid = to_regclass({{ sql_literal(this.render()) }}) and attnum > 0 and not attisdropped
+                union all
+                select pg_get_constraintdef(oid)
+                from pg_constraint
+                where conrelid = to_regclass({{ sql_literal(this.render()) }}) and contype in ('p', 'u', 'c', 'f', 'x')
+            ) as parts
+        )
     {% else %}
         null
     {% endif %}

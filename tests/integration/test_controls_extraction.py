@@ -7,6 +7,7 @@ from contextlib import suppress
 import psycopg
 import pytest
 
+from eds.cluster.connections import connect
 from support.book import add_customer, add_loan, pay
 from support.controls import Control, assert_the_promise_breaks, on_a_small_book, run
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -63,6 +64,30 @@ def not_a_number(platform: Platform) -> None:
     assert_views_equal_the_oltp(platform)
 
 
+def entries_removed_unread(platform: Platform) -> None:
+    """Remove entries of the trail that no run has read, as the superuser: every row is compared, then and only then."""
+    with platform.app() as connection:
+        loan = add_loan(connection, add_customer(connection))
+        pay(connection, loan)
+    run(platform)
+    ((read,),) = platform.primary("select max(log_id) from operational.audit_log")
+    with platform.app() as connection:
+        connection.execute("update operational.payments set amount = amount + 7, penalty_portion = penalty_portion + 7")
+    with connect(platform.superuser_conninfo) as connection:
+        connection.execute("alter table operational.audit_log disable trigger audit_log_append_only")
+        connection.execute("delete from operational.audit_log where log_id > %s", (read,))
+        connection.execute("alter table operational.audit_log enable always trigger audit_log_append_only")
+    run(platform)
+    assert_landing_equals_source(platform)
+    with platform.app() as connection:
+        pay(connection, loan)
+    platform.wait_for_replicas()
+    result = platform.build()
+    assert result.run is not None
+    assert result.run["extraction_mode"] == "changes"
+    assert_landing_equals_source(platform)
+
+
 def forged_entry(platform: Platform) -> None:
     """Give a temporary table of the application the name of a table of the book, and the trail's trigger."""
     with platform.app() as connection, suppress(psycopg.errors.InsufficientPrivilege):
@@ -78,6 +103,7 @@ def forged_entry(platform: Platform) -> None:
 SCENARIOS = (
     deletion,
     not_a_number,
+    entries_removed_unread,
     forged_entry,
 )
 
@@ -98,6 +124,12 @@ CONTROLS = [
         r"differs|dbt build failed",
         source="alter table operational.payments drop constraint payments_amount_bounds, "
         "drop constraint payments_principal_portion_bounds",
+    ),
+    Control(
+        "entries that were removed from the trail leave a note for every table",
+        entries_removed_unread,
+        "payments differs",
+        source="create or replace function etl.note_reload_of_all() returns void language sql as 'select'",
     ),
     Control(
         "the trail takes entries of the book's tables alone",

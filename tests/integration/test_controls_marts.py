@@ -13,6 +13,7 @@ from support.oracle import assert_views_equal_the_oltp
 from support.platform import Platform, fill_small_book
 
 from . import (
+    test_changed_by_hand,
     test_history,
     test_lender,
     test_runs,
@@ -224,6 +225,36 @@ CONTROLS = [
         moved_payment,
         "differs",
         ((DIFFERENCE, "where not changed._is_new", "where false"),),
+    ),
+    Control(
+        "ids of runs go on behind those that rows already have",
+        on_a_small_book(test_changed_by_hand.lose_the_record, test_changed_by_hand.LOST["emptied with its counter"]),
+        "differ|dbt build failed",
+        (("macros/run/begin_run.sql", "    {% do continue_run_ids() %}\n", ""),),
+    ),
+    Control(
+        "what models had taken in by a record that was put back is not relied on",
+        on_a_small_book(test_changed_by_hand.lose_the_record, None),
+        "differ|dbt build failed",
+        (("macros/run/continue_run_ids.sql", '"delete from " ~ audit ~ ".model_states; select', '"select'),),
+    ),
+    Control(
+        "a mart has the shape that a run gave it",
+        on_a_small_book(test_changed_by_hand.reshape, "a column that is gone", "no key, and a row twice"),
+        "differ|dbt build failed",
+        (("macros/materializations/upsert.sql", "not node.is_as_made or ", ""),),
+    ),
+    Control(
+        "a column that only a published copy has may be missing",
+        on_a_small_book(test_changed_by_hand.reshape, "a copy with a column more"),
+        "dbt build failed",
+        (
+            (
+                "macros/materializations/publish/publish_copy.sql",
+                "for column in present[copy].required if",
+                "for column in [] if",
+            ),
+        ),
     ),
     Control(
         "a loan that lost a payment is summed up again",

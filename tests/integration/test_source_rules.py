@@ -407,6 +407,40 @@ def test_whoever_opens_a_gap_in_the_trail_leaves_a_note_in_it_and_no_run_passes_
         assert connection.execute(RELOADS).fetchone() in ((before + 1,), (before + 2,))
 
 
+OPENED = "alter table operational.audit_log disable trigger audit_log_append_only"
+CLOSED = "alter table operational.audit_log enable always trigger audit_log_append_only"
+REMOVED = "delete from operational.audit_log"
+
+
+@pytest.mark.parametrize("opened, closed", [
+    (OPENED, CLOSED),
+    ("alter table operational.audit_log disable trigger all", f"{OPENED}; {CLOSED}"),
+    ("alter table operational.audit_log enable trigger audit_log_append_only", CLOSED),
+    ("alter trigger audit_log_append_only on operational.audit_log rename to mine; "
+     "alter table operational.audit_log disable trigger mine", "select etl.protect_trail()"),
+    ("drop trigger audit_log_append_only on operational.audit_log", "select etl.publish_table('operational.loans')"),
+    ("create or replace trigger audit_log_append_only before update on operational.audit_log for each statement "
+     "execute function operational.refuse_rewriting_the_trail()", "select etl.protect_trail()"),
+])  # fmt: skip
+def test_entries_that_are_removed_from_the_trail_leave_a_note_for_every_table(empty_book, opened, closed):
+    problem = "select etl.feed_problem('operational.payments')"
+    tables = "select array_agg(table_name order by log_id) from operational.audit_log where operation = 'RELOAD'"
+    with nothing_kept(empty_book) as connection:
+        connection.execute("set session_replication_role = replica")
+        for statement in opened.split("; "):
+            connection.execute(statement)
+        (found,) = connection.execute(problem).fetchone() or ("",)
+        assert "entries of the audit trail can be removed" in str(found)
+        connection.execute(REMOVED)
+        for statement in closed.split("; "):
+            connection.execute(statement)
+        assert connection.execute(problem).fetchone() == (None,)
+        (noted,) = connection.execute(tables).fetchone() or ([],)
+        assert sorted(noted) == ["customers", "loan_installments", "loan_products", "loans", "payments"]
+        with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
+            connection.execute(REMOVED)
+
+
 def test_publishing_a_table_again_leaves_no_note_and_one_trigger_of_each_kind(empty_book):
     with nothing_kept(empty_book) as connection:
         (before,) = connection.execute(RELOADS).fetchone() or (0,)

@@ -75,12 +75,6 @@ begin
 end
 $$;
 
-drop trigger if exists audit_log_append_only on operational.audit_log;
-create trigger audit_log_append_only
-before update or delete or truncate on operational.audit_log
-for each statement execute function operational.refuse_rewriting_the_trail();
-alter table operational.audit_log enable always trigger audit_log_append_only;
-
 -- Why a table cannot be in the change feed, and what to do about it; null for one that can. Whatever it is, it would
 -- break writes of the application or change rows without a trace.
 create or replace function etl.unpublishable(relation regclass, out problem text, out advice text)
@@ -215,6 +209,39 @@ as $$
     where idx.indrelid = relation and idx.indisprimary and idx.indnkeyatts = 1
 $$;
 
+-- Whether the trail refuses to be rewritten, in every session.
+create or replace function etl.trail_is_append_only() returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from pg_trigger as trg
+        where
+            trg.tgrelid = 'operational.audit_log'::regclass and trg.tgenabled = 'A' and trg.tgqual is null
+            and trg.tgfoid = 'operational.refuse_rewriting_the_trail()'::regprocedure
+            -- Before update, delete and truncate, for each statement.
+            and trg.tgtype = 2 + 8 + 16 + 32 and trg.tgattr = ''
+    )
+$$;
+
+-- Lets the trail refuse to be rewritten. Where it does, nothing is altered: that would be noted (etl.note_gap).
+create or replace function etl.protect_trail() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not etl.trail_is_append_only() then
+        create or replace trigger audit_log_append_only
+        before update or delete or truncate on operational.audit_log
+        for each statement execute function operational.refuse_rewriting_the_trail();
+        alter table operational.audit_log enable always trigger audit_log_append_only;
+    end if;
+end
+$$;
+
+select etl.protect_trail();
+
 -- Whether every change of a table is written to the trail, or refused: by triggers as etl.publish_table makes them, for
 -- all rows and all kinds of change, in every session, by the table's key. What they are called does not matter.
 create or replace function etl.records_changes(relation regclass) returns boolean
@@ -292,6 +319,9 @@ as $$
     select coalesce(
         (select found.problem from etl.unpublishable(relation) as found),
         case
+            when not etl.trail_is_append_only()
+                then 'entries of the audit trail can be removed: its trigger audit_log_append_only is missing or not '
+                    || 'enabled always'
             when not etl.records_changes(relation)
                 then 'a trigger of its audit trail is missing, not enabled always, or another than etl.publish_table() makes'
             when not etl.changes_view_fits(relation)
@@ -338,6 +368,7 @@ declare
     column_list text;
 begin
     perform etl.refuse_unpublishable(table_name);
+    perform etl.protect_trail();
     perform etl.add_bounds(table_name);
 
     select cls.relname, etl.key_column(cls.oid)
@@ -407,7 +438,7 @@ end
 $$;
 
 -- Whoever changes the triggers that keep the trail of a table, or renames the table, and lets them come back, leaves a
--- gap that nobody could see afterwards. So the trail says at once that the table is to be compared, in the transaction
+-- gap that nobody could see afterwards; and so does whoever lets entries be removed that no run has read yet. So the trail says at once that the table is to be compared, in the transaction
 -- that opens the gap: a run that sees what changed in it sees that too, and none passes while it is open
 -- (source_columns).
 create or replace function etl.note_reload(short_name text) returns void
@@ -422,6 +453,16 @@ begin
         insert into operational.audit_log (table_name, operation, record_id) values (short_name, 'RELOAD', 0);
     end if;
 end
+$$;
+
+-- The same for all tables of the feed.
+create or replace function etl.note_reload_of_all() returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    select etl.note_reload(cls.relname)
+    from pg_class as cls
+    where cls.relnamespace = 'operational'::regnamespace and cls.relkind = 'r' and etl.changes_view(cls.oid) is not null
 $$;
 
 create or replace function etl.note_gap() returns event_trigger
@@ -441,6 +482,12 @@ begin
     inner join pg_class as cls on altered.relation = cls.oid
     inner join pg_class as changes on changes.oid = etl.changes_view(cls.oid)
     where not etl.records_changes(cls.oid) or changes.relname <> cls.relname || '_changes';
+
+    -- Also when its protection comes back, in the transaction that removed what had been noted before.
+    perform etl.note_reload_of_all()
+    from pg_event_trigger_ddl_commands() as command
+    left join pg_trigger as trg on command.objid = trg.oid and command.classid = 'pg_trigger'::regclass
+    where coalesce(trg.tgrelid, command.objid) = 'operational.audit_log'::regclass;
 end
 $$;
 
@@ -465,6 +512,11 @@ begin
     where
         dropped.object_type = 'trigger' and etl.changes_view(cls.oid) is not null
         and not etl.records_changes(cls.oid);
+    perform etl.note_reload_of_all()
+    from pg_event_trigger_dropped_objects() as dropped
+    where
+        dropped.object_type = 'trigger' and dropped.address_names[1] = 'operational'
+        and dropped.address_names[2] = 'audit_log';
 end
 $$;
 
@@ -794,7 +846,7 @@ revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
 grant execute on function etl.widest_row(regclass) to etl_reader;
 grant execute on function etl.unpublishable(regclass), etl.changes_view_fits(regclass), etl.feed_problem(regclass),
-etl.key_column(regclass), etl.records_changes(regclass)
+etl.key_column(regclass), etl.records_changes(regclass), etl.trail_is_append_only()
 to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 

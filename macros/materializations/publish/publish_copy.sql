@@ -1,16 +1,18 @@
 {#
     The published copies of marts as they are now, as a dictionary by mart:
-      columns  their names and types, as a dictionary; empty: there is no copy
-      wanted   the names and types of the mart
-      rekeyed  whether the copy is kept by another key than its mart
-      key      the name of the copy's primary key, none when it has none
-      differs  whether the copy lacks a column of its mart, has one of another type, or is rekeyed
+      columns   their names and types, as a dictionary; empty: there is no copy
+      required  the names of those that every row must have
+      wanted    the names and types of the mart
+      rekeyed   whether the copy is kept by another key than its mart
+      key       the name of the copy's primary key, none when it has none
+      differs   whether the copy lacks a column of its mart, has one of another type, or is rekeyed
 #}
 {% macro state_of_copies(copies) %}
     {% set found = {} %}
     {% set names = [] %}
     {% for copy in copies %}
-        {% do found.update({copy: {'columns': {}, 'wanted': {}, 'key': none, 'rekeyed': false, 'differs': false}}) %}
+        {% do found.update({copy: {'columns': {}, 'wanted': {}, 'required': [], 'key': none, 'rekeyed': false,
+            'differs': false}}) %}
         {% set relation, mart = published_relation(copy), node_of_mart(copy).relation_name %}
         {% do names.append("(" ~ [sql_literal(copy), sql_literal(relation), sql_literal(mart)] | join(', ') ~ ")") %}
     {% endfor %}
@@ -19,7 +21,8 @@
             mart.name as copy,
             relation.is_copy,
             pg_attribute.attname::text as name,
-            format_type(pg_attribute.atttypid, pg_attribute.atttypmod) as data_type
+            format_type(pg_attribute.atttypid, pg_attribute.atttypmod) as data_type,
+            pg_attribute.attnotnull and not pg_attribute.atthasdef as is_required
         from (values {{ names | join(', ') }}) as mart (name, copy, relation)
         cross join lateral (
             values (to_regclass(mart.copy), true), (to_regclass(mart.relation), false)
@@ -29,6 +32,9 @@
     {% endset %}
     {% for column in run_query(catalogue).rows %}
         {% do found[column['copy']]['columns' if column['is_copy'] else 'wanted'].update({column['name']: column['data_type']}) %}
+        {% if column['is_copy'] and column['is_required'] %}
+            {% do found[column['copy']].required.append(column['name']) %}
+        {% endif %}
     {% endfor %}
     {% set primary_keys %}
         select
@@ -70,7 +76,7 @@
 
 {#
     Add the columns to copies that their marts have and they lack, before any row of them changes. A view may still read a
-    column that the mart no longer has: it stays, and new rows come without it. A key that the mart no longer has goes.
+    column that the mart does not have (any more): it stays, and new rows come without it. A key that the mart no longer has goes.
     Returns whether anything was altered.
 #}
 {% macro add_columns_to_copies(copies, present) %}
@@ -83,7 +89,7 @@
         {% for column, data_type in present[copy].wanted.items() if column not in present[copy].columns %}
             {% do actions.append('add column ' ~ column ~ ' ' ~ data_type) %}
         {% endfor %}
-        {% for column in present[copy].columns if column not in present[copy].wanted and present[copy].differs %}
+        {% for column in present[copy].required if column not in present[copy].wanted %}
             {% do actions.append('alter column ' ~ column ~ ' drop not null') %}
         {% endfor %}
         {% if actions %}

@@ -1,7 +1,7 @@
 {#
     Bring the table to the contract's columns, before its rows follow: add, retype and drop columns, drop constraints that
-    the contract does not have. A table with another key is emptied, since rows cannot be matched; readers see the old
-    rows until the transaction ends. Returns whether anything changed that the change log does not show.
+    the contract does not have. A table with another key, or none, is emptied, since rows cannot be matched; readers see
+    the old rows until the transaction ends. Returns whether anything changed that the change log does not show.
 #}
 {% macro alter_upsert_table() %}
     {% set contract = contract_table() %}
@@ -12,6 +12,9 @@
     {% for constraint in constraints %}
         {% do actions.append('drop constraint ' ~ constraint['name']) %}
         {% set key.changed = key.changed or constraint['type'] == 'p' %}
+    {% endfor %}
+    {% for constraint in run_query(differing_constraints(contract, this.render())).rows if constraint['type'] == 'p' %}
+        {% set key.changed = true %}
     {% endfor %}
     {% for column in run_query(differing_columns(this.render(), contract)).rows %}
         {% if column['present'] is none %}
@@ -36,7 +39,7 @@
         {% do run_statement("delete from " ~ this) %}
         {% do add_missing_constraints() %}
     {% endif %}
-    {{ return(actions | length > 0) }}
+    {{ return(actions | length > 0 or key.changed) }}
 {% endmacro %}
 
 {#

@@ -8,11 +8,14 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
+from filelock import Timeout
 
+from eds.base import file_lock
+from eds.base.console import log
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings
 from eds.cluster.connections import Cluster
@@ -106,13 +109,25 @@ def run(
 
 
 @contextmanager
-def _folder(settings: Settings) -> Iterator[Path]:
-    """Yield the folder of dbt's files for the documentation, for one process at a time."""
+def _folder(settings: Settings, stopping: threading.Event | None = None) -> Iterator[Path]:
+    """Yield the folder of dbt's files for the documentation, for one process at a time.
+
+    stopping: of a process that runs unattended, whose words go into its log.
+    """
     folder = settings.state / "dbt-docs"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    more: dict[str, Any] = {"say": _log_wait, "stopping": stopping} if stopping else {}
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock.hold(folder / "lock", "the documentation's files", **more))
+        except Timeout:
+            raise CancelledError("the documentation was cancelled") from None
         begin_with_parsed(folder, "docs")
         yield folder
+
+
+def _log_wait(text: str) -> None:
+    log("documentation", status="waiting", message=text)
 
 
 def manifest(settings: Settings) -> Path:
@@ -131,7 +146,7 @@ def generate(settings: Settings, stopping: threading.Event | None = None) -> Pat
 
     stopping: ends it early with CancelledError when it is set. Needs the warehouse.
     """
-    with _folder(settings) as folder:
+    with _folder(settings, stopping) as folder:
         wanted = project_digest()
         run(settings, ["docs", "generate", "--static"], folder, stopping)
         (folder / "parsed").write_text(wanted, encoding="utf-8")

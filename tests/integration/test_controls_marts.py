@@ -19,6 +19,7 @@ from . import (
     test_runs,
     test_seeds,
     test_tested_states,
+    test_value_ranges,
 )
 
 pytestmark = pytest.mark.proof
@@ -211,6 +212,18 @@ CONTROLS = [
                 "macros/helpers/loan_sk.sql",
                 "least({{ loan_sk_floor() }}, (select min(loan_sk) from {{ dimension }}))",
                 "{{ loan_sk_floor() }}",
+            ),
+        ),
+    ),
+    Control(
+        "cents are counted up to what a bigint holds",
+        test_value_ranges.test_sums_of_payments_beyond_a_bigint_of_cents_are_published_and_go_again,
+        "bigint out of range",
+        (
+            (
+                "macros/lending/whole_cents.sql",
+                "greatest(least({{ cents }}, 1000000000000000000), -1000000000000000000)::bigint",
+                "({{ cents }})::bigint",
             ),
         ),
     ),

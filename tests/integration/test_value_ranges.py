@@ -314,3 +314,81 @@ def test_the_page_shows_the_extremes_and_forgets_them_when_they_are_deleted(chai
         for step in ("reconciled", "emptied")
     )
     assert reconciled == emptied
+
+
+# What each loan is paid, every time: number of payments, principal, interest. A bigint holds 92,233 of the greatest in cents.
+MANY_PAYMENTS: dict[str, tuple[dict[str, Any], int, Decimal, Decimal]] = {
+    "principal": ({}, 93_000, MONEY, Decimal(0)),
+    "interest": ({}, 10_100, Decimal(0), MONEY),
+    "taken back": ({}, 10_100, -MONEY, MONEY),
+    "written off": ({"status": "written_off", "written_off_on": date(2026, 9, 20)}, 10_100, MONEY, Decimal(0)),
+}
+# Days of the payments, in months that have ended and in the present one, behind each other.
+PAID_FROM = datetime(2026, 7, 1, tzinfo=UTC)
+STATES = {
+    "fact_loans": "select loan_id, total_paid, principal_paid, interest_paid, principal_owed, installments_paid, "
+    "first_unpaid_due_date from warehouse.fact_loans order by loan_id",
+    "months": "select loan_id, month_end, state, days_past_due from warehouse.fact_loan_month_end order by 1, 2",
+}
+
+
+@pytest.mark.proof
+def test_sums_of_payments_beyond_a_bigint_of_cents_are_published_and_go_again(platform):
+    loans = {}
+    with platform.app() as connection:
+        customer = add_customer(connection)
+        plain = add_loan(connection, customer)
+        pay(connection, plain, payment_date=datetime(2026, 8, 3, tzinfo=UTC))
+        for name, (columns, number, principal, interest) in MANY_PAYMENTS.items():
+            balance = 0 if name == "written off" else MONEY
+            loans[name] = add_loan(connection, customer, MONEY, **{"outstanding_balance": balance, **columns})
+            connection.execute(
+                "insert into operational.payments (loan_id, amount, principal_portion, interest_portion, "
+                "penalty_portion, payment_method, payment_date) "
+                "select %s, greatest(%s::numeric + %s::numeric, 0.01), %s, %s, %s, 'cash', "
+                "%s::timestamptz + interval '145 days' * payment / %s from generate_series(1, %s) as payments (payment)",
+                (
+                    *(loans[name], principal, interest, principal, interest),
+                    *("0.01" if principal + interest == 0 else "0", PAID_FROM, number, number),
+                ),
+            )
+    platform.wait_for_replicas()
+    platform.build("--vars", "{full_tests: true}")
+    assert_views_equal_the_oltp(platform)
+    for name, (_, number, principal, interest) in MANY_PAYMENTS.items():
+        row = "select principal_paid, interest_paid from warehouse.fact_loans where loan_id = %s"
+        assert platform.warehouse(row, (loans[name],)) == [(number * principal, number * interest)]
+    # Whoever looks at a loan of that kind, or at one beside it, is answered.
+    of_plain = platform.warehouse(
+        "select outstanding_principal, overdue_amount from warehouse.portfolio_as_of('2026-08-31') where loan_id = %s",
+        (plain,),
+    )
+    assert of_plain[0][0] == Decimal("900.00")
+    for view in ("loans_in_arrears", "vw_expected_dues", "vw_portfolio_quality", "vw_portfolio_at_risk"):
+        assert platform.view(view)
+    page_data(platform)
+    states = {name: platform.warehouse(query) for name, query in STATES.items()}
+
+    with platform.app() as connection:
+        for loan in (plain, *loans.values()):
+            pay(connection, loan, "0.01", "0.01", payment_date=datetime(2026, 8, 5, tzinfo=UTC))
+        connection.execute("update operational.loans set outstanding_balance = 0 where status = 'written_off'")
+    platform.wait_for_replicas()
+    platform.build("--vars", "{full_tests: true}")
+    platform.build("--full-refresh")
+    with platform.app() as connection:
+        connection.execute(
+            "delete from operational.payments where principal_portion = 0.01 and payment_date = '2026-08-05 00:00:00+00'"
+        )
+        connection.execute(
+            "update operational.loans set outstanding_balance = outstanding_balance + 0.01 where status = 'active'"
+        )
+    platform.wait_for_replicas()
+    platform.build()
+    assert {name: platform.warehouse(query) for name, query in STATES.items()} == states
+
+    with platform.app() as connection:
+        connection.execute("delete from operational.payments where loan_id <> %s", (plain,))
+    platform.wait_for_replicas()
+    platform.build("--vars", "{allow_mass_delete: true, full_tests: true}")
+    assert_views_equal_the_oltp(platform)

@@ -134,8 +134,8 @@ paid as (
     select
         loan_id,
         array_agg(day) as paid_on,
-        array_agg(money::bigint) as money_so_far,
-        array_agg(principal::bigint) as principal_so_far,
+        array_agg({{ cents_in_range('money') }}) as money_so_far,
+        array_agg({{ cents_in_range('principal') }}) as principal_so_far,
         array_agg(number) as number_so_far
     from running
     group by loan_id
@@ -159,9 +159,9 @@ loans as (
         schedules.cum_due || array[]::bigint[] as cum_due,
         schedules.cum_principal || array[]::bigint[] as cum_principal,
         schedules.principal_steps,
-        (100 * loans.principal_amount)::bigint as amount,
-        (100 * loans.principal_owed)::bigint as owed_today,
-        (100 * (loans.principal_paid + loans.interest_paid))::bigint as money_in_all,
+        {{ whole_cents('loans.principal_amount') }} as amount,
+        {{ whole_cents('loans.principal_owed') }} as owed_today,
+        {{ whole_cents('loans.principal_paid + loans.interest_paid') }} as money_in_all,
         coalesce(paid.paid_on, array[]::date[]) as paid_on,
         paid.money_so_far,
         paid.principal_so_far,

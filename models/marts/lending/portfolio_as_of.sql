@@ -32,9 +32,9 @@ as $$
         select
             loans.loan_id,
             loans.branch_sk,
-            (100 * loans.principal_amount)::bigint as amount,
-            (100 * (loans.principal_owed + coalesce(later.principal, 0)))::bigint as owed,
-            (100 * (loans.principal_paid + loans.interest_paid - coalesce(later.money, 0)))::bigint as money
+            {{ whole_cents('loans.principal_amount') }} as amount,
+            {{ whole_cents('loans.principal_owed + coalesce(later.principal, 0)') }} as owed,
+            {{ whole_cents('loans.principal_paid + loans.interest_paid - coalesce(later.money, 0)') }} as money
         from {{ ref('fact_loans') }} as loans
         inner join {{ ref('int_loan_schedules') }} as schedules on loans.loan_id = schedules.loan_id
         left join later on loans.loan_id = later.loan_id
@@ -60,11 +60,11 @@ as $$
     select
         positions.loan_id,
         branches.branch_code,
-        (0.01 * positions.owed)::numeric(18, 2) as outstanding_principal,
+        (0.01 * positions.owed)::numeric(20, 2) as outstanding_principal,
         greatest(coalesce(day - positions.due_dates[positions.installments_paid + 1], 0), 0) as days_past_due,
         (
             0.01 * {{ overdue_by('positions', 'day', 'positions.money', 'positions.owed', 'positions.installments_paid') }}
-        )::numeric(18, 2) as overdue_amount
+        )::numeric(20, 2) as overdue_amount
     from positions
     left join {{ ref('dim_loan') }} as versions
         on

@@ -8,8 +8,8 @@ positions as (
         loans.*,
         (select today.as_of from today) as as_of,
         (select today.as_of from today) - loans.first_unpaid_due_date as days_past_due,
-        (100 * (loans.principal_paid + loans.interest_paid))::bigint as money,
-        (100 * loans.principal_owed)::bigint as owed
+        {{ whole_cents('loans.principal_paid + loans.interest_paid') }} as money,
+        {{ whole_cents('loans.principal_owed') }} as owed
     from {{ published('fact_loans') }} as loans
     where loans.is_in_portfolio and loans.first_unpaid_due_date < (select today.as_of from today)
 )

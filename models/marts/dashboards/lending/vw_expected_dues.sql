@@ -13,7 +13,7 @@ dues as (
         schedules.cum_due[installments.position] - least(
             greatest(
                 coalesce(schedules.cum_due[installments.position - 1], 0),
-                (100 * (loans.principal_paid + loans.interest_paid))::bigint
+                {{ whole_cents('loans.principal_paid + loans.interest_paid') }}
             ),
             schedules.cum_due[installments.position]
         ) as unpaid

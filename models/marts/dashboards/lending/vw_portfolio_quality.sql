@@ -31,8 +31,8 @@ late as (
         late_loans.loan_id,
         0.01 * {{ overdue_by(
             'schedules', '(select today.as_of from today)',
-            '(100 * (late_loans.principal_paid + late_loans.interest_paid))::bigint',
-            '(100 * late_loans.principal_owed)::bigint', 'late_loans.installments_paid'
+            whole_cents('late_loans.principal_paid + late_loans.interest_paid'),
+            whole_cents('late_loans.principal_owed'), 'late_loans.installments_paid'
         ) }} as overdue_amount
     from {{ published('fact_loans') }} as late_loans
     inner join {{ published('dim_open_schedule') }} as schedules on late_loans.loan_id = schedules.loan_id

@@ -1,7 +1,8 @@
 {#
     on-run-end: one row per node, and the run's outcome with the messages of what failed. Runs also after a failure; a
     start that was refused has no row and changes nothing. `dbt test` is no run: what it found is recorded with the run
-    whose state it tested, so that this state can be published.
+    whose state it tested, so that this state can be published. Messages are recorded without the values of rows, which
+    dashboards, alerts and logs would show.
 
     results: dbt's list of results.
 #}
@@ -23,7 +24,7 @@
     {% endif %}
     {% set problems = [] %}
     {% for result in results if result.status | string in ('error', 'fail', 'runtime error') %}
-        {% do problems.append(result.node.name ~ ': ' ~ (result.message or result.status | string)) %}
+        {% do problems.append(result.node.name ~ ': ' ~ without_row_values(result.message or result.status | string)) %}
     {% endfor %}
     {{ record_results(run['run_id'] | int, results) }}
     update {{ audit_schema() }}.etl_runs
@@ -45,7 +46,8 @@
         {% do nodes.append({
             'node_id': result.node.unique_id, 'node_name': result.node.name,
             'resource_type': result.node.resource_type | string, 'status': result.status | string,
-            'seconds': result.execution_time or 0, 'failures': result.failures, 'message': result.message
+            'seconds': result.execution_time or 0, 'failures': result.failures,
+            'message': without_row_values(result.message) if result.message else none
         }) %}
     {% endfor %}
     {% if nodes %}

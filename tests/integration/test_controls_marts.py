@@ -216,6 +216,12 @@ CONTROLS = [
         ),
     ),
     Control(
+        "the values of rows are left out of recorded messages",
+        on_a_small_book(test_runs.recorded_failure, *test_runs.HARMS[0]),
+        "violates check constraint",
+        (("macros/run/without_row_values.sql", "{%- if found.start is none -%}", "{%- if true -%}"),),
+    ),
+    Control(
         "cents are counted up to what a bigint holds",
         test_value_ranges.test_sums_of_payments_beyond_a_bigint_of_cents_are_published_and_go_again,
         "bigint out of range",

@@ -12,6 +12,8 @@ import pytest
 
 from bench.lender import days_later
 from eds.cluster.connections import connect
+from eds.dashboards import page
+from eds.warehouse import runs
 from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
@@ -138,6 +140,63 @@ def test_a_failed_test_leaves_the_last_good_figures_until_the_data_is_corrected(
     platform.warehouse("drop trigger spoil on warehouse.fact_payments")
     platform.build("--full-refresh")
     assert_views_equal_the_oltp(platform)
+
+
+# What keeps a landing row from being written, how it is taken away, and what the record says.
+HARMS = [
+    (
+        "alter table operational.customers add constraint hm check (city is distinct from 'Mars')",
+        "alter table operational.customers drop constraint hm",
+        'violates check constraint "hm"\n  DETAIL:  Failing row contains (…)',
+    ),
+    (
+        "create unique index harm on operational.customers (phone)",
+        "drop index operational.harm",
+        'violates unique constraint "harm"\n  DETAIL:  Key (phone)=(…) already exists.',
+    ),
+]
+
+
+PERSONAL = ("mars (grace)@example.org", "+254700000001", "(9) 12345678\nsecond line", "1979-03-04", "grace", "12345678")
+
+
+def recorded_failure(platform: Any, harm: str, remedy: str, message: str) -> dict[str, Any]:
+    """Let a run fail at a row with personal data, and return its record, which has the message without them."""
+    platform.warehouse(harm)
+    with platform.app() as connection:
+        connection.execute(
+            "update operational.customers set city = 'Mars', email = customer_id || %s, phone = %s, "
+            "national_id = %s || customer_id, date_of_birth = %s where customer_id <= 2",
+            PERSONAL[:4],
+        )
+    platform.wait_for_replicas()
+    failed = platform.dbt(*DATA_BUILD)
+    platform.warehouse(remedy)
+    assert failed.exit_code != 0
+    record: dict[str, Any] = failed.run
+    assert record["error_message"].startswith("extraction: ")
+    assert message in record["error_message"]
+    return record
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("harm", HARMS, ids=["row", "key"])
+def test_the_personal_data_of_a_row_that_fails_is_shown_nowhere(small_book, capfd, harm):
+    platform = small_book
+    record = recorded_failure(platform, *harm)
+    nodes = platform.warehouse("select message from audit.model_runs where run_id = %s", (record["run_id"],))
+    places = {
+        "the record of the run": record["error_message"],
+        "the record of its nodes": str(nodes),
+        "the page": page.render(platform.settings),
+        "the history": str([runs.run_as_json(run) for run in runs.history(platform.cluster)]),
+        "the log": capfd.readouterr().out,
+    }
+    for place, text in places.items():
+        assert "violates" in text, place
+        assert [value for value in PERSONAL if value in text] == [], place
+    platform.build()
+    assert_landing_equals_source(platform)
 
 
 @pytest.mark.proof

@@ -316,7 +316,7 @@ def test_the_page_shows_the_extremes_and_forgets_them_when_they_are_deleted(chai
     assert reconciled == emptied
 
 
-# What each loan is paid, every time: number of payments, principal, interest. A bigint holds 92,233 of the greatest in cents.
+# What each loan is paid: number of payments, principal and interest of each. A bigint holds 92,233 of the greatest.
 MANY_PAYMENTS: dict[str, tuple[dict[str, Any], int, Decimal, Decimal]] = {
     "principal": ({}, 93_000, MONEY, Decimal(0)),
     "interest": ({}, 10_100, Decimal(0), MONEY),
@@ -346,7 +346,8 @@ def test_sums_of_payments_beyond_a_bigint_of_cents_are_published_and_go_again(pl
                 "insert into operational.payments (loan_id, amount, principal_portion, interest_portion, "
                 "penalty_portion, payment_method, payment_date) "
                 "select %s, greatest(%s::numeric + %s::numeric, 0.01), %s, %s, %s, 'cash', "
-                "%s::timestamptz + interval '145 days' * payment / %s from generate_series(1, %s) as payments (payment)",
+                "%s::timestamptz + interval '145 days' * payment / %s "
+                "from generate_series(1, %s) as payments (payment)",
                 (
                     *(loans[name], principal, interest, principal, interest),
                     *("0.01" if principal + interest == 0 else "0", PAID_FROM, number, number),
@@ -378,7 +379,8 @@ def test_sums_of_payments_beyond_a_bigint_of_cents_are_published_and_go_again(pl
     platform.build("--full-refresh")
     with platform.app() as connection:
         connection.execute(
-            "delete from operational.payments where principal_portion = 0.01 and payment_date = '2026-08-05 00:00:00+00'"
+            "delete from operational.payments "
+            "where principal_portion = 0.01 and payment_date = '2026-08-05 00:00:00+00'"
         )
         connection.execute(
             "update operational.loans set outstanding_balance = outstanding_balance + 0.01 where status = 'active'"

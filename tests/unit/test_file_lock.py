@@ -58,9 +58,9 @@ def test_a_wait_ends_with_a_sentence_and_says_how_a_suspended_process_ends(held)
     path, process = held
     os.kill(process.pid, signal.SIGSTOP)
     wait_until(lambda: "kill -CONT" in file_lock._holder(path)[1])
-    with pytest.raises(UserError, match=r"for the files, which process \d+ .* suspended: .*kill -KILL"):
-        with file_lock.hold(path, "the files", limit=0.1):
-            pass
+    expected = pytest.raises(UserError, match=r"for the files, which process \d+ .* suspended: .*kill -KILL")
+    with expected, file_lock.hold(path, "the files", limit=0.1):
+        pass
 
 
 def test_a_process_that_was_killed_leaves_nothing_to_wait_for(held):

@@ -252,7 +252,8 @@ def test_lines_without_effect_are_reported(env_file: Path, capfd: pytest.Capture
             (
                 "PROVISION_SCHEME",
                 scheme,
-                "expected a scheme of seeds/provision_bands.csv: ke_bank, ke_microfinance_bank, sa_dhan, tz_microfinance",
+                "expected a scheme of seeds/provision_bands.csv: "
+                "ke_bank, ke_microfinance_bank, sa_dhan, tz_microfinance",
             )
             for scheme in ("nosuch", "KE_BANK", "ke_bank; drop")
         ),

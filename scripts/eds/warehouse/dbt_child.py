@@ -25,6 +25,7 @@ from eds.base.console import log
 from eds.base.settings import ROOT, Settings
 from eds.warehouse import runs
 from eds.warehouse.dbt_parsed import begin_with_parsed
+from eds.warehouse.row_values import without_row_values
 
 
 def dbt_arguments(
@@ -114,7 +115,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _say(message: Any) -> None:
     """Write an event of dbt into our log when it is an error or a warning."""
     if message.info.level in ("error", "warn"):
-        log("dbt", level=message.info.level, message=message.info.msg.strip())
+        log("dbt", level=message.info.level, message=without_row_values(message.info.msg).strip())
 
 
 def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
@@ -146,7 +147,7 @@ def _run_dbt(arguments: Sequence[str], environment: dict[str, str]) -> None:
     except KeyboardInterrupt:
         os._exit(130)
     if result.exception is not None:
-        log("dbt", level="error", message=str(result.exception).strip())
+        log("dbt", level="error", message=without_row_values(str(result.exception)).strip())
     # Locks that dbt made go with its objects, not with the process.
     success = result.success
     del result

@@ -37,7 +37,7 @@
 
 {#
     The statement that records a command's results as those of a run: one row per node. A test that read nothing (--empty)
-    has shown nothing, and is left out.
+    has shown nothing, and is left out. The message of what succeeded quotes no row.
 #}
 {% macro record_results(run_id, results) %}
     {% set nodes = [] %}
@@ -47,7 +47,7 @@
             'node_id': result.node.unique_id, 'node_name': result.node.name,
             'resource_type': result.node.resource_type | string, 'status': result.status | string,
             'seconds': result.execution_time or 0, 'failures': result.failures,
-            'message': without_row_values(result.message) if result.message else none
+            'message': result.message if result.status | string in ('success', 'pass') else without_row_values(result.message)
         }) %}
     {% endfor %}
     {% if nodes %}

@@ -341,7 +341,7 @@ def test_sums_of_payments_beyond_a_bigint_of_cents_are_published_and_go_again(pl
         pay(connection, plain, payment_date=datetime(2026, 8, 3, tzinfo=UTC))
         for name, (columns, number, principal, interest) in MANY_PAYMENTS.items():
             balance = 0 if name == "written off" else MONEY
-            loans[name] = add_loan(connection, customer, MONEY, **{"outstanding_balance": balance, **columns})
+            loans[name] = add_loan(connection, customer, str(MONEY), **{"outstanding_balance": balance, **columns})
             connection.execute(
                 "insert into operational.payments (loan_id, amount, principal_portion, interest_portion, "
                 "penalty_portion, payment_method, payment_date) "

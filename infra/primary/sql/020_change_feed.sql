@@ -438,9 +438,9 @@ end
 $$;
 
 -- Whoever changes the triggers that keep the trail of a table, or renames the table, and lets them come back, leaves a
--- gap that nobody could see afterwards; and so does whoever lets entries be removed that no run has read yet. So the trail says at once that the table is to be compared, in the transaction
--- that opens the gap: a run that sees what changed in it sees that too, and none passes while it is open
--- (source_columns).
+-- gap that nobody could see afterwards; and so does whoever lets entries be removed that no run has read yet. So the
+-- trail says at once that the table is to be compared, in the transaction that opens the gap: a run that sees what
+-- changed in it sees that too, and none passes while it is open (source_columns).
 create or replace function etl.note_reload(short_name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp

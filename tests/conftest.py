@@ -22,6 +22,7 @@ LONGEST = (
     "test_causal_order",
     "test_runs",
     "test_controls_lending",
+    "test_changed_by_hand",
     "test_lender",
     "test_scheduler",
     "test_warehouse",

@@ -19,30 +19,26 @@
         inner join pg_attribute as att on cls.oid = att.attrelid and att.attname = '_run_id'
         where nsp.nspname in ({{ schemas | join(', ') }}) and cls.relkind in ('r', 'p')
     {% endset %}
-    {% set newest = [
-        "(select max(greatest(run_id, created_run_id, recomputed_run_id, pruned_run_id, repaired_run_id)) from "
-            ~ audit ~ ".model_states)",
-        "(select max(run_id) from " ~ audit ~ ".etl_runs)"
+    {% set known = [
+        "select max(greatest(run_id, created_run_id, recomputed_run_id, pruned_run_id, repaired_run_id)) as run_id from "
+            ~ audit ~ ".model_states",
+        "select max(run_id) from " ~ audit ~ ".etl_runs"
     ] %}
     {% if is_production(target.name) %}
-        {% do newest.append("(select max(landing_run_id) from audit.model_states)") %}
-        {% do newest.append("(select max(run_id) from audit.extraction_state)") %}
+        {% do known.extend(["select max(landing_run_id) from audit.model_states", "select max(run_id) from audit.extraction_state"]) %}
     {% endif %}
     {% for table in run_query(having_ids).rows %}
-        {% do newest.append("(select max(_run_id) from " ~ table['name'] ~ ")") %}
+        {% do known.append("select max(_run_id) from " ~ table['name']) %}
     {% endfor %}
-    {% set question %}
-        select counter.name, greatest({{ newest | join(', ') }}) as newest
-        from pg_get_serial_sequence('{{ audit }}.etl_runs', 'run_id') as counter (name)
-        where greatest({{ newest | join(', ') }}) > coalesce(pg_sequence_last_value(counter.name::regclass), 0)
-    {% endset %}
-    {% set behind = first_row(question) %}
-    {% if behind is not none %}
+    {% set newest = first_row("select max(run_id) as run_id from (" ~ known | join(" union all ") ~ ") as known")['run_id'] %}
+    {% set counter = first_row("select name, coalesce(pg_sequence_last_value(name::regclass), 0) as run_id from "
+        ~ "pg_get_serial_sequence('" ~ audit ~ ".etl_runs', 'run_id') as counter (name)") %}
+    {% if newest is not none and newest > counter['run_id'] %}
         {% do exceptions.warn("The record of the runs in " ~ audit ~ " knows less than the data: the next id would be one that "
-            ~ "rows already have. It was emptied, or put back to an earlier state. The ids go on after " ~ behind['newest']
+            ~ "rows already have. It was emptied, or put back to an earlier state. The ids go on after " ~ newest
             ~ ", and all models are computed in full.") %}
         {# The counter last: until it has moved, the next run finds the same. #}
-        {% do run_statement("delete from " ~ audit ~ ".model_states; select setval(" ~ sql_literal(behind['name']) ~ ", "
-            ~ behind['newest'] ~ "); commit") %}
+        {% do run_statement("delete from " ~ audit ~ ".model_states; select setval(" ~ sql_literal(counter['name']) ~ ", "
+            ~ newest ~ "); commit") %}
     {% endif %}
 {% endmacro %}

@@ -131,6 +131,7 @@ OLTP = Matrix(
         "etl.feed_problem(regclass)": {"etl_reader": "execute"},
         "etl.key_column(regclass)": {"etl_reader": "execute"},
         "etl.records_changes(regclass)": {"etl_reader": "execute"},
+        "etl.trail_is_append_only()": {"etl_reader": "execute"},
         "etl.server_figures()": {"etl_reader": "execute"},
         "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
     },

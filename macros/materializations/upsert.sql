@@ -35,7 +35,7 @@
     {# By the project, or by hand: a column, a type, a constraint. #}
     {% set redefined = not node.exists or not node.is_as_made or content_of(known_hash) != content_of(node.definition_hash) %}
     {# Rebuilt: what follows from this model cannot rely on the change log, and is computed in full. #}
-    {% set rebuilt = namespace(value=not node.is_complete) %}
+    {% set rebuilt = namespace(value=not node.is_complete or not node.is_as_made) %}
 
     {% if redefined or not reads_everything() %}
         {# Raises dbt's own message when the SQL's columns are not the contract's. #}

@@ -48,6 +48,7 @@ RESHAPED = {
     "alter table warehouse.agg_payments_by_month add column n bigint generated always as identity primary key",
     "a rule that rows break": "alter table warehouse.agg_loans add constraint mine check (loan_count < 0) not valid",
     "values that may be missing": "alter table warehouse.dim_loan alter column loan_status drop not null",
+    "a change log without a column": "alter table changes.fact_loans drop column total_paid",
     "a copy with a column more": "alter table publish.fact_loans add column note text not null default 'x'; "
     "alter table publish.fact_loans alter column note drop default",
     "a copy without its key": "alter table publish.agg_customers drop constraint agg_customers_pkey",

@@ -19,7 +19,7 @@
     {% do assert_placement() %}
     {% do assert_failures_stop_publishing() %}
     {% do ensure_audit_tables() %}
-    {% do continue_run_ids() %}
+    {% do continue_run_ids(ids_of_record()) %}
     {% if not insert_running_row() %}
         {% set running %}
             select run_id, run_started_at::text as since, started_by, dbt_invocation_id
@@ -46,6 +46,7 @@
             {{ exceptions.raise_compiler_error('Another run started at the same time. Try again when it is done.') }}
         {% endif %}
     {% endif %}
+    {% do continue_run_ids(ids_of_rows()) %}
     {{ return('') }}
 {% endmacro %}
 

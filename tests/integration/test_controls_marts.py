@@ -249,13 +249,16 @@ CONTROLS = [
         "ids of runs go on behind those that rows already have",
         on_a_small_book(test_changed_by_hand.lose_the_record, test_changed_by_hand.LOST["emptied with its counter"]),
         "differ|dbt build failed",
-        (("macros/run/begin_run.sql", "    {% do continue_run_ids() %}\n", ""),),
+        (
+            ("macros/run/begin_run.sql", "    {% do continue_run_ids(ids_of_record()) %}\n", ""),
+            ("macros/run/begin_run.sql", "    {% do continue_run_ids(ids_of_rows()) %}\n", ""),
+        ),
     ),
     Control(
         "what models had taken in by a record that was put back is not relied on",
         on_a_small_book(test_changed_by_hand.lose_the_record, None),
         "differ|dbt build failed",
-        (("macros/run/continue_run_ids.sql", '"delete from " ~ audit ~ ".model_states; select', '"select'),),
+        (("macros/run/continue_run_ids.sql", "delete from {{ audit }}.model_states;", ""),),
     ),
     Control(
         "a mart has the shape that a run gave it",

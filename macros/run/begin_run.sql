@@ -46,7 +46,7 @@
             {{ exceptions.raise_compiler_error('Another run started at the same time. Try again when it is done.') }}
         {% endif %}
     {% endif %}
-    {% do continue_run_ids(ids_of_rows()) %}
+    {% do continue_run_ids(ids_of_changes()) %}
     {{ return('') }}
 {% endmacro %}
 

@@ -5,7 +5,7 @@
     They are behind when somebody emptied the record of the runs with its counter, or put back an older copy of its schema.
     What the models had taken in is not known for certain then: all of them are computed in full.
 
-    known: queries of the newest ids (ids_of_record, ids_of_rows).
+    known: queries of the newest ids (ids_of_record, ids_of_changes).
 #}
 {% macro continue_run_ids(known) %}
     {% set audit = audit_schema() | trim %}
@@ -50,19 +50,17 @@
 {% endmacro %}
 
 {#
-    Of the rows in change logs and landing tables, as a list of queries.
+    Of the rows in change logs, as a list of queries. A row of a landing table with a later id than its model's state is only
+    read once more; a row of a change log would be added up once more.
 #}
-{% macro ids_of_rows() %}
-    {% set schemas = [sql_literal(schema_in_target('changes', target.name, target.schema) | trim)] %}
-    {% if is_production(target.name) %}
-        {% do schemas.append("'operational'") %}
-    {% endif %}
+{% macro ids_of_changes() %}
     {% set having_ids %}
         select format('select max(_run_id) as run_id from %I.%I', nsp.nspname, cls.relname) as query
         from pg_class as cls
         inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
         inner join pg_attribute as att on cls.oid = att.attrelid and att.attname = '_run_id' and not att.attisdropped
-        where nsp.nspname in ({{ schemas | join(', ') }}) and cls.relkind in ('r', 'p')
+        where nsp.nspname = {{ sql_literal(schema_in_target('changes', target.name, target.schema) | trim) }}
+            and cls.relkind in ('r', 'p')
     {% endset %}
     {{ return(run_query(having_ids).columns[0].values() | list or ["select null::bigint as run_id"]) }}
 {% endmacro %}

@@ -251,7 +251,7 @@ CONTROLS = [
         "differ|dbt build failed",
         (
             ("macros/run/begin_run.sql", "    {% do continue_run_ids(ids_of_record()) %}\n", ""),
-            ("macros/run/begin_run.sql", "    {% do continue_run_ids(ids_of_rows()) %}\n", ""),
+            ("macros/run/begin_run.sql", "    {% do continue_run_ids(ids_of_changes()) %}\n", ""),
         ),
     ),
     Control(

@@ -18,9 +18,10 @@
     {% do exceptions.warn("The record of the runs in " ~ audit ~ " knows less than the data: the next id would be one that rows "
         ~ "already have. It was emptied, or put back to an earlier state. The ids go on after " ~ newest
         ~ ", and all models are computed in full.") %}
-    {# The counter last: until it has moved, the next run finds the same. This run may have its id already. #}
+    {# The counter moves at once, and for good: only when the states are gone for good. This run may have its id already. #}
     {% set repair %}
         delete from {{ audit }}.model_states;
+        commit;
         select setval({{ sql_literal(counter['name']) }}, {{ newest }});
         update {{ audit }}.etl_runs
         set run_id = default

@@ -140,8 +140,9 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
     try:
         with exclusive(settings, "up"):
             disk.check(settings)
-            start_servers(runtime)
-            fill_demo(runtime.cluster, scale)
+            with runs.reading_the_project(settings):
+                start_servers(runtime)
+                fill_demo(runtime.cluster, scale)
             first_build(runtime.cluster)
             # Where an import could not reach the warehouse.
             if months := closing.drop_reports_of_demo(runtime.cluster):

@@ -23,6 +23,7 @@ from eds.cluster.connections import Cluster
 from eds.dashboards import site
 from eds.runtime.ports import free_ports
 from eds.warehouse import runs
+from eds.warehouse.dbt_parsed import PARSED
 from support import commands
 from support.webhook import Receiver, receiving
 
@@ -105,6 +106,13 @@ def test_another_shell_finds_the_platform_that_the_first_up_was_given(first_up, 
     assert f":{given['PRIMARY_PORT']} " in checkout.eds("ps")
     # Without a terminal it is a question without an answer.
     assert "  an empty loan book\n  the warehouse: 1 runs on record" in checkout.eds("nuke", code=1)
+
+
+def test_the_project_is_read_before_the_first_run_while_the_servers_start(first_up, other_shell):
+    checkout, _, _ = first_up
+    with Cluster(checkout.settings).connect_as_writer() as connection:
+        row = connection.execute("select min(run_started_at) from audit.etl_runs").fetchone()
+    assert row and (checkout.state / "dbt-target" / PARSED).stat().st_mtime < row[0].timestamp()
 
 
 def test_nothing_in_the_state_directory_is_for_other_accounts(first_up, other_shell):

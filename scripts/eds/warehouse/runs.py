@@ -44,6 +44,7 @@ from eds.base.settings import ROOT, Settings
 from eds.cluster import tls
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import has_relation
+from eds.warehouse.dbt_parsed import PARSED
 from eds.warehouse.source_watch import SILENT, watched
 
 # Messages of a source or a warehouse that changed during a run; another attempt may well succeed.
@@ -211,6 +212,30 @@ def unknown_names(select: str) -> list[str]:
                 + (f"; did you mean {close[0]}?" if close else "")
             )
     return unknown
+
+
+@contextmanager
+def reading_the_project(settings: Settings) -> Iterator[None]:
+    """Let dbt read the project, if it never has, beside the block, for the runs behind it: ten seconds of a core.
+
+    A project that cannot be read is no error here: the run that follows says what is wrong with it.
+    """
+    target = target_directory(settings)
+    if (target / PARSED).exists():
+        yield
+        return
+    command = [str(dbt_executable()), "--quiet", "--log-path", str(settings.state / "dbt-logs"), "--no-write-json"]
+    command += ["parse", "--project-dir", str(ROOT), "--target-path", str(target)]
+    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    # A process group of its own: an interrupt is for this process, which ends it.
+    with subprocess.Popen(
+        command, env=os.environ | dbt_environment(settings), cwd=ROOT, process_group=0, **quiet
+    ) as process:
+        try:
+            yield
+            process.wait()
+        finally:
+            process.kill()
 
 
 def build(

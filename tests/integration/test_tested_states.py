@@ -231,7 +231,13 @@ def test_an_aggregate_that_disagrees_with_the_others_is_not_published(small_book
 
 
 def test_verify_reads_the_views_and_finds_an_aggregate_changed_by_hand(small_book):
-    assert "6 totals" in dashboard_figures(small_book.cluster)
+    assert "13 totals" in dashboard_figures(small_book.cluster)
+    for table in ("agg_portfolio_totals", "agg_officer_totals", "agg_portfolio_by_due_date"):
+        change = f"update publish.{table} set outstanding_principal = outstanding_principal"
+        small_book.warehouse(f"{change} + 1")
+        with pytest.raises(Failed, match="make reconcile"):
+            dashboard_figures(small_book.cluster)
+        small_book.warehouse(f"{change} - 1")
     for statement in (
         WRONG_SUMS[0],
         "update publish.agg_customers set total_loans = total_loans + 1 where customer_id = 1",
@@ -240,7 +246,7 @@ def test_verify_reads_the_views_and_finds_an_aggregate_changed_by_hand(small_boo
         with pytest.raises(Failed, match="make reconcile"):
             dashboard_figures(small_book.cluster)
         small_book.build(*NIGHTLY)
-    assert "6 totals" in dashboard_figures(small_book.cluster)
+    assert "13 totals" in dashboard_figures(small_book.cluster)
 
 
 # --- what was redefined -----------------------------------------------------------------------------------------------

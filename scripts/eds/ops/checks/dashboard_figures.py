@@ -1,4 +1,4 @@
-"""The dashboards: all views, and the marts behind them, show the same money and loans."""
+"""The dashboards: all views, and the marts behind them, show the same money, loans and portfolio at risk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from eds.cluster.connections import Cluster
 from eds.ops.checks.figures import plain
 from eds.ops.checks.result import must
+
+OVER_30_DAYS = "filter (where days_past_due > 30)"
 
 # What several relations show, each with its own query. Views first: the marts may be ahead of them after a failed run.
 SHOWN_EVERYWHERE = {
@@ -49,6 +51,44 @@ SHOWN_EVERYWHERE = {
         ("vw_loan_book", "sum(outstanding_balance)"),
         ("vw_loans", "sum(outstanding_balance)"),
         ("fact_loans", "sum(outstanding_balance)"),
+    ),
+    "loans of the portfolio, principal owed of them": (
+        ("vw_portfolio_at_risk", "sum(loan_count), sum(gross_loan_portfolio)"),
+        ("vw_schedule_coverage", "sum(loan_count), sum(gross_loan_portfolio)"),
+        ("vw_officer_performance", "sum(loan_count), sum(gross_loan_portfolio)"),
+        ("vw_portfolio_quality", "sum(loan_count), sum(outstanding_principal)"),
+        (
+            "fact_loans",
+            "count(*) filter (where is_in_portfolio), sum(outstanding_balance) filter (where is_in_portfolio)",
+        ),
+    ),
+    "principal owed of loans with a schedule": (
+        ("vw_portfolio_at_risk", "sum(scheduled_portfolio)"),
+        ("vw_arrears_ageing", "sum(outstanding_principal)"),
+        ("vw_loan_classification", "sum(outstanding_principal)"),
+        ("vw_ifrs9_stages", "sum(outstanding_principal)"),
+        ("vw_portfolio_quality", "sum(scheduled_principal)"),
+    ),
+    "portfolio at risk from 1 day and over 30 days": (
+        ("vw_portfolio_at_risk", "sum(par_1), sum(par_30)"),
+        ("loans_in_arrears", f"sum(outstanding_principal), sum(outstanding_principal) {OVER_30_DAYS}"),
+    ),
+    "amount in arrears": (
+        ("vw_arrears_ageing", "sum(overdue_amount)"),
+        ("vw_portfolio_quality", "sum(overdue_amount)"),
+        ("loans_in_arrears", "sum(overdue_amount)"),
+    ),
+    "portfolio and portfolio at risk of all month ends": (
+        ("vw_portfolio_at_risk_by_month", "sum(gross_loan_portfolio), sum(par_1), sum(par_30)"),
+        ("vw_month_ends", "sum(gross_loan_portfolio), sum(par_1), sum(par_30)"),
+    ),
+    "due and paid of all months": (
+        ("vw_collections_by_month", "sum(due_amount), sum(paid_on_time), sum(paid_of_arrears)"),
+        ("vw_month_ends", "sum(due_amount), sum(paid_on_time), sum(paid_of_arrears)"),
+    ),
+    "written off and recovered": (
+        ("vw_write_offs", "sum(written_off_amount), sum(recovered_amount)"),
+        ("vw_month_ends", "sum(written_off_amount), sum(recovered_amount)"),
     ),
 }
 

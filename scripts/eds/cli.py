@@ -267,6 +267,9 @@ def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
     before = runs.last_finished(cluster)
     try:
         code = runs.build(cluster, trigger=trigger, **options)
+    except KeyboardInterrupt:
+        err.print("interrupted; dashboards keep the last tested state, and the next run takes in what this one did not")
+        raise
     finally:
         _after_run(settings)
     last = runs.last_finished(cluster)

@@ -275,6 +275,7 @@ def test_a_second_run_is_refused_in_one_sentence_and_an_interrupted_one_leaves_n
     assert first.returncode == 130
     for word in ("resource_tracker", "Traceback"):
         assert word not in output
+    assert "interrupted; dashboards keep the last tested state" in output
     assert json.loads(checkout.eds("etl", "--json", "--limit", "1"))[0]["reason"] == "cancelled at the keyboard"
 
 

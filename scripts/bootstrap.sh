@@ -106,8 +106,9 @@ set --
 for lock in $locks; do
     set -- "$@" -r "$lock"
 done
+# What Python compiles of them is compiled afterwards, by all cores.
 install_packages() { # OPTION… of pip
-    PIP_USER=0 .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps "$@"
+    PIP_USER=0 .venv/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps --no-compile "$@"
 }
 # pip says some lines for each package. In a terminal they become one, which counts; elsewhere it says what goes wrong.
 counted() {
@@ -129,7 +130,9 @@ if [ -e "$failed" ]; then
     echo "bootstrap: the dependencies could not be installed, see above. The next try resumes from here." >&2
     exit 1
 fi
-# `python -m eds` finds the package wherever it is called from.
 purelib=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# A package may bring files of other Pythons, which do not compile and are never read.
+.venv/bin/python -m compileall -q -j 0 "$purelib" >/dev/null 2>&1 || true
+# `python -m eds` finds the package wherever it is called from.
 printf '%s\n' "$root/scripts" >"$purelib/eds.pth"
 printf '%s\n' "$wanted" >"$stamp"

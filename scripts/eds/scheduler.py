@@ -199,7 +199,8 @@ class Scheduler:
         done_until = min(last or now, now)
         if self.at_start or last is None:
             self._tick(Tick(now, full=False), "start")
-        elif not overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now):
+        # Before the first run has ended there is nothing to show.
+        elif self.shown and not overdue(settings.etl_schedule, settings.etl_reconcile_schedule, done_until, now):
             self._refresh_pages()
         while not self.stopping.is_set():
             now = datetime.now(UTC)

@@ -143,6 +143,7 @@ def up(runtime: Runtime, scale: str | None = None) -> None:
             with runs.reading_the_project(settings):
                 start_servers(runtime)
                 fill_demo(runtime.cluster, scale)
+            runtime.launch_services()
             first_build(runtime.cluster)
             # Where an import could not reach the warehouse.
             if months := closing.drop_reports_of_demo(runtime.cluster):

@@ -134,6 +134,9 @@ class Runtime(Protocol):
     def start_servers(self) -> None:
         """Start the four servers and PgBouncer, and bring their databases up to date. Safe to repeat."""
 
+    def launch_services(self) -> None:
+        """Start what takes long to be ready and waits for its time, such as the scheduler, beside the first build."""
+
     def start_services(self) -> None:
         """Start what needs a warehouse that has been built: the scheduler and the dashboards. Safe to repeat."""
 

@@ -249,6 +249,9 @@ class ComposeRuntime:
             raise UserError(f"PgBouncer cannot reload its configuration: {answer}")
         return False
 
+    def launch_services(self) -> None:
+        """Nothing: what the scheduler takes long to read is in its image."""
+
     def start_services(self) -> None:
         """Start what needs a warehouse that has been built: the scheduler, Metabase, pgAdmin, the docs."""
         reasons = dict.fromkeys(self.settings.left_out, "by DISABLED_SERVICES")

@@ -208,6 +208,9 @@ class LocalRuntime:
         if self.why_no_repository:
             err.print(f"skipped: WAL archive, physical backups, point-in-time recovery ({self.why_no_repository})")
 
+    def launch_services(self) -> None:
+        self.services.launch_scheduler()
+
     def start_services(self) -> None:
         """Start what needs a warehouse that has been built: the scheduler, and the Metabase of METABASE_JAR."""
         with step("scheduler"):

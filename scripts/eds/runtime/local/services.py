@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -38,6 +38,11 @@ class Services:
 
     home: Home
     cluster: Cluster
+    # Schedulers that nobody has waited for yet, with the length that their log had before.
+    _launched: dict[str, tuple[subprocess.Popen[bytes], int]] = field(default_factory=dict, init=False)
+
+    def _log(self, name: str) -> Path:
+        return self.home.settings.state / f"{name}.log"
 
     def pidfile(self, name: str) -> Path:
         return (
@@ -135,21 +140,29 @@ class Services:
         except psutil.Error:
             return True
 
-    def start_scheduler(self, name: str = "scheduler") -> bool:
-        """Start a scheduler, or restart it when its settings changed. Returns whether it was (re)started."""
+    def launch_scheduler(self, name: str = "scheduler") -> None:
+        """Start a scheduler, or restart it when its settings changed, without waiting until it is ready."""
         if self.pid(name) is not None and not self.scheduler_is_outdated(name):
-            return False
+            return
         self.stop(name, SCHEDULER_STOPS_SECONDS)
-        log_file = self.home.settings.state / f"{name}.log"
+        log_file = self._log(name)
         start = log_file.stat().st_size if log_file.exists() else 0
         process = self._launch(
             name, [sys.executable, "-m", "eds", name], ROOT, {STARTED_WITH: self._scheduler_should_have()}
         )
+        self._launched[name] = process, start
+
+    def start_scheduler(self, name: str = "scheduler") -> bool:
+        """Start a scheduler as `launch_scheduler` does, and wait until it is ready. Returns whether it was started."""
+        self.launch_scheduler(name)
+        if name not in self._launched:
+            return False
+        process, start = self._launched.pop(name)
         deadline = time.monotonic() + SERVICE_START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise UserError(f"The {name} ended at once:\n" + tail(self.home.tail(name, 15)))
-            with log_file.open("rb") as log:
+            with self._log(name).open("rb") as log:
                 log.seek(start)
                 if b'"event": "started"' in log.read():
                     return True
@@ -190,7 +203,7 @@ class Services:
         self, name: str, command: list[str], directory: Path, variables: dict[str, str]
     ) -> subprocess.Popen[bytes]:
         """Start a process in the background, with a log and a file of its process id in the state directory."""
-        with (self.home.settings.state / f"{name}.log").open("ab") as log:
+        with self._log(name).open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=directory,

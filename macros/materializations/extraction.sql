@@ -9,8 +9,14 @@
 #}
 {% materialization extraction, adapter='postgres' %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
-    {% set wanted = var('extract') if var('extract') is not none else is_production(target.name) %}
-    {% if not wanted %}
+    {% if var('extract') and not is_production(target.name) %}
+        {# Its runs are counted in another record than those that read these landing tables. #}
+        {{ exceptions.raise_compiler_error(
+            "extract is set, and target " ~ target.name ~ " extracts nothing: it reads the landing tables that target prod "
+            ~ "has brought up to date. Leave extract out, or run dbt build --target prod."
+        ) }}
+    {% endif %}
+    {% if not is_production(target.name) or (var('extract') is not none and not var('extract')) %}
         {% call statement('main') %}
             select 'target {{ target.name }} reads the landing tables as they are' as note
         {% endcall %}

@@ -10,6 +10,9 @@
                     newest whose change log was pruned; the last one that found a view, function or seed other than a run
                     had left it; what the database made of a view's or function's definition (see stored_definition)
 
+    test_states     the tests that have passed over all rows, as they were defined then; a test that fails over all rows
+                    has none until it passes
+
     The last three have rows only in a target that extracts (prod, citus):
 
     extraction_state         the watermark, and which source it belongs to
@@ -76,6 +79,11 @@
             'stored_definition': 'text',
             'updated_at': 'timestamptz not null default clock_timestamp()',
             'data_day': 'date'
+        },
+        'test_states': {
+            'test_id': 'text primary key',
+            'definition_hash': 'text not null',
+            'run_id': 'bigint not null'
         },
         'extraction_state': {
             'only_row': 'boolean primary key default true check (only_row)',

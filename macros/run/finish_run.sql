@@ -36,14 +36,25 @@
 {% endmacro %}
 
 {#
-    The statement that records a command's results as those of a run: one row per node. A test that read nothing (--empty)
-    has shown nothing, and is left out. The message of what succeeded quotes no row.
+    The statement that records a command's results as those of a run: one row per node; and which tests have passed over
+    all rows, or failed there (is_proven). A test that read nothing (--empty) has shown nothing, and is left out. The
+    message of what succeeded quotes no row. A test that is not in the project any more has to show everything again when
+    it comes back.
 #}
 {% macro record_results(run_id, results) %}
     {% set nodes = [] %}
     {% set left_out = ['operation'] if reads_everything() else ['operation', 'test'] %}
+    {% set summaries = node_summaries() %}
+    {% set tests = ["''"] %}
+    {% for node_id, node in summaries.items() if node.definition is not none %}
+        {% do tests.append(sql_literal(node_id)) %}
+    {% endfor %}
     {% for result in results if result.node.resource_type | string not in left_out %}
+        {% set is_test = result.node.resource_type | string == 'test' %}
         {% do nodes.append({
+            'definition_hash': summaries[result.node.unique_id].definition if is_test else none,
+            'looked_at_everything':
+                is_test and (flags.WHICH != 'build' or var('full_tests') or not is_proven(result.node.unique_id)),
             'node_id': result.node.unique_id, 'node_name': result.node.name,
             'resource_type': result.node.resource_type | string, 'status': result.status | string,
             'seconds': result.execution_time or 0, 'failures': result.failures,
@@ -51,12 +62,36 @@
         }) %}
     {% endfor %}
     {% if nodes %}
+        with node as (
+            select *
+            from json_to_recordset({{ sql_literal(tojson(nodes)) }}) as node (
+                node_id text, node_name text, resource_type text, status text, seconds double precision, failures bigint,
+                message text, definition_hash text, looked_at_everything boolean
+            )
+        ),
+
+        proven as (
+            insert into {{ audit_schema() }}.test_states (test_id, definition_hash, run_id)
+            select node_id, definition_hash, {{ run_id }}
+            from node
+            where looked_at_everything and status in ('pass', 'warn')
+            on conflict (test_id) do update
+            set definition_hash = excluded.definition_hash, run_id = excluded.run_id
+        ),
+
+        refuted as (
+            delete from {{ audit_schema() }}.test_states
+            where test_id <> all(array[{{ tests | join(', ') }}])
+                or test_id in (
+                    select node_id from node
+                    where looked_at_everything and status in ('fail', 'error', 'runtime error')
+                )
+        )
+
         insert into {{ audit_schema() }}.model_runs
         (run_id, node_id, node_name, resource_type, status, seconds, failures, message)
         select {{ run_id }}, node_id, node_name, resource_type, status, seconds, failures, message
-        from json_to_recordset({{ sql_literal(tojson(nodes)) }}) as node (
-            node_id text, node_name text, resource_type text, status text, seconds double precision, failures bigint, message text
-        )
+        from node
         on conflict (run_id, node_id) do update
         set status = excluded.status, seconds = excluded.seconds, failures = excluded.failures,
             message = excluded.message;

@@ -151,3 +151,34 @@ def test_runs_go_on_from_a_record_that_knows_less_than_the_data(small_book: Plat
     platform.build("--vars", str(RECONCILE_VARS))
     change_build_and_compare(platform)
     assert platform.dbt("test").exit_code == 0
+
+
+# --- entities whose landing rows are gone -----------------------------------------------------------------------------
+
+
+def landing_rows_of_an_older_copy(platform: Platform) -> None:
+    """Put older landing rows back, and delete at the source what they lack: the nightly run ends its history."""
+    tables = ("customers", "loans")
+    for table in tables:
+        platform.warehouse(f"create table public.{table} as table operational.{table}")
+    with platform.app() as connection:
+        customer = add_customer(connection, "gone")
+        loan = add_loan(connection, customer, branch_code="MSA01")
+    platform.wait_for_replicas()
+    platform.build()
+    for table in tables:
+        platform.warehouse(f"delete from operational.{table}; insert into operational.{table} table public.{table}")
+    with platform.app() as connection:
+        connection.execute("delete from operational.loans where loan_id = %s", (loan,))
+        connection.execute("delete from operational.customers where customer_id = %s", (customer,))
+    platform.wait_for_replicas()
+    platform.build("--vars", str(RECONCILE_VARS))
+    for table, key, gone in (("dim_loan", "loan_id", loan), ("dim_customer", "customer_id", customer)):
+        versions = platform.warehouse(f"select is_current from warehouse.{table} where {key} = {gone}")
+        assert versions == [(False,)], table
+    assert_views_equal_the_oltp(platform)
+
+
+def test_the_history_of_what_no_landing_row_tells_of_ends(small_book: Platform) -> None:
+    landing_rows_of_an_older_copy(small_book)
+    assert small_book.dbt("test").exit_code == 0

@@ -16,6 +16,7 @@ from . import (
     test_changed_by_hand,
     test_history,
     test_lender,
+    test_proven_tests,
     test_runs,
     test_seeds,
     test_tested_states,
@@ -259,6 +260,32 @@ CONTROLS = [
         on_a_small_book(test_changed_by_hand.lose_the_record, None),
         "differ|dbt build failed",
         (("macros/run/continue_run_ids.sql", "delete from {{ audit }}.model_states;", ""),),
+    ),
+    Control(
+        "an entity that no landing row tells of is deleted",
+        on_a_small_book(test_changed_by_hand.landing_rows_of_an_older_copy),
+        "dim_loan",
+        (("macros/overrides/snapshot_staging_table.sql", "not since and landing_was_compared()", "false"),),
+    ),
+    Control(
+        "a test that is new looks at all rows",
+        on_a_small_book(test_proven_tests.new_test),
+        "assert 0 != 0",
+        (("macros/helpers/tests_look_at_everything.sql", " or not is_proven(model.unique_id)", ""),),
+        with_tests=True,
+    ),
+    Control(
+        "a test that failed over all rows looks at all of them until it passes",
+        on_a_small_book(test_proven_tests.failure_over_all_rows),
+        "assert 0 != 0",
+        (
+            (
+                "macros/run/finish_run.sql",
+                "where looked_at_everything and status in ('fail'",
+                "where false and status in ('fail'",
+            ),
+        ),
+        with_tests=True,
     ),
     Control(
         "a mart has the shape that a run gave it",

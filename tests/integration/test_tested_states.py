@@ -614,6 +614,15 @@ def test_tests_of_another_targets_relations_publish_nothing(small_book):
     assert_it_stays_unpublished(platform)
 
 
+def test_another_target_extracts_nothing(small_book):
+    before = small_book.warehouse("select * from audit.extraction_state")
+    pay_and_wait(small_book)
+    assert small_book.dbt(*DATA_BUILD, "--target", "dev", "--vars", "{extract: true}").exit_code != 0
+    assert small_book.warehouse("select * from audit.extraction_state") == before
+    small_book.build()
+    assert_views_equal_the_oltp(small_book)
+
+
 def test_a_run_that_may_read_another_targets_relations_changes_nothing(small_book):
     platform = small_book
     before = platform.warehouse("select * from audit.model_states order by 1")

@@ -17,7 +17,7 @@
 
     A test that this build has selected has passed, or this model would have been skipped. Any other one must have passed,
     by the record of the runs (audit.model_runs), in or after the last run that changed one of the relations it reads.
-    What changed before the last publication was tested then.
+    What changed before the last publication was tested then, unless the test is a new one, or has failed since (is_proven).
 #}
 {% macro untested_nodes() %}
     {% set ancestors = ancestors_of(model.unique_id) %}
@@ -34,7 +34,8 @@
                         {{ sql_literal(test_id) }},
                         {{ sql_literal(test.name) }},
                         {{ sql_literal(parent_id.split('.')[-1]) }},
-                        {{ materialized in ('upsert', 'seed') }}
+                        {{ materialized in ('upsert', 'seed') }},
+                        {{ is_proven(test_id) }}
                     )
                 {% endset %}
                 {% do edges.append(edge) %}
@@ -45,7 +46,7 @@
         {{ return([]) }}
     {% endif %}
     {% set question %}
-        with edge (test_id, test_name, parent_name, keeps_record) as (values {{ edges | join(', ') }}),
+        with edge (test_id, test_name, parent_name, keeps_record, is_proven) as (values {{ edges | join(', ') }}),
 
         published as (
             select coalesce(max(run_id), 0) as run_id
@@ -58,6 +59,7 @@
             select
                 edge.test_id,
                 edge.test_name,
+                edge.is_proven,
                 max(greatest(
                     case when edge.keeps_record then state.created_run_id else state.run_id end,
                     case when not edge.keeps_record then {{ landing_run_id() }} end,
@@ -71,7 +73,7 @@
             from edge
             cross join published
             left join {{ audit_schema() }}.model_states as state on edge.parent_name = state.model_name
-            group by edge.test_id, edge.test_name
+            group by edge.test_id, edge.test_name, edge.is_proven
         )
 
         select changed.test_name
@@ -85,7 +87,8 @@
             order by recorded.run_id desc
             limit 1
         ) as last_result on true
-        where changed.run_id > published.run_id and coalesce(last_result.status not in ('pass', 'warn'), true)
+        where not changed.is_proven
+            or (changed.run_id > published.run_id and coalesce(last_result.status not in ('pass', 'warn'), true))
         -- What failed comes before what was not run.
         order by last_result.status is null, changed.test_name
     {% endset %}

@@ -1,6 +1,7 @@
 {#
     Raise with everything that is wrong with a seed's file: columns that its YAML does not describe (column_types) or
-    that the file lacks, and values of its unique columns (meta.unique) that are missing, padded or there twice.
+    that the file lacks, values over several lines, and values of its unique columns (meta.unique) that are missing, padded or
+    there twice.
 
     rows: the agate table of the file. Its first row is line 2 of the file.
 #}
@@ -12,6 +13,13 @@
     {% endfor %}
     {% for name in described if name not in rows.column_names %}
         {% do problems.append("column " ~ name ~ " is missing") %}
+    {% endfor %}
+    {% for row in rows.rows %}
+        {% set row_number = loop.index %}
+        {% for value in row.values() if value is string and '\n' in value %}
+            {% do problems.append("the value '" ~ value.split('\n')[0] ~ "' of row " ~ row_number
+                ~ " goes on in the next line: is a quote opened there and not closed?") %}
+        {% endfor %}
     {% endfor %}
     {% for column in config.get('meta').get('unique', []) if column in rows.column_names %}
         {% set lines_of = {} %}

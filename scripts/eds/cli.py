@@ -54,7 +54,7 @@ from eds.runtime.docker.runtime import ComposeRuntime
 from eds.runtime.local.runtime import LocalRuntime
 from eds.runtime.member import Runtime
 from eds.scheduler import Scheduler
-from eds.warehouse import alerts, closing, runs
+from eds.warehouse import alerts, closing, failed_start, runs
 
 # How long the provisioning waits for a primary that starts, in seconds.
 PRIMARY_STARTS_SECONDS = 300
@@ -265,8 +265,12 @@ def _run(settings: Settings, *, trigger: str = "manual", **options: Any) -> int:
     cluster = Cluster(settings)
     runs.refuse_second_run(cluster, trigger)
     before = runs.last_finished(cluster)
+    who = runs.started_by(trigger)
     try:
-        code = runs.build(cluster, trigger=trigger, **options)
+        code = runs.build(cluster, trigger=trigger, who=who, **options)
+        # A selection that names nothing is a slip of whoever typed it, and no failed run.
+        if code and not options.get("select"):
+            failed_start.record(cluster, who, trigger)
     except KeyboardInterrupt:
         err.print("interrupted; dashboards keep the last tested state, and the next run takes in what this one did not")
         raise

@@ -24,7 +24,7 @@ from eds.base.errors import UserError
 from eds.base.settings import Settings, load
 from eds.cluster.connections import Cluster
 from eds.dashboards import site
-from eds.warehouse import alerts, metrics, runs
+from eds.warehouse import alerts, failed_start, metrics, runs
 from eds.warehouse.dbt_child import dbt_arguments, spawn_dbt, warm_up
 from eds.warehouse.dbt_docs import CancelledError
 
@@ -107,6 +107,8 @@ class Scheduler:
             stopping=self.stopping,
             on_retry=lambda number: log("retry", attempt=number),
         )
+        if code and not self.stopping.is_set():
+            failed_start.record(self.cluster, who, trigger)
         self._report(code, who)
         return code == 0
 

@@ -20,7 +20,7 @@ from eds.dashboards import page
 from eds.dashboards.commands import provision_metabase
 from eds.ops import interrupted, machine, pitr, transactions
 from eds.runtime.member import Runtime
-from eds.warehouse import closing, runs
+from eds.warehouse import closing, failed_start, runs
 
 # How long PgBouncer may take to serve, behind servers that answer.
 POOL_SECONDS = 20
@@ -109,8 +109,12 @@ def first_build(cluster: Cluster) -> None:
     label = "first dbt build" if runs.last_success(cluster)[0] is None else "dbt build of this version"
 
     def build() -> bool:
+        who = runs.started_by("start")
         with bar(label) as advance:
-            return runs.build(cluster, unit_tests=False, trigger="start", log=log, on_node=advance) == 0
+            code = runs.build(cluster, unit_tests=False, trigger="start", who=who, log=log, on_node=advance)
+        if code:
+            failed_start.record(cluster, who, "start")
+        return code == 0
 
     if build():
         return

@@ -246,12 +246,14 @@ def build(
     variables: dict[str, Any] | None = None,
     unit_tests: bool = True,
     trigger: str = "manual",
+    who: str | None = None,
     log: Path | None = None,
     on_node: Callable[..., None] = lambda amount, **more: None,
 ) -> int:
     """Run `dbt build` in the foreground, with dbt's own output. Returns its exit code (0: success, 1: a node failed).
 
-    log: a file that takes dbt's output instead; `on_node(1, total=…)` is then called for each node that has ended.
+    who: by what name the record identifies the run (default: one of `started_by`). log: a file that takes dbt's output
+    instead; `on_node(1, total=…)` is then called for each node that has ended.
 
     A run that failed because the source or the connection changed under it is tried again, up to ETL_ATTEMPTS.
     """
@@ -266,7 +268,7 @@ def build(
         command.append("--full-refresh")
     if variables:
         command += ["--vars", json.dumps(variables)]
-    who = started_by(trigger)
+    who = who or started_by(trigger)
     environment = os.environ | dbt_environment(cluster.settings) | {"ETL_TRIGGER": trigger, "ETL_STARTED_BY": who}
     if not sys.stdout.isatty():
         environment["DBT_USE_COLORS"] = "false"

@@ -736,7 +736,11 @@ def test_no_whole_numbers_of_spreadsheets(text: str) -> None:
         ("02/29/1980", "1980-02-29", "there is no month 29", "1980-02-29"),
         ("3/4/2025", ASK, "2025-04-03", "2025-03-04"),
         ("03-04-2025", ASK, "2025-04-03", "2025-03-04"),
-        ("03.04.2025", "2025-04-03", "2025-04-03", "2025-03-04"),
+        # DATES=mdy is usually about the dates with other signs of the same files.
+        ("03.04.2025", "2025-04-03", "2025-04-03", "with points the day comes first"),
+        ("05.05.2025", "2025-05-05", "2025-05-05", "2025-05-05"),
+        ("29.02.2024", "2024-02-29", "2024-02-29", "2024-02-29"),
+        ("02.29.2024", "2024-02-29", "there is no month 29", "2024-02-29"),
         ("05/05/2025", "2025-05-05", "2025-05-05", "2025-05-05"),
         ("31/04/2025", "April 2025 has 30 days, not 31", "April 2025 has 30 days", "there is no month 31"),
         ("13/13/2025", "there is no month 13", "there is no month 13", "there is no month 13"),
@@ -753,6 +757,9 @@ def test_no_whole_numbers_of_spreadsheets(text: str) -> None:
                 ("15 mars 2024", "2024-03-15"),
                 ("3 Juni 2024", "2024-06-03"),
                 ("20240229", "2024-02-29"),
+                # A hyphen that does not break, a dash and a minus in place of hyphens.
+                ("2024\u201102\u201129", "2024-02-29"),
+                ("29\u2013Feb\u20132024", "2024-02-29"),
                 ("2024/2/9", "2024-02-09"),
                 ("2024-02-29T00:00:00", "2024-02-29"),
                 ("2024-02-29 00:00:00.000", "2024-02-29"),
@@ -803,6 +810,108 @@ def test_a_day_of_the_week_is_checked_and_left_out(text: str) -> None:
     later = text.replace("03", "04").replace("3", "4")
     assert "2025-01-04 is not a " in refusal(CUSTOMERS, "date_of_birth", later, reading)
     assert ASK in refusal(CUSTOMERS, "date_of_birth", "Friday, 03/01/2025", reading)
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "day_first", "month_first", "year_first"),
+    [
+        ("24/02/29", ASK, "2029-02-24", "there is no month 24", "2024-02-29"),
+        ("24-Feb-29", ASK, "2029-02-24", "2029-02-24", "2024-02-29"),
+        ("24 Feb 29", ASK, "2029-02-24", "2029-02-24", "2024-02-29"),
+        ("23-02-01", ASK, "2001-02-23", "there is no month 23", "2023-02-01"),
+        ("23.02.01", "2001-02-23", "2001-02-23", "2001-02-23", "2023-02-01"),
+        ("01/02/03", ASK, "2003-02-01", "2003-01-02", "2001-02-03"),
+        ("05/05/25", ASK, "2025-05-05", "2025-05-05", "2005-05-25"),
+        ("05/05/05", "2005-05-05", "2005-05-05", "2005-05-05", "2005-05-05"),
+        ("99/12/31", "1999-12-31", "there is no day 99", "there is no month 99", "1999-12-31"),
+        ("99.12.31", "1999-12-31", "there is no day 99", "there is no month 99", "1999-12-31"),
+        ("31/12/99", "1999-12-31", "1999-12-31", "there is no month 31", "there is no day 99"),
+        ("31-Dec-99", "1999-12-31", "1999-12-31", "1999-12-31", "there is no day 99"),
+        ("99-Dec-31", "1999-12-31", "there is no day 99", "there is no day 99", "1999-12-31"),
+        ("1/2/03", ASK, "2003-02-01", "2003-01-02", "there is no day"),
+        ("31/12/1999", "1999-12-31", "1999-12-31", "there is no month 31", "a date as year/month/day"),
+        ("03/04/1999", ASK, "1999-04-03", "1999-03-04", "a date as year/month/day"),
+        ("03.04.1999", "1999-04-03", "1999-04-03", "with points the day comes first", "a date as year/month/day"),
+        ("31-Dec-1999", "1999-12-31", "1999-12-31", "1999-12-31", "1999-12-31"),
+        ("1999-12-31", "1999-12-31", "1999-12-31", "1999-12-31", "1999-12-31"),
+    ],
+)
+def test_a_year_of_two_digits_may_stand_at_either_end(
+    text: str, unknown: str, day_first: str, month_first: str, year_first: str
+) -> None:
+    for dates, expected in ((None, unknown), ("dmy", day_first), ("mdy", month_first), ("ymd", year_first)):
+        for words in (text, f"{text} 00:00"):
+            reading = Reading(dates=dates, century=1930, strict=False)
+            if re.fullmatch(r"\d{4}-\d\d-\d\d", expected):
+                assert convert(CUSTOMERS, "date_of_birth", words, reading) == expected
+                assert convert(PAYMENTS, "payment_date", words, reading) == f"{expected}T00:00:00+00"
+            else:
+                assert expected in refusal(CUSTOMERS, "date_of_birth", words, reading)
+
+
+def test_the_question_about_a_date_names_each_reading_and_its_option() -> None:
+    reading = Reading(century=1930, strict=False)
+    assert refusal(CUSTOMERS, "date_of_birth", "23-02-01", reading) == (
+        "to know whether it is 23 February 2001 or 1 February 2023; no other date of the file tells: "
+        "DATES=dmy (day first) or DATES=ymd (year first)"
+    )
+    assert "1 February 2003, 2 January 2003 or 3 February 2001; " in refusal(
+        CUSTOMERS, "date_of_birth", "01/02/03", reading
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "option", "expected"),
+    [
+        # Of dates with points and with other signs, each kind decides about itself.
+        (["03.04.1980", "12/31/1980"], None, ["1980-04-03", "1980-12-31"]),
+        (["03.04.1980", "31/12/1980"], None, ["1980-04-03", "1980-12-31"]),
+        (["03.04.1980", "12.31.1980"], None, ["1980-03-04", "1980-12-31"]),
+        (["03.04.1980", "12.31.1980"], "mdy", ["1980-03-04", "1980-12-31"]),
+        (["03.04.1980", "12/31/1980"], "mdy", [None, "1980-12-31"]),
+        (["03.04.1980", "31.12.1980", "12/31/1980"], "mdy", ["1980-04-03", "1980-12-31", "1980-12-31"]),
+        (["03/04/1980", "31.12.1980"], None, [None, "1980-12-31"]),
+        (["03.04.1980", "31.12.1980", "12.31.1980"], None, [None, None, None]),
+        (["03.04.80", "99.12.31"], None, [None, None]),
+        (["23.02.01", "99.12.31"], None, ["2023-02-01", "1999-12-31"]),
+        # Years of two digits.
+        (["23-02-01", "99-12-31"], None, ["2023-02-01", "1999-12-31"]),
+        (["23-02-01", "31-12-99"], None, ["2001-02-23", "1999-12-31"]),
+        (["23-02-01", "99-12-31", "31-12-99"], None, [None, None, None]),
+        # One excludes the month, the other the year at the start.
+        (["23-02-01", "12-11-45"], None, ["2001-02-23", "1945-11-12"]),
+        (["23-02-01", "01-12-45", "01-23-02"], None, [None, None, None]),
+        (["03/04/1980", "99/12/31"], None, [None, None]),
+        (["24-Feb-29", "31-Dec-99"], None, ["2029-02-24", "1999-12-31"]),
+        (["24-Feb-29", "31-Dec-1999"], None, ["2029-02-24", "1999-12-31"]),
+        (["24-Feb-29", "99-Dec-31"], None, ["2024-02-29", "1999-12-31"]),
+        (["24-Feb-29", "12/31/1999"], None, ["2029-02-24", "1999-12-31"]),
+        (["24-Feb-29", "99-Dec-31", "31-Dec-99"], None, [None, "1999-12-31", "1999-12-31"]),
+    ],
+)
+def test_dates_that_decide_about_the_others_of_a_file(
+    texts: list[str], option: str | None, expected: list[str | None]
+) -> None:
+    evidence = Evidence()
+    column = next(column for column in CUSTOMERS.columns if column.name == "date_of_birth")
+    for line, text in enumerate(texts, start=2):
+        evidence.look(column, text, line)
+    reading = evidence.reading(Dialect(dates=option, century=1930))
+    for text, value in zip(texts, expected, strict=True):
+        if value is None:
+            assert "DATES=" in refusal(CUSTOMERS, "date_of_birth", text, reading)
+        else:
+            assert convert(CUSTOMERS, "date_of_birth", text, reading) == value
+
+
+def test_the_result_says_that_points_have_another_order_than_the_other_dates() -> None:
+    evidence = Evidence()
+    column = next(column for column in CUSTOMERS.columns if column.name == "date_of_birth")
+    for line, text in enumerate(["03.04.1980", "12/31/1980"], start=2):
+        evidence.look(column, text, line)
+    reading = evidence.reading(Dialect())
+    convert(CUSTOMERS, "date_of_birth", "03.04.1980", reading)
+    assert reading.facts == ["month first (line 3 has '12/31/1980')", "dates with points day first ('03.04.1980')"]
 
 
 def test_two_digits_of_a_year_mean_what_the_option_says() -> None:

@@ -13,6 +13,10 @@ from eds.book.csv_import.schema import Column
 _MAX_LABELS = 50
 
 
+DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
+"""For str.translate(): the forms of a dash that word processors and spreadsheets write in place of a hyphen."""
+
+
 class ExpectedError(Exception):
     """A field does not hold what its column takes. The message says what was expected. cause: see Problem."""
 
@@ -30,7 +34,8 @@ class Reading:
     """How the values of a file are read. decimal and dates are None while they are not known.
 
     strict: take the plain form alone, so that a file in it is read fast and without a doubt. conflicts: for decimal or
-    dates, the values of the file that contradict each other. facts: how the file is read, to be printed.
+    a way to write dates (see dates.orders_of()), the values of the file that contradict each other. facts: how the file
+    is read, to be printed.
     """
 
     decimal: str | None = None
@@ -38,6 +43,8 @@ class Reading:
     century: int | None = None
     timezone: ZoneInfo | None = None
     strict: bool = True
+    orders: dict[str, str] = field(default_factory=dict)
+    """What the file's own dates with points and with names of months say about their order."""
     conflicts: dict[str, str] = field(default_factory=dict)
     facts: list[str] = field(default_factory=list)
     labels: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
@@ -56,6 +63,12 @@ class Reading:
         if not self.has_assumed_utc:
             self.has_assumed_utc = True
             self.facts.append(f"times without an offset as UTC ({text!r})")
+
+    def note_points(self, order: str, text: str) -> None:
+        """Record that dates with points have another order than the file's other dates."""
+        words = {"dmy": "day", "mdy": "month", "ymd": "year"}[order]
+        if not any(fact.startswith("dates with points") for fact in self.facts):
+            self.facts.append(f"dates with points {words} first ({text!r})")
 
     def note(self, column: Column, text: str, value: str) -> None:
         """Record that a text was read as a value that it does not spell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from eds.book.csv_import.dates import date_converter, order_of, timestamp_converter
+from eds.book.csv_import.dates import ORDERS, date_converter, orders_of, timestamp_converter
 from eds.book.csv_import.dialect import Dialect, squeeze
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.numbers import decimal_of, integer_converter, numeric_converter
@@ -17,37 +17,77 @@ _MAX_UNIQUE_BYTES = 2600
 
 @dataclass
 class Evidence:
-    """What the values of a file say about its dialect: for each way of writing, where it was seen first."""
+    """What the values of a file say about its dialect: for each way of writing, where it was seen first.
+
+    dates: by the way in which a date is written (see dates.orders_of()) and its order, the first date that has this
+    order and no other. excluded: by the same, the first date that cannot have this order.
+    """
 
     decimal: dict[str, str] = field(default_factory=dict)
-    dates: dict[str, str] = field(default_factory=dict)
+    dates: dict[str, dict[str, str]] = field(default_factory=dict)
+    excluded: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def look(self, column: Column, text: str, line: int) -> None:
         """Take a value into account."""
+        where = f"line {line} has {text.strip()!r}"
         if column.kind in ("date", "timestamptz"):
-            kind, seen = order_of(text), self.dates
-        elif column.kind.startswith(("numeric", "integer", "bigint")):
-            kind, seen = decimal_of(text, column), self.decimal
-        else:
-            return
-        if kind is not None and kind not in seen:
-            seen[kind] = f"line {line} has {text.strip()!r}"
+            kind, allowed = orders_of(text) or ("", frozenset(ORDERS))
+            if len(allowed) == 1:
+                self.dates.setdefault(kind, {}).setdefault(next(iter(allowed)), where)
+            for order in ORDERS:
+                if order not in allowed:
+                    self.excluded.setdefault(kind, {}).setdefault(order, where)
+        elif column.kind.startswith(("numeric", "integer", "bigint")) and (sign := decimal_of(text, column)):
+            self.decimal.setdefault(sign, where)
+
+    def _order(self, kind: str) -> tuple[str | None, str]:
+        """Return the order that all dates written in this way have, and the dates that prove it.
+
+        Without an order: the dates that contradict each other, "" when it is only that none decides.
+        """
+        proven, excluded = self.dates.get(kind, {}), self.excluded.get(kind, {})
+        possible = [order for order in ORDERS if order not in excluded]
+        if len(proven) > 1:
+            return None, " and ".join(proven.values())
+        if proven and not possible:
+            ((order, where),) = proven.items()
+            return None, f"{where} and {excluded[order]}"
+        if proven:
+            return next(iter(proven.items()))
+        # Each of several dates may rule out one order.
+        reasons = " and ".join(dict.fromkeys(excluded.values()))
+        return (possible[0], reasons) if len(possible) == 1 else (None, "" if possible else reasons)
 
     def reading(self, dialect: Dialect) -> Reading:
         """Return what the user says, completed by what the file itself leaves no doubt about."""
         reading = Reading(dialect.decimal, dialect.dates, dialect.century, dialect.timezone, strict=False)
-        words = {"point": "decimal point", "comma": "decimal comma", "dmy": "day first", "mdy": "month first"}
-        for name, seen in (("decimal", self.decimal), ("dates", self.dates)):
+        words = {"point": "decimal point", "comma": "decimal comma"}
+        words |= {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
+        sign, where = next(iter(self.decimal.items())) if len(self.decimal) == 1 else (None, "")
+        where = where or " and ".join(self.decimal.values())
+        for name, found, reason in (("decimal", sign, where), ("dates", *self._order("dates"))):
             given = getattr(reading, name)
             if given is not None:
-                reading.facts.append(words.get(given, "year first"))
-            elif len(seen) == 1:
-                ((kind, where),) = seen.items()
-                setattr(reading, name, kind)
-                reading.facts.append(f"{words[kind]} ({where})")
-            elif seen:
-                reading.conflicts[name] = " and ".join(seen.values())
+                reading.facts.append(words[given])
+            elif found is not None:
+                setattr(reading, name, found)
+                reading.facts.append(f"{words[found]} ({reason})")
+            elif reason:
+                reading.conflicts[name] = reason
+        self._add_other_dates(reading, dialect.dates)
         return reading
+
+    def _add_other_dates(self, reading: Reading, given: str | None) -> None:
+        """Complete a reading by what dates with points and with names of months say about themselves."""
+        for kind in ("points", "names"):
+            order, reason = self._order(kind)
+            if given in (None, "mdy") and order is not None:
+                reading.orders[kind] = order
+            elif given is None and reason:
+                reading.conflicts[kind] = reason
+        if given is None and reading.dates in ("mdy", "ymd") and "points" not in reading.conflicts:
+            # What decides about 12/31/1980 says nothing about 03.04.1980.
+            reading.orders.setdefault("points", "dmy")
 
 
 _BOOLEANS = {"true": "t", "t": "t", "1": "t", "yes": "t", "false": "f", "f": "f", "0": "f", "no": "f"}

@@ -13,7 +13,7 @@ from eds.book.csv_import.schema import Column
 _MAX_LABELS = 50
 
 
-DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
+DASHES: dict[int, str] = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
 """For str.translate(): the forms of a dash that word processors and spreadsheets write in place of a hyphen."""
 
 

@@ -1148,6 +1148,10 @@ def test_an_option_wins_over_its_format() -> None:
             "tables: {payments: {columns: {payment_method: {value: card}}}}",
             r"tables\.payments\.columns\.payment_method\.value: expected one of mpesa, .*, found 'card'",
         ),
+        (
+            "tables: {loans: {columns: {status: {column: S, values: {'A ': active, a: repaid}}}}}",
+            r"tables.loans.columns.status.values.a: expected one meaning, found 'repaid' and, for 'A ', 'active'",
+        ),
         ("tables: {clients: {}}", "tables.clients: expected one of customers"),
         ("tables: {loans: {columns: {colour: X}}}", "tables.loans.columns.colour: expected one of loan_id"),
         ("tables: {loans: {columns: {amount: {}}}}", "expected either column .* or value"),
@@ -1296,6 +1300,48 @@ def test_values_are_translated() -> None:
         "active", "active", "repaid", "other", "pending", "pending",
     ]  # fmt: skip
     assert mapped(source.model_copy(update={"other": "defaulted"}), "other", None) == "defaulted"
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "value"),
+    [
+        ({"A+": "active", "A-": "defaulted"}, "A+", "active"),
+        ({"A+": "active", "A-": "defaulted"}, "a- ", "defaulted"),
+        ({"A+": "active", "A-": "defaulted"}, "A", "A"),
+        ({"1": "pending", "1+": "active"}, "1", "pending"),
+        ({"1": "pending", "1+": "active"}, "1+", "active"),
+        ({"1": "pending", "1+": "active"}, "1 +", "active"),
+        ({"A+": "active"}, "A-", "A-"),
+        ({"A+": "active"}, "A", "A"),
+        ({"<30": "active"}, ">30", ">30"),
+        ({"In Arrears": "active", "In-Arrears": "defaulted"}, "IN ARREARS", "active"),
+        ({"In Arrears": "active", "In-Arrears": "defaulted"}, "in_arrears", "in_arrears"),
+        ({"In Arrears": "active", "In-Arrears": "active"}, "in_arrears", "active"),
+        ({"Échu": "active"}, "ECHU", "active"),
+        ({"क": "active"}, "कि", "कि"),
+    ],
+)
+def test_a_translation_is_of_the_text_itself_first(values: dict[str, str], text: str, value: str) -> None:
+    assert mapped(ColumnMapping(column="Account", values=values), text, None) == value
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_equal"),
+    [
+        ("Loan ID", "LOAN-ID", True),
+        ("Müller", "muller", True),
+        ("José", "Jose\u0301", True),
+        ("مُحَمَّد", "محمد", True),
+        # Vowel signs and voicing marks are letters.
+        ("कि", "की", False),
+        ("రాము", "రమ", False),
+        ("ரவி", "ரவ", False),
+        ("ก่", "ก", False),
+        ("か", "が", False),
+    ],
+)
+def test_names_are_compared_without_accents_and_not_without_vowels(first: str, second: str, are_equal: bool) -> None:
+    assert (squeeze(first) == squeeze(second)) is are_equal
 
 
 def test_a_template_can_be_completed(tmp_path: Path) -> None:

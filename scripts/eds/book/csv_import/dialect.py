@@ -321,9 +321,27 @@ def header_of(source: Source, number: int = 1) -> tuple[str, int, str | None]:
 
 
 def squeeze(name: str) -> str:
-    """Return a name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same."""
+    """Return a name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same.
+
+    The vowel signs of Indic scripts, and the like, are no accents but letters.
+    """
+    if name.isascii():
+        return "".join(filter(str.isalnum, name)).lower()
     decomposed = unicodedata.normalize("NFKD", name)
-    return "".join(character for character in decomposed if character.isalnum()).lower()
+    return "".join(each for each in decomposed if each.isalnum() or _is_letter_sign(each)).lower()
+
+
+def _is_letter_sign(character: str) -> bool:
+    """Return whether a combining mark is part of the spelling.
+
+    By their class, those of 200 and more stand above or below any letter, as accents do, and those from 10 to 35 are
+    the optional vowels of Hebrew and Arabic.
+    """
+    if unicodedata.category(character) not in ("Mn", "Mc"):
+        return False
+    kind = unicodedata.combining(character)
+    is_selector = "\ufe00" <= character <= "\ufe0f" or character == "\u034f"
+    return kind < 200 and not 10 <= kind <= 35 and not is_selector
 
 
 def sniff_delimiter(header: str, known: Iterable[str]) -> str:

@@ -157,8 +157,21 @@ def _errors(mapping: BookMapping) -> Iterator[str]:
             if (source.column is None) == (source.value is None):
                 yield f"{place}: expected either column (the name in the file) or value (the same in each row)"
             yield from _wrong_codes(place, codes.get((name, column), ()), source)
+            yield from _double_values(place, source)
             if source.also and source.number != "hash":
                 yield f"{place}.also: expected together with number: hash"
+
+
+def _double_values(place: str, source: ColumnMapping) -> Iterator[str]:
+    """Yield the texts that a mapping gives two meanings: case and blanks around a text make no difference."""
+    seen: dict[str, str] = {}
+    for text, value in source.values.items():
+        first = seen.setdefault(text.strip().casefold(), text)
+        if source.values[first] != value:
+            yield (
+                f"{place}.values.{text}: expected one meaning, found {_shown(value)} and, for {_shown(first)}, "
+                f"{_shown(source.values[first])}"
+            )
 
 
 def _wrong_codes(place: str, codes: tuple[str, ...], source: ColumnMapping) -> Iterator[str]:

@@ -17,7 +17,7 @@ _GROUPED = re.compile(r"[1-9][0-9]{0,2}")
 _SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
 _BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
 _SUFFIXES = ("/=", "/-")
-# In place of cents, a dash behind the decimal sign says that there are none: 9'000.- and 9000,- are no negative numbers.
+# A dash in place of cents says that there are none: 9'000.- and 9000,- are no negative numbers.
 _NUMBER_AND_CURRENCY = re.compile(
     rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9](?:[.,](?!\s*-))?)(?:([.,])\s?-{{1,2}}|\s*(-?))\s*({_BESIDE}|/=|/-)"
 )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from eds.book.csv_import.dialect import squeeze
 from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.mapping import ColumnMapping, TableMapping
+from eds.book.csv_import.numbering import Numbering, Translation, identity
 from eds.book.csv_import.numbers import without_currency
 from eds.book.csv_import.problems import SHOWN_CHARACTERS, Problem
 from eds.book.csv_import.records import Malformed, Record
@@ -19,9 +18,6 @@ from eds.book.csv_import.schema import Column, Table
 from eds.book.csv_import.values import Evidence, converter, is_no_value
 
 OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
-
-_NO_LETTERS = re.compile(r"[\W\d_]")
-_NO_DIGITS = re.compile(r"[^0-9]")
 
 # A function that takes the fields of a record and returns the text of a column.
 Getter = Callable[[Sequence[str | None]], str | None]
@@ -44,12 +40,16 @@ def _wrong_characters(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Target:
-    """A column of the table with where its values come from. label: how messages name it."""
+    """A column of the table with where its values come from. label: how messages name it.
+
+    identity: of a number that is made of texts, what they are (see numbering.identity()).
+    """
 
     column: Column
     label: str
     position: int | None = None
     get: Getter | None = None
+    identity: Getter | None = None
 
 
 @dataclass
@@ -66,6 +66,11 @@ class Layout:
     extra: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     is_recognised: bool = True
+
+    @property
+    def numbered(self) -> list[Target]:
+        """The targets whose numbers are made of texts."""
+        return [target for target in self.targets if target.identity is not None]
 
     @property
     def columns(self) -> list[Column]:
@@ -239,65 +244,28 @@ def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | s
     label = column.name if squeeze(source.column) == squeeze(column.name) else f"{column.name} (“{source.column}”)"
     if not (source.values or source.other is not None or source.empty is not None or source.number):
         return Target(column, label, position)
-    values = {squeeze(text) or text.strip(): value for text, value in source.values.items()}
+    translation = Translation(source.values)
 
     def get(fields: Sequence[str | None]) -> str | None:
         text = fields[position]
         if text is None or not text.strip():
-            if source.empty is not None:
-                return source.empty
-            if not places[1:]:
-                return text
-        if text is not None and (values or source.other is not None):
-            text = values.get(squeeze(text) or text.strip(), text if source.other is None else source.other)
-        if source.number == "hash":
-            return _hashed([fields[place] or "" for place in places], column)
-        if text is None or source.number is None:
-            return text
-        return code_number(text) if source.number == "code" else series.number(text)
+            return text if source.empty is None else source.empty
+        return translation.get(text, source.other)
 
-    series = Series()
-    return Target(column, label, position, get)
+    if source.number is None:
+        return Target(column, label, position, get)
+    number = Numbering(column, source.number)
 
+    def texts(fields: Sequence[str | None]) -> list[str | None]:
+        return [get(fields), *(fields[place] for place in places[1:])]
 
-class Series:
-    """Codes that differ in their digits alone, such as C-000052, which is number 52."""
-
-    def __init__(self) -> None:
-        self._letters = ""
-
-    def number(self, text: str) -> str:
-        """Return the digits of a code as a number.
-
-        One with other letters than the first code that has some is returned as it is, which no number is.
-        """
-        letters, digits = letters_of(text), _NO_DIGITS.sub("", text)
-        self._letters = self._letters or letters
-        return str(int(digits)) if digits and letters in ("", self._letters) else text
-
-
-def letters_of(text: str) -> str:
-    """Return the letters of a code, in small ones: the codes of a series have the same."""
-    return _NO_LETTERS.sub("", text).casefold()
-
-
-def code_number(text: str) -> str:
-    """Return a code of letters and digits as a number of base 36, which keeps different codes different.
-
-    A text with anything else in it, blanks, dashes, points and slashes apart, is returned as it is.
-    """
-    code = text.translate(str.maketrans("", "", " -./\t_"))
-    return str(int(code, 36)) if code.isascii() and code.isalnum() and len(code) <= 12 else text
-
-
-def _hashed(texts: list[str], column: Column) -> str | None:
-    """Return a key from texts, the same each time. Of different texts with the same key the check of keys will know."""
-    squeezed = [squeeze(text) for text in texts]
-    if not any(squeezed):
-        return None
-    number = int.from_bytes(hashlib.sha256("\x1f".join(squeezed).encode()).digest()[:8], "big")
-    # 2**30 keys leave as many for the application's own.
-    return str(1 + number % (2**30 if column.kind == "integer" else 2**52))
+    return Target(
+        column,
+        label,
+        position,
+        lambda fields: number.of(texts(fields)),
+        lambda fields: identity(texts(fields)),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -313,9 +281,10 @@ class NotPlainError(Exception):
 class RowReader:
     """Iterate over the rows of a file as they go into its temporary table, and notes what is wrong with them.
 
-    Yields (line, has_problem, value of each column …). A wrong value becomes null, so that the other columns and the
-    rows that refer to this one can still be checked. A record that has no usable key is left out, as is one of empty
-    fields. Raises NotPlainError at the first value that a strict reading does not take.
+    Yields (line, has_problem, value of each column …, text of each number that is made of texts …). A wrong value
+    becomes null, so that the other columns and the rows that refer to this one can still be checked. A record that has
+    no usable key is left out, as is one of empty fields. Raises NotPlainError at the first value that a strict reading
+    does not take.
     """
 
     table: Table
@@ -345,6 +314,7 @@ class RowReader:
         ]
         key_indexes = [self.layout.columns.index(column) for column in self.table.keys]
         strict = self.reading.strict
+        identities = [target.identity for target in self.layout.numbered]
         for record, fields in self._fields(file):
             wrong = () if record.is_clean else self._check_characters(file, record.line, fields)
             has_problem = bool(wrong)
@@ -374,7 +344,7 @@ class RowReader:
                 self.is_complete = False
                 continue
             self.rows += 1
-            yield (record.line, has_problem, *fields)
+            yield (record.line, has_problem, *fields, *(of and of(record.fields) for of in identities))
 
     def _fields(self, file: str) -> Iterator[tuple[Record, list[str | None]]]:
         """Yield the records that are rows, with a text for each target."""

@@ -24,8 +24,8 @@ from eds.book.csv_import.dialect import (
 from eds.book.csv_import.files import EXTENSIONS
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.mapping import MAPPING_FILE
+from eds.book.csv_import.numbering import Series, code_number, letters_of
 from eds.book.csv_import.records import Record, read_records
-from eds.book.csv_import.rows import Series, code_number, letters_of
 from eds.book.csv_import.schema import TABLES, Column, Table
 from eds.book.csv_import.values import converter, is_no_value
 

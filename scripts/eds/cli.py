@@ -493,7 +493,7 @@ def import_command(
     if not dry_run:
         if replace_demo:
             _drop_reports_of_demo(cluster)
-        out.print(next_step(cluster, [name for name, counts in result.tables.items() if counts.deleted]), markup=False)
+        out.print(next_step(cluster), markup=False)
 
 
 def _drop_reports_of_demo(cluster: Cluster) -> None:

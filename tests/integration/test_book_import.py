@@ -903,6 +903,54 @@ def test_a_number_by_hand_is_no_code(app: psycopg.Connection, tmp_path: Path) ->
     assert "it becomes 1001, as does 'rt' in line 2 of loans.csv" in message
 
 
+@pytest.mark.parametrize(
+    ("loans", "payments", "mapping", "found"),
+    [
+        (
+            ("USD", "KES"),
+            None,
+            "",
+            "loans.csv\n  Currency: line 3, found 'KES'\n      expected one currency in the book, USD",
+        ),
+        (("KES", "kes"), ("Ksh", ""), "", None),
+        (("KES", "KES"), ("USD", "USD"), "", "payments.csv\n  Currency: 2 rows, first line 2, found 'USD'"),
+        (("KES", "KES"), ("points", ""), "", "payments.csv\n  Currency: line 2, found 'points'"),
+        (("USD", "KES"), None, "ignore: [currency]", None),
+        (("USD", "KES"), None, 'ignore: ["*"]', None),
+    ],
+)
+def test_a_book_has_one_currency(
+    app: psycopg.Connection, tmp_path: Path, loans: Pair, payments: Pair | None, mapping: str, found: str | None
+) -> None:
+    (tmp_path / "mapping.yml").write_text(f"tables: {{loans: {{{mapping}}}}}")
+    book = dict(BOOK)
+    for name, texts in (("loans", loans), ("payments", payments)):
+        if texts is not None:
+            lines = zip(BOOK[name].splitlines(), ("Currency", *texts), strict=True)
+            book[name] = "".join(f"{line},{text}\n" for line, text in lines)
+    if found is not None:
+        assert found in refused(app, write(tmp_path, **book))
+        return
+    summary = import_book(app, write(tmp_path, **book), shown_currency="UGX")
+    assert any("amounts are in KES" in remark for remark in summary.remarks) is not bool(mapping)
+
+
+def test_times_at_a_change_of_the_clocks_are_stated(app: psycopg.Connection, tmp_path: Path) -> None:
+    payments = PAYMENTS.replace("2023-03-01T10:00:00+03:00", "2024-11-03 01:30").replace(
+        "2023-04-03", "2024-03-10 02:30"
+    )
+    summary = import_book(
+        app, write(tmp_path, **BOOK | {"payments": payments}), options={"timezone": "America/New_York"}
+    )
+    found = [remark.split(";")[0] for remark in summary.remarks if "clocks" in remark]
+    assert found == [
+        "payments: 1 row, first line 2 ('2024-11-03 01:30'), with a time that the clocks of America/New_York show "
+        "twice, read as the first of the two",
+        "payments: 1 row, first line 3 ('2024-03-10 02:30'), with a time that the clocks of America/New_York never "
+        "showed, read as if they had not changed yet",
+    ]
+
+
 def test_rows_that_count_once_are_counted(
     app: psycopg.Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -957,6 +957,28 @@ def test_moments_in_every_dialect(text: str, utc: str, nairobi: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("zone", "text", "moment", "how"),
+    [
+        ("America/New_York", "2024-11-03 01:30", "2024-11-03T05:30:00+00", "show twice, read as the first"),
+        ("America/New_York", "11/03/2024 1:30 AM", "2024-11-03T05:30:00+00", "show twice, read as the first"),
+        ("America/New_York", "2024-03-10 02:30", "2024-03-10T07:30:00+00", "never showed, read as if"),
+        ("America/New_York", "2024-03-10 03:30", "2024-03-10T07:30:00+00", None),
+        ("America/New_York", "2024-11-03 02:30", "2024-11-03T07:30:00+00", None),
+        ("America/New_York", "2024-11-03 01:30-05:00", "2024-11-03T06:30:00+00", None),
+        ("Africa/Casablanca", "2024-04-14 02:30", "2024-04-14T02:30:00+00", "never showed, read as if"),
+        ("Africa/Nairobi", "2024-11-03 01:30", "2024-11-02T22:30:00+00", None),
+        # A day alone has no time that could be in doubt.
+        ("Asia/Beirut", "2024-03-31", "2024-03-30T22:00:00+00", None),
+    ],
+)
+def test_a_time_at_a_change_of_the_clocks_is_noted(zone: str, text: str, moment: str, how: str | None) -> None:
+    reading = Reading(dates="mdy", timezone=ZoneInfo(zone), strict=False, line=7)
+    assert convert(PAYMENTS, "payment_date", text, reading) == moment
+    assert list(reading.clock_changes.values()) == ([{7: text}] if how else [])
+    assert all(found.startswith(how or "") for found in reading.clock_changes)
+
+
+@pytest.mark.parametrize(
     "text", ["29/02/2024 24:00", "29/02/2024 13:45 PM", "29/02/2024 0:10 AM", "1709200000", "noon", "29/02/1899"]
 )
 def test_no_moments_in_any_dialect(text: str) -> None:

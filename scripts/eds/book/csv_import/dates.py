@@ -334,7 +334,10 @@ def timestamp_converter(reading: Reading) -> Converter:
                 else:
                     reading.has_assumed_day = True
             else:
-                moment = moment.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None)
+                local = moment.replace(tzinfo=zone)
+                if hour or minute:
+                    reading.note_clock_change(match[0], local)
+                moment = local.astimezone(UTC).replace(tzinfo=None)
         except OverflowError:
             raise ExpectedError(_TIME_WORDS) from None
         _check_bounds(moment)

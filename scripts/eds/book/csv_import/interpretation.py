@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from eds.book.csv_import.schema import Column
@@ -58,11 +59,36 @@ class Reading:
     has_assumed_day: bool = False
     """Whether a day alone was read as its midnight in UTC, since no zone is given."""
 
+    line: int = 0
+    """The line of the record that is being read."""
+    clock_changes: dict[str, dict[int, str]] = field(default_factory=dict)
+    """The times that a zone's clocks show twice or not at all, when they change: by how they are read, and by line."""
+
+    def check_currency(self, currency: str, text: str) -> None:
+        """Take note of the currency of amounts. Raises ExpectedError when it is another than before."""
+        if self.currency is None:
+            self.currency = (currency, text)
+            self.facts.append(f"amounts in {text}")
+        elif self.currency[0] != currency:
+            raise ExpectedError(f"one currency in the book, {self.currency[1]} as before", "another currency")
+
     def note_utc(self, text: str) -> None:
         """Record that a time was read as UTC because nothing says otherwise."""
         if not self.has_assumed_utc:
             self.has_assumed_utc = True
             self.facts.append(f"times without an offset as UTC ({text!r})")
+
+    def note_clock_change(self, text: str, moment: datetime) -> None:
+        """Record a time of the zone that its clocks show twice, or never."""
+        if moment.utcoffset() == moment.replace(fold=1).utcoffset():
+            return
+        exists = moment.astimezone(UTC).astimezone(moment.tzinfo).replace(tzinfo=None) == moment.replace(tzinfo=None)
+        how = (
+            "show twice, read as the first of the two"
+            if exists
+            else "never showed, read as if they had not changed yet"
+        )
+        self.clock_changes.setdefault(how, {}).setdefault(self.line, text)
 
     def note_points(self, order: str, text: str) -> None:
         """Record that dates with points have another order than the file's other dates."""

@@ -6,6 +6,7 @@ import functools
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
+from eds.book.csv_import.dialect import squeeze
 from eds.book.csv_import.interpretation import DASHES, Converter, ExpectedError, Reading
 from eds.book.csv_import.schema import Column
 
@@ -162,15 +163,36 @@ def _check_currency(beside: str, column: Column, reading: Reading) -> None:
     """Take note of the currency beside an amount. Raises ExpectedError for another than before, or for other words."""
     if beside in _SUFFIXES:
         return
-    name = beside.strip(".").lower()
-    currency = _currencies().get(name)
+    currency = currency_of(beside)
     if currency is None or column.is_percent or not column.kind.startswith("numeric"):
         raise ExpectedError(f"{_number_words(column)}, without {beside!r}", "a word beside the number")
-    if reading.currency is None:
-        reading.currency = (currency, beside)
-        reading.facts.append(f"amounts in {beside}")
-    elif reading.currency[0] != currency:
-        raise ExpectedError(f"one currency in the book, {reading.currency[1]} as before", "another currency")
+    reading.check_currency(currency, beside)
+
+
+_CURRENCY_NAMES = {
+    "ccy",
+    "ccycode",
+    "curr",
+    "cur",
+    "isocurr",
+    "devise",
+    "moneda",
+    "moeda",
+    "waehrung",
+    "wahrung",
+    "sarafu",
+}
+
+
+def is_currency_name(name: str) -> bool:
+    """Return whether a column of this name has the currency of the row's amounts."""
+    squeezed = squeeze(name)
+    return squeezed.startswith("currency") or squeezed.endswith("currency") or squeezed in _CURRENCY_NAMES
+
+
+def currency_of(text: str) -> str | None:
+    """Return the code of a currency that is named by its code or by a symbol; None when it is not known."""
+    return _currencies().get(text.strip(".").lower())
 
 
 @functools.cache

@@ -100,7 +100,7 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
         # The plain form is unambiguous: a file in it needs only one pass.
         found = Problems()
         with _records(source, delimiter, header_line) as records:
-            attempt = reader_of(records, Reading(), found)
+            attempt = reader_of(records, Reading(currency=job.currency), found)
             try:
                 with job.conn.transaction():
                     _copy(job, table, attempt, advance)
@@ -116,8 +116,14 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
             reading.currency = job.currency
             reader = reader_of(records, reading, job.problems)
             _copy(job, table, reader, advance)
-            job.currency = reading.currency
+    job.currency = reader.reading.currency
     identities.compare(job, table, layout)
+    for how, texts in reader.reading.clock_changes.items():
+        line, text = next(iter(texts.items()))
+        job.remarks.append(
+            f"{table.name}: {format_rows(len(texts))}, first line {line} ({text!r}), with a time that the clocks of "
+            f"{job.dialect.timezone} {how}; a time with its offset from UTC leaves no doubt"
+        )
     dropped = 0
     if mapping.distinct:
         dropped = _drop_repeated_rows(job, table, table.keys if mapping.distinct == "first" else layout.columns)

@@ -11,7 +11,7 @@ from eds.book.csv_import.dialect import squeeze
 from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.mapping import ColumnMapping, TableMapping
 from eds.book.csv_import.numbering import Numbering, Translation, identity
-from eds.book.csv_import.numbers import without_currency
+from eds.book.csv_import.numbers import currency_of, is_currency_name, without_currency
 from eds.book.csv_import.problems import SHOWN_CHARACTERS, Problem
 from eds.book.csv_import.records import Malformed, Record
 from eds.book.csv_import.schema import Column, Table
@@ -57,13 +57,14 @@ class Layout:
     """What a file's header says. width: of the header, unnamed columns at its end left out.
 
     unnamed: positions of columns without a name, which have to be empty. extra: names of columns that are not read,
-    without those that the mapping ignores.
+    without those that the mapping ignores. currencies: positions of those among them that have the amounts' currency.
     """
 
     targets: list[Target] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     unnamed: list[int] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    currencies: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     is_recognised: bool = True
 
@@ -194,6 +195,8 @@ class _Header:
                 continue
             if "*" in self.mapping.ignore:
                 continue
+            if is_currency_name(name):
+                self.layout.currencies.append(position)
             close = difflib.get_close_matches(squeeze(name), missing, n=1, cutoff=0.75)
             if not close:
                 self.layout.extra.append(name)
@@ -316,8 +319,11 @@ class RowReader:
         strict = self.reading.strict
         identities = [target.identity for target in self.layout.numbered]
         for record, fields in self._fields(file):
+            for position in self.layout.currencies:
+                self._check_currency(file, record, position)
             wrong = () if record.is_clean else self._check_characters(file, record.line, fields)
             has_problem = bool(wrong)
+            self.reading.line = record.line
             for index, target, convert, required in plan:
                 value = fields[index]
                 if value is not None and convert is not None:
@@ -470,6 +476,17 @@ class RowReader:
         return next(
             (target.label for target in self.layout.targets if target.position == position), self.layout.names[position]
         )
+
+    def _check_currency(self, file: str, record: Record, position: int) -> None:
+        """Note as a problem that a column of the file says another currency than the book has."""
+        text = (record.fields[position] or "").strip()
+        try:
+            if text and not is_no_value(text):
+                self.reading.check_currency(currency_of(text) or text, text)
+        except ExpectedError as problem:
+            name = self.layout.names[position]
+            expected = f"{problem}; a mapping file leaves rows out (skip), or the column unread (ignore: [{name}])"
+            self.note(Problem(file, record.line, name, text, expected, problem.cause))
 
     def _check_characters(self, file: str, line: int, fields: list[str | None]) -> tuple[int, ...]:
         """Empty the fields with invalid bytes or NUL characters. Return their positions."""

@@ -34,6 +34,7 @@ from eds.book.csv_import.rows import NotPlainError, RowReader, lay_out
 from eds.book.csv_import.schema import TABLES
 from eds.book.csv_import.template import write_template
 from eds.book.csv_import.values import Evidence, converter
+from eds.book.csv_import.western import looks_western
 
 CUSTOMERS, PRODUCTS, LOANS, PAYMENTS, INSTALLMENTS = TABLES
 
@@ -46,6 +47,14 @@ def rows(data: bytes) -> list[tuple[int, list[str | None]]]:
     found = read(data)
     assert all(isinstance(record, Record) for record in found), found
     return [(record.line, record.fields) for record in found if isinstance(record, Record)]
+
+
+def _is_of(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # -- records --------------------------------------------------------------------------------------------------------
@@ -1066,6 +1075,54 @@ def test_codes_in_any_spelling(text: str, code: str) -> None:
 def test_encodings(tmp_path: Path, content: bytes, encoding: str) -> None:
     (tmp_path / "f.csv").write_bytes(content)
     assert examine(tmp_path / "f.csv", Dialect()).encoding == encoding
+
+
+@pytest.mark.parametrize(
+    ("word", "is_western"),
+    [
+        *[
+            (word, True)
+            for word in (
+                "José Müller São João Guimarães Simões Irmã Muñoz Peña Ñandú Hélène Pièce Façade Strauß Sørensen Bjørn "
+                "Høyer Næss Ærø Åse cœur œil Zoë’s O’Brïen D’Été l’été Ng’ang’aé Zoë’ll Novotný Perché così Gesù m³ 12½ "
+                "Señor™ € 5€ 1\xa0234 Zoë\xa0Anne Cité\xa0:"
+            ).split(" ")
+        ],
+        *[
+            (meant.encode(encoding).decode("cp1252"), False)
+            for encoding, words in {
+                "mac_roman": "Martín Díaz María García Raúl Jesús Köln Müller José André Muñoz Peñá João Ángel",
+                "cp850": "Bogotá Márquez José León Jesús Perú Peña Ñandú Jürgen Köln Väinö Ángel João Bär",
+                "cp1250": "Dvořák Jiří Kučera Nováček Černý Zdeněk Wałęsa Michał Kwaśniewski Petrović Kamiński Băsescu "
+                "Erdős Łukasz Růžička Šimić",
+                "cp1254": "Ayşe Doğan Yıldız Şahin İstanbul Işık Kılıç Çağlar",
+            }.items()
+            for meant in words.split()
+            # Some bytes are none of Windows-1252 at all.
+            if _is_of(meant.encode(encoding), "cp1252")
+        ],
+    ],
+)  # fmt: skip
+def test_words_that_only_windows_1252_spells(word: str, is_western: bool) -> None:
+    assert looks_western(word) is is_western
+
+
+def test_words_beyond_ascii_are_listed(tmp_path: Path) -> None:
+    names = ["Chloé Dupré", "Zoë", "Zoë", *(f"Renée{letter}" for letter in "abcdefghijk")]
+    (tmp_path / "f.csv").write_bytes("".join(f"1,{name}\n" for name in names).encode("cp1252"))
+    assert examine(tmp_path / "f.csv", Dialect()).facts == (
+        "Windows-1252 (line 1 reads 'Chloé Dupré'; also 'Zoë', "
+        + ", ".join(f"'Renée{letter}'" for letter in "abcdefghi")
+        + " and 2 more words)",
+    )
+
+
+def test_a_text_of_another_encoding_is_shown_in_the_usual_ones() -> None:
+    _, _, (problem,) = read_rows(CUSTOMERS, b"customer_id,full_name\n1,Mart\x92n\n")
+    assert (
+        "ENCODING=windows-1252, or whichever the file has: windows-1252 reads 'Mart’n', mac_roman reads 'Martín'"
+        in (problem.expected)
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "idna"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from eds.book.csv_import.dialect import squeeze
@@ -28,9 +29,23 @@ def _wrong_characters(text: str) -> str | None:
     if any("\udc80" <= character <= "\udcff" for character in text):
         return (
             "UTF-8 text (in a spreadsheet choose “CSV UTF-8” when saving); "
-            "or ENCODING=windows-1252, or whichever the file has"
+            f"or ENCODING=windows-1252, or whichever the file has{_in_other_encodings(text)}"
         )
     return "a text without NUL characters" if "\0" in text else None
+
+
+_ENCODINGS = ("windows-1252", "mac_roman", "cp850", "windows-1250", "windows-1254", "windows-1251")
+
+
+def _in_other_encodings(text: str) -> str:
+    """Return how a text reads in the encodings that are usual, to choose from."""
+    found: dict[str, str] = {}
+    for encoding in _ENCODINGS:
+        with suppress(UnicodeError):
+            shown = text.encode("utf-8", "surrogateescape").decode(encoding)[:SHOWN_CHARACTERS]
+            if shown.isprintable():
+                found.setdefault(shown, encoding)
+    return ": " + ", ".join(f"{name} reads {shown!r}" for shown, name in found.items()) if found else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -495,7 +510,7 @@ class RowReader:
             expected = _wrong_characters(value or "")
             if expected:
                 wrong.append(index)
-                self.note(Problem(file, line, self.layout.targets[index].label, value, expected))
+                self.note(Problem(file, line, self.layout.targets[index].label, value, expected, "characters"))
                 fields[index] = None
         return tuple(wrong)
 

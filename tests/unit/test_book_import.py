@@ -669,6 +669,47 @@ def test_an_error_of_a_spreadsheet_is_no_text(column: str, text: str) -> None:
     assert "shows an error in its place" in refusal(CUSTOMERS, column, text, Reading(strict=False))
 
 
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [(CUSTOMERS, "phone"), (CUSTOMERS, "national_id"), (PAYMENTS, "reference_number"), (LOANS, "branch_code")],
+)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2.547E+11", "has shortened this one"),
+        ("2.547e+11", "has shortened this one"),
+        ("2,547E+11", "has shortened this one"),
+        ("2.547e11", "has shortened this one"),
+        (" 1E+05", "has shortened this one"),
+        ("1e-05", "has shortened this one"),
+        ("####", "has shortened this one"),
+        ("254700000000.0", "took this one for a number"),
+        ("12345,0", "took this one for a number"),
+        ("2-Jan", "took this one for a date"),
+        ("02-Jan", "took this one for a date"),
+        ("Jan-02", "took this one for a date"),
+        ("1. Feb", "took this one for a date"),
+        ("1-Feb-24", "took this one for a date"),
+        ("254700000000", None),
+        ("1E5", None),
+        ("12E4567", None),
+        ("12345.5", None),
+        ("2-1", None),
+        ("2-Janta", None),
+        ("NBO-2", None),
+        ("Mar", None),
+    ],
+)
+def test_a_code_that_a_spreadsheet_has_damaged_is_refused(
+    table: schema.Table, column: str, text: str, expected: str | None
+) -> None:
+    reading = Reading(strict=False)
+    if expected is None:
+        assert convert(table, column, text, reading) == text
+    else:
+        assert expected in refusal(table, column, text, reading)
+
+
 @pytest.mark.parametrize("text", ["No. #REF! 5", "#1 Street", "C#", "##"])
 def test_a_text_with_a_number_sign_is_a_text(text: str) -> None:
     assert convert(CUSTOMERS, "city", text, Reading(strict=False)) == text
@@ -1077,16 +1118,19 @@ def test_encodings(tmp_path: Path, content: bytes, encoding: str) -> None:
     assert examine(tmp_path / "f.csv", Dialect()).encoding == encoding
 
 
+_WESTERN = (
+    "José Müller São João Guimarães Simões Irmã Muñoz Peña Ñandú Hélène Pièce Façade Strauß Sørensen Bjørn Høyer Næss "
+    "Ærø Åse cœur œil Zoë’s O’Brïen D’Été l’été Ng’ang’aé Zoë’ll Novotný Perché così Gesù m³ 12½ Señor™ € 5€ 1\xa0234 "
+    "Zoë\xa0Anne Cité\xa0:"
+)
+
+
 @pytest.mark.parametrize(
     ("word", "is_western"),
     [
         *[
             (word, True)
-            for word in (
-                "José Müller São João Guimarães Simões Irmã Muñoz Peña Ñandú Hélène Pièce Façade Strauß Sørensen Bjørn "
-                "Høyer Næss Ærø Åse cœur œil Zoë’s O’Brïen D’Été l’été Ng’ang’aé Zoë’ll Novotný Perché così Gesù m³ 12½ "
-                "Señor™ € 5€ 1\xa0234 Zoë\xa0Anne Cité\xa0:"
-            ).split(" ")
+            for word in _WESTERN.split(" ")
         ],
         *[
             (meant.encode(encoding).decode("cp1252"), False)

@@ -271,6 +271,15 @@ def _spelled(parts: tuple[str, int, int], reading: Reading) -> str:
     return f"{day} {_MONTHS[month - 1]} {full}"
 
 
+_SHORT_DAY = re.compile(r"[0-9]{1,2}[-.] ?([^\W\d_]{3,5})\.?(?:[- ][0-9]{2})?|([^\W\d_]{3,5})\.?[- ][0-9]{2}")
+
+
+def is_day_of_spreadsheet(text: str) -> bool:
+    """Return whether a text is how a spreadsheet shows the day for which it took a code such as 2-1."""
+    match = _SHORT_DAY.fullmatch(text)
+    return match is not None and squeeze(match[1] or match[2]) in _month_names()
+
+
 def date_converter(reading: Reading) -> Converter:
     @functools.lru_cache(maxsize=4096)
     def convert_other(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from eds.book.csv_import.dates import ORDERS, date_converter, orders_of, timestamp_converter
+from eds.book.csv_import.dates import ORDERS, date_converter, is_day_of_spreadsheet, orders_of, timestamp_converter
 from eds.book.csv_import.dialect import Dialect, squeeze
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.numbers import decimal_of, integer_converter, numeric_converter
@@ -139,26 +139,36 @@ def _convert_unique_text(text: str) -> str | None:
 
 
 _ERROR = r"#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|SPILL!|CALC!)"
-_SHORTENED = r"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{2,3}|##+"
+_DAMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(rf"[+-]?[0-9]+(?:[.,][0-9]+[Ee][+-]?|[Ee][+-])[0-9]{{1,3}}|##+|{_ERROR}"),
+        "a spreadsheet has shortened this one and lost digits, or shows an error in its place",
+    ),
+    (re.compile(r"[0-9]+[.,]0"), "a program took this one for a number, and may have lost zeros at its start"),
+)
+"""What programs do to texts that are mostly digits."""
 
 
 def _text_converter(column: Column) -> Converter:
     """Return a converter of texts that refuses those which a spreadsheet has damaged.
 
-    In any column it may have put an error in the place of a value; texts that are mostly digits it takes for numbers.
+    In any column it may have put an error in the place of a value; texts that are mostly digits it takes for numbers,
+    and such as 2-1 for dates.
     """
-    damaged = re.compile(rf"\s*(?:{_ERROR})\s*")
-    expected = "a text; a spreadsheet shows an error in its place: mend the cell, and save again"
-    if column.is_number_like:
-        damaged = re.compile(rf"\s*(?:{_SHORTENED}|{_ERROR})\s*")
-        expected = (
-            "a text; a spreadsheet has shortened this one and lost digits, or shows an error in its place: "
-            "give the column the format “Text”, and save again"
-        )
+    error = re.compile(rf"\s*(?:{_ERROR})\s*")
+
+    def refuse(what: str) -> None:
+        raise ExpectedError(f"a text; {what}: give the column the format “Text”, and save again", what)
 
     def convert(text: str) -> str | None:
-        if damaged.fullmatch(text):
-            raise ExpectedError(expected)
+        if column.is_number_like:
+            for pattern, what in _DAMAGES:
+                if pattern.fullmatch(text.strip()):
+                    refuse(what)
+            if is_day_of_spreadsheet(text.strip()):
+                refuse("a spreadsheet took this one for a date")
+        elif error.fullmatch(text):
+            raise ExpectedError("a text; a spreadsheet shows an error in its place: mend the cell, and save again")
         return _convert_unique_text(text) if column.unique else text
 
     return convert

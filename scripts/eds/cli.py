@@ -474,6 +474,12 @@ def import_command(
         "header_line": header_line,
         "empty": empty,
     }
+    inputs = importer.find_inputs(
+        directory,
+        sync=sync,
+        options={name: value for name, value in given.items() if value is not None},
+        mapping_file=mapping,
+    )
     with connect(cluster.app_conninfo()) as connection:
         result = importer.import_book(
             connection,
@@ -482,8 +488,7 @@ def import_command(
             allow_mass_delete=mass_delete,
             replace_demo=replace_demo,
             dry_run=dry_run,
-            options={name: value for name, value in given.items() if value is not None},
-            mapping_file=mapping,
+            inputs=inputs,
             shown_currency=cluster.settings.currency,
             business_timezone=cluster.settings.business_timezone,
         )

@@ -951,6 +951,12 @@ def test_times_at_a_change_of_the_clocks_are_stated(app: psycopg.Connection, tmp
     ]
 
 
+def test_keys_below_one_are_stated(app: psycopg.Connection, tmp_path: Path) -> None:
+    customers = f"{CUSTOMERS}0,Null,,,,,,,,,\n-5,Less,,,,,,,,,\n"
+    remarks = import_book(app, write(tmp_path, **BOOK | {"customers": customers})).remarks
+    assert "customers: customer_id is below 1 in 2 rows, first line 5, the least is -5" in remarks
+
+
 def test_rows_that_count_once_are_counted(
     app: psycopg.Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

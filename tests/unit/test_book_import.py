@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from eds.base.errors import UserError
+from eds.book.csv_import import dialect, schema, template
 from eds.book.csv_import import records as records_module
-from eds.book.csv_import import schema, template
 from eds.book.csv_import.dialect import Dialect, examine, sniff_delimiter, squeeze
 from eds.book.csv_import.files import find_files
 from eds.book.csv_import.importer import Summary
@@ -530,6 +530,10 @@ def test_a_record_without_a_usable_key_is_left_out(record: bytes, column: str, v
             "Loan ID,customer_id,product_id,amount,interest_rate,tenure_months",
             '{"Loan ID": ["Loan ID"]}',
         ),
+        (CUSTOMERS, "customer_id,full_name,city", "2 rows,,", '{"customer_id": ["2 rows"]}'),
+        (CUSTOMERS, "customer_id,full_name,city", "(1202 records),,", '{"customer_id": ["(1202 records)"]}'),
+        (CUSTOMERS, "customer_id,full_name,city", "Summe: 2,,", '{"customer_id": ["Summe: 2"]}'),
+        (CUSTOMERS, "customer_id,full_name,city", "Page 1 of 3,,", '{"customer_id": ["Page 1 of 3"]}'),
         (CUSTOMERS, "customer_id,full_name,city", "Jumla,,", '{"customer_id": ["Jumla"]}'),
         (CUSTOMERS, "customer_id,full_name,city", "Printed by Amina,,Nairobi", '{"customer_id": ["Printed by Amina"]}'),
     ],
@@ -540,6 +544,44 @@ def test_a_line_of_totals_or_of_names_is_one_problem(table: schema.Table, header
     assert not reader.is_complete
     assert (problem.line, problem.column, problem.value) == (2, "", record)
     assert problem.expected.endswith(f"left out by a mapping file: skip: {skip}")
+
+
+@pytest.mark.parametrize("record", ["C 42,,", "LN-42,,", "2 rows,Amina,", "42,,"])
+def test_a_code_beside_empty_fields_is_a_row(record: str) -> None:
+    _, _, problems = read_rows(CUSTOMERS, f"customer_id,full_name,city\n{record}\n".encode())
+    assert not any("a line of totals" in problem.expected for problem in problems)
+    assert problems
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A\x1b[31mmina", "U+001B (escape)"),
+        ("A\x07", "U+0007 (bell)"),
+        ("Amina\x7f", "U+007F (control)"),
+        ("A\x0bB", "U+000B (vertical tab)"),
+        ("A\x85B", "U+0085 (control)"),
+        ("A\u202egnp", "U+202E (right-to-left override)"),
+        ("A\u2067b", "U+2067 (right-to-left isolate)"),
+        ("Two\nlines", None),
+        ("A\tb", None),
+        # Marks that writing from right to left needs.
+        ("محمد\u200f", None),
+        ("क्\u200dष", None),
+    ],
+)
+def test_control_characters_are_refused(text: str, found: str | None) -> None:
+    _, _, problems = read_rows(CUSTOMERS, f'customer_id,full_name\n1,"{text}"\n'.encode())
+    assert [f"found {found}" in problem.expected for problem in problems] == ([True] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "separator"), [("sep=;", ";"), ('"sep=;"', ";"), ("sep=;;;;", ";"), ('"sep=\t"', "\t"), ("sep=ab", None)]
+)
+def test_the_line_of_a_spreadsheet_that_names_the_delimiter(tmp_path: Path, line: str, separator: str | None) -> None:
+    (tmp_path / "f.csv").write_text(f"{line}\ncustomer_id;full_name\n")
+    found = dialect.header_of(examine(tmp_path / "f.csv", Dialect()))
+    assert found == (("customer_id;full_name", 2, separator) if separator else (line, 1, None))
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def header_of(source: Source, number: int = 1) -> tuple[str, int, str | None]:
         while at < number:
             at += 1
             line = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
-            if separator is None and (named := re.fullmatch(r"sep=(.)", line)):
+            if separator is None and (named := re.fullmatch(r'"?sep=([^"])"?[,;|\t]*', line)):
                 separator, number = named[1], number + 1
     return line, number, separator
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +22,9 @@ from eds.book.csv_import.values import Evidence, converter, is_no_value
 
 OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
 
+# What a line below the rows says of them: 2 rows, Total: 5, Page 1 of 3.
+_COUNT = re.compile(r"\(?[0-9][0-9.,]*\s+[^\W\d_]{3,}.*|[^\W\d_]{3,}\s*(?::|=|\s)\s*\(?[0-9].*", re.DOTALL)
+
 # A function that takes the fields of a record and returns the text of a column.
 Getter = Callable[[Sequence[str | None]], str | None]
 
@@ -31,7 +36,23 @@ def _wrong_characters(text: str) -> str | None:
             "UTF-8 text (in a spreadsheet choose “CSV UTF-8” when saving); "
             f"or ENCODING=windows-1252, or whichever the file has{_in_other_encodings(text)}"
         )
-    return "a text without NUL characters" if "\0" in text else None
+    if "\0" in text:
+        return "a text without NUL characters"
+    if found := _CONTROL.search(text):
+        return (
+            f"a text without control characters, found {_named(found[0])}: they change what a screen shows; "
+            "remove them in the source"
+        )
+    return None
+
+
+# But for tabs and line breaks; and the characters that turn the direction of writing around.
+_CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _named(character: str) -> str:
+    name = {"\x1b": "escape", "\x07": "bell", "\x0b": "vertical tab"}.get(character)
+    return f"U+{ord(character):04X} ({name or unicodedata.name(character, 'control').lower()})"
 
 
 _ENCODINGS = ("windows-1252", "mac_roman", "cp850", "windows-1250", "windows-1254", "windows-1251")
@@ -456,10 +477,15 @@ class RowReader:
     def _is_no_row(self, fields: Sequence[str | None]) -> bool:
         """Return whether a record is the header once more, or looks like a line of totals.
 
-        That has no digit in the key, and of what is required a third is empty.
+        That has no digit in the key, and of what is required a third is empty; or a number and a word, such as 2 rows,
+        and nothing of what is required.
         """
         key = self._key_target()
-        if key is None or key.position is None or any(letter.isdigit() for letter in fields[key.position] or ""):
+        if key is None or key.position is None:
+            return False
+        text = fields[key.position] or ""
+        counts = any(letter.isdigit() for letter in text)
+        if counts and not _COUNT.fullmatch(text.strip()):
             return False
         if [(field or "").strip() for field in fields] == self.layout.names:
             return True
@@ -469,6 +495,8 @@ class RowReader:
             if target is not key and target.position is not None and is_required(target.column, self.sync)
         ]
         empty = sum(not (fields[position] or "").strip() for position in required)
+        if counts:
+            return empty == len(required)
         return empty > 0 and empty * 3 >= len(required)
 
     def _note_no_row(self, file: str, line: int, fields: Sequence[str | None]) -> None:
@@ -504,7 +532,7 @@ class RowReader:
             self.note(Problem(file, record.line, name, text, expected, problem.cause))
 
     def _check_characters(self, file: str, line: int, fields: list[str | None]) -> tuple[int, ...]:
-        """Empty the fields with invalid bytes or NUL characters. Return their positions."""
+        """Empty the fields with invalid bytes or control characters. Return their positions."""
         wrong: list[int] = []
         for index, value in enumerate(fields):
             expected = _wrong_characters(value or "")

@@ -1455,6 +1455,9 @@ def test_texts_become_keys() -> None:
     by_name = ColumnMapping(column="Account", number="hash", also=("Branch",))
     assert mapped(by_name, "Amina", "NRB") == mapped(by_name, " AMINA ", "nrb") != mapped(by_name, "Amina", "MSA")
     assert mapped(by_name, None, None) is None
+    # What stands for an empty field is the number itself, whatever makes the others.
+    assert mapped(by_name.model_copy(update={"empty": "12"}), None, "NRB") == "12"
+    assert mapped(code.model_copy(update={"empty": "12"}), " ", None) == "12"
     # Nothing runs together: ("ab", "c") is not ("a", "bc").
     assert mapped(by_name, "ab", "c") != mapped(by_name, "a", "bc")
 

@@ -204,7 +204,7 @@ def _order_of_points(text: str, readings: dict[str, tuple[str, int, int]], readi
     proven = reading.orders.get("points")
     if proven is not None:
         if proven != reading.dates:
-            reading.note_points(proven, text)
+            reading.note_points(proven, repr(text))
         return proven
     if reading.dates in ("dmy", "ymd"):
         return reading.dates

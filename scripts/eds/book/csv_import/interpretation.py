@@ -90,11 +90,11 @@ class Reading:
         )
         self.clock_changes.setdefault(how, {}).setdefault(self.line, text)
 
-    def note_points(self, order: str, text: str) -> None:
-        """Record that dates with points have another order than the file's other dates."""
+    def note_points(self, order: str, where: str) -> None:
+        """Record in which order dates with points are read. where: what shows it, or the first of them."""
         words = {"dmy": "day", "mdy": "month", "ymd": "year"}[order]
         if not any(fact.startswith("dates with points") for fact in self.facts):
-            self.facts.append(f"dates with points {words} first ({text!r})")
+            self.facts.append(f"dates with points {words} first ({where})")
 
     def note(self, column: Column, text: str, value: str) -> None:
         """Record that a text was read as a value that it does not spell."""

@@ -298,12 +298,16 @@ def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | s
     def texts(fields: Sequence[str | None]) -> list[str | None]:
         return [get(fields), *(fields[place] for place in places[1:])]
 
+    def is_replaced(fields: Sequence[str | None]) -> bool:
+        # What the mapping file has for an empty field is the number itself.
+        return source.empty is not None and not (fields[position] or "").strip()
+
     return Target(
         column,
         label,
         position,
-        lambda fields: number.of(texts(fields)),
-        lambda fields: identity(texts(fields)),
+        lambda fields: source.empty if is_replaced(fields) else number.of(texts(fields)),
+        lambda fields: None if is_replaced(fields) else identity(texts(fields)),
     )
 
 

@@ -29,16 +29,15 @@ class Evidence:
 
     def look(self, column: Column, text: str, line: int) -> None:
         """Take a value into account."""
-        where = f"line {line} has {text.strip()!r}"
         if column.kind in ("date", "timestamptz"):
             kind, allowed = orders_of(text) or ("", frozenset(ORDERS))
             if len(allowed) == 1:
-                self.dates.setdefault(kind, {}).setdefault(next(iter(allowed)), where)
+                _note(self.dates.setdefault(kind, {}), next(iter(allowed)), text, line)
             for order in ORDERS:
                 if order not in allowed:
-                    self.excluded.setdefault(kind, {}).setdefault(order, where)
+                    _note(self.excluded.setdefault(kind, {}), order, text, line)
         elif column.kind.startswith(("numeric", "integer", "bigint")) and (sign := decimal_of(text, column)):
-            self.decimal.setdefault(sign, where)
+            _note(self.decimal, sign, text, line)
 
     def _order(self, kind: str) -> tuple[str | None, str]:
         """Return the order that all dates written in this way have, and the dates that prove it.
@@ -83,11 +82,19 @@ class Evidence:
             order, reason = self._order(kind)
             if given in (None, "mdy") and order is not None:
                 reading.orders[kind] = order
+                if kind == "points":
+                    reading.note_points(order, reason)
             elif given is None and reason:
                 reading.conflicts[kind] = reason
         if given is None and reading.dates in ("mdy", "ymd") and "points" not in reading.conflicts:
             # What decides about 12/31/1980 says nothing about 03.04.1980.
             reading.orders.setdefault("points", "dmy")
+
+
+def _note(seen: dict[str, str], what: str, text: str, line: int) -> None:
+    """Keep the first value that shows something."""
+    if what not in seen:
+        seen[what] = f"line {line} has {text.strip()!r}"
 
 
 _BOOLEANS = {"true": "t", "t": "t", "1": "t", "yes": "t", "false": "f", "f": "f", "0": "f", "no": "f"}
@@ -162,10 +169,11 @@ def _text_converter(column: Column) -> Converter:
 
     def convert(text: str) -> str | None:
         if column.is_number_like:
+            shown = text.strip()
             for pattern, what in _DAMAGES:
-                if pattern.fullmatch(text.strip()):
+                if not shown.isdigit() and pattern.fullmatch(shown):
                     refuse(what)
-            if is_day_of_spreadsheet(text.strip()):
+            if is_day_of_spreadsheet(shown):
                 refuse("a spreadsheet took this one for a date")
         elif error.fullmatch(text):
             raise ExpectedError("a text; a spreadsheet shows an error in its place: mend the cell, and save again")

@@ -867,6 +867,8 @@ def test_a_lenders_own_export_is_read_by_a_mapping_file(
         (("LN-1", "LN-2"), ("ln-1 ", "Ln-2"), "code", None),
         (("LN-1", "LN-2"), ("ln-1 ", "Ln-2"), "digits", None),
         (("Rāmu", "x"), ("RĀMU", "X"), "hash", None),
+        (("Rāmu B", "x"), ("Rāmu  B", "X"), "hash", None),
+        (("1 2", "x"), ("12", "x"), "hash", "payments.csv\n  loan_id: line 2, found '12'"),
     ],
 )
 def test_one_number_stands_for_one_text_in_all_files(
@@ -892,7 +894,8 @@ def test_one_number_stands_for_one_text_in_all_files(
     message = refused(app, write(tmp_path, **book))
     assert found in message
     assert "a text with a number of its own: it becomes " in message
-    assert "in line 2 of loans.csv; write each loan the same way everywhere" in message
+    assert "in line 2 of loans.csv; one loan is written in one way in all files" in message
+    assert ("number: code keeps letters apart" in message) is (number == "digits")
 
 
 def test_a_number_by_hand_is_no_code(app: psycopg.Connection, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.job import Counts
 from eds.book.csv_import.mapping import BookMapping, ColumnMapping, TableMapping, load_mapping
 from eds.book.csv_import.next_step import is_mass_delete
+from eds.book.csv_import.numbers import is_currency_name
 from eds.book.csv_import.planning import ungarbled
 from eds.book.csv_import.problems import Problem, Problems, show_value
 from eds.book.csv_import.records import Malformed, Record, read_records
@@ -965,6 +966,10 @@ def test_the_question_about_a_date_names_each_reading_and_its_option() -> None:
         "to know whether it is 23 February 2001 or 1 February 2023; no other date of the file tells: "
         "DATES=dmy (day first) or DATES=ymd (year first)"
     )
+    assert "to know whether it is 23 February 01 or 1 February 23; " in (
+        message := refusal(CUSTOMERS, "date_of_birth", "23-02-01", Reading(strict=False))
+    )
+    assert message.endswith("; and CENTURY=1930, with which two digits are a year from 1930 to 2029")
     assert "1 February 2003, 2 January 2003 or 3 February 2001; " in refusal(
         CUSTOMERS, "date_of_birth", "01/02/03", reading
     )
@@ -1112,6 +1117,25 @@ def test_numbers_are_rounded_only_where_the_mapping_asks_for_it(text: str, value
     if text != "7":
         assert "nothing is rounded" in (message := refusal(LOANS, "outstanding_balance", text, reading))
         assert "round: true" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "is_currency"),
+    [
+        ("currency", True),
+        ("Currency Code", True),
+        ("LOAN.CURRENCY", True),
+        ("Ccy", True),
+        ("Devise", True),
+        ("Currency Rate", False),
+        ("Currency exposure", False),
+        ("Current", False),
+    ],
+)
+def test_columns_of_a_currency(name: str, is_currency: bool) -> None:
+    assert is_currency_name(name) is is_currency
+    header = header_of(f"loan_id,customer_id,product_id,amount,interest_rate,tenure_months,{name}")
+    assert lay_out(LOANS, header).currencies == ([6] if is_currency else [])
 
 
 def test_amounts_have_one_currency() -> None:

@@ -256,8 +256,10 @@ def _ambiguous(readings: dict[str, tuple[str, int, int]], reading: Reading) -> E
     """Return the question that a date with several readings raises."""
     days = [_spelled(parts, reading) for parts in dict.fromkeys(readings.values())]
     options = [_ORDER_OPTIONS[order] for order in readings]
+    needs_century = reading.century is None and any(len(year) == 2 for year, _, _ in readings.values())
+    century = "; and CENTURY=1930, with which two digits are a year from 1930 to 2029" if needs_century else ""
     return ExpectedError(
-        f"to know whether it is {_or(days)}; no other date of the file tells: {_or(options)}", "ambiguous date"
+        f"to know whether it is {_or(days)}; no other date of the file tells: {_or(options)}{century}", "ambiguous date"
     )
 
 

@@ -27,8 +27,9 @@ def kind_of(table: Table, column: Column) -> str | None:
 def compare(job: Job, table: Table, layout: Layout) -> None:
     """Note as problems the rows whose number stands for another text than in an earlier row or file.
 
-    Without that, the payments of L-12-3 would go to the loan L-1-23, both being 123 as digits. A column that holds the
-    numbers themselves counts beside codes and hashes, where nobody writes such a number by hand.
+    A text that was in an earlier file already is a problem of that file alone. Without this check, the payments of
+    L-12-3 would go to the loan L-1-23, both being 123 as digits. A column that holds the numbers themselves counts
+    beside codes and hashes, where nobody writes such a number by hand.
     """
     spelled = {target.column.name for target in layout.numbered}
     strange = _kinds(job, ("code", "hash"))
@@ -91,6 +92,11 @@ def _compare_column(job: Job, table: Table, layout: Layout, column: Column, kind
                 limit 1
             ) as other
             where other.identity <> {identity}
+                and exists (
+                    select from pg_temp.identities as own
+                    where own.kind = {kind} and own.number = file.{number} and own.identity = {identity}
+                        and own.file = {name}
+                )
             order by file.line
             limit {most}
             """,
@@ -103,6 +109,7 @@ def _compare_column(job: Job, table: Table, layout: Layout, column: Column, kind
         return
     source = job.mapping.table(table.name).columns.get(column.name)
     how = f" (number: {source.number})" if source is not None and source.number else ""
+    letters = ", or number: code keeps letters apart" if source is not None and source.number == "digits" else ""
     problems = [
         Problem(
             file,
@@ -110,8 +117,8 @@ def _compare_column(job: Job, table: Table, layout: Layout, column: Column, kind
             layout.label(column),
             text,
             f"a text with a number of its own: it becomes {number}{how}, as does {_shown(other)!r} in line {place} of "
-            f"{where}; write each {_singular(kind)} the same way everywhere, or let a mapping file translate it "
-            "(values) or make other numbers (number: code, number: hash)",
+            f"{where}; one {_singular(kind)} is written in one way in all files, and of two, a mapping file gives one "
+            f"another text (values){letters}",
             "two texts with one number",
         )
         for line, text, other, where, place, number, _ in found

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eds.base.errors import UserError
 from eds.book.csv_import.dialect import OPTIONS, Dialect, squeeze
+from eds.book.csv_import.numbering import exact
 from eds.book.csv_import.schema import TABLES
 
 MAPPING_FILE = "mapping.yml"
@@ -166,7 +167,7 @@ def _double_values(place: str, source: ColumnMapping) -> Iterator[str]:
     """Yield the texts that a mapping gives two meanings: case and blanks around a text make no difference."""
     seen: dict[str, str] = {}
     for text, value in source.values.items():
-        first = seen.setdefault(text.strip().casefold(), text)
+        first = seen.setdefault(exact(text), text)
         if source.values[first] != value:
             yield (
                 f"{place}.values.{text}: expected one meaning, found {_shown(value)} and, for {_shown(first)}, "

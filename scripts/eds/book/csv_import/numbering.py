@@ -16,8 +16,8 @@ _SIGNS = re.compile(r"^[+\-*<>=#%!?]*|[+\-*<>=#%!?]*$")
 
 
 def exact(text: str) -> str:
-    """Return a text without the blanks around it and in small letters."""
-    return text.strip().casefold()
+    """Return a text in small letters and without superfluous blanks."""
+    return " ".join(text.split()).casefold()
 
 
 def identity(texts: Iterable[str | None]) -> str | None:

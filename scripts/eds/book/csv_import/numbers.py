@@ -187,7 +187,8 @@ _CURRENCY_NAMES = {
 def is_currency_name(name: str) -> bool:
     """Return whether a column of this name has the currency of the row's amounts."""
     squeezed = squeeze(name)
-    return squeezed.startswith("currency") or squeezed.endswith("currency") or squeezed in _CURRENCY_NAMES
+    squeezed = re.sub("^(currency)(?:code|name|id|symbol|iso)$", r"\1", squeezed)
+    return squeezed.endswith("currency") or squeezed in _CURRENCY_NAMES
 
 
 def currency_of(text: str) -> str | None:

@@ -135,9 +135,10 @@ def read_records(handle: Readable, delimiter: str = ",", header_line: int = 1) -
                 return
             if not body:
                 break
-            is_clean = _UNCLEAN.search(body) is None
             try:
                 text = body.decode("utf-8")
+                # Most records have printable characters alone, which is found sooner.
+                is_clean = text.isprintable() or _UNCLEAN.search(body) is None
             except UnicodeDecodeError:
                 text = body.decode("utf-8", "surrogateescape")
                 is_clean = False

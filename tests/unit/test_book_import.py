@@ -939,7 +939,7 @@ def test_a_day_of_the_week_is_checked_and_left_out(text: str) -> None:
         ("31/12/99", "1999-12-31", "1999-12-31", "there is no month 31", "there is no day 99"),
         ("31-Dec-99", "1999-12-31", "1999-12-31", "1999-12-31", "there is no day 99"),
         ("99-Dec-31", "1999-12-31", "there is no day 99", "there is no day 99", "1999-12-31"),
-        ("1/2/03", ASK, "2003-02-01", "2003-01-02", "there is no day"),
+        ("1/2/03", ASK, "2003-02-01", "2003-01-02", "a date as year/month/day, as DATES=ymd"),
         ("31/12/1999", "1999-12-31", "1999-12-31", "there is no month 31", "a date as year/month/day"),
         ("03/04/1999", ASK, "1999-04-03", "1999-03-04", "a date as year/month/day"),
         ("03.04.1999", "1999-04-03", "1999-04-03", "with points the day comes first", "a date as year/month/day"),

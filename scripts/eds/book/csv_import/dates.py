@@ -180,7 +180,7 @@ def _day_of_numbers(match: re.Match[str], reading: Reading) -> date:
     first, second, last = int(match[1]), int(match[3]), match[4]
     readings = _readings(match)
     order = _order_of_points(match[0], readings, reading) if match[2] == "." else reading.dates
-    if order == "ymd" and len(last) == 4:
+    if order == "ymd" and not len(match[1]) == len(last) == 2:
         raise ExpectedError(_ONE_YEAR_LAST, "year at the end")
     if order is None:
         if len(set(readings.values())) != 1 or first != second:

@@ -93,7 +93,7 @@ def _is_usual_mark(word: str, place: int, before: str, behind: str) -> bool:
         # It keeps words together, and the digits of a number.
         return not (before.isalpha() and (behind == " " or behind.islower()))
     if before.isalpha() and behind.isalpha():
-        return character == "\xad" or (character == "’" and _is_apostrophe(word, place, behind))
+        return character == "’" and _is_apostrophe(word, place, behind)
     if behind.isalpha() and character in "£¥¹²³¼½¾":
         return False
     if before.isalpha() and character in "‚„¡¿£¥":

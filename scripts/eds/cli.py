@@ -478,6 +478,12 @@ def import_command(
         "header_line": header_line,
         "empty": empty,
     }
+    inputs = importer.find_inputs(
+        directory,
+        sync=sync,
+        options={name: value for name, value in given.items() if value is not None},
+        mapping_file=mapping,
+    )
     with connect(cluster.app_conninfo()) as connection:
         result = importer.import_book(
             connection,
@@ -486,8 +492,7 @@ def import_command(
             allow_mass_delete=mass_delete,
             replace_demo=replace_demo,
             dry_run=dry_run,
-            options={name: value for name, value in given.items() if value is not None},
-            mapping_file=mapping,
+            inputs=inputs,
             shown_currency=cluster.settings.currency,
             business_timezone=cluster.settings.business_timezone,
         )
@@ -497,7 +502,7 @@ def import_command(
     if not dry_run:
         if replace_demo:
             _drop_reports_of_demo(cluster)
-        out.print(next_step(cluster, [name for name, counts in result.tables.items() if counts.deleted]), markup=False)
+        out.print(next_step(cluster), markup=False)
 
 
 def _drop_reports_of_demo(cluster: Cluster) -> None:

@@ -20,6 +20,8 @@ from eds.book.csv_import.schema import TABLES, Table
 from eds.book.demo import fill
 from eds.book.simulate import customers_at_risk
 
+Pair = tuple[str, str]
+
 
 class Oltp(Protocol):
     superuser_conninfo: str
@@ -849,6 +851,123 @@ def test_a_lenders_own_export_is_read_by_a_mapping_file(
         "2023-05-31",
     )
     assert import_book(app, tmp_path, sync=True).tables["loans"] == Counts(0, 0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("loans", "payments", "number", "found"),
+    [
+        (("00-7", "LN-1"), ("7", "LN-1"), "code", "payments.csv\n  loan_id: line 2, found '7'"),
+        (("L-1-23", "L-77"), ("L-12-3", "L-77"), "digits", "payments.csv\n  loan_id: line 2, found 'L-12-3'"),
+        (("A-1", "A-2"), ("B-1", "B-2"), "digits", "payments.csv\n  loan_id: 2 rows, first line 2, found 'B-1', 'B-2'"),
+        (("A-1", "A-2"), ("1", "A-2"), "digits", "payments.csv\n  loan_id: line 2, found '1'"),
+        (("12-3", "77"), ("1-23", "77"), "hash", "payments.csv\n  loan_id: line 2, found '1-23'"),
+        (("12-3", "1-23"), ("12-3", "1-23"), "code", "loans.csv\n  loan_id: line 3, found '1-23'"),
+        (("007", "7"), ("007", "7"), "code", "loans.csv\n  loan_id: line 3, found '7'"),
+        (("Müller", "x"), ("Muller", "x"), "hash", "payments.csv\n  loan_id: line 2, found 'Muller'"),
+        (("LN-1", "LN-2"), ("ln-1 ", "Ln-2"), "code", None),
+        (("LN-1", "LN-2"), ("ln-1 ", "Ln-2"), "digits", None),
+        (("Rāmu", "x"), ("RĀMU", "X"), "hash", None),
+        (("Rāmu B", "x"), ("Rāmu  B", "X"), "hash", None),
+        (("1 2", "x"), ("12", "x"), "hash", "payments.csv\n  loan_id: line 2, found '12'"),
+    ],
+)
+def test_one_number_stands_for_one_text_in_all_files(
+    app: psycopg.Connection, tmp_path: Path, loans: Pair, payments: Pair, number: str, found: str | None
+) -> None:
+    (tmp_path / "mapping.yml").write_text(
+        f"tables: {{loans: {{distinct: first, columns: {{loan_id: {{column: loan_id, number: {number}}}}}}}, "
+        f"payments: {{columns: {{loan_id: {{column: loan_id, number: {number}}}}}}}}}"
+    )
+    book = dict(BOOK)
+    for name, texts in (("loans", loans), ("payments", payments)):
+        header, first, second = BOOK[name].splitlines()
+        place = header.split(",").index("loan_id")
+        lines = [header]
+        for line, text in zip((first, second), texts, strict=True):
+            fields = line.split(",")
+            fields[place] = text
+            lines.append(",".join(fields))
+        book[name] = "\n".join(lines) + "\n"
+    if found is None:
+        assert import_book(app, write(tmp_path, **book)).tables["payments"].inserted == 2
+        return
+    message = refused(app, write(tmp_path, **book))
+    assert found in message
+    assert "a text with a number of its own: it becomes " in message
+    assert "in line 2 of loans.csv; one loan is written in one way in all files" in message
+    assert ("number: code keeps letters apart" in message) is (number == "digits")
+
+
+def test_a_number_by_hand_is_no_code(app: psycopg.Connection, tmp_path: Path) -> None:
+    (tmp_path / "mapping.yml").write_text("tables: {loans: {columns: {loan_id: {column: loan_id, number: code}}}}")
+    # As a number of base 36, RT is 1001, to which the payments refer.
+    message = refused(app, write(tmp_path, **BOOK | {"loans": LOANS.replace("1001,", "RT,")}))
+    assert "payments.csv\n  loan_id: 2 rows, first line 2, found '1001'" in message
+    assert "it becomes 1001, as does 'rt' in line 2 of loans.csv" in message
+
+
+@pytest.mark.parametrize(
+    ("loans", "payments", "mapping", "found"),
+    [
+        (
+            ("USD", "KES"),
+            None,
+            "",
+            "loans.csv\n  Currency: line 3, found 'KES'\n      expected one currency in the book, USD",
+        ),
+        (("KES", "kes"), ("Ksh", ""), "", None),
+        (("KES", "KES"), ("USD", "USD"), "", "payments.csv\n  Currency: 2 rows, first line 2, found 'USD'"),
+        (("KES", "KES"), ("points", ""), "", "payments.csv\n  Currency: line 2, found 'points'"),
+        (("USD", "KES"), None, "ignore: [currency]", None),
+        (("USD", "KES"), None, 'ignore: ["*"]', None),
+    ],
+)
+def test_a_book_has_one_currency(
+    app: psycopg.Connection, tmp_path: Path, loans: Pair, payments: Pair | None, mapping: str, found: str | None
+) -> None:
+    (tmp_path / "mapping.yml").write_text(f"tables: {{loans: {{{mapping}}}}}")
+    book = dict(BOOK)
+    for name, texts in (("loans", loans), ("payments", payments)):
+        if texts is not None:
+            lines = zip(BOOK[name].splitlines(), ("Currency", *texts), strict=True)
+            book[name] = "".join(f"{line},{text}\n" for line, text in lines)
+    if found is not None:
+        assert found in refused(app, write(tmp_path, **book))
+        return
+    summary = import_book(app, write(tmp_path, **book), shown_currency="UGX")
+    assert any("amounts are in KES" in remark for remark in summary.remarks) is not bool(mapping)
+
+
+def test_times_at_a_change_of_the_clocks_are_stated(app: psycopg.Connection, tmp_path: Path) -> None:
+    payments = PAYMENTS.replace("2023-03-01T10:00:00+03:00", "2024-11-03 01:30").replace(
+        "2023-04-03", "2024-03-10 02:30"
+    )
+    summary = import_book(
+        app, write(tmp_path, **BOOK | {"payments": payments}), options={"timezone": "America/New_York"}
+    )
+    found = [remark.split(";")[0] for remark in summary.remarks if "clocks" in remark]
+    assert found == [
+        "payments: 1 row, first line 2 ('2024-11-03 01:30'), with a time that the clocks of America/New_York show "
+        "twice, read as the first of the two",
+        "payments: 1 row, first line 3 ('2024-03-10 02:30'), with a time that the clocks of America/New_York never "
+        "showed, read as if they had not changed yet",
+    ]
+
+
+def test_keys_below_one_are_stated(app: psycopg.Connection, tmp_path: Path) -> None:
+    customers = f"{CUSTOMERS}0,Null,,,,,,,,,\n-5,Less,,,,,,,,,\n"
+    remarks = import_book(app, write(tmp_path, **BOOK | {"customers": customers})).remarks
+    assert "customers: customer_id is below 1 in 2 rows, first line 5, the least is -5" in remarks
+
+
+def test_rows_that_count_once_are_counted(
+    app: psycopg.Connection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = LOANS.splitlines()[1]
+    book = write(tmp_path, **BOOK | {"loans": f"{LOANS}{line.replace('14.5', '15')}\n"})
+    (book / "mapping.yml").write_text("tables: {loans: {distinct: first}}")
+    import_book(app, book)
+    assert "  1 row with the key of an earlier row left out (distinct: first)" in capsys.readouterr().err
 
 
 def test_problems_show_what_the_file_has(app: psycopg.Connection, tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ def test_a_filter_that_acts_on_no_question_of_its_dashboard_is_named(tmp_path):
         ("branch=NRB01", {"branch": ["NRB01"]}),
         ("?branch=NRB01|KSM01&segment=sme", {"branch": ["NRB01", "KSM01"], "segment": ["sme"]}),
         ("officer=Anne+Wanyama", {"officer": ["Anne Wanyama"]}),
+        ("product=Buy %26 Build %2B 5%25|Car", {"product": ["Buy & Build + 5%", "Car"]}),
         ("months=2026-01~2026-06", {"months": ["2026-01-01", "2026-06-01"]}),
         ("months=2026-01~", {"months": ["2026-01-01", None]}),
         ("months=2026-01", {"months": ["2026-01-01", "2026-01-01"]}),
@@ -216,6 +217,7 @@ def test_an_export_takes_the_filters_of_an_address(text, chosen):
     [
         ("colour=red", "no filter colour; the filters are months, region, branch"),
         ("NRB01", "no filter NRB01|names no filter"),
+        ("product=Buy & Build", "no filter  Build; .* In a value, & is written as %26 and"),
         ("months=2026-13", "expected 2026-01~2026-06"),
         ("months=June", "expected 2026-01~2026-06"),
     ],

@@ -157,6 +157,33 @@ def test_home_of_an_unknown_account_is_refused(capsys, monkeypatch, arguments):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--dir=nowhere",), "There is no directory nowhere"),
+        (("--dir=.", "--format=excel"), "FORMAT=excel: expected one of auto"),
+        (("--dir=.", "--dates=day"), "DATES=day: expected dmy"),
+        (("--dir=.", "--mapping=nowhere.yml"), "The mapping file nowhere.yml cannot be read"),
+        (("--dir=.",), "holds none of the files customers.csv"),
+    ],
+)
+def test_the_arguments_of_an_import_are_checked_without_a_database(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    expected: str,
+) -> None:
+    def no_connection(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "connect", no_connection)
+    code, shown = refused(capsys, monkeypatch, "import", *arguments)
+    assert code == 1
+    assert expected in shown
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [(("--help",), 0), (("health", "--help"), 0), (("env",), 0), (("nosuch",), 2), (("etl", "--limit=0"), 2)],
 )

@@ -334,7 +334,8 @@ def _product_ids(connect: Callable[[], psycopg.Connection[Any]]) -> list[int]:
     if not product_ids:
         raise UserError(
             "Expected active products in operational.loan_products, found none, so nobody can apply for a loan. "
-            "Apply infra/primary/sql/050_products.sql, which brings the catalogue."
+            "`make up` brings the catalogue into a book without products; your own are added, or made active, by "
+            "`make import DIR=…` with a loan_products.csv."
         )
     return product_ids
 

@@ -46,7 +46,8 @@ def chosen_filters(text: str, what: Content) -> dict[str, Any]:
     for name, value in parse_qsl(text.removeprefix("?"), keep_blank_values=True):
         kind = what.filters.get(name)
         if kind is None:
-            raise UserError(f"There is no filter {name}; the filters are {', '.join(what.filters)}.")
+            hint = " In a value, & is written as %26 and + as %2B." if "&" in text else ""
+            raise UserError(f"There is no filter {name}; the filters are {', '.join(what.filters)}.{hint}")
         if not value:
             raise UserError(f"The filter {name} has no value: expected something like 'branch=NRB01&segment=sme'.")
         if name in chosen:

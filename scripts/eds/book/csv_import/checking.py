@@ -9,6 +9,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
+from eds.book.csv_import import identities
 from eds.book.csv_import.job import Job
 from eds.book.csv_import.problems import Problem
 from eds.book.csv_import.schema import Column, Rule, Table
@@ -106,24 +107,20 @@ def _collect(job: Job, table: Table, column: Column, query: sql.Composable, caus
 
 def _check_key(job: Job, table: Table) -> None:
     key = table.keys[-1]
-    source = job.mapping.table(table.name).columns.get(key.name)
-    made = (
-        f"; it is made of a code (number: {source.number}), and two codes can give one number"
-        if (source is not None and source.number in ("digits", "hash"))
-        else ""
-    )
+    # That two texts give one number is found where texts become numbers: it is no row that is there twice.
+    numbered = job.loaded[table.name].layout.numbered
+    texts = [identities.written(target.column) for target in numbered if target.column in table.keys]
     query = statement(
         table,
         """
         select line, {last_key}::text as value,
-            format('each {key_words} once, but line %s has it already' || {made}, first_line) as expected
+            format('each {key_words} once, but line %s has it already', first_line) as expected
         from (select line, {last_key}, min(line) over (partition by {keys}) as first_line from {file}) as keyed
         where line <> first_line
         """,
         last_key=sql.Identifier(key.name),
         key_words=sql.SQL(" of a ".join(column.name for column in reversed(table.keys))),
-        made=sql.Literal(made),
-        keys=names(table.keys),
+        keys=sql.SQL(", ").join([names(table.keys), *texts]),
     )
     _collect(job, table, key, query, "key not unique")
 

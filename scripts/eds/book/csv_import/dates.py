@@ -7,7 +7,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 
 from eds.book.csv_import.dialect import squeeze
-from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
+from eds.book.csv_import.interpretation import DASHES, Converter, ExpectedError, Reading
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIMESTAMP = re.compile(
@@ -37,17 +37,54 @@ _MONTHS = ["January", "February", "March", "April", "May", "June"]
 _MONTHS += ["July", "August", "September", "October", "November", "December"]
 
 
+ORDERS = ("dmy", "mdy", "ymd")
+"""The orders of day, month and year that a date of numbers can have."""
+
+_ORDER_WORDS = {"dmy": "day/month/year", "mdy": "month/day/year", "ymd": "year/month/day"}
+_ORDER_OPTIONS = {"dmy": "DATES=dmy (day first)", "mdy": "DATES=mdy (month first)", "ymd": "DATES=ymd (year first)"}
+_ONE_YEAR_LAST = "a date as year/month/day, as DATES=ymd or another date of the file says"
+
+
 @functools.lru_cache(maxsize=4096)
-def order_of(text: str) -> str | None:
-    """Return which order of day and month a value proves, None when it proves none."""
-    match = _SPLIT_TIME.fullmatch(text.strip())
-    numbers = _YEAR_LAST.fullmatch(match["date"]) if match else None
-    if numbers is None:
+def orders_of(text: str) -> tuple[str, frozenset[str]] | None:
+    """Return how a date is written, and the orders that its parts allow; None when there is nothing to learn from it.
+
+    It is written with points ("points"), with the month's name ("names"), or with other signs ("dates"). What is
+    usual differs: points stand behind a day nearly everywhere.
+    """
+    match = _SPLIT_TIME.fullmatch(text.strip().translate(DASHES))
+    if match is None:
         return None
-    first, second = int(numbers[1]), int(numbers[3])
-    if 12 < first <= 31 and 1 <= second <= 12:
-        return "dmy"
-    return "mdy" if 12 < second <= 31 and 1 <= first <= 12 else None
+    if numbers := _YEAR_LAST.fullmatch(match["date"]):
+        allowed = frozenset(_readings(numbers))
+        return ("points" if numbers[2] == "." else "dates", allowed) if allowed else None
+    if (named := _DAY_NAME_YEAR.fullmatch(match["date"])) and squeeze(named[2]) in _month_names():
+        return "names", frozenset(_readings_of_name(named))
+    if (named := _YEAR_NAME_DAY.fullmatch(match["date"])) and squeeze(named[2]) in _month_names():
+        return "names", frozenset({"ymd"})
+    return None
+
+
+def _readings(numbers: re.Match[str]) -> dict[str, tuple[str, int, int]]:
+    """Return the year, month and day of three numbers, in each order in which there are such a month and day.
+
+    With a year of four digits at the end, no other number is the year.
+    """
+    first, second, last = numbers[1], numbers[3], numbers[4]
+    found = {"dmy": (last, int(second), int(first)), "mdy": (last, int(first), int(second))}
+    if len(first) == len(last) == 2:
+        found["ymd"] = (first, int(second), int(last))
+    return {order: parts for order, parts in found.items() if 1 <= parts[1] <= 12 and 1 <= parts[2] <= 31}
+
+
+def _readings_of_name(named: re.Match[str]) -> dict[str, tuple[str, int, int]]:
+    """Return the same of a day, the name of a month, and a year: 24-Feb-29 may have the year first."""
+    month = _month_names()[squeeze(named[2])]
+    found = {"dmy": (named[3], month, int(named[1]))}
+    if len(named[1]) == len(named[3]) == 2:
+        found["ymd"] = (named[1], month, int(named[3]))
+    possible = {order: parts for order, parts in found.items() if 1 <= parts[2] <= 31}
+    return possible or {"dmy": found["dmy"]}
 
 
 _LANGUAGES = ("en", "fr", "pt", "sw", "de", "es", "it", "nl")
@@ -110,35 +147,15 @@ def _any_day(text: str, reading: Reading, words: str) -> date:
         year, month, day = (int(part) for part in (match[1] or match[5], match[3] or match[6], match[4] or match[7]))
         return _day(year, month, day)
     if match := _YEAR_LAST.fullmatch(text):
-        first, separator, second, year_text = int(match[1]), match[2], int(match[3]), match[4]
-        # A date with points never has the month first.
-        order = reading.dates if reading.dates in ("dmy", "mdy") else "dmy" if separator == "." else None
-        if order is None and first != second and "dates" in reading.conflicts:
-            raise ExpectedError(
-                f"one order of day and month in the file, which has both ({reading.conflicts['dates']}): "
-                "DATES=dmy or DATES=mdy says which is right",
-                "both orders of day and month",
-            )
-        if order is None and (first == second or first > 12 >= second):
-            order = "dmy"
-        elif order is None and second > 12 >= first:
-            order = "mdy"
-        if order is None and first > 12:
-            raise ExpectedError(f"a date that exists: there is no month {min(first, second)}", "no such date")
-        if order is None:
-            raise ExpectedError(
-                f"to know whether it is {first} {_name(second)} {year_text} or {second} {_name(first)} {year_text}; "
-                "no other date of the file tells: DATES=dmy (day first) or DATES=mdy (month first)",
-                "ambiguous date",
-            )
-        day, month = (first, second) if order == "dmy" else (second, first)
-        if month > 12 >= day >= 1:
-            raise ExpectedError(
-                f"a date as {'day/month/year' if order == 'dmy' else 'month/day/year'}: there is no month {month}",
-                "no such date in this order",
-            )
+        return _day_of_numbers(match, reading)
+    if (match := _DAY_NAME_YEAR.fullmatch(text)) and squeeze(match[2]) in _month_names():
+        readings = _readings_of_name(match)
+        order = _order_of_names(readings, reading)
+        if order not in readings and len(match[3]) == 2:
+            raise _wrong_order(order, f"day {int(match[3] if order == 'ymd' else match[1])}")
+        year_text, month, day = readings.get(order) or next(iter(readings.values()))
         return _day(_full_year(year_text, reading), month, day)
-    for pattern, places in ((_DAY_NAME_YEAR, (3, 2, 1)), (_NAME_DAY_YEAR, (3, 1, 2)), (_YEAR_NAME_DAY, (1, 2, 3))):
+    for pattern, places in ((_NAME_DAY_YEAR, (3, 1, 2)), (_YEAR_NAME_DAY, (1, 2, 3))):
         match = pattern.fullmatch(text)
         if match and (month := _month_names().get(squeeze(match[places[1]]), 0)):
             return _day(_full_year(match[places[0]], reading), month, int(match[places[2]]))
@@ -158,8 +175,111 @@ def _any_day(text: str, reading: Reading, words: str) -> date:
     raise ExpectedError(words)
 
 
-def _name(month: int) -> str:
-    return _MONTHS[month - 1] if 1 <= month <= 12 else f"month {month}"
+def _day_of_numbers(match: re.Match[str], reading: Reading) -> date:
+    """Return a date of three numbers whose last may be the year. Raises ExpectedError, also when it is ambiguous."""
+    first, second, last = int(match[1]), int(match[3]), match[4]
+    readings = _readings(match)
+    order = _order_of_points(match[0], readings, reading) if match[2] == "." else reading.dates
+    if order == "ymd" and not len(match[1]) == len(last) == 2:
+        raise ExpectedError(_ONE_YEAR_LAST, "year at the end")
+    if order is None:
+        if len(set(readings.values())) != 1 or first != second:
+            _refuse_conflict("points" if match[2] == "." else "dates", readings, reading)
+        if len(set(readings.values())) > 1:
+            raise _ambiguous(readings, reading)
+        # Where no order gives a date, the reason is that of the order that comes closest.
+        order = next(iter(readings), "mdy" if second > 12 >= first else "dmy")
+    year_text, month, day = {
+        "dmy": (last, second, first),
+        "mdy": (last, first, second),
+        "ymd": (match[1], second, int(last)),
+    }[order]
+    if readings and order not in readings:
+        raise _wrong_order(order, f"month {month}" if not 1 <= month <= 12 else f"day {day}")
+    return _day(_full_year(year_text, reading), month, day)
+
+
+def _order_of_points(text: str, readings: dict[str, tuple[str, int, int]], reading: Reading) -> str | None:
+    """Return the order of a date with points: the day comes first, unless the user or the file says otherwise."""
+    proven = reading.orders.get("points")
+    if proven is not None:
+        if proven != reading.dates:
+            reading.note_points(proven, repr(text))
+        return proven
+    if reading.dates in ("dmy", "ymd"):
+        return reading.dates
+    if "points" in reading.conflicts:
+        return None
+    if reading.dates is None:
+        return "dmy" if "dmy" in readings else next(iter(readings), None)
+    # DATES=mdy is usually about dates with other signs in the same files.
+    possible = {order: readings[order] for order in ("dmy", "mdy") if order in readings}
+    if len(set(possible.values())) > 1:
+        days = _or([_spelled(parts, reading) for parts in possible.values()])
+        raise ExpectedError(
+            f"to know whether it is {days}: DATES=mdy puts the month first, and with points the day comes first, as it "
+            "is read without DATES=mdy; otherwise write it as YYYY-MM-DD",
+            "month first with points",
+        )
+    return next(iter(possible), "mdy")
+
+
+def _order_of_names(readings: dict[str, tuple[str, int, int]], reading: Reading) -> str:
+    """Return the order of a date with a name of a month. Raises ExpectedError when it is ambiguous."""
+    if len(readings) == 1 and reading.dates is None:
+        return next(iter(readings))
+    if reading.dates is not None:
+        return "ymd" if reading.dates == "ymd" else "dmy"
+    _refuse_conflict("names", readings, reading)
+    if "names" in reading.orders:
+        return reading.orders["names"]
+    raise _ambiguous(readings, reading)
+
+
+def _wrong_order(order: str, wrong: str) -> ExpectedError:
+    return ExpectedError(f"a date as {_ORDER_WORDS[order]}: there is no {wrong}", "no such date in this order")
+
+
+def _refuse_conflict(kind: str, readings: dict[str, tuple[str, int, int]], reading: Reading) -> None:
+    """Raise ExpectedError when dates of the file that are written in this way contradict each other."""
+    if kind in reading.conflicts:
+        orders = {"names": ("dmy", "ymd"), "points": ("dmy", "mdy"), "dates": ("dmy", "mdy")}[kind]
+        options = dict.fromkeys([*orders, *readings])
+        raise ExpectedError(
+            f"one order of day and month in the file, which has both ({reading.conflicts[kind]}): "
+            f"{_or([f'DATES={order}' for order in options])} says which is right",
+            "both orders of day and month",
+        )
+
+
+def _ambiguous(readings: dict[str, tuple[str, int, int]], reading: Reading) -> ExpectedError:
+    """Return the question that a date with several readings raises."""
+    days = [_spelled(parts, reading) for parts in dict.fromkeys(readings.values())]
+    options = [_ORDER_OPTIONS[order] for order in readings]
+    needs_century = reading.century is None and any(len(year) == 2 for year, _, _ in readings.values())
+    century = "; and CENTURY=1930, with which two digits are a year from 1930 to 2029" if needs_century else ""
+    return ExpectedError(
+        f"to know whether it is {_or(days)}; no other date of the file tells: {_or(options)}{century}", "ambiguous date"
+    )
+
+
+def _or(texts: list[str]) -> str:
+    return " or ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def _spelled(parts: tuple[str, int, int], reading: Reading) -> str:
+    year, month, day = parts
+    full = year if len(year) == 4 or reading.century is None else str(_full_year(year, reading))
+    return f"{day} {_MONTHS[month - 1]} {full}"
+
+
+_SHORT_DAY = re.compile(r"[0-9]{1,2}[-.] ?([^\W\d_]{3,5})\.?(?:[- ][0-9]{2})?|([^\W\d_]{3,5})\.?[- ][0-9]{2}")
+
+
+def is_day_of_spreadsheet(text: str) -> bool:
+    """Return whether a text is how a spreadsheet shows the day for which it took a code such as 2-1."""
+    match = _SHORT_DAY.fullmatch(text)
+    return match is not None and squeeze(match[1] or match[2]) in _month_names()
 
 
 def date_converter(reading: Reading) -> Converter:
@@ -180,7 +300,7 @@ def date_converter(reading: Reading) -> Converter:
         return _any_day(match["date"], reading, _DATE_WORDS).isoformat()
 
     def convert(text: str) -> str:
-        text = text.strip()
+        text = text.strip().translate(DASHES)
         try:
             if _DATE.fullmatch(text):
                 return date.fromisoformat(text).isoformat()
@@ -225,14 +345,17 @@ def timestamp_converter(reading: Reading) -> Converter:
                 else:
                     reading.has_assumed_day = True
             else:
-                moment = moment.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None)
+                local = moment.replace(tzinfo=zone)
+                if hour or minute:
+                    reading.note_clock_change(match[0], local)
+                moment = local.astimezone(UTC).replace(tzinfo=None)
         except OverflowError:
             raise ExpectedError(_TIME_WORDS) from None
         _check_bounds(moment)
         return f"{moment.isoformat()}{'.' if fraction else ''}{fraction}+00"
 
     def convert(text: str) -> str:
-        text = text.strip()
+        text = text.strip().translate(DASHES)
         if zone is None:
             try:
                 if match := _TIMESTAMP.fullmatch(text):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Self, TextIO, cast
 
 from eds.base.errors import UserError
+from eds.book.csv_import.western import western_sample
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 DECIMALS = ("point", "comma")
@@ -251,58 +252,10 @@ def examine(path: Path, dialect: Dialect) -> Source:
                 is_utf8 = False
     if encoding is not None:
         return Source(path, encoding, lines, () if encoding == dialect.encoding else (encoding.upper(),), version)
-    sample = None if is_utf8 else _windows_sample(path)
+    sample = None if is_utf8 else western_sample(path)
     if sample is None:
         return Source(path, "utf-8", lines, (), version)
-    return Source(path, "cp1252", lines, (f"Windows-1252 (line {sample[0]} reads {sample[1]!r})",), version)
-
-
-def _windows_sample(path: Path) -> tuple[int, str] | None:
-    """Return the first line with a word beyond ASCII, when the file can only be Windows-1252 of a western language.
-
-    Detection by statistics was tried (charset-normalizer): among some hundred lines of ASCII a single São is read as
-    the Romanian Săo. What decides here is whether each such word looks like one: é within Chloé does, £ in £ukasz, Ž at
-    the end of ChloŽ, or a word of such letters alone do not.
-    """
-    sample = None
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.isascii():
-                continue
-            try:
-                text = line.decode("cp1252")
-                if all(_looks_western(word) for word in re.findall(r"[\w\x80-\uffff]+", text) if not word.isascii()):
-                    shown = next(part for part in re.findall(r'[^,;|\t"\r\n]+', text) if not part.isascii())
-                    sample = sample or (number, shown.strip()[:40])
-                    # A line that is UTF-8 as well was written by another program than the rest.
-                    line.decode("utf-8")
-                return None
-            except UnicodeDecodeError as problem:
-                if problem.encoding != "utf-8":
-                    return None
-    return sample
-
-
-_WESTERN_MARKS = set("‘’“”‚„–—…€£¥§©®°·«»¡¿ºª²³¹½¼¾×†•™\xa0\xad")
-
-
-def _looks_western(word: str) -> bool:
-    """Return whether a word with letters beyond ASCII is spelled as western languages are."""
-    beyond = 0
-    for before, character, behind in zip(" " + word, word, word[1:] + " ", strict=False):
-        if character.isascii():
-            beyond = 0
-            continue
-        if character in _WESTERN_MARKS:
-            if before.isalpha() and behind.isalpha() and character != "’":
-                return False
-            if (behind.isalpha() and character in "£¥¹²³¼½¾") or (before.isalpha() and character in "‚„¡¿"):
-                return False
-            continue
-        beyond += 1
-        if not character.isalpha() or beyond > 2 or (character.isupper() and before.islower()):
-            return False
-    return True
+    return Source(path, "cp1252", lines, (f"Windows-1252 ({sample})",), version)
 
 
 def header_of(source: Source, number: int = 1) -> tuple[str, int, str | None]:
@@ -315,15 +268,33 @@ def header_of(source: Source, number: int = 1) -> tuple[str, int, str | None]:
         while at < number:
             at += 1
             line = lines.readline(100_000).decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n")
-            if separator is None and (named := re.fullmatch(r"sep=(.)", line)):
+            if separator is None and (named := re.fullmatch(r'"?sep=([^"])"?[,;|\t]*', line)):
                 separator, number = named[1], number + 1
     return line, number, separator
 
 
 def squeeze(name: str) -> str:
-    """Return a name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same."""
+    """Return a name without case, accents, blanks and punctuation: Loan ID, LOAN_ID and loanId are the same.
+
+    The vowel signs of Indic scripts, and the like, are no accents but letters.
+    """
+    if name.isascii():
+        return "".join(filter(str.isalnum, name)).lower()
     decomposed = unicodedata.normalize("NFKD", name)
-    return "".join(character for character in decomposed if character.isalnum()).lower()
+    return "".join(each for each in decomposed if each.isalnum() or _is_letter_sign(each)).lower()
+
+
+def _is_letter_sign(character: str) -> bool:
+    """Return whether a combining mark is part of the spelling.
+
+    By their class, those of 200 and more stand above or below any letter, as accents do, and those from 10 to 35 are
+    the optional vowels of Hebrew and Arabic.
+    """
+    if unicodedata.category(character) not in ("Mn", "Mc"):
+        return False
+    kind = unicodedata.combining(character)
+    is_selector = "\ufe00" <= character <= "\ufe0f" or character == "\u034f"
+    return kind < 200 and not 10 <= kind <= 35 and not is_selector
 
 
 def sniff_delimiter(header: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from eds.book.csv_import import checking, planning, reading, writing
 from eds.book.csv_import.dialect import Dialect
 from eds.book.csv_import.files import find_files, find_mapping
 from eds.book.csv_import.job import Counts, Job
+from eds.book.csv_import.mapping import BookMapping
 from eds.book.csv_import.schema import TABLES
 from eds.book.csv_import.statements import statement
 from eds.book.demo import fill
@@ -59,6 +60,28 @@ class Summary:
         return rich_table
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What an import reads, and how: found without a database."""
+
+    mapping: BookMapping
+    dialect: Dialect
+    paths: dict[str, Path]
+
+
+def find_inputs(
+    directory: Path,
+    *,
+    sync: bool = False,
+    options: Mapping[str, str] | None = None,
+    mapping_file: Path | None = None,
+) -> Inputs:
+    """Find the files and check the options of an import. Raises UserError; for the arguments see import_book()."""
+    mapping = find_mapping(directory, mapping_file)
+    dialect = Dialect().with_options(mapping.format).with_options(options or {})
+    return Inputs(mapping, dialect, find_files(directory, sync=sync, mapping=mapping))
+
+
 def import_book(
     conn: psycopg.Connection,
     directory: Path,
@@ -69,6 +92,7 @@ def import_book(
     dry_run: bool = False,
     options: Mapping[str, str] | None = None,
     mapping_file: Path | None = None,
+    inputs: Inputs | None = None,
     shown_currency: str | None = None,
     business_timezone: str = "UTC",
 ) -> Summary:
@@ -80,8 +104,8 @@ def import_book(
     sync: the tables then hold what the files hold, and nothing else. allow_mass_delete: let the import delete more than
     half of a table. replace_demo: delete the rows of a demo book first; without it an import into one is refused.
     dry_run: check and count, and write nothing. options: see Dialect.with_options(). mapping_file: default mapping.yml
-    in the directory, if it is there. shown_currency: the one that the dashboards name. business_timezone: the
-    zone by whose days the figures are computed.
+    in the directory, if it is there. inputs: the result of find_inputs(), when that was called before. shown_currency:
+    the one that the dashboards name. business_timezone: the zone by whose days the figures are computed.
 
     Readers are never blocked. Other writers wait while the files' rows are checked and written, not while the files
     are read.
@@ -93,13 +117,21 @@ def import_book(
     if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         raise ValueError("import_book needs a connection without an open transaction")
     started = time.monotonic()
-    mapping = find_mapping(directory, mapping_file)
-    dialect = Dialect().with_options(mapping.format).with_options(options or {})
-    paths = find_files(directory, sync=sync, mapping=mapping)
+    inputs = inputs or find_inputs(directory, sync=sync, options=options, mapping_file=mapping_file)
     counts: dict[str, Counts] | None = None
     try:
         with conn.transaction() as transaction, conn.cursor(row_factory=tuple_row) as cursor:
-            job = Job(conn, cursor, paths, mapping, dialect, sync, allow_mass_delete, replace_demo, dry_run)
+            job = Job(
+                conn,
+                cursor,
+                inputs.paths,
+                inputs.mapping,
+                inputs.dialect,
+                sync,
+                allow_mass_delete,
+                replace_demo,
+                dry_run,
+            )
             job.shown_currency, job.business_timezone = shown_currency, business_timezone
             counts = _run(job)
             if dry_run:
@@ -240,7 +272,7 @@ def _look_for_demo(job: Job) -> None:
     # Products are not demo data: every new book starts with the catalogue.
     job.replaced = tuple(table.name for table in job.known if job.sync or table.name != "loan_products")
     would = "" if job.replace_demo else "; an import needs REPLACE_DEMO=1"
-    stays = "" if job.sync else "; the products stay"
+    stays = "" if job.sync else "; the products stay, unless SYNC=1 is given"
     job.remarks.append(f"the demo book is replaced: {what} are deleted{stays}{would}")
 
 

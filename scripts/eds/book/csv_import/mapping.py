@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from eds.base.errors import UserError
 from eds.book.csv_import.dialect import OPTIONS, Dialect, squeeze
+from eds.book.csv_import.numbering import exact
 from eds.book.csv_import.schema import TABLES
 
 MAPPING_FILE = "mapping.yml"
@@ -157,8 +158,21 @@ def _errors(mapping: BookMapping) -> Iterator[str]:
             if (source.column is None) == (source.value is None):
                 yield f"{place}: expected either column (the name in the file) or value (the same in each row)"
             yield from _wrong_codes(place, codes.get((name, column), ()), source)
+            yield from _double_values(place, source)
             if source.also and source.number != "hash":
                 yield f"{place}.also: expected together with number: hash"
+
+
+def _double_values(place: str, source: ColumnMapping) -> Iterator[str]:
+    """Yield the texts that a mapping gives two meanings: case and blanks around a text make no difference."""
+    seen: dict[str, str] = {}
+    for text, value in source.values.items():
+        first = seen.setdefault(exact(text), text)
+        if source.values[first] != value:
+            yield (
+                f"{place}.values.{text}: expected one meaning, found {_shown(value)} and, for {_shown(first)}, "
+                f"{_shown(source.values[first])}"
+            )
 
 
 def _wrong_codes(place: str, codes: tuple[str, ...], source: ColumnMapping) -> Iterator[str]:

@@ -6,6 +6,7 @@ import psycopg
 from psycopg import sql
 
 from eds.base.errors import UserError
+from eds.book.csv_import.schema import TABLES
 from eds.cluster.connections import Cluster, connect
 from eds.cluster.queries import has_relation
 
@@ -18,18 +19,19 @@ def is_mass_delete(lost: int, live: int, max_share: float) -> bool:
     return lost > 0 and lost > live * max_share and (lost >= _FEW_ROWS or lost == live)
 
 
-def mass_deletes(cluster: Cluster, tables: list[str]) -> list[str]:
+def mass_deletes(cluster: Cluster) -> list[str]:
     """Return the tables whose loss the next run would refuse, each with its figures.
 
-    A run sets rows that were inserted against rows that went, so that the numbers of rows on both sides are all that
-    has to be known. From a warehouse that does not answer, or has not run yet, nothing can be lost.
+    All tables are compared: the loss may be one of an earlier import, or of somebody else. A run sets rows that were
+    inserted against rows that went, so that the numbers of rows on both sides are all that has to be known. From a
+    warehouse that does not answer, or has not run yet, nothing can be lost.
     """
     found: list[str] = []
     try:
         with cluster.connect_as_writer() as copies, connect(cluster.app_conninfo()) as primary:
-            for table in tables:
+            for table in (str(table.name) for table in TABLES):
                 name = sql.Identifier("operational", table)
-                if not has_relation(copies, f"operational.{table}"):
+                if not all(has_relation(each, f"operational.{table}") for each in (copies, primary)):
                     continue
                 live = _count(copies, sql.SQL("select count(*) from {} where _deleted_at is null").format(name))
                 lost = live - _count(primary, sql.SQL("select count(*) from {}").format(name))
@@ -46,9 +48,9 @@ def _count(connection: psycopg.Connection, query: sql.Composed) -> int:
     return int(row[0])
 
 
-def next_step(cluster: Cluster, tables: list[str]) -> str:
-    """Return the sentence that ends an import. tables: those that lost rows."""
-    losses = mass_deletes(cluster, tables) if tables else []
+def next_step(cluster: Cluster) -> str:
+    """Return the sentence that ends an import."""
+    losses = mass_deletes(cluster)
     if losses:
         return (
             f"The warehouse is to lose {', '.join(losses)}, which it does only when that is confirmed. "

@@ -6,7 +6,8 @@ import functools
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
-from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
+from eds.book.csv_import.dialect import squeeze
+from eds.book.csv_import.interpretation import DASHES, Converter, ExpectedError, Reading
 from eds.book.csv_import.schema import Column
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -17,7 +18,10 @@ _GROUPED = re.compile(r"[1-9][0-9]{0,2}")
 _SHORT = re.compile(r"-?[0-9]+([.,])[0-9]{1,2}")
 _BESIDE = r"[^\w\s.,'+\-()%/]?[^\W\d_]{0,6}\.?[^\w\s.,'+\-()%/]?"
 _SUFFIXES = ("/=", "/-")
-_NUMBER_AND_CURRENCY = re.compile(rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9][.,]?)\s*(-?)\s*({_BESIDE}|/=|/-)")
+# A dash in place of cents says that there are none: 9'000.- and 9000,- are no negative numbers.
+_NUMBER_AND_CURRENCY = re.compile(
+    rf"({_BESIDE})\s*([+-]?)\s*([0-9.,' ]*[0-9](?:[.,](?!\s*-))?)(?:([.,])\s?-{{1,2}}|\s*(-?))\s*({_BESIDE}|/=|/-)"
+)
 # Negative as accountants write it, with the currency inside or, as in spreadsheets, outside: $ (90.00), (90.00) KES.
 _BRACKETED = re.compile(rf"({_BESIDE})\s*\((.*)\)\s*({_BESIDE}|/=|/-|%)")
 _DASH = re.compile(rf"{_BESIDE}\s*(-{{1,3}})\s*{_BESIDE}")
@@ -34,7 +38,7 @@ _COMMA = re.compile(
     r"(?P<whole>[0-9]*|[1-9][0-9]{0,2}(?P<sep>[. '])[0-9]{3}(?:(?P=sep)[0-9]{3})*)(?:,(?P<decimals>[0-9]*))?"
 )
 _SHORTENED = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?[Ee][+-]?[0-9]+")
-_BLANKS = str.maketrans({"\xa0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "’": "'", "−": "-", "\u2013": "-"})
+_BLANKS = DASHES | str.maketrans({"\xa0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "’": "'"})
 
 
 def _split_number(text: str, column: Column) -> tuple[str, str, str]:
@@ -57,18 +61,25 @@ def _split_number(text: str, column: Column) -> tuple[str, str, str]:
             raise ExpectedError(f"{_number_words(column)}, without a percent sign")
         text = text[:-1].rstrip()
     match = _NUMBER_AND_CURRENCY.fullmatch(text)
-    if match is None or (match[1] and match[5] and match[5] not in _SUFFIXES):
+    if match is None:
         raise ExpectedError(_number_words(column))
-    signs += match[2] + match[4]
+    before, sign, digits, no_cents, sign_behind, behind_it = match.groups()
+    if before and behind_it and behind_it not in _SUFFIXES:
+        raise ExpectedError(_number_words(column))
+    signs += sign + (sign_behind or "")
     if len(signs) > 1:
         # Two signs may cancel each other, or mark the same thing twice.
         raise ExpectedError(f"{_number_words(column)}, with one sign: brackets are one")
-    behind = match[5].strip(".").lower()
+    behind = behind_it.strip(".").lower()
     if behind in _THOUSANDS:
-        raise ExpectedError(f"{_number_words(column)}, in full: {match[5]!r} may mean thousands", "an abbreviation")
+        raise ExpectedError(f"{_number_words(column)}, in full: {behind_it!r} may mean thousands", "an abbreviation")
     if behind in _SIDES:
-        raise ExpectedError(f"{_number_words(column)}, with a sign in place of {match[5]!r}", "a word for a sign")
-    return "-" if "-" in signs else "", match[3].strip(), match[1] or match[5]
+        raise ExpectedError(f"{_number_words(column)}, with a sign in place of {behind_it!r}", "a word for a sign")
+    digits = digits.strip()
+    if no_cents and not digits.isdigit():
+        # With separators of thousands it is also a decimal sign.
+        digits += f"{no_cents}00"
+    return "-" if "-" in signs else "", digits, before or behind_it
 
 
 def without_currency(text: str) -> str:
@@ -152,15 +163,37 @@ def _check_currency(beside: str, column: Column, reading: Reading) -> None:
     """Take note of the currency beside an amount. Raises ExpectedError for another than before, or for other words."""
     if beside in _SUFFIXES:
         return
-    name = beside.strip(".").lower()
-    currency = _currencies().get(name)
+    currency = currency_of(beside)
     if currency is None or column.is_percent or not column.kind.startswith("numeric"):
         raise ExpectedError(f"{_number_words(column)}, without {beside!r}", "a word beside the number")
-    if reading.currency is None:
-        reading.currency = (currency, beside)
-        reading.facts.append(f"amounts in {beside}")
-    elif reading.currency[0] != currency:
-        raise ExpectedError(f"one currency in the book, {reading.currency[1]} as before", "another currency")
+    reading.check_currency(currency, beside)
+
+
+_CURRENCY_NAMES = {
+    "ccy",
+    "ccycode",
+    "curr",
+    "cur",
+    "isocurr",
+    "devise",
+    "moneda",
+    "moeda",
+    "waehrung",
+    "wahrung",
+    "sarafu",
+}
+
+
+def is_currency_name(name: str) -> bool:
+    """Return whether a column of this name has the currency of the row's amounts."""
+    squeezed = squeeze(name)
+    squeezed = re.sub("^(currency)(?:code|name|id|symbol|iso)$", r"\1", squeezed)
+    return squeezed.endswith("currency") or squeezed in _CURRENCY_NAMES
+
+
+def currency_of(text: str) -> str | None:
+    """Return the code of a currency that is named by its code or by a symbol; None when it is not known."""
+    return _currencies().get(text.strip(".").lower())
 
 
 @functools.cache

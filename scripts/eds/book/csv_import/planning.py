@@ -148,6 +148,8 @@ def remark_on_values(job: Job, table: Table) -> None:
         _remark_on_loans(job, table)
     for column in layout.columns:
         name, label = sql.Identifier(column.name), f"{table.name}: {layout.label(column)}"
+        if column is table.key and column.references is None:
+            _remark_on_low_keys(job, table, name, label)
         if column.kind == "text" and not table.codes(column):
             _remark_on_placeholders(job, table, name, label)
         if column.is_group:
@@ -259,6 +261,15 @@ def _remark_on_repeated_payments(job: Job, table: Table) -> None:
             f"{table.name}: in {format_rows(found[0])}, first line {found[1]}, "
             f"all but {table.key.name} is as in an earlier row"
         )
+
+
+def _remark_on_low_keys(job: Job, table: Table, column: sql.Identifier, label: str) -> None:
+    """Remark on keys that no system gives out: 0 often stands for none."""
+    rows, line, least = job.numbers(
+        table, "select count(*), coalesce(min(line), 0), min({column}) from {file} where {column} < 1", column=column
+    )
+    if rows:
+        job.remarks.append(f"{label} is below 1 in {format_rows(rows)}, first line {line}, the least is {least}")
 
 
 def _remark_on_placeholders(job: Job, table: Table, column: sql.Identifier, label: str) -> None:

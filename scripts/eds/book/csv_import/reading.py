@@ -11,6 +11,7 @@ from itertools import islice
 from psycopg import sql
 
 from eds.base.console import bar, err
+from eds.book.csv_import import identities
 from eds.book.csv_import.dialect import DELIMITERS, Source, examine, header_of, sniff_delimiter, squeeze
 from eds.book.csv_import.interpretation import Reading
 from eds.book.csv_import.job import Job, Loaded
@@ -93,13 +94,13 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
         reading.rounded = rounded
         return RowReader(table, layout, records, found.add, reading, file, mapping, job.dialect.empty, job.sync)
 
-    _create_file_table(job, table, layout.columns)
+    _create_file_table(job, table, layout)
     reader = None
     if job.dialect.is_plain:
         # The plain form is unambiguous: a file in it needs only one pass.
         found = Problems()
         with _records(source, delimiter, header_line) as records:
-            attempt = reader_of(records, Reading(), found)
+            attempt = reader_of(records, Reading(currency=job.currency), found)
             try:
                 with job.conn.transaction():
                     _copy(job, table, attempt, advance)
@@ -115,16 +116,28 @@ def _read(job: Job, table: Table, source: Source, advance: Callable[[float, str 
             reading.currency = job.currency
             reader = reader_of(records, reading, job.problems)
             _copy(job, table, reader, advance)
-            job.currency = reading.currency
+    job.currency = reader.reading.currency
+    identities.compare(job, table, layout)
+    for how, texts in reader.reading.clock_changes.items():
+        line, text = next(iter(texts.items()))
+        job.remarks.append(
+            f"{table.name}: {format_rows(len(texts))}, first line {line} ({text!r}), with a time that the clocks of "
+            f"{job.dialect.timezone} {how}; a time with its offset from UTC leaves no doubt"
+        )
+    dropped = 0
     if mapping.distinct:
-        _drop_repeated_rows(job, table, table.keys if mapping.distinct == "first" else layout.columns)
+        dropped = _drop_repeated_rows(job, table, table.keys if mapping.distinct == "first" else layout.columns)
     job.cursor.execute(statement(table, "analyze {file}"))
     if reader.reading.has_assumed_utc or reader.reading.has_assumed_day:
         job.assumed_utc.add(table.name)
     job.problems.at_least |= not reader.is_whole
     again = partial(_records, source, delimiter, header_line)
     job.loaded[table.name] = Loaded(layout, reader.is_complete, again)
-    return _facts(job, table, source, delimiter, reader)
+    facts = _facts(job, table, source, delimiter, reader)
+    if dropped:
+        equal = "the key of an earlier row" if mapping.distinct == "first" else "the same values as an earlier row"
+        facts.append(f"  {format_rows(dropped)} with {equal} left out (distinct: {str(mapping.distinct).lower()})")
+    return facts
 
 
 @contextmanager
@@ -165,14 +178,15 @@ def _with_header_hint(job: Job, table: Table, source: Source, delimiter: str, la
     return layout.problems
 
 
-def _create_file_table(job: Job, table: Table, columns: Sequence[Column]) -> None:
+def _create_file_table(job: Job, table: Table, layout: Layout) -> None:
     # Numbers without precision, so that a message shows them as the file has them.
     definitions = [
         sql.SQL("{} {}").format(
             sql.Identifier(column.name), sql.SQL("numeric" if column.kind.startswith("numeric") else column.kind)
         )
-        for column in columns
+        for column in layout.columns
     ]
+    definitions += [sql.SQL("{} text").format(identities.written(target.column)) for target in layout.numbered]
     job.cursor.execute(
         statement(
             table,
@@ -183,7 +197,8 @@ def _create_file_table(job: Job, table: Table, columns: Sequence[Column]) -> Non
 
 
 def _copy(job: Job, table: Table, reader: RowReader, advance: Callable[[float, str | None], None]) -> None:
-    columns = names(reader.layout.columns)
+    written = [identities.written(target.column) for target in reader.layout.numbered]
+    columns = sql.SQL(", ").join([names(reader.layout.columns), *written])
     with job.cursor.copy(
         statement(table, "copy {file} (line, has_problem, {columns}) from stdin", columns=columns)
     ) as copy:
@@ -194,9 +209,9 @@ def _copy(job: Job, table: Table, reader: RowReader, advance: Callable[[float, s
     advance(reader.rows % _ROWS_PER_ADVANCE, None)
 
 
-def _drop_repeated_rows(job: Job, table: Table, columns: Sequence[Column]) -> None:
-    """Keep the first of the rows that are equal in these columns."""
-    job.cursor.execute(
+def _drop_repeated_rows(job: Job, table: Table, columns: Sequence[Column]) -> int:
+    """Keep the first of the rows that are equal in these columns. Return how many others there were."""
+    return job.cursor.execute(
         statement(
             table,
             """
@@ -209,7 +224,7 @@ def _drop_repeated_rows(job: Job, table: Table, columns: Sequence[Column]) -> No
             """,
             columns=names(columns),
         )
-    )
+    ).rowcount
 
 
 def _facts(job: Job, table: Table, source: Source, delimiter: str, reader: RowReader) -> list[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from eds.book.csv_import.dialect import squeeze
 from eds.book.csv_import.interpretation import ExpectedError, Reading
 from eds.book.csv_import.mapping import ColumnMapping, TableMapping
-from eds.book.csv_import.numbers import without_currency
+from eds.book.csv_import.numbering import Numbering, Translation, identity
+from eds.book.csv_import.numbers import currency_of, is_currency_name, without_currency
 from eds.book.csv_import.problems import SHOWN_CHARACTERS, Problem
 from eds.book.csv_import.records import Malformed, Record
 from eds.book.csv_import.schema import Column, Table
@@ -20,8 +22,8 @@ from eds.book.csv_import.values import Evidence, converter, is_no_value
 
 OTHER_NAMES = "; or a mapping file that says which of other names is which, as make import-template writes it"
 
-_NO_LETTERS = re.compile(r"[\W\d_]")
-_NO_DIGITS = re.compile(r"[^0-9]")
+# What a line below the rows says of them: 2 rows, Total: 5, Page 1 of 3.
+_COUNT = re.compile(r"\(?[0-9][0-9.,]*\s+[^\W\d_]{3,}.*|[^\W\d_]{3,}\s*(?::|=|\s)\s*\(?[0-9].*", re.DOTALL)
 
 # A function that takes the fields of a record and returns the text of a column.
 Getter = Callable[[Sequence[str | None]], str | None]
@@ -32,9 +34,39 @@ def _wrong_characters(text: str) -> str | None:
     if any("\udc80" <= character <= "\udcff" for character in text):
         return (
             "UTF-8 text (in a spreadsheet choose “CSV UTF-8” when saving); "
-            "or ENCODING=windows-1252, or whichever the file has"
+            f"or ENCODING=windows-1252, or whichever the file has{_in_other_encodings(text)}"
         )
-    return "a text without NUL characters" if "\0" in text else None
+    if "\0" in text:
+        return "a text without NUL characters"
+    if found := _CONTROL.search(text):
+        return (
+            f"a text without control characters, found {_named(found[0])}: they change what a screen shows; "
+            "remove them in the source"
+        )
+    return None
+
+
+# But for tabs and line breaks; and the characters that turn the direction of writing around.
+_CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def _named(character: str) -> str:
+    name = {"\x1b": "escape", "\x07": "bell", "\x0b": "vertical tab"}.get(character)
+    return f"U+{ord(character):04X} ({name or unicodedata.name(character, 'control').lower()})"
+
+
+_ENCODINGS = ("windows-1252", "mac_roman", "cp850", "windows-1250", "windows-1254", "windows-1251")
+
+
+def _in_other_encodings(text: str) -> str:
+    """Return how a text reads in the encodings that are usual, to choose from."""
+    found: dict[str, str] = {}
+    for encoding in _ENCODINGS:
+        with suppress(UnicodeError):
+            shown = text.encode("utf-8", "surrogateescape").decode(encoding)[:SHOWN_CHARACTERS]
+            if shown.isprintable():
+                found.setdefault(shown, encoding)
+    return ": " + ", ".join(f"{name} reads {shown!r}" for shown, name in found.items()) if found else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -44,12 +76,16 @@ def _wrong_characters(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Target:
-    """A column of the table with where its values come from. label: how messages name it."""
+    """A column of the table with where its values come from. label: how messages name it.
+
+    identity: of a number that is made of texts, what they are (see numbering.identity()).
+    """
 
     column: Column
     label: str
     position: int | None = None
     get: Getter | None = None
+    identity: Getter | None = None
 
 
 @dataclass
@@ -57,15 +93,21 @@ class Layout:
     """What a file's header says. width: of the header, unnamed columns at its end left out.
 
     unnamed: positions of columns without a name, which have to be empty. extra: names of columns that are not read,
-    without those that the mapping ignores.
+    without those that the mapping ignores. currencies: positions of those among them that have the amounts' currency.
     """
 
     targets: list[Target] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     unnamed: list[int] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    currencies: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     is_recognised: bool = True
+
+    @property
+    def numbered(self) -> list[Target]:
+        """The targets whose numbers are made of texts."""
+        return [target for target in self.targets if target.identity is not None]
 
     @property
     def columns(self) -> list[Column]:
@@ -189,6 +231,8 @@ class _Header:
                 continue
             if "*" in self.mapping.ignore:
                 continue
+            if is_currency_name(name):
+                self.layout.currencies.append(position)
             close = difflib.get_close_matches(squeeze(name), missing, n=1, cutoff=0.75)
             if not close:
                 self.layout.extra.append(name)
@@ -239,65 +283,32 @@ def _mapped(column: Column, source: ColumnMapping, layout: Layout) -> Target | s
     label = column.name if squeeze(source.column) == squeeze(column.name) else f"{column.name} (“{source.column}”)"
     if not (source.values or source.other is not None or source.empty is not None or source.number):
         return Target(column, label, position)
-    values = {squeeze(text) or text.strip(): value for text, value in source.values.items()}
+    translation = Translation(source.values)
 
     def get(fields: Sequence[str | None]) -> str | None:
         text = fields[position]
         if text is None or not text.strip():
-            if source.empty is not None:
-                return source.empty
-            if not places[1:]:
-                return text
-        if text is not None and (values or source.other is not None):
-            text = values.get(squeeze(text) or text.strip(), text if source.other is None else source.other)
-        if source.number == "hash":
-            return _hashed([fields[place] or "" for place in places], column)
-        if text is None or source.number is None:
-            return text
-        return code_number(text) if source.number == "code" else series.number(text)
+            return text if source.empty is None else source.empty
+        return translation.get(text, source.other)
 
-    series = Series()
-    return Target(column, label, position, get)
+    if source.number is None:
+        return Target(column, label, position, get)
+    number = Numbering(column, source.number)
 
+    def texts(fields: Sequence[str | None]) -> list[str | None]:
+        return [get(fields), *(fields[place] for place in places[1:])]
 
-class Series:
-    """Codes that differ in their digits alone, such as C-000052, which is number 52."""
+    def is_replaced(fields: Sequence[str | None]) -> bool:
+        # What the mapping file has for an empty field is the number itself.
+        return source.empty is not None and not (fields[position] or "").strip()
 
-    def __init__(self) -> None:
-        self._letters = ""
-
-    def number(self, text: str) -> str:
-        """Return the digits of a code as a number.
-
-        One with other letters than the first code that has some is returned as it is, which no number is.
-        """
-        letters, digits = letters_of(text), _NO_DIGITS.sub("", text)
-        self._letters = self._letters or letters
-        return str(int(digits)) if digits and letters in ("", self._letters) else text
-
-
-def letters_of(text: str) -> str:
-    """Return the letters of a code, in small ones: the codes of a series have the same."""
-    return _NO_LETTERS.sub("", text).casefold()
-
-
-def code_number(text: str) -> str:
-    """Return a code of letters and digits as a number of base 36, which keeps different codes different.
-
-    A text with anything else in it, blanks, dashes, points and slashes apart, is returned as it is.
-    """
-    code = text.translate(str.maketrans("", "", " -./\t_"))
-    return str(int(code, 36)) if code.isascii() and code.isalnum() and len(code) <= 12 else text
-
-
-def _hashed(texts: list[str], column: Column) -> str | None:
-    """Return a key from texts, the same each time. Of different texts with the same key the check of keys will know."""
-    squeezed = [squeeze(text) for text in texts]
-    if not any(squeezed):
-        return None
-    number = int.from_bytes(hashlib.sha256("\x1f".join(squeezed).encode()).digest()[:8], "big")
-    # 2**30 keys leave as many for the application's own.
-    return str(1 + number % (2**30 if column.kind == "integer" else 2**52))
+    return Target(
+        column,
+        label,
+        position,
+        lambda fields: source.empty if is_replaced(fields) else number.of(texts(fields)),
+        lambda fields: None if is_replaced(fields) else identity(texts(fields)),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -313,9 +324,10 @@ class NotPlainError(Exception):
 class RowReader:
     """Iterate over the rows of a file as they go into its temporary table, and notes what is wrong with them.
 
-    Yields (line, has_problem, value of each column …). A wrong value becomes null, so that the other columns and the
-    rows that refer to this one can still be checked. A record that has no usable key is left out, as is one of empty
-    fields. Raises NotPlainError at the first value that a strict reading does not take.
+    Yields (line, has_problem, value of each column …, text of each number that is made of texts …). A wrong value
+    becomes null, so that the other columns and the rows that refer to this one can still be checked. A record that has
+    no usable key is left out, as is one of empty fields. Raises NotPlainError at the first value that a strict reading
+    does not take.
     """
 
     table: Table
@@ -345,9 +357,13 @@ class RowReader:
         ]
         key_indexes = [self.layout.columns.index(column) for column in self.table.keys]
         strict = self.reading.strict
+        identities = [target.identity for target in self.layout.numbered]
         for record, fields in self._fields(file):
+            for position in self.layout.currencies:
+                self._check_currency(file, record, position)
             wrong = () if record.is_clean else self._check_characters(file, record.line, fields)
             has_problem = bool(wrong)
+            self.reading.line = record.line
             for index, target, convert, required in plan:
                 value = fields[index]
                 if value is not None and convert is not None:
@@ -374,7 +390,7 @@ class RowReader:
                 self.is_complete = False
                 continue
             self.rows += 1
-            yield (record.line, has_problem, *fields)
+            yield (record.line, has_problem, *fields, *(of and of(record.fields) for of in identities))
 
     def _fields(self, file: str) -> Iterator[tuple[Record, list[str | None]]]:
         """Yield the records that are rows, with a text for each target."""
@@ -465,10 +481,15 @@ class RowReader:
     def _is_no_row(self, fields: Sequence[str | None]) -> bool:
         """Return whether a record is the header once more, or looks like a line of totals.
 
-        That has no digit in the key, and of what is required a third is empty.
+        That has no digit in the key, and of what is required a third is empty; or a number and a word, such as 2 rows,
+        and nothing of what is required.
         """
         key = self._key_target()
-        if key is None or key.position is None or any(letter.isdigit() for letter in fields[key.position] or ""):
+        if key is None or key.position is None:
+            return False
+        text = fields[key.position] or ""
+        counts = any(letter.isdigit() for letter in text)
+        if counts and not _COUNT.fullmatch(text.strip()):
             return False
         if [(field or "").strip() for field in fields] == self.layout.names:
             return True
@@ -478,6 +499,8 @@ class RowReader:
             if target is not key and target.position is not None and is_required(target.column, self.sync)
         ]
         empty = sum(not (fields[position] or "").strip() for position in required)
+        if counts:
+            return empty == len(required)
         return empty > 0 and empty * 3 >= len(required)
 
     def _note_no_row(self, file: str, line: int, fields: Sequence[str | None]) -> None:
@@ -501,14 +524,25 @@ class RowReader:
             (target.label for target in self.layout.targets if target.position == position), self.layout.names[position]
         )
 
+    def _check_currency(self, file: str, record: Record, position: int) -> None:
+        """Note as a problem that a column of the file says another currency than the book has."""
+        text = (record.fields[position] or "").strip()
+        try:
+            if text and not is_no_value(text):
+                self.reading.check_currency(currency_of(text) or text, text)
+        except ExpectedError as problem:
+            name = self.layout.names[position]
+            expected = f"{problem}; a mapping file leaves rows out (skip), or the column unread (ignore: [{name}])"
+            self.note(Problem(file, record.line, name, text, expected, problem.cause))
+
     def _check_characters(self, file: str, line: int, fields: list[str | None]) -> tuple[int, ...]:
-        """Empty the fields with invalid bytes or NUL characters. Return their positions."""
+        """Empty the fields with invalid bytes or control characters. Return their positions."""
         wrong: list[int] = []
         for index, value in enumerate(fields):
             expected = _wrong_characters(value or "")
             if expected:
                 wrong.append(index)
-                self.note(Problem(file, line, self.layout.targets[index].label, value, expected))
+                self.note(Problem(file, line, self.layout.targets[index].label, value, expected, "characters"))
                 fields[index] = None
         return tuple(wrong)
 

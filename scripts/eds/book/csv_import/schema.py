@@ -11,8 +11,9 @@ class Column:
     """A column of a table, and so of its file.
 
     kind: the column's SQL type. default_is_now: whether its default is the time of the import, which differs each time.
-    is_number_like: whether its texts are mostly digits, so that a spreadsheet takes them for numbers. is_group: whether
-    the dashboards have a line for each of its texts. is_past: whether it is the day of something that has happened.
+    is_number_like: whether its texts are mostly digits, so that a spreadsheet takes them for numbers or dates.
+    is_group: whether the dashboards have a line for each of its texts. is_past: whether it is the day of something that
+    has happened.
     """
 
     name: LiteralString
@@ -167,7 +168,7 @@ TABLES: tuple[Table, ...] = (
             Column("maturity_date", "date", nullable=True),
             Column("outstanding_balance", _MONEY, has_default=True),
             Column("loan_officer", "text", nullable=True, is_group=True),
-            Column("branch_code", "text", nullable=True, is_group=True),
+            Column("branch_code", "text", nullable=True, is_number_like=True, is_group=True),
             Column("written_off_on", "date", nullable=True, is_past=True),
             Column("restructured_on", "date", nullable=True, is_past=True),
             _CREATED_AT,

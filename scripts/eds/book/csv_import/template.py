@@ -24,8 +24,8 @@ from eds.book.csv_import.dialect import (
 from eds.book.csv_import.files import EXTENSIONS
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.mapping import MAPPING_FILE
+from eds.book.csv_import.numbering import Series, code_number, letters_of
 from eds.book.csv_import.records import Record, read_records
-from eds.book.csv_import.rows import Series, code_number, letters_of
 from eds.book.csv_import.schema import TABLES, Column, Table
 from eds.book.csv_import.values import converter, is_no_value
 
@@ -35,6 +35,9 @@ _ROWS = 10_000
 _LISTED = 30
 # How many rows decide whether a column of another name has fitting values.
 _SAMPLES = 20
+# How similar a name has to be to that of a column, and the name that the key of any table may have.
+_ALIKE = 0.65
+_ANY_KEY = "id"
 # How many lines are searched for the one with the names of the columns.
 _HEADER_AMONG = 30
 
@@ -178,7 +181,9 @@ def _section(table: Table, heads: dict[Path, _Head]) -> str:
             hint = _key_hint(table, column, head, position)
             lines.append(f"      {column.name}: {_scalar(names[position])}{hint and f'    # {hint}'}")
     rest = [names[position] for position in sorted(free.values())]
-    lines.append(f"    ignore: [{', '.join(_scalar(name) for name in rest)}]")
+    if rest:
+        shown = ", ".join(_scalar(name) for name in rest)
+        lines.append(f"#    ignore: [{shown}]    # not recognised: map what the book needs, ignore the others")
     lines.append("#    skip: {YOUR COLUMN: [a value]}    # rows that are left out")
     if not named:
         # Nothing says that this file is the table's: a suggestion.
@@ -229,12 +234,30 @@ def _similar(table: Table, head: _Head) -> dict[str, str]:
 
     others = [name for name in positions if name not in known]
     for column in list(missing):
-        any(take(name, column) for name in usual.get(known[column].name, ()) if name in others)
+        any(
+            take(name, column)
+            for name in usual.get(known[column].name, ())
+            if name in others and (name != _ANY_KEY or _is_distinct(head.samples(positions[name])))
+        )
     for name in others:
+        if _is_known(name):
+            continue
         # A lower similarity than an import requires for a typing error: here it is only a suggestion.
-        alike = difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=0.6)
+        alike = difflib.get_close_matches(name, missing, n=len(missing) or 1, cutoff=_ALIKE)
         any(take(name, column) for column in alike)
     return found
+
+
+def _is_distinct(texts: list[str]) -> bool:
+    return len(set(texts)) == len(texts)
+
+
+@cache
+def _is_known(name: str) -> bool:
+    """Return whether a squeezed name is that of some column of the book, or usual for one."""
+    return any(name == squeeze(column.name) for table in TABLES for column in table.columns) or any(
+        name in names for columns in _usual_names().values() for names in columns.values()
+    )
 
 
 def _fits(table: Table, column: Column, texts: list[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from eds.book.csv_import.dates import date_converter, order_of, timestamp_converter
+from eds.book.csv_import.dates import ORDERS, date_converter, is_day_of_spreadsheet, orders_of, timestamp_converter
 from eds.book.csv_import.dialect import Dialect, squeeze
 from eds.book.csv_import.interpretation import Converter, ExpectedError, Reading
 from eds.book.csv_import.numbers import decimal_of, integer_converter, numeric_converter
@@ -17,37 +17,84 @@ _MAX_UNIQUE_BYTES = 2600
 
 @dataclass
 class Evidence:
-    """What the values of a file say about its dialect: for each way of writing, where it was seen first."""
+    """What the values of a file say about its dialect: for each way of writing, where it was seen first.
+
+    dates: by the way in which a date is written (see dates.orders_of()) and its order, the first date that has this
+    order and no other. excluded: by the same, the first date that cannot have this order.
+    """
 
     decimal: dict[str, str] = field(default_factory=dict)
-    dates: dict[str, str] = field(default_factory=dict)
+    dates: dict[str, dict[str, str]] = field(default_factory=dict)
+    excluded: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def look(self, column: Column, text: str, line: int) -> None:
         """Take a value into account."""
         if column.kind in ("date", "timestamptz"):
-            kind, seen = order_of(text), self.dates
-        elif column.kind.startswith(("numeric", "integer", "bigint")):
-            kind, seen = decimal_of(text, column), self.decimal
-        else:
-            return
-        if kind is not None and kind not in seen:
-            seen[kind] = f"line {line} has {text.strip()!r}"
+            kind, allowed = orders_of(text) or ("", frozenset(ORDERS))
+            if len(allowed) == 1:
+                _note(self.dates.setdefault(kind, {}), next(iter(allowed)), text, line)
+            for order in ORDERS:
+                if order not in allowed:
+                    _note(self.excluded.setdefault(kind, {}), order, text, line)
+        elif column.kind.startswith(("numeric", "integer", "bigint")) and (sign := decimal_of(text, column)):
+            _note(self.decimal, sign, text, line)
+
+    def _order(self, kind: str) -> tuple[str | None, str]:
+        """Return the order that all dates written in this way have, and the dates that prove it.
+
+        Without an order: the dates that contradict each other, "" when it is only that none decides.
+        """
+        proven, excluded = self.dates.get(kind, {}), self.excluded.get(kind, {})
+        possible = [order for order in ORDERS if order not in excluded]
+        if len(proven) > 1:
+            return None, " and ".join(proven.values())
+        if proven and not possible:
+            ((order, where),) = proven.items()
+            return None, f"{where} and {excluded[order]}"
+        if proven:
+            return next(iter(proven.items()))
+        # Each of several dates may rule out one order.
+        reasons = " and ".join(dict.fromkeys(excluded.values()))
+        return (possible[0], reasons) if len(possible) == 1 else (None, "" if possible else reasons)
 
     def reading(self, dialect: Dialect) -> Reading:
         """Return what the user says, completed by what the file itself leaves no doubt about."""
         reading = Reading(dialect.decimal, dialect.dates, dialect.century, dialect.timezone, strict=False)
-        words = {"point": "decimal point", "comma": "decimal comma", "dmy": "day first", "mdy": "month first"}
-        for name, seen in (("decimal", self.decimal), ("dates", self.dates)):
+        words = {"point": "decimal point", "comma": "decimal comma"}
+        words |= {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
+        sign, where = next(iter(self.decimal.items())) if len(self.decimal) == 1 else (None, "")
+        where = where or " and ".join(self.decimal.values())
+        for name, found, reason in (("decimal", sign, where), ("dates", *self._order("dates"))):
             given = getattr(reading, name)
             if given is not None:
-                reading.facts.append(words.get(given, "year first"))
-            elif len(seen) == 1:
-                ((kind, where),) = seen.items()
-                setattr(reading, name, kind)
-                reading.facts.append(f"{words[kind]} ({where})")
-            elif seen:
-                reading.conflicts[name] = " and ".join(seen.values())
+                reading.facts.append(words[given])
+            elif found is not None:
+                setattr(reading, name, found)
+                reading.facts.append(f"{words[found]} ({reason})")
+            elif reason:
+                reading.conflicts[name] = reason
+        self._add_other_dates(reading, dialect.dates)
         return reading
+
+    def _add_other_dates(self, reading: Reading, given: str | None) -> None:
+        """Complete a reading by what dates with points and with names of months say about themselves."""
+        for kind in ("points", "names"):
+            order, reason = self._order(kind)
+            if given in (None, "mdy") and order is not None:
+                reading.orders[kind] = order
+                if kind == "points":
+                    reading.note_points(order, reason)
+            elif given is None and reason:
+                reading.conflicts[kind] = reason
+        if given is None and reading.dates in ("mdy", "ymd") and "points" not in reading.conflicts:
+            # What decides about 12/31/1980 says nothing about 03.04.1980.
+            reading.orders.setdefault("points", "dmy")
+
+
+def _note(seen: dict[str, str], what: str, text: str, line: int) -> None:
+    """Keep the first value that shows something."""
+    if what not in seen:
+        seen[what] = f"line {line} has {text.strip()!r}"
 
 
 _BOOLEANS = {"true": "t", "t": "t", "1": "t", "yes": "t", "false": "f", "f": "f", "0": "f", "no": "f"}
@@ -99,26 +146,37 @@ def _convert_unique_text(text: str) -> str | None:
 
 
 _ERROR = r"#(?:REF!|NAME\?|VALUE!|DIV/0!|NULL!|NUM!|SPILL!|CALC!)"
-_SHORTENED = r"[+-]?[0-9](?:[.,][0-9]+)?E\+[0-9]{2,3}|##+"
+_DAMAGES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(rf"[+-]?[0-9]+(?:[.,][0-9]+[Ee][+-]?|[Ee][+-])[0-9]{{1,3}}|##+|{_ERROR}"),
+        "a spreadsheet has shortened this one and lost digits, or shows an error in its place",
+    ),
+    (re.compile(r"[0-9]+[.,]0"), "a program took this one for a number, and may have lost zeros at its start"),
+)
+"""What programs do to texts that are mostly digits."""
 
 
 def _text_converter(column: Column) -> Converter:
     """Return a converter of texts that refuses those which a spreadsheet has damaged.
 
-    In any column it may have put an error in the place of a value; texts that are mostly digits it takes for numbers.
+    In any column it may have put an error in the place of a value; texts that are mostly digits it takes for numbers,
+    and such as 2-1 for dates.
     """
-    damaged = re.compile(rf"\s*(?:{_ERROR})\s*")
-    expected = "a text; a spreadsheet shows an error in its place: mend the cell, and save again"
-    if column.is_number_like:
-        damaged = re.compile(rf"\s*(?:{_SHORTENED}|{_ERROR})\s*")
-        expected = (
-            "a text; a spreadsheet has shortened this one and lost digits, or shows an error in its place: "
-            "give the column the format “Text”, and save again"
-        )
+    error = re.compile(rf"\s*(?:{_ERROR})\s*")
+
+    def refuse(what: str) -> None:
+        raise ExpectedError(f"a text; {what}: give the column the format “Text”, and save again", what)
 
     def convert(text: str) -> str | None:
-        if damaged.fullmatch(text):
-            raise ExpectedError(expected)
+        if column.is_number_like:
+            shown = text.strip()
+            for pattern, what in _DAMAGES:
+                if not shown.isdigit() and pattern.fullmatch(shown):
+                    refuse(what)
+            if is_day_of_spreadsheet(shown):
+                refuse("a spreadsheet took this one for a date")
+        elif error.fullmatch(text):
+            raise ExpectedError("a text; a spreadsheet shows an error in its place: mend the cell, and save again")
         return _convert_unique_text(text) if column.unique else text
 
     return convert

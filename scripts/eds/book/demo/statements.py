@@ -202,7 +202,7 @@ def product_parameters(cursor: psycopg.Cursor[TupleRow]) -> dict[str, Any]:
     if not products:
         raise UserError(
             "Expected loan products to lend, found none in operational.loan_products. "
-            "Apply infra/primary/sql/050_products.sql, which brings the catalogue, and fill again."
+            "`make up` brings the catalogue into a book without products; then fill again."
         )
 
     def weight(segment: str, product: TupleRow) -> float:

@@ -1,5 +1,35 @@
 -- The audit trail, which is also the change feed, and what the warehouse reads of it (schema etl).
 
+-- What the superuser made in the owner's place (a view of the changes, as earlier versions of etl.publish_table left
+-- it, or what was restored without owners) is the owner's again: the owner could not replace it below.
+do $$
+declare
+    stray record;
+begin
+    for stray in
+        select cls.oid::regclass::text as name, case cls.relkind when 'v' then 'view' else 'table' end as kind
+        from pg_class as cls
+        inner join pg_namespace as nsp on cls.relnamespace = nsp.oid and nsp.nspname = 'etl'
+        where cls.relkind in ('r', 'v') and cls.relowner <> 'loans_owner'::regrole
+        union all
+        select proc.oid::regprocedure::text, 'routine'
+        from pg_proc as proc
+        inner join pg_namespace as nsp on proc.pronamespace = nsp.oid
+        where
+            proc.proowner <> 'loans_owner'::regrole
+            and (
+                nsp.nspname = 'etl'
+                or (
+                    nsp.nspname = 'operational'
+                    and proc.proname in ('stamp_row', 'write_audit', 'refuse_truncate', 'refuse_rewriting_the_trail')
+                )
+            )
+    loop
+        execute format('alter %s %s owner to loans_owner', stray.kind, stray.name);
+    end loop;
+end
+$$;
+
 set role loans_owner;
 
 create schema if not exists etl;
@@ -265,6 +295,22 @@ as $$
         )
 $$;
 
+-- What a view is: its definition, as a hash that is the same for every session, whatever is set for it, for its role or
+-- for the database.
+create or replace function etl.view_digest(relation regclass) returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set datestyle = 'ISO, MDY'
+set intervalstyle = postgres
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = hex
+as $$
+    select md5(pg_get_viewdef(relation))
+$$;
+
 -- Whether the view etl.<table>_changes reads this table, and each column under the name that it has there now. It does
 -- not when columns were renamed, or dropped with it, when another table took the name, or when somebody made the view
 -- another one (etl.publish_table notes what it made). Both name their columns in the same order, also after a dump was
@@ -284,7 +330,7 @@ as $$
             -- An earlier version noted nothing.
             and coalesce(
                 substring(obj_description(changes.oid, 'pg_class') from '[0-9a-f]{32}$')
-                = md5(pg_get_viewdef(changes.oid)),
+                = etl.view_digest(changes.oid),
                 true
             )
     )
@@ -355,12 +401,13 @@ $$;
 
 -- Puts a table into the change feed: its triggers, the bounds of its values (015), and a view etl.<table>_changes with
 -- one row for each change of a row that still exists, in the row's present state. Call it again after the table got
--- another column.
+-- another column. What it makes belongs to loans_owner, whoever calls it.
 --
 -- table_name: the table, with a primary key of one integer column and the columns created_at and updated_at.
 create or replace function etl.publish_table(table_name regclass) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $$
 declare
     short_name text;
@@ -430,8 +477,18 @@ begin
     execute format(
         'comment on view etl.%I is %L', short_name || '_changes',
         'The changes of ' || short_name || ', for the warehouse. Made by etl.publish_table() as '
-        || md5(pg_get_viewdef(format('etl.%I', short_name || '_changes')::regclass))
+        || etl.view_digest(format('etl.%I', short_name || '_changes')::regclass)
     );
+    -- Whoever called this. The owner of the view is who reads the table through it.
+    if exists (
+        select from pg_class as cls
+        where cls.oid = format('etl.%I', short_name || '_changes')::regclass and cls.relowner <> 'loans_owner'::regrole
+    ) then
+        execute format('alter view etl.%I owner to loans_owner', short_name || '_changes');
+    end if;
+    if not has_table_privilege('loans_owner', table_name, 'select') then
+        execute format('grant select on %s to loans_owner', table_name);
+    end if;
     execute format('grant select on etl.%I to etl_reader', short_name || '_changes');
     execute format('grant select on %s to etl_reader', table_name);
 end
@@ -790,6 +847,16 @@ from etl.source_state() as state;
 -- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
 -- text, a domain as its base type. feed_problem: why changes of the table do not reach the feed (etl.feed_problem).
 -- is_key: whether it is the primary key.
+-- A type as the warehouse writes it too, whatever is set for the session.
+create or replace function etl.type_name(type_oid oid, type_modifier integer) returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $$
+    select format_type(type_oid, type_modifier)
+$$;
+
 do $$
 begin
     -- A view's columns cannot be changed in place.
@@ -815,11 +882,11 @@ select
     tables.relname::text as table_name,
     att.attname::text as column_name,
     case
-        when typ.typtype = 'd' then format_type(typ.typbasetype, typ.typtypmod)
-        when typ.typnamespace = 'pg_catalog'::regnamespace then format_type(att.atttypid, att.atttypmod)
+        when typ.typtype = 'd' then etl.type_name(typ.typbasetype, typ.typtypmod)
+        when typ.typnamespace = 'pg_catalog'::regnamespace then etl.type_name(att.atttypid, att.atttypmod)
         when typ.typtype = 'e' or typ.typcategory = 'S' then 'text'
         when element.typtype = 'e' or element.typcategory = 'S' then 'text[]'
-        else format_type(att.atttypid, att.atttypmod)
+        else etl.type_name(att.atttypid, att.atttypmod)
     end as data_type,
     tables.feed_problem,
     coalesce(att.attname = etl.key_column(tables.oid), false) as is_key
@@ -846,7 +913,8 @@ revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
 grant execute on function etl.widest_row(regclass) to etl_reader;
 grant execute on function etl.unpublishable(regclass), etl.changes_view_fits(regclass), etl.feed_problem(regclass),
-etl.key_column(regclass), etl.records_changes(regclass), etl.trail_is_append_only()
+etl.key_column(regclass), etl.records_changes(regclass), etl.trail_is_append_only(), etl.view_digest(regclass),
+etl.type_name(oid, integer)
 to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 
@@ -858,5 +926,16 @@ select etl.publish_table('operational.customers');
 select etl.publish_table('operational.loan_products');
 select etl.publish_table('operational.loans');
 select etl.publish_table('operational.payments');
+
+-- The others that were published before, by a later file or by hand: their triggers, views and notes become what this
+-- file makes. One that cannot be in the feed any more stops the runs (etl.feed_problem), not this.
+select etl.publish_table(cls.oid)
+from pg_class as cls
+cross join lateral etl.unpublishable(cls.oid) as found
+where
+    cls.relnamespace = 'operational'::regnamespace and cls.relkind = 'r' and cls.relowner = 'loans_owner'::regrole
+    and cls.relname not in ('customers', 'loan_products', 'loans', 'payments')
+    and etl.changes_view(cls.oid) is not null and found.problem is null
+order by cls.relname;
 
 reset role;

@@ -132,6 +132,8 @@ OLTP = Matrix(
         "etl.key_column(regclass)": {"etl_reader": "execute"},
         "etl.records_changes(regclass)": {"etl_reader": "execute"},
         "etl.trail_is_append_only()": {"etl_reader": "execute"},
+        "etl.view_digest(regclass)": {"etl_reader": "execute"},
+        "etl.type_name(oid,integer)": {"etl_reader": "execute"},
         "etl.server_figures()": {"etl_reader": "execute"},
         "pgbouncer.user_lookup(text)": {"pgbouncer_lookup": "execute"},
     },

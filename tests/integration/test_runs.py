@@ -451,7 +451,8 @@ GAPS = [
     ),
     (
         # What is noted when it is made is kept out as well.
-        "create rule quiet as on insert to operational.audit_log do instead nothing",
+        "create rule quiet as on insert to operational.audit_log where new.table_name = 'payments' "
+        "or new.operation = 'RELOAD' do instead nothing",
         "delete from operational.payments where payment_id = 3",
         "drop rule quiet on operational.audit_log",
     ),
@@ -602,7 +603,10 @@ OUT_OF_THE_FEED = [
         "it inherits, or is inherited",
     ),
     (
-        ("create rule quiet as on insert to operational.audit_log do instead nothing",),
+        (
+            "create rule quiet as on insert to operational.audit_log where new.table_name = 'payments' "
+            "do instead nothing",
+        ),
         ("drop rule quiet on operational.audit_log",),
         "rule quiet of operational.audit_log keeps entries out of the audit trail: drop it",
     ),

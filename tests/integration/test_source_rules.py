@@ -703,6 +703,25 @@ def test_functions_of_others_leave_no_note(empty_book):
         assert problems(connection) == [None]
 
 
+@pytest.mark.parametrize("action", ["nothing", "insert into operational.demo_book values (now(), 1, 1)"])
+def test_a_rule_that_keeps_all_entries_out_of_the_trail_is_refused(empty_book, action):
+    """Sessions that had written under it would go on without entries after it was dropped."""
+    with nothing_kept(empty_book) as connection:
+        with (
+            pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="all entries out of") as refused,
+            connection.transaction(),
+        ):
+            connection.execute(f"create rule quiet as on insert to operational.audit_log do instead {action}")
+        assert refused.value.diag.message_hint
+        for rule in (QUIET_RULE, "drop rule quiet on operational.audit_log"):
+            connection.execute(rule)
+        add_customer(connection)
+        pay(connection, add_loan(connection, add_customer(connection)))
+        assert connection.execute(
+            "select count(*) from operational.audit_log where table_name = 'payments' and operation = 'INSERT'"
+        ).fetchone() == (1,)
+
+
 @pytest.mark.parametrize("change", ["rename to trail_of_2026", "set schema public"])
 def test_the_trail_keeps_its_name_and_whoever_renames_it_is_told_why(empty_book, change):
     with nothing_kept(empty_book) as connection:

@@ -715,6 +715,20 @@ begin
         end if;
         return;
     end if;
+    -- What is planned under such a rule is an empty plan, which PostgreSQL never makes again: a session would go on
+    -- without entries after the rule was dropped. A rule with a condition has no such plan, and is noted below.
+    if exists (
+        select from pg_event_trigger_ddl_commands() as command
+        inner join pg_rewrite as rule on command.objid = rule.oid and command.classid = 'pg_rewrite'::regclass
+        where
+            rule.ev_class = 'operational.audit_log'::regclass and rule.ev_type = '3' and rule.is_instead
+            and rule.ev_qual = '<>'
+    ) then
+        raise exception 'a rule that keeps all entries out of operational.audit_log is refused'
+            using
+                errcode = 'object_not_in_prerequisite_state',
+                hint = 'The audit trail is complete, or the warehouse misses changes. Leave it without rules.';
+    end if;
 
     -- Runs as the owner, for whoever alters a table of his own. Only who may alter one of the book gets to the trail.
     perform etl.note_reload(cls.relname)

@@ -21,6 +21,7 @@ from . import (
     test_one_instant,
     test_runs,
     test_source_moves,
+    test_source_rules,
     test_tested_states,
     test_warehouse,
 )
@@ -335,6 +336,60 @@ CONTROLS = [
         ),
         "assert None == 'the source says",
         source="drop event trigger note_gap",
+    ),
+    Control(
+        "whoever changes a function that the trail's triggers call leaves a note in it",
+        on_a_small_book(
+            test_runs.test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run,
+            *test_runs.GAPS[3],
+            False,
+        ),
+        "assert None == 'the source says",
+        source="drop event trigger note_changed_function",
+    ),
+    Control(
+        "whoever drops a rule of the trail leaves a note in it",
+        on_a_small_book(
+            test_runs.test_what_happens_while_the_trail_is_switched_off_is_found_by_the_next_run,
+            *test_runs.GAPS[4],
+            False,
+        ),
+        "assert None == 'the source says",
+        source="do $$ begin execute replace(pg_get_functiondef('etl.note_dropped_trigger()'::regprocedure), "
+        "'in (''trigger'', ''rule'', ''policy'')', 'in (''trigger'')'); end $$",
+    ),
+    Control(
+        "a rule that keeps entries out of the trail stops the run",
+        on_a_small_book(
+            test_runs.test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run, *test_runs.OUT_OF_THE_FEED[4]
+        ),
+        "assert 0 != 0",
+        source="do $$ begin execute replace(pg_get_functiondef('etl.trail_problem()'::regprocedure), "
+        "'and rule.is_instead', 'and false'); end $$",
+    ),
+    Control(
+        "a function of the feed that is not the platform's stops the run",
+        on_a_small_book(
+            test_runs.test_a_table_that_the_feed_could_not_follow_any_more_stops_the_run, *test_runs.OUT_OF_THE_FEED[5]
+        ),
+        "assert 0 != 0",
+        source="create or replace function etl.changed_part() returns text language sql stable as 'select null::text'",
+    ),
+    Control(
+        "a view of the changes is compared under the settings under which it was noted",
+        on_a_small_book(test_extraction.test_tables_that_are_published_under_quoted_names_stop_no_run),
+        "is not in the change feed",
+        source="alter function etl.view_digest(regclass) reset quote_all_identifiers; "
+        "alter function etl.publish_table(regclass) reset quote_all_identifiers",
+    ),
+    Control(
+        "a view of the changes belongs to the owner, whoever publishes the table",
+        on_a_small_book(
+            test_source_rules.test_what_publishing_makes_belongs_to_the_owner_whoever_publishes, "loans_owner"
+        ),
+        r"etl\.t_changes",
+        source="do $$ begin execute replace(pg_get_functiondef('etl.publish_table(regclass)'::regprocedure), "
+        "'and cls.relowner <> ', 'and null <> '); end $$",
     ),
     Control(
         "triggers that are not what they must be stop the run",

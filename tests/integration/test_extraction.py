@@ -12,7 +12,7 @@ from eds.cluster.connections import connect
 from eds.warehouse.runs import DATA_BUILD
 from support.book import pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import Platform, gaps_unnoted, use_only
+from support.platform import TABLES, Platform, gaps_unnoted, use_only
 
 
 @pytest.mark.parametrize("name", ["replica1", "replica2", "primary"])
@@ -259,6 +259,55 @@ def test_quoted_names_for_a_whole_database_stop_no_run(small_book, side):
     finally:
         ask(f"alter database {database} reset quote_all_identifiers")
     assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.proof
+def test_tables_that_are_published_under_quoted_names_stop_no_run(small_book):
+    """As `make up` and a DBA publish them, while etl_reader has the setting off."""
+    platform = small_book
+    database = platform.settings.oltp_db
+    platform.primary(f"alter database {database} set quote_all_identifiers = on")
+    try:
+        for table in TABLES:
+            platform.primary(f"select etl.publish_table('operational.{table}')")
+        with platform.app() as connection:
+            pay(connection, 1)
+        platform.wait_for_replicas()
+        assert platform.build().run["extraction_mode"] == "changes"
+    finally:
+        platform.primary(f"alter database {database} reset quote_all_identifiers")
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.proof
+def test_settings_of_the_warehouse_that_change_how_definitions_read_compute_nothing_again(small_book):
+    platform = small_book
+    settings = {
+        "quote_all_identifiers": "on",
+        "datestyle": "'German'",
+        "intervalstyle": "'iso_8601'",
+        "extra_float_digits": "0",
+        "bytea_output": "'escape'",
+        "timezone": "'Asia/Tokyo'",
+    }
+    database = platform.settings.warehouse_db
+    states = "select model_name, stored_definition from audit.model_states order by 1"
+    before = platform.warehouse(states)
+    for name, value in settings.items():
+        platform.warehouse(f"alter database {database} set {name} = {value}")
+    try:
+        with connect(platform.writer_conninfo) as connection:
+            for name in settings:
+                ((source,),) = connection.execute(
+                    "select source from pg_settings where name ~* %s", (f"^{name}$",)
+                ).fetchall()
+                # Clients set some of them themselves.
+                assert source in ("database user", "client"), name
+        platform.build()
+    finally:
+        for name in settings:
+            platform.warehouse(f"alter database {database} reset {name}")
+    assert platform.warehouse(states) == before
 
 
 @pytest.mark.proof

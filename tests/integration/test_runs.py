@@ -12,6 +12,7 @@ import pytest
 
 from bench.lender import days_later
 from eds.cluster.connections import connect
+from eds.cluster.provision import FEED_FILE, SQL_FOLDERS
 from eds.dashboards import page
 from eds.warehouse import runs
 from eds.warehouse.runs import DATA_BUILD
@@ -422,6 +423,8 @@ def test_a_table_whose_changes_are_not_written_down_stops_the_run_until_it_is_pu
 
 
 ALL_TRIGGERS = ", ".join(f"enable always trigger payments_{kind}" for kind in ("stamp_row", "audit", "no_truncate"))
+FEED = (SQL_FOLDERS["primary"] / FEED_FILE).read_text(encoding="utf-8")
+WRITE_AUDIT = FEED[FEED.index("create or replace function operational.write_audit") :].partition("\n$$;")[0] + "\n$$"
 # How the trail of the payments is switched off, what happens meanwhile, and how it is switched on again.
 GAPS = [
     (
@@ -439,6 +442,19 @@ GAPS = [
         "create temporary table kept as select * from operational.payments where payment_id > 4; "
         "truncate operational.payments; insert into operational.payments select * from kept",
         "alter table operational.payments enable always trigger payments_no_truncate",
+    ),
+    (
+        "create or replace function operational.write_audit() returns trigger language plpgsql security definer "
+        "as 'begin return null;end'",
+        "delete from operational.payments where payment_id = 3",
+        WRITE_AUDIT,
+    ),
+    (
+        # What is noted when it is made is kept out as well.
+        "create rule quiet as on insert to operational.audit_log where new.table_name = 'payments' "
+        "or new.operation = 'RELOAD' do instead nothing",
+        "delete from operational.payments where payment_id = 3",
+        "drop rule quiet on operational.audit_log",
     ),
     (
         "drop trigger payments_audit on operational.payments",
@@ -585,6 +601,19 @@ OUT_OF_THE_FEED = [
         ("create table operational.old_payments () inherits (operational.payments)",),
         ("drop table operational.old_payments",),
         "it inherits, or is inherited",
+    ),
+    (
+        (
+            "create rule quiet as on insert to operational.audit_log where new.table_name = 'payments' "
+            "do instead nothing",
+        ),
+        ("drop rule quiet on operational.audit_log",),
+        "rule quiet of operational.audit_log keeps entries out of the audit trail: drop it",
+    ),
+    (
+        ("alter function operational.write_audit() set search_path = public",),
+        ("alter function operational.write_audit() set search_path = pg_catalog, pg_temp",),
+        "function operational.write_audit() is not as the platform made it: make up puts it back",
     ),
     (
         # As pg_restore --disable-triggers leaves them: not for sessions with session_replication_role = replica.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -12,7 +13,7 @@ import pytest
 from eds.base.errors import UserError
 from eds.base.settings import ROOT
 from eds.cluster.connections import connect
-from eds.cluster.provision import SQL_FOLDERS, apply_files
+from eds.cluster.provision import FEED_FILE, SQL_FOLDERS, apply_files
 from support.book import add_customer, add_loan, pay
 from support.platform import TABLES, Platform
 
@@ -439,6 +440,388 @@ def test_entries_that_are_removed_from_the_trail_leave_a_note_for_every_table(em
         assert sorted(noted) == ["customers", "loan_installments", "loan_products", "loans", "payments"]
         with pytest.raises(psycopg.errors.RaiseException, match="append-only"):
             connection.execute(REMOVED)
+
+
+# --- what the triggers call, and what keeps entries out of the trail --------------------------------------------------
+
+FEED = (SQL_FOLDERS["primary"] / FEED_FILE).read_text(encoding="utf-8")
+ALL_TABLES = sorted(TABLES)
+NOTES = "select count(distinct xact_id) from operational.audit_log where operation = 'RELOAD'"
+# As etl_reader reads it in a run.
+PROBLEMS = "select distinct feed_problem from etl.source_columns where table_name = any(%s)"
+
+
+def function_of_the_feed(name: str) -> str:
+    """Return the statement that makes a function, as the platform's file has it."""
+    found = re.search(rf"create or replace function {re.escape(name)}\(.*?\n\$\$;", FEED, re.DOTALL)
+    assert found, name
+    return found[0]
+
+
+def problems(connection: psycopg.Connection) -> list[str | None]:
+    """Return why a run does not pass, as etl_reader sees it."""
+    with connection.transaction():
+        connection.execute("set local role etl_reader")
+        found = connection.execute(PROBLEMS, (list(TABLES),)).fetchall()
+        connection.execute("set local role postgres")
+    return [problem for (problem,) in found]
+
+
+def noted(connection: psycopg.Connection) -> list[str]:
+    """Return the tables that the trail says were reloaded, each as often as it says so."""
+    rows = connection.execute("select table_name from operational.audit_log where operation = 'RELOAD' order by 1")
+    return [table for (table,) in rows.fetchall()]
+
+
+def does_nothing(name: str, kind: str = "trigger") -> tuple[str, str]:
+    """Return how a trigger's function is replaced by one that does nothing, and how it comes back."""
+    body = "begin return null; end" if kind == "trigger" else "begin end"
+    return (
+        f"create or replace function {name}() returns {kind} language plpgsql security definer as '{body}'",
+        function_of_the_feed(name),
+    )
+
+
+QUIET_RULE = (
+    "create rule quiet as on insert to operational.audit_log where new.table_name = 'payments' do instead nothing"
+)
+LEAVES_OUT = "create function public.leaves_out() returns trigger language plpgsql as 'begin return null; end'"
+BEFORE_INSERT = (
+    "create trigger a before insert on operational.audit_log for each row execute function public.leaves_out()"
+)
+# What it is called, what makes it so, what takes it back; and what the run says meanwhile.
+CODE = "is not as the platform made it: make up puts it back"
+OUTSIDE_THE_TRIGGERS = {
+    "the function that writes the trail": (*does_nothing("operational.write_audit"), f"write_audit.* {CODE}"),
+    "the function that refuses to truncate": (*does_nothing("operational.refuse_truncate"), CODE),
+    "the function that keeps the trail": (*does_nothing("operational.refuse_rewriting_the_trail"), CODE),
+    "the function that stamps rows": (*does_nothing("operational.stamp_row"), CODE),
+    "a setting of a function": (
+        "alter function operational.write_audit() set search_path = public",
+        "alter function operational.write_audit() set search_path = pg_catalog, pg_temp",
+        CODE,
+    ),
+    "no privileges of the owner": (
+        "alter function operational.write_audit() security invoker",
+        "alter routine operational.write_audit() security definer",
+        CODE,
+    ),
+    "another owner of a function": (
+        "alter function operational.write_audit() owner to postgres",
+        "alter function operational.write_audit() owner to loans_owner",
+        CODE,
+    ),
+    "a function under another name": (
+        "alter function operational.write_audit() rename to other",
+        "alter function operational.other() rename to write_audit",
+        "a trigger of its audit trail is missing",
+    ),
+    "a function in another schema": (
+        "alter function operational.refuse_truncate() set schema public",
+        "alter function public.refuse_truncate() set schema operational",
+        "a trigger of its audit trail is missing",
+    ),
+    "the function that notes gaps": (*does_nothing("etl.note_gap", "event_trigger"), CODE),
+    "the function that notes changed functions": (*does_nothing("etl.note_changed_function", "event_trigger"), CODE),
+    "the function that notes dropped triggers": (*does_nothing("etl.note_dropped_trigger", "event_trigger"), CODE),
+    "the function that notes rewritten tables": (*does_nothing("etl.note_rewrite", "event_trigger"), CODE),
+    "the function that writes notes": (
+        "create or replace function etl.note_reload_of_all() returns void language sql as 'select'",
+        function_of_the_feed("etl.note_reload_of_all"),
+        CODE,
+    ),
+    "another function for the same call": (
+        "create function etl.note_reload(short_name name) returns void language sql as 'select'",
+        "drop function etl.note_reload(name)",
+        CODE,
+    ),
+    "the function that finds what is wrong": (
+        "create or replace function etl.feed_problem(relation regclass) returns text language sql stable "
+        "as 'select null'",
+        function_of_the_feed("etl.feed_problem"),
+        CODE,
+    ),
+    "a rule of the trail": (QUIET_RULE, "drop rule quiet on operational.audit_log", "rule quiet .*drop it"),
+    "a rule of the trail that is switched off again": (
+        QUIET_RULE,
+        "alter table operational.audit_log disable rule quiet",
+        "rule quiet .*drop it",
+    ),
+    "a trigger of the trail": (
+        f"{LEAVES_OUT}; {BEFORE_INSERT}",
+        "drop trigger a on operational.audit_log",
+        "trigger a .*drop it",
+    ),
+    "a trigger of the trail that is switched off again": (
+        f"{LEAVES_OUT}; {BEFORE_INSERT}",
+        "alter table operational.audit_log disable trigger a",
+        "trigger a .*drop it",
+    ),
+    "row-level security of the trail": (
+        "create policy certain on operational.audit_log for select using (table_name <> 'payments'); "
+        "alter table operational.audit_log enable row level security",
+        "alter table operational.audit_log disable row level security; drop policy certain on operational.audit_log",
+        "row-level security of operational.audit_log",
+    ),
+    "entries of an earlier transaction": (
+        "alter table operational.audit_log alter column xact_id set default '3'",
+        "alter table operational.audit_log alter column xact_id set default pg_current_xact_id()",
+        "xact_id of operational.audit_log has another default",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTSIDE_THE_TRIGGERS)
+def test_what_lets_changes_pass_by_the_trail_is_noted_for_every_table_and_no_run_passes_meanwhile(empty_book, case):
+    opened, closed, says = OUTSIDE_THE_TRIGGERS[case]
+    with nothing_kept(empty_book) as connection:
+        assert problems(connection) == [None]
+        assert noted(connection) == []
+        # A statement that does more than one thing ends where the next one begins in lower case.
+        for statement in re.split(r"; (?=create|alter)", opened):
+            connection.execute(statement)
+        assert all(re.search(says, str(problem)) for problem in problems(connection)), problems(connection)
+        for statement in re.split(r"; (?=drop|alter)", closed):
+            connection.execute(statement)
+        assert problems(connection) == [None]
+        assert sorted(set(noted(connection))) == ALL_TABLES
+
+
+@pytest.mark.parametrize(
+    ("view", "query"),
+    [
+        ("feed_events", "select * from etl.{0} where operation = 'RELOAD'"),
+        ("trail_end", "select * from etl.{0} where false"),
+        ("source_state", "select * from etl.{0} where is_current"),
+    ],
+)
+def test_a_view_of_the_feed_that_somebody_made_another_one_stops_the_run(empty_book, view, query):
+    with nothing_kept(empty_book) as connection:
+        (definition,) = connection.execute("select pg_get_viewdef(%s::regclass)", (f"etl.{view}",)).fetchone() or ("",)
+        inner = "(" + definition.rstrip(";") + ") as present"
+        connection.execute(f"create or replace view etl.{view} as " + query.format(view).replace(f"etl.{view}", inner))
+        assert problems(connection) == [f"view etl.{view} {CODE}"]
+        connection.execute(FEED)
+        assert problems(connection) == [None]
+        assert noted(connection) == []
+
+
+def test_a_function_of_the_feed_is_noted_when_it_changes_and_when_it_comes_back(oltp):
+    """In a transaction each; the same function once more is no change."""
+    off, on = does_nothing("operational.write_audit")
+    oltp.empty_book()
+    try:
+        for statement in (off, on, on):
+            oltp.primary(statement)
+        assert oltp.primary(NOTES) == [(2,)]
+    finally:
+        oltp.primary(on)
+        oltp.empty_book()
+
+
+def test_the_function_that_notes_changed_functions_notes_what_happened_without_it_when_it_comes_back(oltp):
+    """Several transactions: each of them is noted by itself, or by the next one."""
+    blind, seeing = does_nothing("etl.note_changed_function", "event_trigger")
+    off, on = does_nothing("operational.write_audit")
+    oltp.empty_book()
+    try:
+        oltp.primary(blind)
+        assert oltp.primary(NOTES) == [(1,)]
+        oltp.primary(off)
+        oltp.primary(on)
+        oltp.primary(seeing)
+        assert oltp.primary(NOTES) == [(2,)]
+        oltp.primary(seeing)
+        assert oltp.primary(NOTES) == [(2,)]
+    finally:
+        for statement in (seeing, on):
+            oltp.primary(statement)
+        oltp.empty_book()
+
+
+def test_a_changed_function_waits_for_who_writes_by_the_former_one_and_the_same_one_waits_for_nobody(empty_book):
+    off, on = does_nothing("operational.write_audit")
+    with connect(empty_book.app_conninfo) as writer, nothing_kept(empty_book) as connection:
+        add_customer(writer)
+        connection.execute("set lock_timeout = '100ms'")
+        connection.execute(on)
+        with pytest.raises(psycopg.errors.LockNotAvailable), connection.transaction():
+            connection.execute(off)
+        writer.rollback()
+        connection.execute(off)
+
+
+def test_the_file_of_the_feed_applied_again_leaves_no_note(empty_book):
+    with nothing_kept(empty_book) as connection:
+        connection.execute(FEED)
+        assert noted(connection) == []
+        assert problems(connection) == [None]
+
+
+def test_a_function_of_the_feed_that_was_changed_is_put_back_by_make_up(empty_book):
+    off, on = does_nothing("operational.write_audit")
+    with connect(empty_book.superuser_conninfo, autocommit=True) as connection:
+        try:
+            assert apply_files(connection, SQL_FOLDERS["primary"]) == []
+            connection.execute(off)
+            assert apply_files(connection, SQL_FOLDERS["primary"]) == [FEED_FILE]
+            assert problems(connection) == [None]
+            assert apply_files(connection, SQL_FOLDERS["primary"]) == []
+        finally:
+            connection.execute(on)
+            empty_book.empty_book()
+
+
+def test_a_second_function_of_a_name_of_the_feed_is_not_taken_for_the_platforms(empty_book):
+    with nothing_kept(empty_book) as connection:
+        connection.execute("create function etl.note_reload(short_name name) returns void language sql as 'select'")
+        with pytest.raises(psycopg.errors.RaiseException, match=r"etl\.note_reload\(name\)"):
+            connection.execute(FEED)
+
+
+def test_every_function_and_view_of_the_feeds_file_is_a_part_of_the_feed(oltp):
+    made = {f"function {name}" for name in re.findall(r"create or replace function (\S+?)\(", FEED)}
+    made |= {f"view {name}" for name in re.findall(r"create or replace view (etl\.\w+)", FEED)}
+    assert {part.partition("(")[0] for (part,) in oltp.primary("select part from etl.feed_parts()")} == made
+    assert oltp.primary("select part from etl.applied_parts where part <> 'all functions' order by 1") == oltp.primary(
+        "select part from etl.feed_parts() order by 1"
+    )
+
+
+def test_functions_of_others_leave_no_note(empty_book):
+    with connect(empty_book.app_conninfo) as connection:
+        connection.execute("create function pg_temp.write_audit() returns integer language sql as 'select 1'")
+        connection.execute("drop function pg_temp.write_audit()")
+        connection.rollback()
+    with nothing_kept(empty_book) as connection:
+        connection.execute("create function operational.own() returns integer language sql as 'select 1'")
+        connection.execute("create or replace function operational.own() returns integer language sql as 'select 2'")
+        connection.execute("drop function operational.own()")
+        connection.execute("create rule own as on insert to operational.demo_book do instead nothing")
+        connection.execute("drop rule own on operational.demo_book")
+        assert noted(connection) == []
+        assert problems(connection) == [None]
+
+
+@pytest.mark.parametrize("action", ["nothing", "insert into operational.demo_book values (now(), 1, 1)"])
+def test_a_rule_that_keeps_all_entries_out_of_the_trail_is_refused(empty_book, action):
+    """Sessions that had written under it would go on without entries after it was dropped."""
+    with nothing_kept(empty_book) as connection:
+        with (
+            pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="all entries out of") as refused,
+            connection.transaction(),
+        ):
+            connection.execute(f"create rule quiet as on insert to operational.audit_log do instead {action}")
+        assert refused.value.diag.message_hint
+        for rule in (QUIET_RULE, "drop rule quiet on operational.audit_log"):
+            connection.execute(rule)
+        add_customer(connection)
+        pay(connection, add_loan(connection, add_customer(connection)))
+        assert connection.execute(
+            "select count(*) from operational.audit_log where table_name = 'payments' and operation = 'INSERT'"
+        ).fetchone() == (1,)
+
+
+@pytest.mark.parametrize("change", ["rename to trail_of_2026", "set schema public"])
+def test_the_trail_keeps_its_name_and_whoever_renames_it_is_told_why(empty_book, change):
+    with nothing_kept(empty_book) as connection:
+        with (
+            pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="cannot be renamed or moved") as refused,
+            connection.transaction(),
+        ):
+            connection.execute(f"alter table operational.audit_log {change}")
+        assert "create view" in str(refused.value.diag.message_hint)
+        # Other tables are nobody's business, also where there is no trail.
+        connection.execute("create table public.own (id integer)")
+        connection.execute("alter table public.own rename to other")
+
+
+# --- who publishes a table, and under which settings ------------------------------------------------------------------
+
+SETTINGS = ("quote_all_identifiers = on", "search_path = etl, operational, public", "datestyle = 'German'")
+BOUNDS = "select oid, conname from pg_constraint where conname ~ '_bounds$' order by oid"
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_table_is_published_the_same_whatever_is_set_for_the_session(empty_book, setting):
+    with nothing_kept(empty_book) as connection:
+        bounds = connection.execute(BOUNDS).fetchall()
+        for session in (setting, setting.partition(" = ")[0] + " = default"):
+            connection.execute(f"set {session}")
+            for table in TABLES:
+                connection.execute("select etl.publish_table(%s)", (f"operational.{table}",))
+                assert connection.execute("select etl.feed_problem(%s)", (f"operational.{table}",)).fetchone() == (
+                    None,
+                )
+        assert noted(connection) == []
+        assert connection.execute(BOUNDS).fetchall() == bounds
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_new_table_gets_its_bounds_whatever_is_set_for_the_session(empty_book, setting):
+    with nothing_kept(empty_book) as connection:
+        connection.execute(f"set {setting}")
+        connection.execute(f"create table operational.t (id bigint primary key, due date, at timestamp, {STAMPS})")
+        connection.execute("select etl.publish_table('operational.t')")
+        found = connection.execute("select conname from pg_constraint where conname ~ '^t_.*_bounds$' order by 1")
+        assert found.fetchall() == [
+            ("t_at_bounds",),
+            ("t_created_at_bounds",),
+            ("t_due_bounds",),
+            ("t_updated_at_bounds",),
+        ]
+
+
+def test_types_of_the_source_are_named_the_same_whatever_is_set_for_the_session(empty_book):
+    query = "select table_name, column_name, data_type from etl.source_columns order by 1, 2"
+    with nothing_kept(empty_book) as connection:
+        expected = connection.execute(query).fetchall()
+        connection.execute("set quote_all_identifiers = on")
+        assert connection.execute(query).fetchall() == expected
+
+
+FOREIGN = (
+    "select cls.oid::regclass::text from pg_class as cls where cls.relnamespace = 'etl'::regnamespace "
+    "and cls.relowner <> 'loans_owner'::regrole union all select proc.oid::regprocedure::text from pg_proc as proc "
+    "where proc.pronamespace = 'etl'::regnamespace and proc.proowner <> 'loans_owner'::regrole"
+)
+
+
+@pytest.mark.parametrize("owner", ["loans_owner", "postgres"])
+def test_what_publishing_makes_belongs_to_the_owner_whoever_publishes(empty_book, owner):
+    """owner: of the table. Who may not read a table would not read it through the view either."""
+    with nothing_kept(empty_book) as connection:
+        connection.execute(f"create table operational.t (id bigint primary key, {STAMPS})")
+        connection.execute(f"alter table operational.t owner to {owner}")
+        connection.execute("select etl.publish_table('operational.t')")
+        connection.execute("drop view etl.payments_changes")
+        connection.execute("select etl.publish_table('operational.payments')")
+        assert connection.execute(FOREIGN).fetchall() == []
+        connection.execute("insert into operational.t values (4)")
+        connection.execute("set local role etl_reader")
+        assert connection.execute("select id from etl.t_changes").fetchall() == [(4,)]
+        connection.execute("select * from etl.payments_changes")
+        connection.execute("set local role loans_owner")
+        connection.execute("select etl.publish_table('operational.payments')")
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "alter view etl.payments_changes owner to postgres",
+        "alter view etl.source_state owner to postgres",
+        "alter table etl.applied_parts owner to postgres",
+        "alter function operational.write_audit() owner to postgres",
+        "alter function etl.source_state() owner to postgres",
+    ],
+)
+def test_what_the_superuser_made_is_the_owners_again_after_the_next_make_up(empty_book, taken):
+    with nothing_kept(empty_book) as connection:
+        connection.execute(taken)
+        connection.execute(FEED)
+        connection.execute("reset role")
+        assert connection.execute(FOREIGN).fetchall() == []
+        assert problems(connection) == [None]
 
 
 def test_publishing_a_table_again_leaves_no_note_and_one_trigger_of_each_kind(empty_book):

@@ -98,8 +98,15 @@ def read_again_from(target: Path) -> Iterator[None]:
 
 @contextmanager
 def spoiled_source(platform: Platform, statement: str) -> Iterator[None]:
-    """Yield the OLTP side with something spoiled, for a while."""
-    platform.primary(statement)
+    """Yield the OLTP side with something spoiled, for a while: as if its files had made it so, and without a note."""
+    with connect(platform.superuser_conninfo) as connection:
+        event_triggers = "select evtname from pg_event_trigger where evtname like 'note%'"
+        for (name,) in connection.execute(event_triggers).fetchall():
+            connection.execute(f"alter event trigger {name} disable")
+        connection.execute(statement.encode())
+        for (name,) in connection.execute(event_triggers).fetchall():
+            connection.execute(f"alter event trigger {name} enable always")
+        connection.execute("select etl.record_feed_parts()")
     try:
         yield
     finally:

@@ -8,6 +8,7 @@
 -- intervals         finite
 --
 -- Every table in the change feed gets the constraints, for each of its columns: etl.publish_table() (020) adds them.
+-- Types and conditions are compared as texts, so the functions fix the settings that change these.
 
 set role loans_owner;
 
@@ -18,6 +19,8 @@ create or replace function etl.column_bounds(relation regclass)
 returns table (column_name text, constraint_name text, condition text)
 language sql
 stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $$
     with columns as (
         select
@@ -64,6 +67,8 @@ $$;
 create or replace function etl.values_out_of_bounds(relation regclass) returns setof text
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $$
 declare
     shown constant integer := 20;
@@ -105,6 +110,8 @@ $$;
 -- Stop with the values that break the bounds of these tables, if there are any.
 create or replace function etl.refuse_values_out_of_bounds(relations regclass[]) returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $$
 declare
     problems text;
@@ -126,6 +133,8 @@ $$;
 -- Give a table its bounds, where they are missing or were others. One pass over the rows, however many columns.
 create or replace function etl.add_bounds(relation regclass) returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $$
 declare
     actions text[];

@@ -1,5 +1,35 @@
 -- The audit trail, which is also the change feed, and what the warehouse reads of it (schema etl).
 
+-- What the superuser made in the owner's place (a view of the changes, as earlier versions of etl.publish_table left
+-- it, or what was restored without owners) is the owner's again: the owner could not replace it below.
+do $$
+declare
+    stray record;
+begin
+    for stray in
+        select cls.oid::regclass::text as name, case cls.relkind when 'v' then 'view' else 'table' end as kind
+        from pg_class as cls
+        inner join pg_namespace as nsp on cls.relnamespace = nsp.oid and nsp.nspname = 'etl'
+        where cls.relkind in ('r', 'v') and cls.relowner <> 'loans_owner'::regrole
+        union all
+        select proc.oid::regprocedure::text, 'routine'
+        from pg_proc as proc
+        inner join pg_namespace as nsp on proc.pronamespace = nsp.oid
+        where
+            proc.proowner <> 'loans_owner'::regrole
+            and (
+                nsp.nspname = 'etl'
+                or (
+                    nsp.nspname = 'operational'
+                    and proc.proname in ('stamp_row', 'write_audit', 'refuse_truncate', 'refuse_rewriting_the_trail')
+                )
+            )
+    loop
+        execute format('alter %s %s owner to loans_owner', stray.kind, stray.name);
+    end loop;
+end
+$$;
+
 set role loans_owner;
 
 create schema if not exists etl;
@@ -218,11 +248,57 @@ as $$
     select exists (
         select from pg_trigger as trg
         where
-            trg.tgrelid = 'operational.audit_log'::regclass and trg.tgenabled = 'A' and trg.tgqual is null
-            and trg.tgfoid = 'operational.refuse_rewriting_the_trail()'::regprocedure
+            trg.tgrelid = to_regclass('operational.audit_log') and trg.tgenabled = 'A' and trg.tgqual is null
+            and trg.tgfoid = to_regprocedure('operational.refuse_rewriting_the_trail()')
             -- Before update, delete and truncate, for each statement.
             and trg.tgtype = 2 + 8 + 16 + 32 and trg.tgattr = ''
     )
+$$;
+
+-- Why entries do not get into the trail, or are not seen in it; null when they do and are.
+create or replace function etl.trail_problem() returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $$
+    select coalesce(
+        case
+            when not etl.trail_is_append_only()
+                then 'entries of the audit trail can be removed: its trigger audit_log_append_only is missing or not '
+                    || 'enabled always'
+        end,
+        (
+            select format('rule %I of operational.audit_log keeps entries out of the audit trail: drop it', rule.rulename)
+            from pg_rewrite as rule
+            -- ev_type 3: of insert.
+            where rule.ev_class = trail.oid and rule.ev_type = '3' and rule.is_instead and rule.ev_enabled <> 'D'
+            limit 1
+        ),
+        (
+            select format('trigger %I of operational.audit_log can keep entries out of the audit trail: drop it', trg.tgname)
+            from pg_trigger as trg
+            -- Before insert, for each row: it decides what is inserted.
+            where trg.tgrelid = trail.oid and trg.tgtype & (1 + 2 + 4) = 1 + 2 + 4 and trg.tgenabled <> 'D'
+            limit 1
+        ),
+        case
+            when trail.relrowsecurity
+                then 'row-level security of operational.audit_log can hide entries of the audit trail: disable it'
+            when trail.relkind <> 'r' or trail.relpersistence <> 'p'
+                then 'operational.audit_log is not an ordinary table, or unlogged'
+            when not exists (
+                select from pg_attrdef as def
+                inner join pg_attribute as att on def.adrelid = att.attrelid and def.adnum = att.attnum
+                where
+                    def.adrelid = trail.oid and att.attname = 'xact_id'
+                    and pg_get_expr(def.adbin, def.adrelid) = 'pg_current_xact_id()'
+            )
+                then 'column xact_id of operational.audit_log has another default than pg_current_xact_id()'
+        end
+    )
+    from (select to_regclass('operational.audit_log') as oid) as named
+    left join pg_class as trail on named.oid = trail.oid
 $$;
 
 -- Lets the trail refuse to be rewritten. Where it does, nothing is altered: that would be noted (etl.note_gap).
@@ -257,12 +333,28 @@ as $$
         and (
             (
                 -- After insert, update and delete, for each row.
-                trg.tgfoid = 'operational.write_audit()'::regprocedure and trg.tgtype = 1 + 4 + 8 + 16
+                trg.tgfoid = to_regprocedure('operational.write_audit()') and trg.tgtype = 1 + 4 + 8 + 16
                 and trg.tgargs = convert_to(etl.key_column(relation), getdatabaseencoding()) || '\x00'::bytea
             )
             -- Before truncate, for each statement.
-            or (trg.tgfoid = 'operational.refuse_truncate()'::regprocedure and trg.tgtype = 2 + 32)
+            or (trg.tgfoid = to_regprocedure('operational.refuse_truncate()') and trg.tgtype = 2 + 32)
         )
+$$;
+
+-- What a view is: its definition, as a hash that is the same for every session, whatever is set for it, for its role or
+-- for the database.
+create or replace function etl.view_digest(relation regclass) returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+set datestyle = 'ISO, MDY'
+set intervalstyle = postgres
+set timezone = 'UTC'
+set extra_float_digits = 1
+set bytea_output = hex
+as $$
+    select md5(pg_get_viewdef(relation))
 $$;
 
 -- Whether the view etl.<table>_changes reads this table, and each column under the name that it has there now. It does
@@ -284,7 +376,7 @@ as $$
             -- An earlier version noted nothing.
             and coalesce(
                 substring(obj_description(changes.oid, 'pg_class') from '[0-9a-f]{32}$')
-                = md5(pg_get_viewdef(changes.oid)),
+                = etl.view_digest(changes.oid),
                 true
             )
     )
@@ -319,9 +411,7 @@ as $$
     select coalesce(
         (select found.problem from etl.unpublishable(relation) as found),
         case
-            when not etl.trail_is_append_only()
-                then 'entries of the audit trail can be removed: its trigger audit_log_append_only is missing or not '
-                    || 'enabled always'
+            when etl.trail_problem() is not null then etl.trail_problem()
             when not etl.records_changes(relation)
                 then 'a trigger of its audit trail is missing, not enabled always, or another than etl.publish_table() makes'
             when not etl.changes_view_fits(relation)
@@ -355,12 +445,13 @@ $$;
 
 -- Puts a table into the change feed: its triggers, the bounds of its values (015), and a view etl.<table>_changes with
 -- one row for each change of a row that still exists, in the row's present state. Call it again after the table got
--- another column.
+-- another column. What it makes belongs to loans_owner, whoever calls it.
 --
 -- table_name: the table, with a primary key of one integer column and the columns created_at and updated_at.
 create or replace function etl.publish_table(table_name regclass) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
 as $$
 declare
     short_name text;
@@ -430,8 +521,18 @@ begin
     execute format(
         'comment on view etl.%I is %L', short_name || '_changes',
         'The changes of ' || short_name || ', for the warehouse. Made by etl.publish_table() as '
-        || md5(pg_get_viewdef(format('etl.%I', short_name || '_changes')::regclass))
+        || etl.view_digest(format('etl.%I', short_name || '_changes')::regclass)
     );
+    -- Whoever called this. The owner of the view is who reads the table through it.
+    if exists (
+        select from pg_class as cls
+        where cls.oid = format('etl.%I', short_name || '_changes')::regclass and cls.relowner <> 'loans_owner'::regrole
+    ) then
+        execute format('alter view etl.%I owner to loans_owner', short_name || '_changes');
+    end if;
+    if not has_table_privilege('loans_owner', table_name, 'select') then
+        execute format('grant select on %s to loans_owner', table_name);
+    end if;
     execute format('grant select on etl.%I to etl_reader', short_name || '_changes');
     execute format('grant select on %s to etl_reader', table_name);
 end
@@ -465,12 +566,170 @@ as $$
     where cls.relnamespace = 'operational'::regnamespace and cls.relkind = 'r' and etl.changes_view(cls.oid) is not null
 $$;
 
+-- What the feed consists of beside the triggers: the functions that they call, that watch over them and that a run
+-- asks, and the views that a run reads; each with its definition, as a hash.
+create or replace function etl.feed_parts() returns table (part text, digest text)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $$
+    select
+        'function ' || proc.oid::regprocedure::text,
+        md5(concat_ws(' ', pg_get_functiondef(proc.oid), pg_get_userbyid(proc.proowner)))
+    from pg_proc as proc
+    inner join pg_namespace as nsp on proc.pronamespace = nsp.oid
+    where
+        proc.prokind in ('f', 'p')
+        -- By name: another one of the same name, for other types, would be called in place of the feed's.
+        and (nsp.nspname, proc.proname) in (
+            ('operational', 'stamp_row'), ('operational', 'write_audit'), ('operational', 'refuse_truncate'),
+            ('operational', 'refuse_rewriting_the_trail'),
+            ('etl', 'unpublishable'), ('etl', 'refuse_unpublishable'), ('etl', 'changes_view'), ('etl', 'key_column'),
+            ('etl', 'trail_is_append_only'), ('etl', 'trail_problem'), ('etl', 'protect_trail'),
+            ('etl', 'records_changes'), ('etl', 'view_digest'), ('etl', 'changes_view_fits'), ('etl', 'feed_problem'),
+            ('etl', 'name_trigger'), ('etl', 'publish_table'), ('etl', 'note_reload'), ('etl', 'note_reload_of_all'),
+            ('etl', 'feed_parts'), ('etl', 'record_feed_parts'), ('etl', 'changed_part'), ('etl', 'note_gap'),
+            ('etl', 'note_changed_function'), ('etl', 'note_dropped_trigger'), ('etl', 'note_rewrite'),
+            ('etl', 'note_altered_type'), ('etl', 'widest_row'), ('etl', 'source_state'), ('etl', 'type_name')
+        )
+    union all
+    select
+        format('view %I.%I', nsp.nspname, cls.relname),
+        md5(concat_ws(' ', etl.view_digest(cls.oid), cls.reloptions, pg_get_userbyid(cls.relowner)))
+    from pg_class as cls
+    inner join pg_namespace as nsp on cls.relnamespace = nsp.oid
+    where
+        nsp.nspname = 'etl' and cls.relname in (
+            'feed_events', 'trail', 'trail_end', 'trail_transactions', 'feed_widths', 'table_widths', 'source_state',
+            'source_columns', 'replaced_tables'
+        )
+$$;
+
+-- The same as this file left it; and, as part 'all functions', what the functions were after the last statement that
+-- concerned one.
+create table if not exists etl.applied_parts (
+    part text primary key,
+    digest text not null
+);
+
+create or replace function etl.record_feed_parts() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    overloaded text;
+begin
+    select string_agg(parts.part, ', ')
+    into overloaded
+    from etl.feed_parts() as parts
+    where parts.part ~ '^function '
+    group by substring(parts.part from '^[^(]*')
+    having count(*) > 1
+    limit 1;
+    if overloaded is not null then
+        raise exception 'the change feed has functions of one name for other types: %', overloaded
+            using hint = 'Drop the one that is not the platform''s (make psql-primary), then continue: make up.';
+    end if;
+    delete from etl.applied_parts;
+    insert into etl.applied_parts (part, digest)
+    select parts.part, parts.digest
+    from etl.feed_parts() as parts
+    union all
+    select 'all functions', md5(string_agg(parts.part || parts.digest, ' ' order by parts.part collate "C"))
+    from etl.feed_parts() as parts
+    where parts.part ~ '^function ';
+end
+$$;
+
+-- A part of the feed that is not as the platform made it; null when there is none.
+create or replace function etl.changed_part() returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select min(coalesce(made.part, present.part))
+    from (select * from etl.applied_parts where part <> 'all functions') as made
+    full outer join etl.feed_parts() as present on made.part = present.part
+    where made.digest is distinct from present.digest
+$$;
+
+-- Whoever changes a function that the feed's triggers call can let changes pass by the trail, and put it back: noted
+-- when it becomes another one, and when it comes back. The same function again, as `make up` applies it, is no change.
+create or replace function etl.note_changed_function() returns event_trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    present text;
+    relation regclass;
+begin
+    if to_regclass('operational.audit_log') is null then
+        return;
+    end if;
+    select md5(string_agg(parts.part || parts.digest, ' ' order by parts.part collate "C"))
+    into present
+    from etl.feed_parts() as parts
+    where parts.part ~ '^function ';
+    if exists (select from etl.applied_parts as known where known.part = 'all functions' and known.digest = present) then
+        return;
+    end if;
+    -- Unlike an altered table, a replaced function waits for nobody. So this does: a transaction that wrote by the one
+    -- before has ended when the change is committed, and no run that reads the note misses what it wrote.
+    for relation in
+        select cls.oid::regclass
+        from pg_class as cls
+        where
+            cls.relnamespace = 'operational'::regnamespace and cls.relkind = 'r' and etl.changes_view(cls.oid) is not null
+            and has_table_privilege(cls.oid, 'update, delete, truncate')
+        order by cls.relname
+    loop
+        execute format('lock table %s in share row exclusive mode', relation);
+    end loop;
+    perform etl.note_reload_of_all();
+    insert into etl.applied_parts (part, digest) values ('all functions', present)
+    on conflict (part) do update set digest = excluded.digest;
+end
+$$;
+
 create or replace function etl.note_gap() returns event_trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if to_regclass('operational.audit_log') is null then
+        if exists (
+            select from pg_event_trigger_ddl_commands() as command
+            inner join pg_depend as dep on command.objid = dep.refobjid and dep.refclassid = 'pg_class'::regclass
+            inner join pg_rewrite as rule on dep.objid = rule.oid and dep.classid = 'pg_rewrite'::regclass
+            where command.classid = 'pg_class'::regclass and rule.ev_class = to_regclass('etl.trail')
+        ) then
+            raise exception 'operational.audit_log cannot be renamed or moved to another schema: the audit trail is '
+                'written, and read by the warehouse, under this name'
+                using
+                    errcode = 'object_not_in_prerequisite_state',
+                    hint = 'Leave it as it is. For another name, make a view: create view … as select * from '
+                    'operational.audit_log.';
+        end if;
+        return;
+    end if;
+    -- What is planned under such a rule is an empty plan, which PostgreSQL never makes again: a session would go on
+    -- without entries after the rule was dropped. A rule with a condition has no such plan, and is noted below.
+    if exists (
+        select from pg_event_trigger_ddl_commands() as command
+        inner join pg_rewrite as rule on command.objid = rule.oid and command.classid = 'pg_rewrite'::regclass
+        where
+            rule.ev_class = 'operational.audit_log'::regclass and rule.ev_type = '3' and rule.is_instead
+            and rule.ev_qual = '<>'
+    ) then
+        raise exception 'a rule that keeps all entries out of operational.audit_log is refused'
+            using
+                errcode = 'object_not_in_prerequisite_state',
+                hint = 'The audit trail is complete, or the warehouse misses changes. Leave it without rules.';
+    end if;
+
     -- Runs as the owner, for whoever alters a table of his own. Only who may alter one of the book gets to the trail.
     perform etl.note_reload(cls.relname)
     from (
@@ -483,11 +742,35 @@ begin
     inner join pg_class as changes on changes.oid = etl.changes_view(cls.oid)
     where not etl.records_changes(cls.oid) or changes.relname <> cls.relname || '_changes';
 
-    -- Also when its protection comes back, in the transaction that removed what had been noted before.
+    -- Also when its protection comes back, in the transaction that removed what had been noted before. A rule or a policy
+    -- decides what gets into it and what is seen of it.
     perform etl.note_reload_of_all()
     from pg_event_trigger_ddl_commands() as command
     left join pg_trigger as trg on command.objid = trg.oid and command.classid = 'pg_trigger'::regclass
-    where coalesce(trg.tgrelid, command.objid) = 'operational.audit_log'::regclass;
+    left join pg_rewrite as rule on command.objid = rule.oid and command.classid = 'pg_rewrite'::regclass
+    left join pg_policy as policy on command.objid = policy.oid and command.classid = 'pg_policy'::regclass
+    where
+        coalesce(
+            trg.tgrelid, rule.ev_class, policy.polrelid,
+            case when command.classid = 'pg_class'::regclass then command.objid end
+        ) = 'operational.audit_log'::regclass;
+
+    -- The function that notes changed functions cannot note that it is another one now. What it compares with is then
+    -- unknown, so that it notes when it comes back.
+    if exists (
+        select from pg_event_trigger_ddl_commands() as command
+        where
+            command.classid = 'pg_proc'::regclass and command.objid = to_regprocedure('etl.note_changed_function()')
+    ) then
+        if exists (
+            select from etl.feed_parts() as parts
+            inner join etl.applied_parts as known on parts.part = known.part
+            where parts.part = 'function etl.note_changed_function()' and parts.digest <> known.digest
+        ) then
+            perform etl.note_reload_of_all();
+            update etl.applied_parts set digest = 'unknown' where part = 'all functions';
+        end if;
+    end if;
 end
 $$;
 
@@ -515,7 +798,7 @@ begin
     perform etl.note_reload_of_all()
     from pg_event_trigger_dropped_objects() as dropped
     where
-        dropped.object_type = 'trigger' and dropped.address_names[1] = 'operational'
+        dropped.object_type in ('trigger', 'rule', 'policy') and dropped.address_names[1] = 'operational'
         and dropped.address_names[2] = 'audit_log';
 end
 $$;
@@ -560,7 +843,10 @@ do $$
 begin
     drop event trigger if exists note_gap;
     create event trigger note_gap on ddl_command_end
-    when tag in ('ALTER TABLE', 'ALTER TRIGGER', 'CREATE TRIGGER') execute function etl.note_gap();
+    when tag in (
+        'ALTER TABLE', 'ALTER TRIGGER', 'CREATE TRIGGER', 'CREATE RULE', 'ALTER RULE', 'CREATE POLICY', 'ALTER POLICY',
+        'CREATE FUNCTION', 'ALTER FUNCTION', 'ALTER ROUTINE'
+    ) execute function etl.note_gap();
     alter event trigger note_gap enable always;
     drop event trigger if exists note_dropped_trigger;
     create event trigger note_dropped_trigger on sql_drop execute function etl.note_dropped_trigger();
@@ -790,6 +1076,16 @@ from etl.source_state() as state;
 -- that the warehouse does not have is given as the one whose values it reads: an enum or a text type of an extension as
 -- text, a domain as its base type. feed_problem: why changes of the table do not reach the feed (etl.feed_problem).
 -- is_key: whether it is the primary key.
+-- A type as the warehouse writes it too, whatever is set for the session.
+create or replace function etl.type_name(type_oid oid, type_modifier integer) returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off
+as $$
+    select format_type(type_oid, type_modifier)
+$$;
+
 do $$
 begin
     -- A view's columns cannot be changed in place.
@@ -802,12 +1098,19 @@ end
 $$;
 
 create or replace view etl.source_columns as
-with tables as materialized (
+with changed as materialized (
+    select etl.changed_part() as part
+),
+
+tables as materialized (
     select
         cls.oid,
         cls.relname,
-        etl.feed_problem(cls.oid) as feed_problem
+        coalesce(
+            etl.feed_problem(cls.oid), changed.part || ' is not as the platform made it: make up puts it back'
+        ) as feed_problem
     from pg_class as cls
+    cross join changed
     where cls.relnamespace = 'operational'::regnamespace and cls.relkind in ('r', 'p')
 )
 
@@ -815,11 +1118,11 @@ select
     tables.relname::text as table_name,
     att.attname::text as column_name,
     case
-        when typ.typtype = 'd' then format_type(typ.typbasetype, typ.typtypmod)
-        when typ.typnamespace = 'pg_catalog'::regnamespace then format_type(att.atttypid, att.atttypmod)
+        when typ.typtype = 'd' then etl.type_name(typ.typbasetype, typ.typtypmod)
+        when typ.typnamespace = 'pg_catalog'::regnamespace then etl.type_name(att.atttypid, att.atttypmod)
         when typ.typtype = 'e' or typ.typcategory = 'S' then 'text'
         when element.typtype = 'e' or element.typcategory = 'S' then 'text[]'
-        else format_type(att.atttypid, att.atttypmod)
+        else etl.type_name(att.atttypid, att.atttypmod)
     end as data_type,
     tables.feed_problem,
     coalesce(att.attname = etl.key_column(tables.oid), false) as is_key
@@ -846,17 +1149,46 @@ revoke all on all functions in schema operational, etl from public;
 grant execute on function etl.source_state() to etl_reader;
 grant execute on function etl.widest_row(regclass) to etl_reader;
 grant execute on function etl.unpublishable(regclass), etl.changes_view_fits(regclass), etl.feed_problem(regclass),
-etl.key_column(regclass), etl.records_changes(regclass), etl.trail_is_append_only()
+etl.key_column(regclass), etl.records_changes(regclass), etl.trail_is_append_only(), etl.trail_problem(),
+etl.view_digest(regclass), etl.type_name(oid, integer), etl.feed_parts(), etl.changed_part()
 to etl_reader;
 alter default privileges for role loans_owner revoke execute on functions from public;
 
 grant usage on schema operational, etl to etl_reader;
 grant select on etl.feed_events, etl.trail, etl.trail_end, etl.trail_transactions, etl.source_state,
-etl.source_columns, etl.feed_widths, etl.table_widths, etl.replaced_tables to etl_reader;
+etl.source_columns, etl.feed_widths, etl.table_widths, etl.replaced_tables, etl.applied_parts to etl_reader;
 
 select etl.publish_table('operational.customers');
 select etl.publish_table('operational.loan_products');
 select etl.publish_table('operational.loans');
 select etl.publish_table('operational.payments');
 
+-- The others that were published before, by a later file or by hand: their triggers, views and notes become what this
+-- file makes. One that cannot be in the feed any more stops the runs (etl.feed_problem), not this.
+select etl.publish_table(cls.oid)
+from pg_class as cls
+cross join lateral etl.unpublishable(cls.oid) as found
+where
+    cls.relnamespace = 'operational'::regnamespace and cls.relkind = 'r' and cls.relowner = 'loans_owner'::regrole
+    and cls.relname not in ('customers', 'loan_products', 'loans', 'payments')
+    and etl.changes_view(cls.oid) is not null and found.problem is null
+order by cls.relname;
+
+select etl.record_feed_parts();
+
 reset role;
+-- Last, when there is something to compare with.
+do $$
+begin
+    drop event trigger if exists note_changed_function;
+    create event trigger note_changed_function on ddl_command_end
+    when tag in ('CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE PROCEDURE', 'ALTER PROCEDURE', 'ALTER ROUTINE')
+    execute function etl.note_changed_function();
+    alter event trigger note_changed_function enable always;
+    drop event trigger if exists note_dropped_function;
+    create event trigger note_dropped_function on sql_drop
+    when tag in ('DROP FUNCTION', 'DROP PROCEDURE', 'DROP ROUTINE', 'DROP SCHEMA', 'DROP OWNED')
+    execute function etl.note_changed_function();
+    alter event trigger note_dropped_function enable always;
+end
+$$;

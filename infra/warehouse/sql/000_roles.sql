@@ -40,8 +40,11 @@ begin
     execute format('alter role etl_writer in database %I set datestyle = ''ISO, MDY''', current_database());
     execute format('alter role etl_writer in database %I set default_transaction_isolation = ''read committed''',
         current_database());
-    -- Names and types of both sides are compared as texts.
+    -- Names and types of both sides are compared as texts, and definitions with what they were in another session.
     execute format('alter role etl_writer in database %I set quote_all_identifiers = off', current_database());
+    execute format('alter role etl_writer in database %I set intervalstyle = postgres', current_database());
+    execute format('alter role etl_writer in database %I set extra_float_digits = 1', current_database());
+    execute format('alter role etl_writer in database %I set bytea_output = hex', current_database());
     -- A query of a dashboard that went wrong must not hold the server.
     execute format('alter role warehouse_reader in database %I set statement_timeout = ''60s''', current_database());
     execute format('alter role warehouse_reader in database %I set default_transaction_read_only = on',

@@ -23,6 +23,9 @@ from eds.cluster.queries import has_relation
 COMMON_SQL = ROOT / "infra/postgres/sql"
 SQL_FOLDERS = {"primary": ROOT / "infra/primary/sql", "warehouse": ROOT / "infra/warehouse/sql"}
 
+# The file of the primary that makes the change feed.
+FEED_FILE = "020_change_feed.sql"
+
 # The roles that log in; <ROLE>_PASSWORD in `.env` is the password of each.
 OLTP_ROLES = ("app_user", "readonly_user", "etl_reader", "replicator", "pgbouncer_lookup")
 WAREHOUSE_ROLES = ("warehouse_user", "etl_writer", "warehouse_reader")
@@ -69,6 +72,8 @@ def _apply_new_files(connection: psycopg.Connection, folder: Path) -> list[str]:
     """Apply the files in the connection's transaction."""
     applied = []
     known: dict[str, str] = dict(connection.execute("select file_name, sha256 from platform.applied_file").fetchall())
+    if folder == SQL_FOLDERS["primary"] and _feed_was_changed(connection):
+        known.pop(FEED_FILE, None)
     for path in sorted([*COMMON_SQL.glob("*.sql"), *folder.glob("*.sql")], key=lambda path: path.name):
         text = path.read_bytes()
         digest = hashlib.sha256(text).hexdigest()
@@ -87,6 +92,13 @@ def _apply_new_files(connection: psycopg.Connection, folder: Path) -> list[str]:
         )
         applied.append(path.name)
     return applied
+
+
+def _feed_was_changed(connection: psycopg.Connection) -> bool:
+    """Return whether a function or view of the change feed is not as its file made it, so that no run passes."""
+    if connection.execute("select to_regprocedure('etl.changed_part()')").fetchone() == (None,):
+        return False
+    return connection.execute("select etl.changed_part()").fetchone() != (None,)
 
 
 def _ensure_password(connection: psycopg.Connection, server: Server, role: str, password: str) -> bool:

@@ -210,7 +210,8 @@ def test_a_version_that_is_there_twice_is_removed_once(
 def test_versions_of_which_it_is_not_known_which_is_true_are_refused(small_book: Platform) -> None:
     platform = small_book
     spoiled = f"{WITHOUT_A_KEY}; create table public.kept as table snapshots.loans_snapshot; "
-    spoiled += "update public.kept set branch_code = 'XXX' where loan_id = 2; insert into snapshots.loans_snapshot table public.kept"
+    spoiled += "update public.kept set branch_code = 'XXX' where loan_id = 2; "
+    spoiled += "insert into snapshots.loans_snapshot table public.kept"
     platform.warehouse(spoiled)
     before = platform.warehouse(f"select * from ({VERSIONS}) as versions order by dbt_scd_id, branch_code")
     change_the_book(platform)

@@ -745,8 +745,8 @@ def views_are_readable_again(platform: Platform) -> None:
     state = (
         "select relname, pg_get_userbyid(relowner), reloptions, "
         "(select array_agg(entry::text order by entry::text) from unnest(relacl) as entry) from pg_class "
-        f"where relname in {(*views, 'stg_loans', 'fact_loans')} and relnamespace <> 'publish'::regnamespace "
-        "order by 1, 2"
+        f"where relname in {(*views, 'stg_loans', 'fact_loans')} "
+        "and relnamespace in ('warehouse'::regnamespace, 'staging'::regnamespace) order by 1"
     )
     before = platform.warehouse(state)
     marts = "select model_name, created_run_id, recomputed_run_id from audit.model_states order by 1"

@@ -523,13 +523,13 @@ CONTROLS = [
         ),
     ),
     Control(
-        "dbt's own statements wait for their locks only briefly",
-        on_a_small_book(test_tested_states.nobody_holds_a_run, "a seed whose file changed"),
+        "a seed waits for its lock only briefly",
+        on_a_small_book(test_tested_states.nobody_holds_a_run, "a seed with another column"),
         "readers wait",
         (
             (
-                "macros/overrides/ddl_of_dbt.sql",
-                'run_ddl(relation, "truncate table "',
+                "macros/helpers/assert_seed_is_sound.sql",
+                'run_ddl(this, "truncate table "',
                 'run_statement("truncate table "',
             ),
         ),

@@ -17,7 +17,22 @@
                     where conrelid = {{ sql_literal(table.name) }}::regclass and contype = 'p'
                 {% endset %}
                 {% set constraint = first_row(primary_key)['name'] %}
-                {% do run_statement("alter table " ~ table.name ~ " drop constraint " ~ constraint) %}
+                {% do run_ddl(table.name, "alter table " ~ table.name ~ " drop constraint " ~ constraint) %}
+            {% endif %}
+            {# Each shard knows its own rows only. The next run makes the index of a history's versions with the column. #}
+            {% set unique_indexes %}
+                select string_agg('drop index ' || indexrelid::regclass, '; ') as drops
+                from pg_index
+                where indrelid = {{ sql_literal(table.name) }}::regclass and indisunique and not indisprimary
+                    and not exists (select from pg_constraint where conindid = indexrelid)
+                    and not exists (
+                        select from pg_attribute
+                        where attrelid = indrelid and attnum = any(indkey) and attname = {{ sql_literal(column) }}
+                    )
+            {% endset %}
+            {% set drops = first_row(unique_indexes)['drops'] %}
+            {% if drops %}
+                {% do run_ddl(table.name, drops) %}
             {% endif %}
             {% do run_statement("update " ~ table.name ~ " set " ~ column ~ " = " ~ unknown_loan_id() ~ " where " ~ column ~ " is null") %}
             {% if table.columns_of_key and column not in table.columns_of_key %}
@@ -25,7 +40,7 @@
                     alter table {{ table.name }}
                     add primary key ({{ key_in_place(table.columns_of_key, table.placement) | join(', ') }})
                 {% endset %}
-                {% do run_statement(new_key) %}
+                {% do run_ddl(table.name, new_key) %}
             {% endif %}
         {% endif %}
         {% do place_table(table.name, table.placement) %}

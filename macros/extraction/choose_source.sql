@@ -151,7 +151,10 @@
             max(option_value) filter (where option_name = 'host') as hosts,
             max(option_value) filter (where option_name = 'port') as ports,
             max(option_value) filter (where option_name = 'target_session_attrs') as attrs,
-            max(option_value) filter (where option_name = 'fetch_size') as fetch_size
+            max(option_value) filter (where option_name = 'fetch_size') as fetch_size,
+            exists (
+                select from pg_user_mappings where srvname = 'oltp' and usename in (current_user, 'public')
+            ) as has_mapping
         from pg_foreign_server
         cross join lateral pg_options_to_table(srvoptions)
         where srvname = 'oltp'
@@ -159,6 +162,10 @@
     {% set row = first_row(question) %}
     {% if row['hosts'] is none %}
         {{ exceptions.raise_compiler_error("There is no foreign server oltp in the warehouse: `make up` creates it.") }}
+    {% elif not row['has_mapping'] %}
+        {{ exceptions.raise_compiler_error(
+            "The foreign server oltp has no user mapping for the role that dbt uses: `make up` creates it."
+        ) }}
     {% endif %}
     {{ return({'hosts': row['hosts'].split(','), 'ports': (row['ports'] | string).split(','),
                'attrs': row['attrs'] or 'any', 'fetch_size': (row['fetch_size'] or 100) | int}) }}

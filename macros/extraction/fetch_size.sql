@@ -12,11 +12,12 @@
     {% set rows = [var('max_fetch_bytes') | int // [widest, 1] | max, 1] | max %}
     {% set is_bounded = rows < server_options()['fetch_size'] %}
     {% if is_bounded %}
-        {% do run_statement("alter foreign table " ~ foreign_table ~ " options (add fetch_size '" ~ rows ~ "')") %}
+        {% do run_ddl(foreign_table, "alter foreign table " ~ foreign_table
+            ~ " options (add fetch_size '" ~ rows ~ "')") %}
     {% endif %}
     {% do run_statement(sql) %}
     {% if is_bounded %}
-        {% do run_statement("alter foreign table " ~ foreign_table ~ " options (drop fetch_size)") %}
+        {% do run_ddl(foreign_table, "alter foreign table " ~ foreign_table ~ " options (drop fetch_size)") %}
     {% endif %}
 {% endmacro %}
 

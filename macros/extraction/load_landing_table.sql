@@ -278,21 +278,40 @@
 
 {#
     Bring the columns of an existing landing table to those of the YAML. Returns whether a column was added or changed,
-    so that the whole table must be read once to fill it. With another key, it is dropped: the first load makes it.
+    so that the whole table must be read once to fill it. With another key, or without a column that the landing tables
+    use themselves, it is dropped: the first load makes it.
 #}
 {% macro alter_landing_table(table) %}
     {% if not relation_exists(table.landing) %}
         {{ return(false) }}
     {% endif %}
     {% set keys %}
-        select string_agg(quote_ident(att.attname), ', ' order by array_position(idx.indkey::smallint[], att.attnum)) as names
+        select
+            string_agg(
+                quote_ident(att.attname), ', ' order by array_position(idx.indkey::smallint[], att.attnum)
+            ) as names,
+            (
+                select count(*) = 3
+                from pg_attribute as own
+                where own.attrelid = {{ sql_literal(table.landing) }}::regclass and not own.attisdropped
+                    and (own.attname, own.atttypid) in (
+                        ('_run_id', 'bigint'::regtype),
+                        ('_changed_at', 'timestamptz'::regtype),
+                        ('_deleted_at', 'timestamptz'::regtype)
+                    )
+            ) as has_own_columns
         from pg_index as idx
         inner join pg_attribute as att on idx.indrelid = att.attrelid and att.attnum = any(idx.indkey)
         where idx.indrelid = {{ sql_literal(table.landing) }}::regclass and idx.indisprimary
     {% endset %}
-    {% if first_row(keys)['names'] != key_in_place([table.key], table.placement) | join(', ') %}
+    {% set present = first_row(keys) %}
+    {% set key = key_in_place([table.key], table.placement) | join(', ') %}
+    {% if present['names'] != key or not present['has_own_columns'] %}
+        {% if not present['has_own_columns'] %}
+            {% do log(table.landing ~ ' lacks a column that every landing table has: it is loaded again.', info=true) %}
+        {% endif %}
         {% do drop_staging_view(table) %}
-        {% do run_statement("drop table " ~ table.landing) %}
+        {% do run_ddl(table.landing, "drop table " ~ table.landing) %}
         {{ return(true) }}
     {% endif %}
     {% set differences %}
@@ -342,7 +361,7 @@
         {% if change['is_in_use'] %}
             {% do drop_staging_view(table) %}
         {% endif %}
-        {% do run_statement(change['change']) %}
+        {% do run_ddl(table.landing, change['change']) %}
         {% if change['must_read'] %}
             {% set must_read.value = true %}
         {% endif %}
@@ -355,10 +374,8 @@
     same run.
 #}
 {% macro drop_staging_view(table) %}
-    {% set drop_view %}
-        drop view if exists
-            {{ schema_in_target('staging', target.name, target.schema) }}.{{ adapter.quote('stg_' ~ table.name) }}
-            cascade
+    {% set view %}
+        {{- schema_in_target('staging', target.name, target.schema) }}.{{ adapter.quote('stg_' ~ table.name) -}}
     {% endset %}
-    {% do run_statement(drop_view) %}
+    {% do run_ddl(view, "drop view if exists " ~ view ~ " cascade") %}
 {% endmacro %}

@@ -9,10 +9,12 @@
         {{ return('') }}
     {% endif %}
     {% do assert_types_exist(tables) %}
+    {% do drop_foreign_tables([
+        'operational_fdw.source_columns', 'operational_fdw.feed_events', 'operational_fdw.feed_widths',
+        'operational_fdw.table_widths', 'operational_fdw.replaced_tables'
+    ]) %}
+    {% do drop_foreign_tables(tables | map(attribute='foreign') | list + tables | map(attribute='changes') | list) %}
     {% set statements %}
-        drop foreign table if exists
-            operational_fdw.source_columns, operational_fdw.feed_events,
-            operational_fdw.feed_widths, operational_fdw.table_widths, operational_fdw.replaced_tables;
         create foreign table operational_fdw.feed_events (
             xact_id xid8, table_name text, operation text, record_id bigint, change_time timestamptz,
             old_values jsonb
@@ -34,7 +36,6 @@
         {% for column in table.columns %}
             {% do columns.append(column.quoted ~ ' ' ~ column.data_type) %}
         {% endfor %}
-        drop foreign table if exists {{ table.foreign }}, {{ table.changes }};
         create foreign table {{ table.foreign }} (
             {{ columns | join(', ') }}
         ) server oltp options (schema_name 'operational');
@@ -92,7 +93,7 @@
             where att.attrelid = cls.oid and att.attnum > 0 and not att.attisdropped
         ) as columns
         where
-            cls.relnamespace = 'operational_fdw'::regnamespace
+            cls.relnamespace = to_regnamespace('operational_fdw')
             and cls.relname = any(array[{% for name in names %}{{ sql_literal(name) }}{{ ', ' if not loop.last }}{% endfor %}])
     )
 {% endmacro %}
@@ -105,6 +106,7 @@
     {# source_settings is known by its column: a table of the source that has this name was once published. #}
     {% set question %}
         select
+            to_regnamespace('operational_fdw') is not null as has_schema,
             exists (
                 select from pg_attribute
                 where attrelid = to_regclass('operational_fdw.source_settings') and attname = 'setting' and not attisdropped
@@ -123,11 +125,17 @@
         {% do log('The foreign tables of operational_fdw are not as the last extraction left them: they are made again.', info=true) %}
     {% endif %}
     {% if found['differ'] or not found['are_there'] %}
+        {# Says so when there is no server that foreign tables could be of. #}
+        {% do server_options() %}
+        {% if not found['has_schema'] %}
+            {% do create_foreign_schema() %}
+        {% endif %}
         {# Without source_columns, sync_foreign_tables makes the others again. #}
+        {% do drop_foreign_tables([
+            'operational_fdw.source_state', 'operational_fdw.trail', 'operational_fdw.trail_end',
+            'operational_fdw.trail_transactions', 'operational_fdw.source_settings', 'operational_fdw.source_columns'
+        ]) %}
         {% set creation %}
-            drop foreign table if exists
-                operational_fdw.source_state, operational_fdw.trail, operational_fdw.trail_end,
-                operational_fdw.trail_transactions, operational_fdw.source_settings, operational_fdw.source_columns;
             create foreign table operational_fdw.source_state (
                 snapshot_xmin xid8, snapshot_xmax xid8, snapshot_time timestamptz, system_identifier text,
                 timeline integer, position_lsn text, is_standby boolean, server_port integer,
@@ -149,6 +157,34 @@
         {% do run_statement(creation) %}
     {% endif %}
     {% do run_statement('commit') %}
+{% endmacro %}
+
+{#
+    The schema of the foreign tables, which somebody dropped. `make up` makes it, as any other of the layers; where this
+    role may make schemas too, the run need not wait for that.
+#}
+{% macro create_foreign_schema() %}
+    {% set question %}
+        select has_database_privilege(current_database(), 'create') as is_allowed
+    {% endset %}
+    {% if not first_row(question)['is_allowed'] %}
+        {{ exceptions.raise_compiler_error(
+            "There is no schema operational_fdw in the warehouse, which holds the foreign tables: `make up` creates it."
+        ) }}
+    {% endif %}
+    {% do log('There was no schema operational_fdw: it is made again, with its foreign tables.', info=true) %}
+    {% do run_statement("create schema operational_fdw") %}
+{% endmacro %}
+
+{#
+    Drop foreign tables, where they exist. Each by itself, so that the message names the one that is in use.
+
+    names: qualified names, a list.
+#}
+{% macro drop_foreign_tables(names) %}
+    {% for name in names %}
+        {% do run_ddl(name, "drop foreign table if exists " ~ name) %}
+    {% endfor %}
 {% endmacro %}
 
 {#

@@ -1,6 +1,6 @@
 {#
-    Alter a table whose columns views read: they are dropped and created again as they were, with their grants and comments,
-    in this transaction; readers wait until it ends.
+    Alter a table whose columns views read: they are dropped and created again as they were, with their owner, options,
+    grants and comments, in this transaction; readers wait until it ends.
 
     relation: the table's name. actions: list of actions of `alter table`.
 
@@ -11,11 +11,19 @@
         select
             view.oid::regclass::text as name,
             pg_get_viewdef(view.oid) as definition,
+            'with (' || array_to_string(view.reloptions, ', ') || ')' as options,
+            pg_get_userbyid(view.relowner) as owner,
+            case
+                when pg_get_userbyid(view.relowner) <> current_user
+                    then format('alter view %s owner to %I', view.oid::regclass, pg_get_userbyid(view.relowner))
+            end as ownership,
+            pg_has_role(view.relowner, 'MEMBER') as can_be_kept,
             (
-                select string_agg(format('grant %s on %s to %I', grants.privilege_type, view.oid::regclass,
-                    pg_get_userbyid(grants.grantee)), '; ')
+                select string_agg(format('grant %s on %s to %s%s', grants.privilege_type, view.oid::regclass,
+                    case when grants.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grants.grantee)) end,
+                    case when grants.is_grantable then ' with grant option' else '' end), '; ')
                 from aclexplode(view.relacl) as grants
-                where grants.grantee <> view.relowner and grants.grantee <> 0
+                where grants.grantee <> view.relowner
             ) as grants,
             (
                 select string_agg(format('comment on %s is %L', case
@@ -36,15 +44,23 @@
         order by view.oid
     {% endset %}
     {% set above = run_query(views).rows %}
+    {% for view in above if not view['can_be_kept'] %}
+        {{ exceptions.raise_compiler_error(
+            "View " ~ view['name'] ~ " reads " ~ relation ~ ", which is to be altered, and belongs to role "
+            ~ view['owner'] ~ ", as which it cannot be made again. Give it to the role that dbt uses (alter view … owner "
+            ~ "to), or drop it, and run again."
+        ) }}
+    {% endfor %}
     {% set ddl %}
         {% for view in above %}
         drop view {{ view['name'] }};
         {% endfor %}
         alter table {{ relation }} {{ actions | join(', ') }};
         {% for view in above %}
-        create view {{ view['name'] }} as {{ view['definition'].rstrip(';') }};
+        create view {{ view['name'] }} {{ view['options'] or '' }} as {{ view['definition'].rstrip(';') }};
         {{ view['grants'] or '' }};
         {{ view['comments'] or '' }};
+        {{ view['ownership'] or '' }};
         {% endfor %}
     {% endset %}
     {% do run_ddl(relation, ddl) %}

@@ -77,6 +77,6 @@
         {% do actions.append("drop column " ~ adapter.quote(name)) %}
     {% endfor %}
     {% if actions %}
-        {% do run_statement("truncate table " ~ this ~ "; alter table " ~ this ~ " " ~ actions | join(', ')) %}
+        {% do run_ddl(this, "truncate table " ~ this ~ "; alter table " ~ this ~ " " ~ actions | join(', ')) %}
     {% endif %}
 {% endmacro %}

@@ -3,9 +3,13 @@
     not make everybody else queue behind this statement: it waits for its lock only briefly, lets the queue pass, and
     tries again, about once a second. When it gives up, the message names the sessions that block it.
 
-    relation: what the DDL locks. statements: SQL, run in this transaction.
+    Everything that takes a relation away from its readers, or changes it, goes this way: dbt's own statements too
+    (overrides/ddl_of_dbt.sql). What is made in the same transaction, and temporary tables, have no readers.
+
+    relation: what the DDL locks; the views over it may be locked too. statements: SQL, run in this transaction.
 #}
 {% macro run_ddl(relation, statements) %}
+    {# The message has the name without quotes: what is quoted in a message is not recorded (without_row_values). #}
     {% set ddl %}
         do $ddl$
         declare
@@ -26,9 +30,19 @@
                     ), '; ')
                     into blockers
                     from (
+                        with recursive locked as (
+                            select to_regclass({{ sql_literal(relation | string) }})::oid as oid
+                            union
+                            select pg_rewrite.ev_class
+                            from locked
+                            inner join pg_depend
+                                on locked.oid = pg_depend.refobjid and pg_depend.classid = 'pg_rewrite'::regclass
+                            inner join pg_rewrite on pg_depend.objid = pg_rewrite.oid
+                        )
+
                         select distinct held.pid from pg_locks as held
                         where held.granted
-                            and held.relation = to_regclass({{ sql_literal(relation | string) }})
+                            and held.relation in (select oid from locked)
                             and held.database = (select oid from pg_database where datname = current_database())
                             and held.pid <> pg_backend_pid()
                     ) as holder
@@ -38,7 +52,8 @@
             end loop;
             raise exception 'lock timeout: % cannot be changed while it is in use by %. The dashboards keep their last '
                 'state and the next run tries again; select pg_terminate_backend(<process>) ends a session.',
-                {{ sql_literal(relation | string) }}, coalesce(blockers, 'a session that has ended since');
+                {{ sql_literal(relation | string | replace('"', '')) }},
+                coalesce(blockers, 'a session that has ended since');
         end
         $ddl$
     {% endset %}

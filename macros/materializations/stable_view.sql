@@ -1,6 +1,7 @@
 {#
-    A view that is created or replaced only when its definition changed, or somebody replaced it. dbt's own view is dropped and created in each
-    run, which takes dependent views along and makes readers queue. With a contract, its columns are checked first.
+    A view that is created or replaced only when its definition changed, or somebody replaced it. dbt's own view is
+    dropped and created in each run, which takes dependent views along and makes readers queue. With a contract, its
+    columns are checked first. Its grants, options and owner are put back when somebody altered them.
 #}
 {% materialization stable_view, adapter='postgres' %}
     {% set target_relation = this.incorporate(type='view') %}
@@ -10,7 +11,7 @@
 
     {% set node = node_state() %}
     {% set known_hash = node.state['definition_hash'] if node.state is not none else '' %}
-    {% if node.exists and (not reads_everything() or (known_hash == node.definition_hash and node.is_as_made)) %}
+    {% if node.exists and (not reads_everything() or (known_hash == node.definition_hash and node.is_as_left)) %}
         {% do store_raw_result('main', message='unchanged', code='unchanged', rows_affected='0') %}
         {{ return({'relations': [target_relation]}) }}
     {% endif %}
@@ -26,10 +27,12 @@
             {# Raises dbt's own message when the SQL's columns are not the contract's. #}
             {% do get_assert_columns_equivalent(sql) %}
         {% endif %}
-        {% if node.exists and not replaceable(sql) %}
-            {% do run_ddl(this, 'drop view ' ~ this ~ (' cascade' if only_own_views_depend_on_it())) %}
+        {% if node.exists and not (view_besides_its_sql()['is_ours'] and replaceable(sql)) %}
+            {% do drop_this_view() %}
         {% endif %}
         {% do run_ddl(this, 'create or replace view ' ~ this ~ ' as ' ~ sql) %}
+    {% elif not node.is_as_left %}
+        {% do put_back_owner_and_options(sql) %}
     {% endif %}
     {% call statement('main') %}
         select 'created' as note
@@ -46,6 +49,39 @@
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+{% macro drop_this_view() %}
+    {% do run_ddl(this, 'drop view ' ~ this ~ (' cascade' if only_own_views_depend_on_it())) %}
+{% endmacro %}
+
+{#
+    What a view is besides its SQL: is_ours (whether it belongs to the role that runs), options (the names of those that
+    are set, none: no option is). The project sets none: with security_invoker, readers would need what the view reads.
+#}
+{% macro view_besides_its_sql() %}
+    {% set question %}
+        select
+            pg_get_userbyid(relowner) = current_user as is_ours,
+            (select string_agg(option_name, ', ') from pg_options_to_table(reloptions)) as options
+        from pg_class
+        where oid = to_regclass({{ sql_literal(this.render()) }})
+    {% endset %}
+    {{ return(first_row(question)) }}
+{% endmacro %}
+
+{#
+    Put back what somebody altered of a view beside its SQL: its options go, and under another owner it is made again,
+    which the owner of its schema may.
+#}
+{% macro put_back_owner_and_options(sql) %}
+    {% set found = view_besides_its_sql() %}
+    {% if not found['is_ours'] %}
+        {% do drop_this_view() %}
+        {% do run_ddl(this, 'create view ' ~ this ~ ' as ' ~ sql) %}
+    {% elif found['options'] is not none %}
+        {% do run_ddl(this, 'alter view ' ~ this ~ ' reset (' ~ found['options'] ~ ')') %}
+    {% endif %}
+{% endmacro %}
 
 {#
     Whether `create or replace view` accepts the new query: it may only add columns at the end, and change no type.

@@ -72,7 +72,7 @@
             {% do add_missing_constraints() %}
         {% endif %}
     {% endif %}
-    {% if reads_everything() and known_hash != node.definition_hash %}
+    {% if reads_everything() and (known_hash != node.definition_hash or not node.is_as_left) %}
         {% do create_upsert_indexes() %}
         {% do apply_grants(target_relation, config.get('grants'), should_revoke=node.exists) %}
         {% do persist_docs(target_relation, model) %}

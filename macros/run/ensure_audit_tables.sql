@@ -148,13 +148,14 @@
         {% endfor %}
         {% do statements.append('create table if not exists ' ~ audit ~ '.' ~ table ~ ' (' ~ definitions | join(', ') ~ ')') %}
     {% endfor %}
+    {% do run_statement(statements | join(';\n')) %}
     {% for column in missing if column['table_exists'] %}
-        {% do statements.append('alter table ' ~ audit ~ '.' ~ column['table_name'] ~ ' add column ' ~ column['column_name']
+        {% set table = audit ~ '.' ~ column['table_name'] %}
+        {% do run_ddl(table, 'alter table ' ~ table ~ ' add column ' ~ column['column_name']
             ~ ' ' ~ audit_tables()[column['table_name']][column['column_name']]) %}
     {% endfor %}
     {% set one_running %}
         create unique index if not exists etl_runs_one_running on {{ audit }}.etl_runs (status) where status = 'running'
     {% endset %}
-    {% do statements.append(one_running) %}
-    {% do run_statement(statements | join(';\n') ~ ';\ncommit') %}
+    {% do run_statement(one_running ~ ';\ncommit') %}
 {% endmacro %}

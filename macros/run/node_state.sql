@@ -3,6 +3,7 @@
       exists           whether the relation is there
       is_complete      whether it is there with its change log, where it has one
       is_as_made       whether its definition in the database is the one that a run made (see stored_definition)
+      is_as_left       whether its owner, options and grants are too
       state            as model_state returns it, or none
       parents_made     the last run that rebuilt one of the relations it reads, or whose changes their logs no longer have
       landing_run_id   the last extraction that it can take in: the last one, or less when a parent has not taken it in
@@ -70,11 +71,13 @@
             {% endif %}
                 as complete,
             to_regclass({{ relation }}) is not null as present,
-            {% if config.get('materialized') == 'upsert' %}
+            {% if config.get('materialized') in ('upsert', 'snapshot') %}
             {# An earlier version noted none. #}
             known.stored_definition is null or
             {% endif %}
-            known.stored_definition is not distinct from {{ stored_definition() }} as as_made,
+            split_part(known.stored_definition, '.', 1)
+                is not distinct from split_part(found.definition, '.', 1) as as_made,
+            known.stored_definition is not distinct from found.definition as as_left,
             coalesce(parents.made, 0) as parents_made,
             parents.content as parents_content,
             least(parents.landing_run_id, extraction.run_id) as can_take_in,
@@ -100,6 +103,7 @@
             as has_changes
         from parents
         cross join extraction
+        cross join (select {{ stored_definition() }} as definition) as found
         left join {{ audit }}.model_states as known on known.model_name = {{ sql_literal(model.name) }}
     {% endset %}
     {% set row = first_row(question) %}
@@ -107,6 +111,7 @@
         'exists': row['present'],
         'is_complete': row['complete'],
         'is_as_made': row['as_made'],
+        'is_as_left': row['as_left'],
         'parents_made': row['parents_made'] | int,
         'landing_run_id': row['can_take_in'] | int,
         'has_changes': row['has_changes'],

@@ -4,7 +4,11 @@
 {% macro save_snapshot_state() %}
     {% if execute and is_recorded_run() %}
         {% do place_table(this, placement_of(model)) %}
-        {% for column in [config.get('unique_key'), 'dbt_scd_id', '_run_id'] %}
+        {# A version is there once, also after pg_restore put rows to those that are there. #}
+        {% set version = key_in_place(['dbt_scd_id'], placement_of(model)) | join(', ') %}
+        {% do run_statement("create unique index if not exists " ~ model.name ~ "_dbt_scd_id_idx on " ~ this
+            ~ " (" ~ version ~ ")") %}
+        {% for column in [config.get('unique_key'), '_run_id'] %}
             {% do run_statement("create index if not exists " ~ model.name ~ "_" ~ column ~ "_idx on " ~ this ~ " (" ~ column ~ ")") %}
         {% endfor %}
         {% do analyze_rewritten(this) %}

@@ -536,6 +536,95 @@ CONTROLS = [
         r"what was awaited: not within|did not come true|assert \[\(0,\)\] == \[\(1,\)\]",
         (("macros/run/run_is_alive.sql", "{{ return(found.alive) }}", "{{ return(false) }}"),),
     ),
+    Control(
+        "a session that only mentions a run is none of it",
+        on_a_small_book(test_runs.mentioned_runs_are_dead, *test_runs.MENTIONED["asked by hand"]),
+        "assert 1 == 0",
+        (
+            (
+                "macros/run/run_is_alive.sql",
+                "starts_with(query, {{ sql_literal('/* invocation ' ~ invocation ~ ' ') }})",
+                "query like {{ sql_literal('%invocation ' ~ invocation ~ '%') }}",
+            ),
+            ("macros/run/run_is_alive.sql", "and application_name = 'dbt'", ""),
+        ),
+    ),
+    Control(
+        "a seed waits for its lock only briefly",
+        on_a_small_book(test_tested_states.nobody_holds_a_run, "a seed with another column"),
+        "readers wait",
+        (
+            (
+                "macros/helpers/assert_seed_is_sound.sql",
+                'run_ddl(this, "truncate table "',
+                'run_statement("truncate table "',
+            ),
+        ),
+    ),
+    Control(
+        "a landing table waits for its lock only briefly",
+        on_a_small_book(test_tested_states.nobody_holds_a_run, "a landing table with a column more"),
+        "readers wait",
+        (
+            (
+                "macros/extraction/load_landing_table.sql",
+                "run_ddl(table.landing, change['change'])",
+                "run_statement(change['change'])",
+            ),
+        ),
+    ),
+    Control(
+        "a change log waits for its lock only briefly",
+        on_a_small_book(test_tested_states.nobody_holds_a_run, "a change log without a column"),
+        "readers wait",
+        (
+            (
+                "macros/materializations/upsert/change_log.sql",
+                "run_ddl(changes_of(model.name) | trim, ",
+                "run_statement(",
+            ),
+        ),
+    ),
+    Control(
+        "the grants and options of a view are those of the project",
+        on_a_small_book(test_tested_states.views_are_readable_again),
+        "grants, options or owners",
+        (("macros/materializations/stable_view.sql", "node.is_as_left)) %}", "node.is_as_made)) %}"),),
+    ),
+    Control(
+        "a landing table has the columns that runs use themselves",
+        on_a_small_book(test_changed_by_hand.damage_below_the_marts, "a landing table without the ids of runs"),
+        "dbt build failed",
+        (("macros/extraction/load_landing_table.sql", " or not present['has_own_columns'] %}", " %}"),),
+    ),
+    Control(
+        "a history that was altered is put right",
+        on_a_small_book(test_changed_by_hand.damage_below_the_marts, "a history with a required column"),
+        "dbt build failed",
+        (("macros/overrides/snapshot.sql", "put_history_right() if is_suspect", "0 if is_suspect"),),
+    ),
+    Control(
+        "a version of a history is there once",
+        on_a_small_book(
+            test_changed_by_hand.test_a_version_that_is_there_twice_is_removed_once, "all rows once more", False
+        ),
+        "dbt build failed",
+        (("macros/overrides/snapshot.sql", "numbered.number > 1", "false"),),
+    ),
+    Control(
+        "the schema of the foreign tables is made again",
+        on_a_small_book(test_changed_by_hand.damage_below_the_marts, "no schema of foreign tables"),
+        "dbt build failed",
+        (("macros/extraction/sync_foreign_tables.sql", '"create schema operational_fdw"', '"select 1"'),),
+    ),
+    Control(
+        "views keep their options when a column below them is altered",
+        on_a_small_book(
+            test_changed_by_hand.test_views_of_others_stay_as_they_are_when_a_column_below_them_is_put_right
+        ),
+        "security_barrier",
+        (("macros/helpers/alter_below_views.sql", " {{ view['options'] or '' }} as ", " as "),),
+    ),
 ]
 
 

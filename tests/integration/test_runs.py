@@ -14,11 +14,11 @@ from bench.lender import days_later
 from eds.cluster.connections import connect
 from eds.cluster.provision import FEED_FILE, SQL_FOLDERS
 from eds.dashboards import page
-from eds.warehouse import runs
+from eds.warehouse import runs, source_watch
 from eds.warehouse.runs import DATA_BUILD
 from support.book import add_customer, add_loan, pay
 from support.oracle import assert_landing_equals_source, assert_views_equal_the_oltp
-from support.platform import gaps_unnoted, use_only
+from support.platform import Platform, gaps_unnoted, use_only
 from support.readers import Readers, oltp_state
 from support.waiting import wait_until
 
@@ -93,6 +93,48 @@ def test_a_run_that_was_killed_is_marked_and_repaired_by_the_next_one(small_book
     assert result.run["status"] == "success"
     assert_landing_equals_source(platform)
     assert_views_equal_the_oltp(platform)
+
+
+def mentioned_runs_are_dead(platform: Platform, application: str, query: str) -> None:
+    """Leave a run dead, and a session idle whose last query names its invocation: it is found dead all the same."""
+    invocation = "b3f0c1de-0000-4000-8000-000000000001"
+    platform.warehouse(
+        "insert into audit.etl_runs (run_trigger, started_by, command, dbt_invocation_id) "
+        f"values ('manual', 'the dead one', 'dbt build', '{invocation}')"
+    )
+    with connect(platform.writer_conninfo, autocommit=True, application_name=application) as idle:
+        idle.execute(query.format(invocation).encode())
+        assert runs.live_run(platform.cluster, 0.5) is None
+        assert platform.dbt(*DATA_BUILD).exit_code == 0
+        assert source_watch.reading(platform.cluster) is None
+        # Not ended as a session of the run, either.
+        platform.warehouse(f"update audit.etl_runs set status = 'running' where dbt_invocation_id = '{invocation}'")
+        runs.mark_cancelled(platform.cluster, "the dead one", "cancelled")
+        assert idle.execute("select 1").fetchone() == (1,)
+    assert platform.warehouse("select status from audit.etl_runs where started_by = 'the dead one'") == [("failed",)]
+
+
+MENTIONED = {
+    "asked by hand": ("psql", "select pid, query from pg_stat_activity where query like '%invocation {} %'"),
+    "in a comment": ("dbt", "select 1 /* invocation {} node */"),
+    "copied by hand": ("psql", "/* invocation {} node */ select 1"),
+    "of another one that begins alike": ("dbt", "/* invocation {}f node */ select 1"),
+}
+
+
+@pytest.mark.parametrize("mentioned", MENTIONED)
+def test_a_session_that_only_mentions_a_dead_run_does_not_keep_it_alive(small_book, mentioned):
+    mentioned_runs_are_dead(small_book, *MENTIONED[mentioned])
+
+
+def test_a_session_of_a_run_keeps_it_alive(small_book):
+    platform = small_book
+    with platform.app() as connection:
+        pay(connection, 1)
+    platform.wait_for_replicas()
+    with platform.held_run("payments"):
+        wait_until(lambda: running(platform))
+        assert runs.live_run(platform.cluster) is not None
 
 
 def test_a_run_that_was_taken_for_dead_writes_nothing_more(small_book):

@@ -748,6 +748,50 @@ def test_functions_that_were_replaced_by_hand_are_made_again(small_book):
     assert small_book.warehouse(states) == made
 
 
+def views_are_readable_again(platform: Platform) -> None:
+    """Take grants from views and a mart, set options of views, give one away: the next run puts all of it back."""
+    views = ("vw_monthly_revenue", "vw_payment_by_method", "vw_branch_performance", "vw_data_as_of")
+    state = (
+        "select relname, pg_get_userbyid(relowner), reloptions, "
+        "(select array_agg(entry::text order by entry::text) from unnest(relacl) as entry) from pg_class "
+        f"where relname in {(*views, 'stg_loans', 'fact_loans')} "
+        "and relnamespace in ('warehouse'::regnamespace, 'staging'::regnamespace) order by 1"
+    )
+    before = platform.warehouse(state)
+    marts = "select model_name, created_run_id, recomputed_run_id from audit.model_states order by 1"
+    made = platform.warehouse(marts)
+    platform.warehouse(
+        "revoke select on warehouse.vw_monthly_revenue from warehouse_reader; "
+        "alter view warehouse.vw_payment_by_method set (security_invoker = true); "
+        "alter view warehouse.vw_branch_performance owner to postgres; "
+        "alter view warehouse.vw_data_as_of set (security_barrier = true); "
+        "alter view staging.stg_loans set (security_invoker = true); "
+        "revoke select on warehouse.fact_loans from warehouse_reader; "
+        "revoke execute on function warehouse.portfolio_as_of(date) from public"
+    )
+    platform.build()
+    assert platform.warehouse(state) == before, "grants, options or owners are not as they were"
+    for view in views:
+        platform.view(view)
+    assert platform.warehouse(
+        "select has_function_privilege('warehouse_reader', 'warehouse.portfolio_as_of(date)', 'execute')"
+    ) == [(True,)]
+    # None of it decides about rows: nothing is computed anew for it.
+    assert platform.warehouse(marts) == made
+
+
+def test_grants_options_and_owners_that_were_altered_are_put_back(small_book):
+    platform = small_book
+    views_are_readable_again(platform)
+    # Once, and a grant that somebody adds is no reason to make a view again.
+    platform.warehouse("grant select on warehouse.vw_monthly_revenue to etl_writer, warehouse_owner")
+    noted = "select model_name, updated_at from audit.model_states where " + HAS_NO_ROWS + " order by 1"
+    before = platform.warehouse(noted)
+    platform.build()
+    assert platform.warehouse(noted) == before
+    assert_views_equal_the_oltp(platform)
+
+
 # --- readers ----------------------------------------------------------------------------------------------------------
 
 IMPATIENT = ("--vars", "{ddl_lock_attempts: 2}")
@@ -804,3 +848,90 @@ def test_readers_go_on_while_a_new_column_waits_and_the_run_names_who_blocks_it(
     changed = small_book.of_project(project_copy(tmp_path / "project"))
     readers_go_on_beside_an_idle_one(changed)
     assert_views_equal_the_oltp(changed)
+
+
+# What the next run has to change, below a reader: a relation, and what is done to it before.
+CHANGED_BELOW_A_READER = {
+    "a seed whose file changed": (
+        "staging.provision_bands",
+        "update audit.model_states set definition_hash = 'another' where model_name = 'provision_bands'",
+    ),
+    "a seed with another column": (
+        "staging.provision_bands",
+        "alter table staging.provision_bands add column note text; "
+        "delete from audit.model_states where model_name = 'provision_bands'",
+    ),
+    "a change log without a column": ("changes.fact_loans", "alter table changes.fact_loans drop column total_paid"),
+    "a landing table with a column more": (
+        "operational.payments",
+        "alter table operational.payments add column note text",
+    ),
+    "the staging view above it": ("staging.stg_payments", "alter table operational.payments add column note text"),
+    "a landing table without one of its own columns": (
+        "operational.payments",
+        "alter table operational.payments drop column _deleted_at cascade",
+    ),
+    "a history with a required column": (
+        "snapshots.loans_snapshot",
+        "alter table snapshots.loans_snapshot add column note text not null default 'x'; "
+        "alter table snapshots.loans_snapshot alter column note drop default",
+    ),
+    "a history without a column": (
+        "snapshots.loans_snapshot",
+        "alter table snapshots.loans_snapshot drop written_off_on",
+    ),
+    "a foreign table": (
+        "operational_fdw.payments",
+        "alter foreign table operational_fdw.payments options (add fetch_size '7')",
+    ),
+    "the record of the runs": ("audit.etl_runs", "alter table audit.etl_runs drop column source_name"),
+    "a view with an option": (
+        "warehouse.vw_monthly_revenue",
+        "alter view warehouse.vw_monthly_revenue set (security_invoker = true)",
+    ),
+}
+
+
+def nobody_holds_a_run(platform: Platform, what: str) -> None:
+    """Change a relation below somebody who reads and stays: the run gives up, and names who blocks it."""
+    relation, change = CHANGED_BELOW_A_READER[what]
+    with connect(platform.writer_conninfo, autocommit=True) as connection:
+        connection.execute(change.encode())
+    with platform.app() as connection:
+        pay(connection, 1, "20.00", "2.00")
+        connection.execute(
+            "update operational.loans set outstanding_balance = outstanding_balance + 1 where loan_id = 2"
+        )
+    platform.wait_for_replicas()
+    user = platform.cluster.conninfo(platform.cluster.warehouse, "warehouse_user")
+    slow = False
+    with connect(user + " application_name=quarterly_report") as idle:
+        # Anybody may: the time limit of the role is only its default.
+        idle.execute("set idle_in_transaction_session_timeout = 0")
+        # Planned, and not read: the lock is the same, also of a foreign table that this role may not read.
+        idle.execute(f"explain select * from {relation}")
+        child = platform.start_dbt(*DATA_BUILD, *IMPATIENT)
+        while child.is_alive() and not slow:
+            with connect(user) as reader:
+                reader.execute("set lock_timeout = '4s'")
+                try:
+                    reader.execute(f"explain select * from {relation}")
+                except psycopg.errors.LockNotAvailable:
+                    slow = True
+                except psycopg.errors.UndefinedTable:
+                    pass
+    child.join()
+    assert not slow, "readers wait for a reader that is idle"
+    assert child.exitcode != 0
+    if relation != "audit.etl_runs":
+        message = platform.warehouse("select error_message from audit.etl_runs order by run_id desc limit 1")[0][0]
+        assert "cannot be changed while it is in use by" in message
+        assert relation.split(".")[1] in message
+        assert "quarterly_report" in message
+    platform.build()
+    assert_views_equal_the_oltp(platform)
+
+
+@pytest.mark.parametrize("what", CHANGED_BELOW_A_READER)
+def test_somebody_who_reads_and_stays_holds_no_run(small_book, what):
+    nobody_holds_a_run(small_book, what)

@@ -8,8 +8,8 @@
         {% do run_statement("create schema " ~ schema) %}
     {% endif %}
     {# Without the table's constraints: a row as it was may break those that came later. #}
+    {% do run_ddl(changes_of(model.name) | trim, "drop table if exists " ~ changes_of(model.name)) %}
     {% set log %}
-        drop table if exists {{ changes_of(model.name) }};
         create table {{ changes_of(model.name) }} as
         select *, null::bigint as _run_id, null::smallint as _sign from {{ target_relation }} with no data;
         create index on {{ changes_of(model.name) }} (_run_id)

@@ -45,6 +45,7 @@ from eds.cluster import tls
 from eds.cluster.connections import Cluster
 from eds.cluster.queries import has_relation
 from eds.warehouse.dbt_parsed import PARSED
+from eds.warehouse.run_sessions import is_of_run
 from eds.warehouse.source_watch import SILENT, watched
 
 # Messages of a source or a warehouse that changed during a run; another attempt may well succeed.
@@ -388,9 +389,10 @@ def mark_cancelled(cluster: Cluster, who: str, reason: str) -> None:
             if row is None:
                 return
             connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where query like %s and pid <> pg_backend_pid()",
-                (f"%invocation {row[0]}%",),
+                sql.SQL("select pg_terminate_backend(pid) from pg_stat_activity as activity where {}").format(
+                    is_of_run(sql.Placeholder())
+                ),
+                (row[0],),
             )
             # A session that hangs while it closes its connection to a frozen server has given its transaction up, but
             # not its locks: an update that already waits for them waits on, one that starts later does not.
@@ -427,15 +429,14 @@ def live_run(cluster: Cluster, seconds: float = RUN_SILENT_SECONDS) -> LiveRun |
     dbt holds no session from a run's start to its end: one is running when its row says so and a session of its
     invocation is seen within `seconds`. Otherwise it was killed, and the next run marks it.
     """
-    query = (
+    query = sql.SQL(
         "select run_id, started_by, run_started_at as since, exists (select from pg_stat_activity as "
-        "activity where activity.pid <> pg_backend_pid() "
-        "and activity.query like '%invocation ' || runs.dbt_invocation_id || '%' "
+        "activity where {} "
         # The condition of macros/run/run_is_alive.sql, where the reason is.
         "and not (state = 'active' and wait_event is null and backend_xid is null and backend_xmin is null "
         "and state_change < clock_timestamp() - interval '30 seconds')) as seen "
         "from audit.etl_runs as runs where runs.status = 'running'"
-    )
+    ).format(is_of_run(sql.Identifier("runs", "dbt_invocation_id")))
     with cluster.connect_as_writer(autocommit=True) as connection:
         if not has_relation(connection, "audit.etl_runs"):
             return None

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, Ping
 
 from eds.base.errors import UserError
 from eds.cluster.connections import MEMBERS, Cluster, Server
 from eds.cluster.queries import has_relation
+from eds.warehouse.run_sessions import is_of_run
 
 # How long a source may not answer before the run that reads it is ended.
 SILENT_SECONDS = 60.0
@@ -47,11 +49,12 @@ def reading(cluster: Cluster) -> Reading | None:
         if not has_relation(connection, "operational_fdw.source_settings"):
             return None
         row = connection.execute(
-            "select runs.run_id, runs.started_by, runs.source_name from audit.etl_runs as runs "
-            "inner join pg_stat_activity as activity "
-            "on activity.query like '%%invocation ' || runs.dbt_invocation_id || '%%' "
-            "where runs.status = 'running' and runs.source_name = any(%s) "
-            "and activity.state = 'active' and activity.wait_event_type = 'Extension'",
+            sql.SQL(
+                "select runs.run_id, runs.started_by, runs.source_name from audit.etl_runs as runs "
+                "inner join pg_stat_activity as activity on {} "
+                "where runs.status = 'running' and runs.source_name = any(%s) "
+                "and activity.state = 'active' and activity.wait_event_type = 'Extension'"
+            ).format(is_of_run(sql.Identifier("runs", "dbt_invocation_id"))),
             (list(MEMBERS),),
         ).fetchone()
     return Reading(*row) if row else None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from eds.base.settings import ROOT
 
-from . import test_controls_extraction, test_controls_lending, test_controls_marts
+from . import test_controls_extraction, test_controls_lending, test_controls_marts, test_controls_publishing
 
-CONTROLS = [*test_controls_extraction.CONTROLS, *test_controls_marts.CONTROLS, *test_controls_lending.CONTROLS]
+CONTROLS = [
+    control
+    for module in (test_controls_extraction, test_controls_lending, test_controls_marts, test_controls_publishing)
+    for control in module.CONTROLS
+]
 
 
 def test_the_texts_that_the_controls_spoil_are_there_once():

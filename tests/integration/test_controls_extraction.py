@@ -298,7 +298,7 @@ CONTROLS = [
         lambda platform: test_history.test_two_changes_at_the_same_time_and_one_before_it_are_three_versions(
             Story(platform)
         ),
-        "customers differs",
+        "customers differs|duplicate key value",
         (
             (
                 LANDING,

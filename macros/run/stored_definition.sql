@@ -67,8 +67,21 @@
     An SQL expression over pg_class: which of the grants in the node's config its relation has, as a text.
 #}
 {% macro configured_grants_held() %}
+    {% set grants = config.get('grants') or {} %}
+    {# Most nodes have the same ones. #}
+    {% set known = graph.setdefault('grants_held', {}) %}
+    {% if grants | string not in known %}
+        {% do known.update({grants | string: grants_held(grants)}) %}
+    {% endif %}
+    {{ return(known[grants | string]) }}
+{% endmacro %}
+
+{#
+    The same for given grants: privileges with the roles that have them.
+#}
+{% macro grants_held(grants) %}
     {% set wanted = [] %}
-    {% for privilege, roles in (config.get('grants') or {}).items() %}
+    {% for privilege, roles in grants.items() %}
         {% for role in ([roles] if roles is string else roles) %}
             {% do wanted.append("(" ~ sql_literal(privilege | lower) ~ ", " ~ sql_literal(role) ~ ")") %}
         {% endfor %}

@@ -7,8 +7,5 @@
     business_day('payment_date') -> (payment_date at time zone 'UTC')::date
 #}
 {% macro business_day(instant) -%}
-    {%- if 'time_zone' not in graph -%}
-        {%- do graph.update({'time_zone': sql_literal(lending_settings().timezone)}) -%}
-    {%- endif -%}
-    ({{ instant }} at time zone {{ graph['time_zone'] }})::date
+    ({{ instant }} at time zone {{ sql_literal(lending_settings().timezone) }})::date
 {%- endmacro %}

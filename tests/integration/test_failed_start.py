@@ -36,6 +36,7 @@ def test_whatever_keeps_dbt_from_reading_the_project_is_the_reason(
     with (project / name).open("ab") as file:
         file.write(more)
     monkeypatch.setattr(failed_start, "ROOT", project)
+    monkeypatch.setattr(runs, "ROOT", project)
     monkeypatch.setattr(runs, "target_directory", lambda *_: tmp_path / "target")
     said = failed_start.reason(all_servers.settings)
     assert re.search(UNREADABLE[why][1], said, re.S), said

@@ -28,7 +28,8 @@ def record(cluster: Cluster, who: str, trigger: str) -> bool:
     Returns whether there was none. A start that was refused, because another run was active, is no failure.
     """
     try:
-        with cluster.connect_as_writer() as connection:
+        # dbt reads the project between the two statements: no transaction stays open meanwhile.
+        with cluster.connect_as_writer(autocommit=True) as connection:
             known = connection.execute(
                 "select exists (select from audit.etl_runs where started_by = %(who)s) "
                 "or exists (select from audit.refused_starts where started_by = %(who)s)",
@@ -53,17 +54,8 @@ def reason(settings: Settings) -> str:
     for path in sorted((ROOT / "seeds").glob("*.csv")):
         if problem := _not_utf8(path):
             return problem
-    target = runs.target_directory(settings)
-    command: list[str | Path] = [
-        runs.dbt_executable(),
-        "--quiet",
-        "--no-use-colors",
-        "--log-path",
-        settings.state / "dbt-logs",
-    ]
-    command += ["--no-write-json", "parse", "--project-dir", ROOT, "--target-path", target]
     environment = os.environ | runs.dbt_environment(settings)
-    done = run(command, check=False, cwd=ROOT, env=environment, merge=True, timeout=PARSE_SECONDS)
+    done = run(runs.parse_command(settings), check=False, cwd=ROOT, env=environment, merge=True, timeout=PARSE_SECONDS)
     if done.ok:
         return "dbt ended before the run began, although it can read the project: its output says why (make etl NOW=1)"
     lines = [line.rstrip() for line in (done.output or done.errors).splitlines() if line.strip()]

@@ -215,23 +215,26 @@ def unknown_names(select: str) -> list[str]:
     return unknown
 
 
+def parse_command(settings: Settings) -> list[str]:
+    """Return the command by which dbt reads the project for the runs, and says nothing but errors."""
+    command = [str(dbt_executable()), "--quiet", "--no-use-colors", "--log-path", str(settings.state / "dbt-logs")]
+    target = target_directory(settings)
+    return [*command, "--no-write-json", "parse", "--project-dir", str(ROOT), "--target-path", str(target)]
+
+
 @contextmanager
 def reading_the_project(settings: Settings) -> Iterator[None]:
     """Let dbt read the project, if it never has, beside the block, for the runs behind it: ten seconds of a core.
 
     A project that cannot be read is no error here: the run that follows says what is wrong with it.
     """
-    target = target_directory(settings)
-    if (target / PARSED).exists():
+    if (target_directory(settings) / PARSED).exists():
         yield
         return
-    command = [str(dbt_executable()), "--quiet", "--log-path", str(settings.state / "dbt-logs"), "--no-write-json"]
-    command += ["parse", "--project-dir", str(ROOT), "--target-path", str(target)]
     quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     # A process group of its own: an interrupt is for this process, which ends it.
-    with subprocess.Popen(
-        command, env=os.environ | dbt_environment(settings), cwd=ROOT, process_group=0, **quiet
-    ) as process:
+    environment = os.environ | dbt_environment(settings)
+    with subprocess.Popen(parse_command(settings), env=environment, cwd=ROOT, process_group=0, **quiet) as process:
         try:
             yield
             process.wait()
